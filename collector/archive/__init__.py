@@ -1,0 +1,1 @@
+"""Incidents on disk: layout, manifest, store, ledger, retention."""

@@ -1,0 +1,1 @@
+"""Kinds of evidence, one file each, and their registry."""

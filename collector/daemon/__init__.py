@@ -1,0 +1,1 @@
+"""The supervisor: one loop, sd_notify, the control socket."""

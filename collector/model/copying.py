@@ -1,0 +1,84 @@
+"""How to copy, what the gate says meanwhile, and what a copy says of itself."""
+
+from __future__ import annotations
+
+import enum
+
+import msgspec
+
+from collector.model.artifact import Method
+
+
+class MethodChoice(enum.StrEnum):
+    """What may be asked of the engine; ``auto`` decides and records why."""
+
+    AUTO = "auto"
+    MMAP = "mmap"
+    BOUNCE = "bounce"
+
+
+class Digest(enum.StrEnum):
+    """A digest computed beside the copy."""
+
+    NONE = "none"
+    XXH3_128 = "xxh3_128"
+    SHA256 = "sha256"
+
+
+class CopySettings(msgspec.Struct, frozen=True, kw_only=True):
+    """
+    Settings of the copy engine.
+
+    *rate* is ``adaptive``, ``max``, or bytes per second.
+    """
+
+    method: MethodChoice = MethodChoice.AUTO
+    rate: str | int = "adaptive"
+    chunk_bytes: int = 1 << 20
+    writers: int = 2
+    digest: Digest = Digest.NONE
+
+
+class Advice(enum.StrEnum):
+    """The gate's answer between chunks."""
+
+    GO = "go"
+    SLOW = "slow"
+    PAUSE = "pause"
+    STOP = "stop"
+
+
+class Feedback(msgspec.Struct, frozen=True):
+    """Advice and its reason."""
+
+    advice: Advice
+    reason: str = ""
+
+
+class CopyReport(msgspec.Struct, frozen=True, kw_only=True):
+    """
+    What a copy says of itself. Bytes and seconds.
+
+    *size_bytes* is the length of the file written, *data_bytes* what was copied into it (the rest
+    is holes). *changed* is True if size or mtime of the source moved meanwhile: the copy is then
+    not a snapshot of one moment.
+    """
+
+    size_bytes: int
+    data_bytes: int
+    extents: int
+    method: Method
+    method_reason: str
+    direct: bool
+    direct_reason: str
+    chunk_bytes: int
+    writers: int
+    seconds: float
+    cpu_seconds: float
+    digest: str | None = None
+    changed: bool = False
+    truncated: bool = False
+    truncated_reason: str | None = None
+    pauses: int = 0
+    slow_downs: int = 0
+    notes: tuple[str, ...] = ()

@@ -1,0 +1,76 @@
+"""An incident and its manifest."""
+
+from __future__ import annotations
+
+import enum
+
+import msgspec
+
+from collector.model.artifact import ArtifactRecord
+from collector.model.marker import Marker
+from collector.model.pressure import Verdict
+
+MANIFEST_VERSION = 1
+
+
+class StepStatus(enum.StrEnum):
+    """How a step ended."""
+
+    OK = "ok"
+    SKIPPED = "skipped"
+    TRUNCATED = "truncated"
+    TIMEOUT = "timeout"
+    ABANDONED = "abandoned"
+    FAILED = "failed"
+
+
+class IncidentState(enum.StrEnum):
+    """How an incident ended: *complete* if every step is ok, *incomplete* if one is not."""
+
+    COMPLETE = "complete"
+    INCOMPLETE = "incomplete"
+    INTERRUPTED = "interrupted"
+
+
+class StepEnd(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
+    """One line of ``steps.jsonl``: what became of a step."""
+
+    id: str
+    collector: str
+    status: StepStatus
+    reason: str = ""
+    hint: str | None = None
+    started_s: float = 0.0
+    duration_s: float = 0.0
+    verdict: Verdict | None = None
+
+
+class StepRecord(StepEnd, frozen=True, kw_only=True, omit_defaults=True):
+    """A step in the manifest: its end and its artifacts."""
+
+    artifacts: tuple[ArtifactRecord, ...] = ()
+
+
+class Header(msgspec.Struct, frozen=True, kw_only=True):
+    """What is known when an incident is opened; ``incident.json`` from its first second."""
+
+    version: int
+    id: str
+    pipeline: str
+    markers: tuple[Marker, ...]
+    host: str
+    boot_id: str
+    kernel: str
+    collector_version: str
+    config_hash: str
+    started_s: float
+    planned: tuple[str, ...] = ()
+
+
+class Manifest(Header, frozen=True, kw_only=True):
+    """``manifest.json``: all that an incident says of itself once it is sealed."""
+
+    state: IncidentState
+    ended_s: float
+    steps: tuple[StepRecord, ...] = ()
+    notes: tuple[str, ...] = ()

@@ -1,0 +1,65 @@
+"""A marker: one piece of evidence that something crashed."""
+
+from __future__ import annotations
+
+import enum
+
+import msgspec
+
+
+class MarkerKind(enum.StrEnum):
+    """What sort of evidence a marker is."""
+
+    CORE_FILE = "core_file"
+    EXIT = "exit"
+    KERNEL_LOG = "kernel_log"
+    PRESSURE = "pressure"
+    NOTIFICATION = "notification"
+    MANUAL = "manual"
+
+
+class ProcessRef(msgspec.Struct, frozen=True, kw_only=True):
+    """
+    A process that cannot be mistaken for its successor.
+
+    *start_time_ticks* is field 22 of ``/proc/PID/stat`` (clock ticks since boot); ``None`` where
+    the source of the marker could not know it. Source: proc_pid_stat(5).
+    """
+
+    pid: int
+    start_time_ticks: int | None = None
+
+
+class CoreRef(msgspec.Struct, frozen=True, kw_only=True):
+    """A core file as it was when it was noticed; device, inode and size pin it against a swap."""
+
+    path: str
+    device: int
+    inode: int
+    size_bytes: int
+    mtime_ns: int
+    uid: int
+
+
+class Marker(msgspec.Struct, frozen=True, kw_only=True):
+    """
+    Why an incident was opened.
+
+    All text fields may come from an attacker: they are data and never form a path or a command.
+    Times are seconds since the epoch, wall clock, a label only.
+    """
+
+    kind: MarkerKind
+    trigger: str
+    at_s: float
+    reason: str = ""
+    process: ProcessRef | None = None
+    comm: str | None = None
+    exe: str | None = None
+    uid: int | None = None
+    signal: int | None = None
+    exit_status: int | None = None
+    unit: str | None = None
+    core: CoreRef | None = None
+    also: tuple[ProcessRef, ...] = ()
+    attributes: dict[str, str] = {}

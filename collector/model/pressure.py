@@ -1,0 +1,123 @@
+"""What the gate sees, what it may be told, and what it answers."""
+
+from __future__ import annotations
+
+import enum
+
+import msgspec
+
+
+class NodeSample(msgspec.Struct, frozen=True, kw_only=True):
+    """Reclaimable memory of one NUMA node, in bytes."""
+
+    node: int
+    available_bytes: int
+    high_watermark_bytes: int
+
+
+class CgroupSample(msgspec.Struct, frozen=True, kw_only=True):
+    """
+    The own cgroup's memory: usage that cannot be reclaimed, and the nearest limit above it.
+
+    *limit_bytes* is the least of ``memory.high`` and ``memory.max`` up the tree (v2), or
+    ``hierarchical_memory_limit`` (v1); ``None`` where there is none.
+    """
+
+    used_bytes: int
+    limit_bytes: int | None
+
+
+class DiskSample(msgspec.Struct, frozen=True, kw_only=True):
+    """The file system of the archive, in bytes."""
+
+    free_bytes: int
+    total_bytes: int
+    is_tmpfs: bool
+
+
+class Sample(msgspec.Struct, frozen=True, kw_only=True):
+    """
+    One reading of the machine's memory. Bytes, except where the name says otherwise.
+
+    Source: Documentation/filesystems/proc.rst (meminfo, zoneinfo, vmstat),
+    Documentation/accounting/psi.rst.
+    """
+
+    taken_s: float
+    total_bytes: int
+    free_bytes: int
+    mem_available_bytes: int
+    dirty_bytes: int
+    writeback_bytes: int
+    shmem_bytes: int
+    cached_bytes: int
+    high_watermark_bytes: int
+    allocstall: int
+    pgscan_direct: int
+    psi_full_avg10_percent: float | None = None
+    psi_io_full_avg10_percent: float | None = None
+    nodes: tuple[NodeSample, ...] = ()
+    cgroup: CgroupSample | None = None
+    disk: DiskSample | None = None
+
+    @property
+    def available_bytes(self) -> int:
+        """What can be had without writing anything back first."""
+        return max(0, self.mem_available_bytes - self.dirty_bytes - self.writeback_bytes)
+
+
+class Policy(enum.StrEnum):
+    """What to do with a step while the gate is closed."""
+
+    WAIT = "wait"
+    SKIP = "skip"
+    PROCEED = "proceed"
+
+
+class Limits(msgspec.Struct, frozen=True, kw_only=True):
+    """
+    What must remain untouched.
+
+    *floor_bytes*: available memory that must remain after the step's own budget.
+    *psi_full_percent*: highest tolerated PSI memory ``full avg10``.
+    *reserve_bytes*: free space that the archive's file system must keep.
+    """
+
+    floor_bytes: int
+    psi_full_percent: float
+    on_pressure: Policy
+    wait_s: float
+    reserve_bytes: int = 0
+
+
+class Budget(msgspec.Struct, frozen=True, kw_only=True):
+    """What a step may use at most: memory, and space in the archive where it is known."""
+
+    memory_bytes: int
+    disk_bytes: int = 0
+
+
+class Decision(enum.StrEnum):
+    """The gate's answer."""
+
+    PROCEED = "proceed"
+    WAIT = "wait"
+    SKIP = "skip"
+
+
+class Verdict(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
+    """
+    The gate's answer and the numbers it rested on.
+
+    *reasons* names every term that said no, as a sentence with its numbers; empty when all said yes.
+    """
+
+    decision: Decision
+    available_bytes: int
+    budget_bytes: int
+    floor_bytes: int
+    reasons: tuple[str, ...] = ()
+    psi_full_avg10_percent: float | None = None
+    disk_free_bytes: int | None = None
+    waited_s: float = 0.0
+    overridden: bool = False

@@ -1,0 +1,1 @@
+"""From YAML to steps, and the straight line that runs them in workers."""

@@ -1,0 +1,1 @@
+"""The gate, a pure decision, and the sampler that feeds it."""

@@ -1,0 +1,1 @@
+"""Sources of markers, one file each, and their registry."""

@@ -1,0 +1,11 @@
+"""Every trigger by its name. A new one is one import and one line."""
+
+from __future__ import annotations
+
+from collector.triggers.base import Trigger
+
+TRIGGERS: dict[str, type[Trigger]] = {
+    cls.name: cls
+    for cls in (
+    )
+}
