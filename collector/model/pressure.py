@@ -17,14 +17,14 @@ class NodeSample(msgspec.Struct, frozen=True, kw_only=True):
 
 class CgroupSample(msgspec.Struct, frozen=True, kw_only=True):
     """
-    The own cgroup's memory: usage that cannot be reclaimed, and the nearest limit above it.
+    The own cgroup's memory: what cannot be dropped at once, and the nearest limit above it.
 
     *limit_bytes* is the least of ``memory.high`` and ``memory.max`` up the tree (v2), or
-    ``hierarchical_memory_limit`` (v1); ``None`` where there is none.
+    ``hierarchical_memory_limit`` (v1).
     """
 
     used_bytes: int
-    limit_bytes: int | None
+    limit_bytes: int
 
 
 class DiskSample(msgspec.Struct, frozen=True, kw_only=True):
@@ -37,7 +37,7 @@ class DiskSample(msgspec.Struct, frozen=True, kw_only=True):
 
 class Sample(msgspec.Struct, frozen=True, kw_only=True):
     """
-    One reading of the machine's memory. Bytes, except where the name says otherwise.
+    One reading of the machine's memory. Bytes and monotonic seconds; ``None``: not on this kernel.
 
     Source: Documentation/filesystems/proc.rst (meminfo, zoneinfo, vmstat),
     Documentation/accounting/psi.rst.
@@ -55,7 +55,6 @@ class Sample(msgspec.Struct, frozen=True, kw_only=True):
     allocstall: int
     pgscan_direct: int
     psi_full_avg10_percent: float | None = None
-    psi_io_full_avg10_percent: float | None = None
     nodes: tuple[NodeSample, ...] = ()
     cgroup: CgroupSample | None = None
     disk: DiskSample | None = None
@@ -80,18 +79,17 @@ class Limits(msgspec.Struct, frozen=True, kw_only=True):
 
     *floor_bytes*: available memory that must remain after the step's own budget.
     *psi_full_percent*: highest tolerated PSI memory ``full avg10``.
-    *reserve_bytes*: free space that the archive's file system must keep.
+    *wait_s*: how long `Policy.WAIT` waits before it skips.
     """
 
     floor_bytes: int
     psi_full_percent: float
     on_pressure: Policy
     wait_s: float
-    reserve_bytes: int = 0
 
 
 class Budget(msgspec.Struct, frozen=True, kw_only=True):
-    """What a step may use at most: memory, and space in the archive where it is known."""
+    """What a step may use at most: memory, and space in the archive where it is known beforehand."""
 
     memory_bytes: int
     disk_bytes: int = 0
@@ -105,19 +103,43 @@ class Decision(enum.StrEnum):
     SKIP = "skip"
 
 
+class Term(enum.StrEnum):
+    """The gate's terms, in the order in which they are asked."""
+
+    FLOOR = "floor"
+    RECLAIM = "reclaim"
+    PSI = "psi"
+    CGROUP = "cgroup"
+    NODE = "node"
+    DISK_KIND = "disk_kind"
+    DISK_SPACE = "disk_space"
+
+
+class Objection(msgspec.Struct, frozen=True):
+    """One term that said no, and a sentence with its numbers."""
+
+    term: Term
+    said: str
+
+
 class Verdict(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
     """
-    The gate's answer and the numbers it rested on.
+    The gate's answer and the numbers it rested on; no objections means that every term agreed.
 
-    *reasons* names every term that said no, as a sentence with its numbers; empty when all said yes.
+    *overridden*: the policy was ``proceed`` and there were objections.
     """
 
     decision: Decision
     available_bytes: int
     budget_bytes: int
     floor_bytes: int
-    reasons: tuple[str, ...] = ()
+    objections: tuple[Objection, ...] = ()
     psi_full_avg10_percent: float | None = None
     disk_free_bytes: int | None = None
     waited_s: float = 0.0
     overridden: bool = False
+
+    @property
+    def reason(self) -> str:
+        """All objections in one line."""
+        return "; ".join(objection.said for objection in self.objections)
