@@ -1,0 +1,58 @@
+"""A file that the kernel renders anew at each read: opened once, read into one buffer for ever."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+
+from collector.host.files import Host
+
+
+class KernelFile:
+    """
+    A pre-opened file of ``/proc`` or ``/sys``.
+
+    Args:
+        host: The door to the machine's files.
+        path: Absolute path on the machine.
+        size: Length of the buffer in bytes; what does not fit is cut off.
+
+    Raises:
+        OSError: As open(2) gives it.
+    """
+
+    def __init__(self, host: Host, path: str, *, size: int) -> None:
+        self.path = path
+        self._fd = host.open(path)
+        self._buffer = bytearray(size)
+        self._view = memoryview(self._buffer)
+
+    def read(self) -> bytes:
+        """Return what the file says now; a short copy of the used part of the buffer."""
+        used = 0
+        while used < len(self._buffer):
+            got = os.preadv(self._fd, [self._view[used:]], used)
+            if got == 0:
+                break
+            used += got
+        return bytes(self._view[:used])
+
+    def close(self) -> None:
+        """Close the descriptor."""
+        with contextlib.suppress(OSError):
+            os.close(self._fd)
+
+
+def numbers(text: bytes, *, separator: bytes | None = None) -> dict[bytes, int]:
+    """
+    Parse lines of ``name number ...`` (vmstat, memory.stat) or ``name: number kB`` (meminfo).
+
+    Lines of any other form are passed over; numbers are returned as they stand.
+    """
+    found: dict[bytes, int] = {}
+    for line in text.splitlines():
+        name, _, rest = line.partition(separator) if separator else line.partition(b" ")
+        word = rest.split(None, 1)
+        if word and word[0].isdigit():
+            found[name] = int(word[0])
+    return found
