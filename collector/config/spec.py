@@ -1,7 +1,7 @@
 """
 The YAML file as types: the one description of every key that is not a collector's or a trigger's own.
 
-Sizes are bytes, durations seconds, once loaded; the file may write them with units (`units`).
+Sizes are bytes, durations seconds, once loaded; the file may write them with units (`collector.model.units`).
 """
 
 from __future__ import annotations
@@ -13,25 +13,10 @@ import msgspec
 from collector.model.copying import Digest, MethodChoice
 from collector.model.pressure import Policy
 from collector.model.redaction import Redaction
+from collector.model.units import Bytes, Percent, Rate, Reserve, Seconds
 
 
-class Struct(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
-    """Base of all configuration types: unknown keys are errors."""
-
-
-class Bytes(int):
-    """A size; in the file ``64MiB``, ``1GB`` or a number of bytes."""
-
-
-class Seconds(float):
-    """A duration; in the file ``30s``, ``10m``, ``14d`` or a number of seconds."""
-
-
-class Percent(float):
-    """A share; in the file ``5%``."""
-
-
-class Keep(Struct):
+class Keep(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     """Which sealed incidents stay; the oldest go first."""
 
     count: int | None = 50
@@ -39,15 +24,15 @@ class Keep(Struct):
     size: Bytes | None = Bytes(200 << 30)
 
 
-class Archive(Struct):
+class Archive(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     """Where incidents go."""
 
     path: str = "/var/lib/collector"
-    reserve: Percent | Bytes = Percent(5)
+    reserve: Reserve = Reserve(percent=5.0)
     keep: Keep = Keep()
 
 
-class Pressure(Struct):
+class Pressure(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     """When to leave the machine alone."""
 
     floor: Bytes = Bytes(512 << 20)
@@ -56,7 +41,7 @@ class Pressure(Struct):
     wait: Seconds = Seconds(30)
 
 
-class StepPressure(Struct):
+class StepPressure(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     """What a step overrides of `Pressure`."""
 
     floor: Bytes | None = None
@@ -65,17 +50,17 @@ class StepPressure(Struct):
     wait: Seconds | None = None
 
 
-class Copy(Struct):
+class Copy(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     """The copy engine."""
 
     method: MethodChoice = MethodChoice.AUTO
-    rate: str = "adaptive"
+    rate: Rate = Rate("adaptive")
     chunk: Bytes = Bytes(1 << 20)
     writers: int = 2
     digest: Digest = Digest.NONE
 
 
-class Runtime(Struct):
+class Runtime(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     """The daemon's own life."""
 
     directory: str = "/run/collector"
@@ -83,7 +68,7 @@ class Runtime(Struct):
     incident_timeout: Seconds = Seconds(1800)
 
 
-class Trigger(Struct):
+class Trigger(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     """A configured source of markers; *type* names a registry entry, the rest are its own fields."""
 
     id: str
@@ -92,7 +77,7 @@ class Trigger(Struct):
     options: dict[str, Any] = {}
 
 
-class Step(Struct):
+class Step(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     """A configured use of a collector; ``with`` holds the collector's own fields."""
 
     id: str
@@ -102,13 +87,13 @@ class Step(Struct):
     with_: dict[str, Any] = msgspec.field(name="with", default_factory=dict)
 
 
-class Pipeline(Struct):
+class Pipeline(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     """An ordered list of steps."""
 
     steps: list[Step]
 
 
-class Config(Struct):
+class Config(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     """The whole file."""
 
     version: int
