@@ -1,0 +1,47 @@
+"""
+Names in the archive, all of our own making.
+
+An incident under way is ``ID.partial``, a sealed one ``ID``, one being deleted ``ID.deleting``.
+"""
+
+from __future__ import annotations
+
+import re
+import secrets
+from datetime import UTC, datetime
+
+PARTIAL = ".partial"
+DELETING = ".deleting"
+PART = ".part"
+"""An artifact under way; its name without this suffix appears only once it is whole."""
+
+HEADER = "incident.json"
+STEPS = "steps.jsonl"
+ARTIFACTS = "artifacts.jsonl"
+MANIFEST = "manifest.json"
+LEDGER = "ledger.sqlite"
+
+ID = re.compile(r"\d{8}T\d{6}\.\d{6}Z-[0-9a-f]{6}")
+STEP_ID = re.compile(r"[a-z][a-z0-9_-]{0,63}")
+COMPONENT = re.compile(r"[A-Za-z0-9_][A-Za-z0-9._-]{0,127}")
+
+
+def new_id(at_s: float) -> str:
+    """Return an id that sorts by time and contains nothing that an attacker chose."""
+    at = datetime.fromtimestamp(at_s, UTC)
+    return f"{at:%Y%m%dT%H%M%S.%f}Z-{secrets.token_hex(3)}"
+
+
+def is_id(name: str) -> bool:
+    """Return whether *name* is the name of a sealed incident."""
+    return ID.fullmatch(name) is not None
+
+
+def partial_id(name: str) -> str | None:
+    """Return the id of the incident under way that *name* belongs to, if it is one."""
+    return name.removesuffix(PARTIAL) if name.endswith(PARTIAL) and is_id(name.removesuffix(PARTIAL)) else None
+
+
+def is_artifact_path(path: str) -> bool:
+    """Return whether *path* is relative, without ``..``, and of names that the program makes."""
+    return len(path) < 1024 and all(COMPONENT.fullmatch(part) for part in path.split("/"))

@@ -1,0 +1,52 @@
+"""Deleting incidents: by directory descriptor, a symlink at no level followed."""
+
+from __future__ import annotations
+
+import os
+import shutil
+
+from collector.archive import directory, layout
+from collector.archive.read import Archive, summary_of
+from collector.archive.retention import Kept, Rules, to_delete
+from collector.model.errors import ArchiveError
+
+
+def inventory(archive: Archive) -> list[Kept]:
+    """Return every sealed incident with the bytes that it takes on disk."""
+    found = []
+    for incident in archive.ids():
+        with archive.incident(incident) as fd:
+            size = sum(status.st_blocks * 512 for _, status in directory.files(fd))
+            ended = os.fstat(fd).st_mtime
+        try:
+            ended = summary_of(archive.manifest(incident)).ended_s
+        except (ArchiveError, OSError):
+            pass  # an unreadable one ages by its directory
+        found.append(Kept(id=incident, ended_s=ended, size_bytes=size))
+    return found
+
+
+def prune(archive: Archive, rules: Rules, *, now_s: float, dry_run: bool = False) -> list[str]:
+    """
+    Delete what the rules do not keep, and what an earlier deletion left half-way.
+
+    Returns:
+        The ids deleted, or that would be if *dry_run*.
+    """
+    doomed = to_delete(inventory(archive), rules, now_s=now_s)
+    if dry_run:
+        return doomed
+    for incident in doomed:
+        # From here on no reader takes what is left of it for an incident.
+        os.rename(incident, incident + layout.DELETING, src_dir_fd=archive.fd, dst_dir_fd=archive.fd)
+    for name in sorted(os.listdir(archive.fd)):
+        if name.endswith(layout.DELETING):
+            remove_tree(name, archive.fd)
+    return doomed
+
+
+def remove_tree(name: str, dir_fd: int) -> None:
+    """Delete a directory and all in it. `shutil.rmtree` with a *dir_fd* opens every level with O_NOFOLLOW."""
+    if not shutil.rmtree.avoids_symlink_attacks:
+        raise ArchiveError("this platform cannot delete a tree without following symlinks")
+    shutil.rmtree(name, dir_fd=dir_fd)

@@ -1,0 +1,56 @@
+"""Retention: which sealed incidents go. Pure."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from dataclasses import dataclass
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Kept:
+    """A sealed incident as retention sees it: bytes on disk, seconds since the epoch."""
+
+    id: str
+    ended_s: float
+    size_bytes: int
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Rules:
+    """What may stay; ``None`` is no limit. *need_bytes*: free at least so much, whatever the rules say."""
+
+    count: int | None
+    age_s: float | None
+    size_bytes: int | None
+    need_bytes: int = 0
+
+
+def to_delete(incidents: Iterable[Kept], rules: Rules, *, now_s: float) -> list[str]:
+    """
+    Return the ids to delete, oldest first.
+
+    The newest incident always stays: an archive that deletes what it was built to keep is none.
+
+    Args:
+        incidents: All sealed incidents, in any order.
+        rules: What may stay.
+        now_s: Wall clock, seconds since the epoch.
+    """
+    newest_first = sorted(incidents, key=lambda kept: kept.id, reverse=True)
+    total = 0
+    kept: list[Kept] = []
+    gone: list[Kept] = []
+    for place, incident in enumerate(newest_first):
+        total += incident.size_bytes
+        over = (
+            (rules.count is not None and place >= rules.count)
+            or (rules.age_s is not None and now_s - incident.ended_s > rules.age_s)
+            or (rules.size_bytes is not None and total > rules.size_bytes)
+        )
+        (gone if over and place > 0 else kept).append(incident)
+    freed = sum(incident.size_bytes for incident in gone)
+    while freed < rules.need_bytes and len(kept) > 1:
+        oldest = kept.pop()
+        gone.append(oldest)
+        freed += oldest.size_bytes
+    return sorted(incident.id for incident in gone)

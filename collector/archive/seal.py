@@ -1,0 +1,129 @@
+"""
+Sealing: from the journal of an incident under way to its manifest and its final name.
+
+The same code ends every incident, whether its run came to the end or was killed half-way: what the
+journal tells is what the manifest says. So the way back after a crash is walked every day.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+from collections.abc import Iterator
+from typing import TypeVar
+
+import msgspec
+
+from collector.archive import directory, layout
+from collector.archive.manifest import encode, manifest_of
+from collector.archive.store import ArtifactLine, Store
+from collector.host.rename import rename_noreplace
+from collector.model.artifact import ArtifactRecord
+from collector.model.errors import ArchiveError
+from collector.model.incident import Header, IncidentState, Manifest, StepEnd, StepRecord, StepStatus
+
+T = TypeVar("T", bound=msgspec.Struct)
+
+JOURNAL_LIMIT = 64 << 20
+UNRECORDED = "found on disk without a record: the collector was killed while it was written"
+UNFINISHED = "the collector was killed before this step ended"
+
+
+def seal(store: Store, incident: str, *, ended_s: float, interrupted: bool, notes: tuple[str, ...] = ()) -> Manifest:
+    """
+    Write the manifest of an incident under way and give it its final name.
+
+    Can be killed at any instant and called again: a manifest that stands already is kept as it is.
+
+    Args:
+        store: The archive.
+        incident: Its id.
+        ended_s: Wall clock, seconds since the epoch.
+        interrupted: The run did not come to its end.
+        notes: Sentences for the manifest.
+
+    Raises:
+        ArchiveError: If the journal is not one that this program wrote.
+        OSError: If the disk gives one.
+    """
+    with store.incident(incident) as fd:
+        try:
+            manifest = manifest_of(fd)
+        except FileNotFoundError:
+            manifest = _compose(fd, incident, ended_s=ended_s, interrupted=interrupted, notes=notes)
+            directory.replace(layout.MANIFEST, encode(manifest), fd)
+        rename_noreplace(incident + layout.PARTIAL, incident, dir_fd=store.fd)
+    os.fsync(store.fd)
+    return manifest
+
+
+def _compose(fd: int, incident: str, *, ended_s: float, interrupted: bool, notes: tuple[str, ...]) -> Manifest:
+    header = _header(fd, incident)
+    ends = {end.id: end for end in _lines(fd, layout.STEPS, StepEnd)}
+    recorded = list(_lines(fd, layout.ARTIFACTS, ArtifactLine))
+    by_step: dict[str, list[ArtifactRecord]] = {}
+    for line in (*recorded, *_unrecorded(fd, {line.path for line in recorded})):
+        by_step.setdefault(line.step, []).append(_plain(line))
+    known = [end for end in ends.values() if end.id in header.planned]
+    lost = [
+        StepEnd(id=step, collector="", status=StepStatus.FAILED, reason=UNFINISHED)
+        for step in header.planned
+        if step not in ends and step in by_step
+    ]
+    steps = tuple(
+        StepRecord(**msgspec.structs.asdict(end), artifacts=tuple(by_step.get(end.id, ()))) for end in (*known, *lost)
+    )
+    return Manifest(
+        **msgspec.structs.asdict(header),
+        state=_state(steps, header.planned, interrupted=interrupted),
+        ended_s=ended_s,
+        steps=steps,
+        notes=notes,
+    )
+
+
+def _state(steps: tuple[StepRecord, ...], planned: tuple[str, ...], *, interrupted: bool) -> IncidentState:
+    if interrupted:
+        return IncidentState.INTERRUPTED
+    whole = len(steps) == len(planned) and all(step.status is StepStatus.OK for step in steps)
+    return IncidentState.COMPLETE if whole else IncidentState.INCOMPLETE
+
+
+def _header(fd: int, incident: str) -> Header:
+    try:
+        return msgspec.json.decode(directory.read(layout.HEADER, fd, limit=1 << 20), type=Header)
+    except (msgspec.DecodeError, FileNotFoundError) as exc:
+        # Killed between mkdir and the header's fsync: nothing was collected yet.
+        raise ArchiveError(f"incident {incident} has no readable {layout.HEADER}: {exc}") from exc
+
+
+def _lines(fd: int, name: str, kind: type[T]) -> Iterator[T]:
+    """Yield the records of a journal; a last line that a kill cut short is passed over."""
+    try:
+        text = directory.read(name, fd, limit=JOURNAL_LIMIT)
+    except FileNotFoundError:
+        return
+    for line in text.splitlines():
+        with contextlib.suppress(msgspec.DecodeError):
+            yield msgspec.json.decode(line, type=kind)
+
+
+def _unrecorded(fd: int, recorded: set[str]) -> Iterator[ArtifactLine]:
+    """Yield what lies in the steps' directories and no record speaks of."""
+    for path, status in directory.files(fd):
+        step, slash, _ = path.partition("/")
+        if slash and path not in recorded:
+            yield ArtifactLine(
+                step=step,
+                path=path,
+                size_bytes=status.st_size,
+                data_bytes=min(status.st_size, status.st_blocks * 512),
+                truncated=True,
+                truncated_reason=UNRECORDED,
+            )
+
+
+def _plain(line: ArtifactLine) -> ArtifactRecord:
+    fields = msgspec.structs.asdict(line)
+    del fields["step"]
+    return ArtifactRecord(**fields)

@@ -1,0 +1,94 @@
+"""
+The store: incidents being written.
+
+Every method is ordinary, blocking file work and runs in a worker, never in the supervisor: an fsync
+on a busy disk takes seconds.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import fcntl
+import os
+from collections.abc import Iterator
+
+import msgspec
+
+from collector.archive import directory, layout
+from collector.model.artifact import ArtifactRecord
+from collector.model.errors import ArchiveError
+from collector.model.incident import Header, StepEnd
+
+
+class ArtifactLine(ArtifactRecord, frozen=True, kw_only=True, omit_defaults=True):
+    """One line of ``artifacts.jsonl``: an artifact and the step that it belongs to."""
+
+    step: str
+
+
+class Store:
+    """
+    The archive, open for writing.
+
+    Args:
+        path: The archive's directory; created, mode 0700, if it is not there.
+    """
+
+    def __init__(self, path: str) -> None:
+        self.path = path
+        self.fd = directory.open_root(path, create=True)
+
+    def __enter__(self) -> Store:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        os.close(self.fd)
+
+    def begin(self, header: Header) -> int:
+        """
+        Make the incident's directory and put its header on disk.
+
+        Returns:
+            A descriptor that holds the incident's lock: while it is open, no other process takes
+            the incident for one that was left behind.
+        """
+        name = header.id + layout.PARTIAL
+        try:
+            os.mkdir(name, 0o700, dir_fd=self.fd)
+            lock = os.open(name, directory.DIRECTORY_FLAGS, dir_fd=self.fd)
+            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            directory.write_new(layout.HEADER, msgspec.json.encode(header), lock)
+            os.fsync(lock)
+            os.fsync(self.fd)
+        except OSError as exc:
+            raise ArchiveError(
+                f"cannot open incident {header.id} in {self.path}: {exc.strerror}",
+                hint="check the free space and the mount options of the archive's disk",
+            ) from exc
+        return lock
+
+    @contextlib.contextmanager
+    def incident(self, incident: str) -> Iterator[int]:
+        """Open the directory of an incident under way."""
+        with directory.opened(incident + layout.PARTIAL, self.fd) as fd:
+            yield fd
+
+    def record_step(self, incident: str, end: StepEnd) -> None:
+        """Append a step's end to ``steps.jsonl``."""
+        with self.incident(incident) as fd:
+            directory.append(layout.STEPS, msgspec.json.encode(end), fd, durable=True)
+
+    def left_behind(self) -> list[str]:
+        """Return the ids of incidents under way whose process is gone, oldest first."""
+        return [incident for name in sorted(os.listdir(self.fd)) if (incident := self._unlocked(name))]
+
+    def _unlocked(self, name: str) -> str | None:
+        incident = layout.partial_id(name)
+        if incident is None:
+            return None
+        try:
+            with directory.opened(name, self.fd) as fd:
+                fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except OSError:
+            return None  # somebody works on it, or it is not a directory of ours
+        return incident

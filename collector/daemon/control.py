@@ -1,0 +1,118 @@
+"""The control socket: requests of the command line, from root or the daemon's own user only."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import socket
+import stat
+import struct
+from collections.abc import Callable
+
+import msgspec
+
+from collector.daemon.loop import Loop
+from collector.daemon.messages import MESSAGE_LIMIT, SOCKET_NAME, Answer, Reply, Request
+from collector.model.errors import DeniedError
+
+CLIENT_LIMIT = 16
+PEER = struct.Struct("iII")  # struct ucred: pid, uid, gid; unix(7)
+
+
+class Client:
+    """One connection. Sending never blocks: a client that does not read misses events, not the daemon's time."""
+
+    def __init__(self, sock: socket.socket) -> None:
+        self.sock = sock
+        self.sock.setblocking(False)
+
+    def send(self, answer: Answer) -> None:
+        """Send one message; what the client has no room for is dropped."""
+        with contextlib.suppress(OSError):
+            self.sock.send(msgspec.json.encode(answer))
+
+    def end(self, reply: Reply) -> None:
+        """Send the last message and close."""
+        self.send(reply)
+        self.sock.close()
+
+
+class Control:
+    """
+    The listening socket.
+
+    Args:
+        loop: Where it is served.
+        directory: Mode 0700, ours.
+        handle: Called with a client and what it asked for.
+
+    Raises:
+        DeniedError: If *directory* is not ours alone.
+    """
+
+    def __init__(self, loop: Loop, directory: str, handle: Callable[[Client, Request], None]) -> None:
+        self._loop = loop
+        self._handle = handle
+        self._clients: set[Client] = set()
+        self._path = os.path.join(directory, SOCKET_NAME)
+        check_directory(directory)
+        with contextlib.suppress(FileNotFoundError):
+            os.unlink(self._path)  # only this user can have put it there
+        self._sock = socket.socket(socket.AF_UNIX, socket.SOCK_SEQPACKET | socket.SOCK_NONBLOCK | socket.SOCK_CLOEXEC)
+        self._sock.bind(self._path)
+        os.chmod(self._path, 0o600)
+        self._sock.listen(CLIENT_LIMIT)
+        loop.watch(self._sock.fileno(), self._accept)
+
+    def close(self) -> None:
+        """Stop to listen; remove the socket."""
+        self._loop.unwatch(self._sock.fileno())
+        self._sock.close()
+        with contextlib.suppress(FileNotFoundError):
+            os.unlink(self._path)
+
+    def _accept(self) -> None:
+        try:
+            sock, _ = self._sock.accept()
+        except OSError:
+            return  # gone already, or no descriptor left: it may try again
+        if len(self._clients) >= CLIENT_LIMIT:
+            Client(sock).end(Reply(exit_code=69, message=f"{CLIENT_LIMIT} requests are being served already"))
+            return
+        _, uid, _ = PEER.unpack(sock.getsockopt(socket.SOL_SOCKET, socket.SO_PEERCRED, PEER.size))
+        if uid not in (0, os.geteuid()):
+            Client(sock).end(Reply(exit_code=77, message=f"uid {uid} may not control the daemon"))
+            return
+        client = Client(sock)
+        self._clients.add(client)
+        self._loop.watch(sock.fileno(), lambda: self._read(client))
+
+    def _read(self, client: Client) -> None:
+        """Take the one request of a connection; from then on it is the handler's."""
+        self._loop.unwatch(client.sock.fileno())
+        self._clients.discard(client)
+        try:
+            data = client.sock.recv(MESSAGE_LIMIT)
+            request: Request = msgspec.json.decode(data, type=Request)  # type: ignore[arg-type]
+        except (OSError, msgspec.DecodeError) as exc:
+            client.end(Reply(exit_code=64, message=f"not a request: {exc}"))
+            return
+        self._handle(client, request)
+
+
+def check_directory(path: str) -> None:
+    """
+    Refuse a runtime directory that somebody else could have prepared.
+
+    Raises:
+        DeniedError: If it is a symlink, not ours, or open to others.
+    """
+    with contextlib.suppress(FileExistsError):
+        os.makedirs(path, mode=0o700)
+    status = os.lstat(path)
+    mode = stat.S_IMODE(status.st_mode)
+    if not stat.S_ISDIR(status.st_mode) or status.st_uid != os.geteuid() or mode & 0o077:
+        raise DeniedError(
+            f"the runtime directory {path} is not a directory of uid {os.geteuid()} with mode 0700",
+            hint="remove it, or set runtime.directory to one of your own",
+        )

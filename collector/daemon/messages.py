@@ -1,0 +1,89 @@
+"""What the command line and the daemon say to each other: one JSON message a packet."""
+
+from __future__ import annotations
+
+import msgspec
+
+from collector.model.incident import IncidentState
+from collector.model.marker import ProcessRef
+from collector.model.pressure import Sample
+from collector.pipeline.events import AnyEvent
+
+PROTOCOL = 1
+MESSAGE_LIMIT = 65_536
+SOCKET_NAME = "control.sock"
+
+
+class RunRequest(msgspec.Struct, frozen=True, kw_only=True, tag="run"):
+    """Open an incident by hand; the events follow, then a `Reply`."""
+
+    pipeline: str | None = None
+    reason: str = ""
+    processes: tuple[ProcessRef, ...] = ()
+    only: tuple[str, ...] = ()
+
+
+class StatusRequest(msgspec.Struct, frozen=True, tag="status"):
+    """Ask for a `Status`."""
+
+
+class ReloadRequest(msgspec.Struct, frozen=True, tag="reload"):
+    """Read the configuration again."""
+
+
+Request = RunRequest | StatusRequest | ReloadRequest
+
+
+class Running(msgspec.Struct, frozen=True, kw_only=True):
+    """The incident under way."""
+
+    incident: str
+    step: str | None = None
+    waiting_for: str | None = None
+    size_bytes: int = 0
+    seconds: float = 0.0
+
+
+class Recent(msgspec.Struct, frozen=True, kw_only=True):
+    """An incident that ended since the start."""
+
+    incident: str
+    state: IncidentState
+    ended_s: float
+    size_bytes: int
+
+
+class Status(msgspec.Struct, frozen=True, kw_only=True, tag="status"):
+    """Everything that an operator asks of a running daemon first."""
+
+    protocol: int
+    version: str
+    pid: int
+    since_s: float
+    config_hash: str
+    config_source: str
+    config_problem: str | None
+    archive: str
+    running: Running | None
+    queued: int
+    workers_idle: int
+    workers_abandoned: tuple[int, ...]
+    sample: Sample
+    available_bytes: int
+    triggers: dict[str, str]
+    lost: dict[str, int]
+    fates: dict[str, int]
+    recent: tuple[Recent, ...]
+    ledger_problem: str | None = None
+
+
+class Reply(msgspec.Struct, frozen=True, kw_only=True, tag="reply"):
+    """The last message: an exit status of the command line, and why if it is not 0 or 3."""
+
+    exit_code: int = 0
+    message: str = ""
+    hint: str | None = None
+    incident: str | None = None
+
+
+Answer = AnyEvent | Status | Reply

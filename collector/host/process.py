@@ -1,0 +1,63 @@
+"""What a process says to the kernel about itself: memory locks, priorities, limits, its end."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import resource
+import signal
+
+from collector.host.libc import call
+
+MCL_CURRENT, MCL_FUTURE, MCL_ONFAULT = 1, 2, 4  # mlockall(2)
+PR_SET_PDEATHSIG, PR_SET_DUMPABLE, PR_SET_NAME = 1, 4, 15  # prctl(2)
+IOPRIO_WHO_PROCESS, IOPRIO_CLASS_SHIFT = 1, 13  # ioprio_set(2)
+IO_CLASSES = {"none": 0, "realtime": 1, "best_effort": 2, "idle": 3}
+
+
+def lock_memory(*, future: bool) -> bool:
+    """
+    Keep in memory what is there, and what will be faulted in; return whether the kernel agreed.
+
+    Args:
+        future: Also lock later mappings. Never where segments are mapped: it would lock those.
+    """
+    flags = MCL_CURRENT | MCL_ONFAULT | (MCL_FUTURE if future else 0)
+    try:
+        call("mlockall", flags)
+    except OSError:
+        return False  # RLIMIT_MEMLOCK is 8 MiB without CAP_IPC_LOCK
+    return True
+
+
+def die_with_parent() -> None:
+    """Ask for SIGKILL when the parent dies: a worker must not write into what a successor seals."""
+    call("prctl", PR_SET_PDEATHSIG, signal.SIGKILL, 0, 0, 0)
+
+
+def set_name(name: str) -> None:
+    """Set what ``ps`` shows as comm, at most 15 bytes."""
+    call("prctl", PR_SET_NAME, name.encode()[:15], 0, 0, 0)
+
+
+def never_dump() -> None:
+    """Leave no core of a process that holds other processes' memory."""
+    resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
+    if os.geteuid() == 0:  # otherwise the own /proc/self/fd would belong to root
+        call("prctl", PR_SET_DUMPABLE, 0, 0, 0, 0)
+
+
+def set_oom_score_adj(value: int) -> bool:
+    """Set who dies first when memory ends, -1000 to 1000; lowering it needs CAP_SYS_RESOURCE."""
+    try:
+        with open("/proc/self/oom_score_adj", "w", encoding="ascii") as file:
+            file.write(str(value))
+    except OSError:
+        return False
+    return True
+
+
+def set_io_class(name: str) -> None:
+    """Set the I/O class, a key of `IO_CLASSES`; a hint that the ``none`` scheduler ignores."""
+    with contextlib.suppress(OSError):
+        call("ioprio_set", IOPRIO_WHO_PROCESS, 0, IO_CLASSES[name] << IOPRIO_CLASS_SHIFT | (4 if name != "idle" else 0))

@@ -1,0 +1,176 @@
+"""Writing what a collector yields: below its step's directory, recorded line by line."""
+
+from __future__ import annotations
+
+import errno
+import os
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack
+from dataclasses import dataclass, field
+
+import msgspec
+
+from collector.archive import directory, layout
+from collector.archive.store import ArtifactLine
+from collector.copying import engine, stream
+from collector.model.artifact import Artifact, Bulk, HardLink, Method, SourceInfo
+from collector.model.copying import CopyReport, CopySettings, Digest, Feedback
+from collector.model.errors import StepError
+
+ARTIFACT_LIMIT = 10_000
+"""Artifacts of one step; the manifest is read into memory as a whole."""
+
+CROSSES = (errno.EXDEV, errno.EPERM, errno.EMLINK, errno.EOPNOTSUPP)
+"""linkat(2): another file system, a file that may not be linked, too many links, no links here."""
+
+
+@dataclass(slots=True, kw_only=True)
+class Writer:
+    """
+    The artifacts of one step.
+
+    Args:
+        incident_fd: The incident's directory.
+        step: The step's id, the name of its directory.
+        copy: Settings of the copy engine.
+        ask: The gate's advice between chunks.
+        progress: Told the bytes written so far.
+    """
+
+    incident_fd: int
+    step: str
+    copy: CopySettings
+    ask: Callable[[], Feedback]
+    progress: Callable[[int], None]
+    count: int = 0
+    size_bytes: int = 0
+    truncated: list[str] = field(default_factory=list)
+
+    def write(self, artifact: Artifact) -> None:
+        """
+        Write one artifact and record it.
+
+        Raises:
+            StepError: If its path is not one that a program makes, or there are too many.
+            CopyError, OSError: As the destination gives it.
+        """
+        path = f"{self.step}/{artifact.path}"
+        if not layout.is_artifact_path(path):
+            raise StepError(f"a collector must not name an artifact {str(artifact.path)!r}")
+        if self.count >= ARTIFACT_LIMIT:
+            raise StepError(f"more than {ARTIFACT_LIMIT} artifacts", hint="narrow the step's globs")
+        *parents, name = path.split("/")
+        with ExitStack() as stack:
+            fd = self.incident_fd
+            for parent in parents:
+                fd = stack.enter_context(directory.opened(parent, fd, create=True))
+            report = self._body(artifact, fd, name)
+        self._record(artifact, path, report)
+
+    def _body(self, artifact: Artifact, fd: int, name: str) -> CopyReport:
+        match artifact.body:
+            case bytes() as data:
+                return stream.write((data,), directory_fd=fd, name=name, ask=self.ask, progress=self._moved)
+            case Bulk() as bulk:
+                return self._bulk(bulk, fd, name)
+            case HardLink() as link:
+                return self._link(link, fd, name)
+            case pieces:
+                return stream.write(pieces, directory_fd=fd, name=name, ask=self.ask, progress=self._moved)
+
+    def _bulk(self, bulk: Bulk, fd: int, name: str) -> CopyReport:
+        try:
+            return engine.copy(
+                bulk.fd,
+                directory_fd=fd,
+                name=name,
+                settings=self.copy,
+                offset=bulk.offset,
+                limit_bytes=bulk.limit_bytes,
+                ask=self.ask,
+                progress=self._moved,
+            )
+        finally:
+            os.close(bulk.fd)
+
+    def _link(self, link: HardLink, fd: int, name: str) -> CopyReport:
+        try:
+            os.link(f"/proc/self/fd/{link.fd}", name, dst_dir_fd=fd, follow_symlinks=True)
+        except OSError as exc:
+            if exc.errno not in CROSSES:
+                raise
+            report = self._bulk(Bulk(fd=link.fd), fd, name)
+            return msgspec.structs.replace(report, notes=(*report.notes, f"copied: no hard link ({exc.strerror})"))
+        status = os.fstat(link.fd)
+        os.close(link.fd)
+        return linked(status)
+
+    def _moved(self, size_bytes: int) -> None:
+        self.progress(self.size_bytes + size_bytes)
+
+    def _record(self, artifact: Artifact, path: str, report: CopyReport) -> None:
+        line = ArtifactLine(
+            step=self.step,
+            path=path,
+            media=artifact.media,
+            **_source_fields(artifact.source),
+            **_report_fields(report),
+        )
+        if artifact.truncated and not line.truncated:
+            line = msgspec.structs.replace(line, truncated=True, truncated_reason="the collector's own limit")
+        directory.append(layout.ARTIFACTS, msgspec.json.encode(line), self.incident_fd, durable=False)
+        self.count += 1
+        self.size_bytes += report.data_bytes
+        if line.truncated:
+            self.truncated.append(f"{path}: {line.truncated_reason}")
+        self.progress(self.size_bytes)
+
+
+def linked(status: os.stat_result) -> CopyReport:
+    """Return the report of a file kept by a hard link: nothing was copied."""
+    return CopyReport(
+        size_bytes=status.st_size,
+        data_bytes=min(status.st_size, status.st_blocks * 512),
+        extents=0,
+        method=Method.LINK,
+        method_reason="hard link to the source",
+        direct=True,
+        direct_reason="",
+        chunk_bytes=0,
+        writers=0,
+        seconds=0.0,
+        cpu_seconds=0.0,
+    )
+
+
+def _source_fields(source: SourceInfo | None) -> dict[str, object]:
+    if source is None:
+        return {}
+    return {
+        # A file's name may be any bytes; JSON takes only text.
+        "source": source.path.encode(errors="surrogateescape").decode(errors="backslashreplace"),
+        "source_uid": source.uid,
+        "source_gid": source.gid,
+        "source_mode": source.mode,
+        "source_mtime_ns": source.mtime_ns,
+        "source_xattrs": source.xattrs,
+    }
+
+
+def _report_fields(report: CopyReport) -> dict[str, object]:
+    return {
+        "size_bytes": report.size_bytes,
+        "data_bytes": report.data_bytes,
+        "source_changed": report.changed,
+        "digest": report.digest,
+        "truncated": report.truncated,
+        "truncated_reason": report.truncated_reason,
+        "sparse": report.data_bytes < report.size_bytes,
+        "method": report.method,
+        "method_reason": report.method_reason or None,
+        "direct": report.direct,
+        "direct_reason": report.direct_reason or None,
+        "duration_s": round(report.seconds, 6),
+        "slow_downs": report.slow_downs,
+        "pauses": report.pauses,
+    }

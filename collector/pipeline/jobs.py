@@ -1,0 +1,151 @@
+"""What a worker can do: one function a job."""
+
+from __future__ import annotations
+
+import os
+import time
+from collections.abc import Callable
+from contextlib import closing
+
+from collector.archive.digests import add_digests
+from collector.archive.prune import prune, remove_tree
+from collector.archive.read import Archive
+from collector.archive import layout
+from collector.archive.retention import Rules
+from collector.archive.seal import seal
+from collector.archive.store import Store
+from collector.collectors.base import Context
+from collector.copying import readback
+from collector.host.files import Host
+from collector.host.deadline import wedged_threads
+from collector.model.copying import Digest
+from collector.model.errors import ArchiveError, PressureError
+from collector.model.incident import StepStatus
+from collector.model.pressure import Budget, DiskSample
+from collector.pipeline.artifacts import Writer
+from collector.pipeline.protocol import AddDigests, Begin, Done, Job, Prune, Record, Recover, RunStep, Seal
+from collector.pressure.feedback import GateFeedback
+from collector.pressure.sampler import Sampler, sample_disk
+
+METADATA_BYTES = 4 << 20
+"""Room that an incident's own records may need beyond the reserve."""
+
+Told = Callable[[int], None]
+Answer = tuple[Done, int | None]
+
+
+def perform(job: Job, sampler: Sampler, progress: Told) -> Answer:
+    """Do *job*; return its end, and a descriptor for the supervisor if it has one."""
+    match job:
+        case Begin():
+            return _begin(job)
+        case RunStep():
+            return _run_step(job, sampler, progress), None
+        case Record():
+            with Store(job.archive) as store:
+                store.record_step(job.incident, job.end)
+            return Done(), None
+        case Seal():
+            return _seal(job), None
+        case Recover():
+            return _recover(job), None
+        case Prune():
+            with Archive(job.archive) as archive:
+                return Done(ids=tuple(prune(archive, job.rules, now_s=job.now_s))), None
+        case AddDigests():
+            return _add_digests(job, sampler, progress), None
+
+
+def _begin(job: Begin) -> Answer:
+    with Store(job.archive) as store:
+        disk = sample_disk(store.fd)
+        if disk.is_tmpfs:
+            raise ArchiveError(
+                f"the archive {job.archive} is on tmpfs: writing there takes the memory that is short",
+                hint="set archive.path to a directory on a disk",
+            )
+        reserve = job.reserve.bytes_of(disk.total_bytes)
+        _make_room(job, store, disk, reserve)
+        return Done(reserve_bytes=reserve), store.begin(job.header)
+
+
+def _make_room(job: Begin, store: Store, disk: DiskSample, reserve: int) -> None:
+    """Delete old incidents if the disk has not even room for an incident's own records."""
+    missing = reserve + METADATA_BYTES - disk.free_bytes
+    if missing <= 0:
+        return
+    rules = Rules(count=None, age_s=None, size_bytes=None, need_bytes=missing)
+    with Archive(job.archive) as archive:
+        prune(archive, rules, now_s=job.header.started_s)
+    free = sample_disk(store.fd).free_bytes
+    if free < reserve + METADATA_BYTES:
+        raise PressureError(
+            f"the disk of {job.archive} has {free} bytes free, its reserve is {reserve}",
+            hint="free some space, or lower archive.reserve",
+        )
+
+
+def _run_step(job: RunStep, sampler: Sampler, progress: Told) -> Done:
+    margin_s = min(1.0, 0.1 * max(0.0, job.deadline_s - time.monotonic()))
+    with Store(job.archive) as store, store.incident(job.incident) as incident_fd:
+        ask = GateFeedback(
+            sampler,
+            incident_fd,
+            limits=job.limits,
+            budget=job.budget,
+            reserve_bytes=job.reserve_bytes,
+            stop_at_s=job.deadline_s - margin_s,
+        )
+        writer = Writer(incident_fd=incident_fd, step=job.step, copy=job.copy, ask=ask, progress=progress)
+        ctx = Context(host=Host(), marker=job.marker, deadline_s=job.deadline_s, redaction=job.redaction)
+        with closing(job.collector.collect(ctx)) as artifacts:  # type: ignore[type-var]
+            for artifact in artifacts:
+                writer.write(artifact)
+    return Done(
+        status=StepStatus.TRUNCATED if writer.truncated else StepStatus.OK,
+        reason="; ".join(writer.truncated[:3]) + (" …" if len(writer.truncated) > 3 else ""),
+        artifacts=writer.count,
+        size_bytes=writer.size_bytes,
+        tainted=wedged_threads() > 0,
+    )
+
+
+def _seal(job: Seal) -> Done:
+    with Store(job.archive) as store:
+        manifest = seal(store, job.incident, ended_s=job.ended_s, interrupted=job.interrupted, notes=job.notes)
+    return Done(
+        state=manifest.state,
+        artifacts=sum(len(step.artifacts) for step in manifest.steps),
+        size_bytes=sum(artifact.data_bytes for step in manifest.steps for artifact in step.artifacts),
+    )
+
+
+def _recover(job: Recover) -> Done:
+    sealed = []
+    with Store(job.archive) as store:
+        for incident in store.left_behind():
+            try:
+                seal(store, incident, ended_s=job.now_s, interrupted=True)
+            except ArchiveError:
+                # Killed before its header was whole: nothing had been collected.
+                remove_tree(incident + layout.PARTIAL, store.fd)
+            else:
+                sealed.append(incident)
+    return Done(ids=tuple(sealed))
+
+
+def _add_digests(job: AddDigests, sampler: Sampler, progress: Told) -> Done:
+    with Archive(job.archive) as archive:
+        ask = GateFeedback(
+            sampler,
+            archive.fd,
+            limits=job.limits,
+            budget=Budget(memory_bytes=0),
+            reserve_bytes=0,
+            stop_at_s=job.deadline_s - 1.0,
+        )
+
+        def digest_of(fd: int) -> str:
+            return readback.digest(fd, algorithm=Digest.XXH3_128, settings=job.copy, ask=ask, progress=progress)
+
+        return Done(artifacts=add_digests(archive, job.incident, digest_of))

@@ -1,0 +1,230 @@
+"""
+The pool: workers forked while the machine was well.
+
+A job runs against an absolute deadline. Past it the worker is killed; one that does not even die
+(it sleeps uninterruptibly in the kernel) is abandoned, never waited for.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import gc
+import os
+import pickle
+import signal
+import socket
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import msgspec
+
+from collector.model.incident import StepStatus
+from collector.pipeline import worker
+from collector.pipeline.line import Line, Wait
+from collector.pipeline.protocol import MESSAGE_LIMIT, Done, Job, Progress, Reply
+
+KILL_GRACE_S = 1.0
+"""How long a killed worker may take to die; exit of a process that maps 64 MiB takes 5 ms."""
+
+PATIENCE_S = 1.0
+"""Longest single wait, so that a stop request is noticed."""
+
+REPLY_LIMIT = 100_000
+"""Replies to one job; a worker that sends more is out of its mind."""
+
+
+@dataclass(slots=True)
+class Worker:
+    """A forked worker and the supervisor's end of its socket pair."""
+
+    pid: int
+    pidfd: int
+    sock: socket.socket
+
+    def close(self) -> None:
+        """Release the descriptors; the process, if it lives, sees its socket end and exits."""
+        self.sock.close()
+        os.close(self.pidfd)
+
+
+class Pool:
+    """
+    Warm workers.
+
+    Args:
+        size: How many to keep.
+        settings: What each does at its start.
+    """
+
+    def __init__(self, size: int, settings: worker.Settings) -> None:
+        self.size = size
+        self._settings = settings
+        self._idle: list[Worker] = []
+        self._busy: list[Worker] = []
+        self._abandoned: list[Worker] = []
+        self._stop_at_s = float("inf")
+
+    @property
+    def idle(self) -> int:
+        """Workers that wait for a job."""
+        return len(self._idle)
+
+    @property
+    def abandoned(self) -> list[int]:
+        """Process ids of workers that were killed and have not died."""
+        return [lost.pid for lost in self._abandoned]
+
+    @property
+    def pids(self) -> list[int]:
+        """Process ids of all workers."""
+        return [one.pid for one in (*self._idle, *self._busy, *self._abandoned)]
+
+    @property
+    def stopping(self) -> bool:
+        """Whether `stop` was called."""
+        return self._stop_at_s != float("inf")
+
+    def stop(self, at_s: float) -> None:
+        """The program must end: no stoppable job runs beyond *at_s*, monotonic."""
+        self._stop_at_s = min(self._stop_at_s, at_s)
+
+    def fill(self) -> None:
+        """Fork until *size* workers are idle. Forks: only at the start, or between incidents with the gate open."""
+        self._reap()
+        if len(self._idle) < self.size:
+            gc.collect()
+            gc.freeze()  # the collector of garbage would otherwise touch, and so copy, every shared page
+        while len(self._idle) < self.size:
+            self._idle.append(self._fork())
+
+    def perform(
+        self,
+        job: Job,
+        *,
+        deadline_s: float,
+        progress: Callable[[int], None] = lambda _: None,
+        stoppable: bool = False,
+    ) -> Line[Result]:
+        """
+        Run *job* in a worker and return how it ended; never raises for what the worker does.
+
+        Args:
+            job: What to do.
+            deadline_s: Monotonic; then the worker is killed.
+            progress: Told the bytes written so far.
+            stoppable: `stop` ends it.
+        """
+        if not self._idle:
+            return Result(Done(status=StepStatus.FAILED, reason="no worker is left", exit_code=70))
+        one = self._idle.pop()
+        self._busy.append(one)
+        try:
+            one.sock.send(pickle.dumps(job))
+        except OSError as exc:
+            return (yield from self._lose(one, StepStatus.FAILED, f"the worker took no job: {exc.strerror}"))
+        for _ in range(REPLY_LIMIT):
+            while not (yield Wait(one.sock.fileno(), min(deadline_s, time.monotonic() + PATIENCE_S))):
+                now = time.monotonic()
+                if now >= deadline_s:
+                    return (yield from self._lose(one, StepStatus.TIMEOUT, "the deadline passed"))
+                if stoppable and now >= self._stop_at_s:
+                    return (yield from self._lose(one, StepStatus.TIMEOUT, "the collector was stopped"))
+            reply, fd = self._receive(one)
+            if isinstance(reply, str):
+                return (yield from self._lose(one, StepStatus.FAILED, reply))
+            if isinstance(reply, Done):
+                self._busy.remove(one)
+                if reply.tainted:
+                    yield from self._lose(one, StepStatus.OK, "")
+                else:
+                    self._idle.append(one)
+                return Result(reply, fd)
+            progress(reply.size_bytes)
+        return (yield from self._lose(one, StepStatus.FAILED, f"the worker sent more than {REPLY_LIMIT} replies"))
+
+    def close(self) -> None:
+        """Kill all workers and reap those that die."""
+        for one in (*self._idle, *self._busy):
+            _kill(one)
+            with contextlib.suppress(ChildProcessError):
+                os.waitpid(one.pid, 0)
+            one.close()
+        self._idle, self._busy = [], []
+
+    def _receive(self, one: Worker) -> tuple[Reply | str, int | None]:
+        """Return a reply, or a sentence on why there is none; and a descriptor if one came with it."""
+        try:
+            data, fds, flags, _ = socket.recv_fds(one.sock, MESSAGE_LIMIT, 1, socket.MSG_DONTWAIT)
+        except OSError as exc:
+            return f"the worker cannot be heard: {exc.strerror}", None
+        fd = fds[0] if fds else None
+        if not data:
+            return "the worker died", fd
+        if flags & socket.MSG_TRUNC:
+            return f"the worker sent a reply longer than {MESSAGE_LIMIT} bytes", fd
+        try:
+            reply: Reply = msgspec.json.decode(data, type=Reply)  # type: ignore[arg-type]
+        except msgspec.DecodeError:
+            return "the worker sent garbage", fd
+        return reply, fd
+
+    def _lose(self, one: Worker, status: StepStatus, reason: str) -> Line[Result]:
+        """Kill a worker; if it does not die, abandon it."""
+        if one in self._busy:
+            self._busy.remove(one)
+        _kill(one)
+        if (yield Wait(one.pidfd, time.monotonic() + KILL_GRACE_S)):
+            how = _reap(one)
+            if status is StepStatus.FAILED and how:
+                reason = f"{reason} ({how})"
+            return Result(Done(status=status, reason=reason))
+        self._abandoned.append(one)
+        return Result(
+            Done(
+                status=StepStatus.ABANDONED,
+                reason=f"{reason}; process {one.pid} hangs in the kernel and cannot be killed",
+            )
+        )
+
+    def _reap(self) -> None:
+        for one in list(self._abandoned):
+            if _is_dead(one):
+                _reap(one)
+                self._abandoned.remove(one)
+        for one in list(self._idle):
+            if _is_dead(one):
+                _reap(one)
+                self._idle.remove(one)
+
+    def _fork(self) -> Worker:
+        ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
+        pid = os.fork()
+        if pid == 0:
+            worker.main(theirs, self._settings)
+        theirs.close()
+        return Worker(pid, os.pidfd_open(pid), ours)
+
+
+@dataclass(frozen=True, slots=True)
+class Result:
+    """How a job ended, and the descriptor that came with it."""
+
+    done: Done
+    fd: int | None = None
+
+
+def _kill(one: Worker) -> None:
+    with contextlib.suppress(ProcessLookupError):
+        signal.pidfd_send_signal(one.pidfd, signal.SIGKILL)
+
+
+def _is_dead(one: Worker) -> bool:
+    return os.waitid(os.P_PIDFD, one.pidfd, os.WEXITED | os.WNOHANG | os.WNOWAIT) is not None
+
+
+def _reap(one: Worker) -> str:
+    """Collect a dead worker; return how it died."""
+    code = os.waitstatus_to_exitcode(os.waitpid(one.pid, 0)[1])
+    one.close()
+    return f"signal {signal.Signals(-code).name}" if code < 0 else f"exit status {code}"

@@ -1,0 +1,252 @@
+"""
+The runner: the straight line from an admitted marker to an archived incident.
+
+It decides and waits; every byte is read and written by a worker.
+"""
+
+from __future__ import annotations
+
+import os
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+
+from collector.model.copying import CopySettings
+from collector.model.incident import Header, IncidentState, StepEnd, StepStatus
+from collector.model.marker import merge
+from collector.model.pressure import Decision, Sample, Verdict
+from collector.model.redaction import Redaction
+from collector.model.units import Reserve
+from collector.pipeline import events
+from collector.pipeline.line import Line, sleep
+from collector.pipeline.pool import Pool
+from collector.pipeline.protocol import Begin, Done, Record, RunStep, Seal
+from collector.pipeline.steps import Pipeline, Step
+from collector.pressure.gate import decide
+from collector.pressure.sampler import Sampler
+
+ARCHIVE_JOB_S = 60.0
+"""Deadline of a job that only writes the archive's own records."""
+
+BACK_OFF_S = (0.25, 2.0)
+"""First and longest pause between two looks of a waiting step."""
+
+STOPPED = "the collector was stopped"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Settings:
+    """What holds for every incident of one configuration generation."""
+
+    archive: str
+    reserve: Reserve
+    copy: CopySettings
+    redaction: Redaction
+    timeout_s: float
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Outcome:
+    """How a run ended; *incident* is ``None`` and *exit_code* says why if nothing was archived."""
+
+    incident: str | None
+    state: IncidentState | None = None
+    size_bytes: int = 0
+    exit_code: int = 0
+    reason: str = ""
+
+
+class Runner:
+    """
+    Runs incidents, one at a time.
+
+    Args:
+        pool: Warm workers.
+        sampler: Pre-opened pressure files.
+        tell: Receives every event.
+    """
+
+    def __init__(self, pool: Pool, sampler: Sampler, tell: Callable[[events.AnyEvent], None]) -> None:
+        self._pool = pool
+        self._sampler = sampler
+        self._tell = tell
+        self.running: str | None = None
+        """The id of the incident under way."""
+
+    def incident(self, header: Header, pipeline: Pipeline, settings: Settings) -> Line[Outcome]:
+        """
+        Collect everything that *pipeline* lists and archive it.
+
+        Args:
+            header: The incident's id, markers and circumstances.
+            pipeline: The steps to run.
+            settings: What the configuration says.
+        """
+        run = _Run(self, header, pipeline, settings)
+        self.running = header.id
+        try:
+            return (yield from run.line())
+        finally:
+            self.running = None
+
+
+class _Run:
+    """One incident under way."""
+
+    def __init__(self, runner: Runner, header: Header, pipeline: Pipeline, settings: Settings) -> None:
+        self._pool = runner._pool
+        self._sampler = runner._sampler
+        self._tell = runner._tell
+        self._header = header
+        self._pipeline = pipeline
+        self._settings = settings
+        self._start_s = time.monotonic()
+        self._deadline_s = self._start_s + settings.timeout_s
+        self._previous: Sample = runner._sampler.sample()
+        self._reserve_bytes = 0
+        self._lock = -1
+
+    def line(self) -> Line[Outcome]:
+        begun = yield from self._pool.perform(
+            Begin(archive=self._settings.archive, header=self._header, reserve=self._settings.reserve),
+            deadline_s=time.monotonic() + ARCHIVE_JOB_S,
+        )
+        if begun.fd is None:
+            return self._refused(begun.done)
+        self._lock, self._reserve_bytes = begun.fd, begun.done.reserve_bytes
+        try:
+            self._tell(
+                events.IncidentOpened(incident=self._header.id, path=self._path(".partial"), steps=self._header.planned)
+            )
+            yield from self._steps()
+            return (yield from self._seal())
+        finally:
+            os.close(self._lock)
+
+    def _steps(self) -> Line[None]:
+        pending = list(self._pipeline.steps)
+        while pending:
+            step, verdict = yield from self._next(pending)
+            pending.remove(step)
+            started_s, start_s = time.time(), time.monotonic()
+            if verdict.decision is Decision.PROCEED:
+                done = yield from self._run(step)
+            else:
+                done = Done(status=StepStatus.SKIPPED, reason=verdict.reason)
+            end = StepEnd(
+                id=step.id,
+                collector=step.collector.name,
+                status=done.status,
+                reason=done.reason,
+                hint=done.hint,
+                started_s=started_s,
+                duration_s=round(time.monotonic() - start_s, 6),
+                verdict=verdict,
+            )
+            yield from self._record(end)
+            self._tell(
+                events.StepFinished(
+                    incident=self._header.id, end=end, artifacts=done.artifacts, size_bytes=done.size_bytes
+                )
+            )
+
+    def _next(self, pending: list[Step]) -> Line[tuple[Step, Verdict]]:
+        """Return the first step that may run, or that will not: waits while the gate says so."""
+        first, since_s, pause_s = pending[0], time.monotonic(), BACK_OFF_S[0]
+        told = False
+        while True:
+            waited_s = time.monotonic() - since_s if told else 0.0
+            verdict = self._ask(first, waited_s)
+            if verdict.decision is not Decision.WAIT or self._out_of_time():
+                return first, verdict
+            if not told:
+                told = True
+                self._tell(events.StepWaiting(incident=self._header.id, step=first.id, reason=verdict.reason))
+            yield from sleep(min(pause_s, max(0.0, first.limits.wait_s - waited_s)))
+            pause_s = min(2 * pause_s, BACK_OFF_S[1])
+
+    def _ask(self, step: Step, waited_s: float) -> Verdict:
+        sample = self._sampler.sample(self._lock)
+        verdict = decide(
+            sample,
+            self._previous,
+            budget=step.budget,
+            limits=step.limits,
+            reserve_bytes=self._reserve_bytes,
+            waited_s=waited_s,
+        )
+        self._previous = sample
+        return verdict
+
+    def _run(self, step: Step) -> Line[Done]:
+        if reason := self._out_of_time():
+            return Done(status=StepStatus.SKIPPED, reason=reason)
+        self._tell(events.StepStarted(incident=self._header.id, step=step.id))
+        deadline_s = min(time.monotonic() + step.timeout_s, self._deadline_s)
+        result = yield from self._pool.perform(
+            RunStep(
+                archive=self._settings.archive,
+                incident=self._header.id,
+                step=step.id,
+                collector=step.collector,
+                marker=merge(self._header.markers),
+                deadline_s=deadline_s,
+                limits=step.limits,
+                budget=step.budget,
+                reserve_bytes=self._reserve_bytes,
+                copy=self._settings.copy,
+                redaction=self._settings.redaction,
+            ),
+            deadline_s=deadline_s,
+            progress=lambda size: self._tell(
+                events.StepProgressed(incident=self._header.id, step=step.id, size_bytes=size)
+            ),
+            stoppable=True,
+        )
+        return result.done
+
+    def _record(self, end: StepEnd) -> Line[None]:
+        yield from self._pool.perform(
+            Record(archive=self._settings.archive, incident=self._header.id, end=end),
+            deadline_s=time.monotonic() + ARCHIVE_JOB_S,
+        )
+
+    def _seal(self) -> Line[Outcome]:
+        result = yield from self._pool.perform(
+            Seal(
+                archive=self._settings.archive,
+                incident=self._header.id,
+                ended_s=time.time(),
+                interrupted=self._pool.stopping,
+            ),
+            deadline_s=time.monotonic() + ARCHIVE_JOB_S,
+        )
+        done = result.done
+        if done.state is None:
+            return self._refused(done)
+        self._tell(
+            events.IncidentArchived(
+                incident=self._header.id,
+                path=self._path(),
+                state=done.state,
+                artifacts=done.artifacts,
+                size_bytes=done.size_bytes,
+                duration_s=round(time.monotonic() - self._start_s, 6),
+            )
+        )
+        return Outcome(incident=self._header.id, state=done.state, size_bytes=done.size_bytes)
+
+    def _refused(self, done: Done) -> Outcome:
+        exit_code = done.exit_code or 73
+        self._tell(
+            events.IncidentRefused(incident=self._header.id, reason=done.reason, exit_code=exit_code, hint=done.hint)
+        )
+        return Outcome(incident=None, exit_code=exit_code, reason=done.reason)
+
+    def _out_of_time(self) -> str:
+        if self._pool.stopping:
+            return STOPPED
+        return "the incident's time was up" if time.monotonic() >= self._deadline_s else ""
+
+    def _path(self, suffix: str = "") -> str:
+        return os.path.join(self._settings.archive, self._header.id + suffix)

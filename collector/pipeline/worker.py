@@ -1,0 +1,120 @@
+"""A worker: forked at start-up, everything imported, buffers touched, then asleep until there is a job."""
+
+from __future__ import annotations
+
+import os
+import pickle
+import resource
+import signal
+import socket
+import sys
+import time
+import traceback
+from typing import NoReturn
+
+import msgspec
+
+from collector.copying import buffers
+from collector.host import process
+from collector.model.errors import CollectorError
+from collector.model.incident import StepStatus
+from collector.pipeline import jobs
+from collector.pipeline.protocol import MESSAGE_LIMIT, Done, Job, Progress
+from collector.pressure.sampler import Sampler
+
+OOM_SCORE_ADJ = 500
+"""If somebody must die for memory, it is the copier, not the supervisor and not the machine's own work."""
+
+PROGRESS_S = 0.1
+OPEN_FILES = 256
+REASON_LIMIT = 4096
+
+
+class Settings(msgspec.Struct, frozen=True, kw_only=True):
+    """What a worker does at its start: niceness, and I/O class (a key of `process.IO_CLASSES`)."""
+
+    nice: int = 10
+    io_class: str = "idle"
+
+
+class Reporter:
+    """The worker's end of the socket pair."""
+
+    def __init__(self, sock: socket.socket) -> None:
+        self._sock = sock
+        self._told_s = float("-inf")
+
+    def progress(self, size_bytes: int) -> None:
+        """Tell the supervisor the bytes written so far, ten times a second at most."""
+        now = time.monotonic()
+        if now - self._told_s >= PROGRESS_S:
+            self._told_s = now
+            self._sock.send(msgspec.json.encode(Progress(size_bytes)))
+
+    def done(self, done: Done, fd: int | None = None) -> None:
+        """End the job; *fd* goes to the supervisor."""
+        socket.send_fds(self._sock, [msgspec.json.encode(done)], [] if fd is None else [fd])
+
+
+def main(sock: socket.socket, settings: Settings) -> NoReturn:
+    """Serve jobs until the supervisor closes its end; never returns into the forked copy of its caller."""
+    status = 1
+    try:
+        sock = _settle(sock, settings)
+        _serve(sock)
+        status = 0
+    except BaseException:  # noqa: BLE001 - the last frame of this process: say why and go
+        traceback.print_exc()
+    finally:
+        sys.stderr.flush()
+        os._exit(status)
+
+
+def _settle(sock: socket.socket, settings: Settings) -> socket.socket:
+    process.die_with_parent()
+    process.never_dump()
+    process.set_name("collector-work")
+    for number in (signal.SIGTERM, signal.SIGINT, signal.SIGHUP):
+        signal.signal(number, signal.SIG_IGN)  # the terminal signals the whole group; the supervisor decides
+    signal.signal(signal.SIGPIPE, signal.SIG_IGN)
+    signal.set_wakeup_fd(-1)
+    fd = os.dup2(sock.fileno(), 3)
+    sock.detach()
+    os.closerange(4, resource.getrlimit(resource.RLIMIT_NOFILE)[0])
+    os.set_inheritable(fd, False)
+    resource.setrlimit(resource.RLIMIT_NOFILE, (OPEN_FILES, OPEN_FILES))
+    process.set_oom_score_adj(OOM_SCORE_ADJ)
+    process.set_io_class(settings.io_class)
+    os.nice(settings.nice)
+    buffers.warm()
+    process.lock_memory(future=False)
+    return socket.socket(fileno=fd)
+
+
+def _serve(sock: socket.socket) -> None:
+    report = Reporter(sock)
+    sampler = Sampler()
+    while data := sock.recv(4 * MESSAGE_LIMIT):
+        job: Job = pickle.loads(data)  # noqa: S301 - from the process that forked us, over a socket pair of its own
+        fd = None
+        try:
+            done, fd = jobs.perform(job, sampler, report.progress)
+        except CollectorError as exc:
+            done = Done(status=StepStatus.FAILED, reason=_short(exc), hint=exc.hint, exit_code=exc.exit_code)
+        except OSError as exc:
+            done = Done(status=StepStatus.FAILED, reason=_short(exc), exit_code=73)
+        except Exception as exc:  # noqa: BLE001 - a bug in one collector costs one step; it is told in full
+            traceback.print_exc()
+            done = Done(
+                status=StepStatus.FAILED, reason=_short(exc), hint="this is a bug: please report it", exit_code=70
+            )
+        report.done(done, fd)
+        if fd is not None:
+            os.close(fd)
+
+
+def _short(exc: BaseException) -> str:
+    text = str(exc) or type(exc).__name__
+    if not isinstance(exc, CollectorError | OSError):
+        text = f"{type(exc).__name__}: {text}"
+    return text.encode(errors="backslashreplace").decode()[:REASON_LIMIT]
