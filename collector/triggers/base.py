@@ -35,11 +35,20 @@ class TriggerContext:
 class Watch(Protocol):
     """An opened trigger. Nothing here blocks."""
 
-    poll_s: float | None
-    """Call `poll` this often (to find directories that appeared, PSI that rose); ``None``: never."""
+    @property
+    def poll_s(self) -> float | None:
+        """Call `poll` this often (to find directories that appeared, PSI that rose); ``None``: only at the start."""
+        ...
 
-    lost: int
-    """Markers that the source itself reports as lost, so far."""
+    @property
+    def lost(self) -> int:
+        """Markers that the source itself reports as lost, so far."""
+        ...
+
+    @property
+    def degraded(self) -> str | None:
+        """Why it sees less than it was asked to, at this moment; ``None`` if it sees all."""
+        ...
 
     def fileno(self) -> int:
         """Return the descriptor that turns readable when there is something to read; -1: none."""

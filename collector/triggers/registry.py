@@ -3,9 +3,6 @@
 from __future__ import annotations
 
 from collector.triggers.base import Trigger
+from collector.triggers.core_files import CoreFiles
 
-TRIGGERS: dict[str, type[Trigger]] = {
-    cls.name: cls
-    for cls in (
-    )
-}
+TRIGGERS: dict[str, type[Trigger]] = {cls.name: cls for cls in (CoreFiles,)}

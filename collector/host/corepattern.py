@@ -1,0 +1,105 @@
+"""
+The kernel's naming of cores: ``core_pattern`` as a pattern that names can be matched against.
+
+Source: core(5), "Naming of core dump files"; Documentation/admin-guide/sysctl/kernel.rst; fs/coredump.c.
+"""
+
+from __future__ import annotations
+
+import functools
+import re
+from dataclasses import dataclass
+
+from collector.host.files import Host
+
+# What each specifier prints. cn_esc_printf replaces "/" by "!", so that no value spans two names; the
+# lengths are the kernel's own (TASK_COMM_LEN, __NEW_UTS_LEN, NAME_MAX) and bound the matching; numbers
+# are 32 bits wide, except for the limit (%c), and ten digits of seconds reach the year 2286.
+NUMBER = r"[0-9]{1,10}"
+SPECIFIERS = {
+    "p": ("pid", NUMBER), "P": ("global_pid", NUMBER), "i": ("tid", NUMBER), "I": ("global_tid", NUMBER),
+    "u": ("uid", NUMBER), "g": ("gid", NUMBER), "d": ("dump_mode", NUMBER), "s": ("signal", NUMBER),
+    "t": ("time", NUMBER), "c": ("limit", r"[0-9]{1,20}"), "C": ("cpu", NUMBER), "F": ("pidfd", NUMBER),
+    "e": ("comm", r"[^/]{0,15}"), "f": ("file", r"[^/]{0,255}"), "E": ("exe", r"[^/]{0,255}"),
+    "h": ("host", r"[^/]{0,64}"),
+}  # fmt: skip
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class CoreName:
+    """What a core's name says; whoever can create files in the directory can make it say anything."""
+
+    pid: int | None = None
+    uid: int | None = None
+    signal: int | None = None
+    at_s: int | None = None
+    comm: str | None = None
+    exe: str | None = None
+
+
+class CorePattern:
+    """One ``core_pattern``, compiled."""
+
+    def __init__(self, text: str, *, uses_pid: bool) -> None:
+        """Compile *text*; *uses_pid* is ``core_uses_pid``, which appends ``.PID`` where no ``%p`` stands."""
+        self.text = text
+        self._full: re.Pattern[str] | None = None
+        if text and text[0] not in "|@":  # a pipe or a socket: the kernel names no file
+            if uses_pid and not re.search(r"(?<!%)(?:%%)*%p", text):
+                text += ".%p"
+            self._full = _compile(text if text.startswith("/") else text.rpartition("/")[2])
+            self._name = _compile(text.rpartition("/")[2])
+
+    def match(self, path: str) -> CoreName | None:
+        """Return what *path* says, or ``None`` if the kernel would not have named a core so."""
+        if self._full is None:
+            return None
+        # A relative pattern names files in any directory; an absolute one may be watched through a symlink.
+        found = self._full.fullmatch(path) or self._name.fullmatch(path.rpartition("/")[2])
+        return _read(found.groupdict()) if found else None
+
+
+def core_pattern(host: Host) -> CorePattern:
+    """Return the pattern in force; one that matches nothing where the kernel does not tell."""
+    try:
+        text = host.read("/proc/sys/kernel/core_pattern", limit=4096)
+        uses_pid = host.read("/proc/sys/kernel/core_uses_pid", limit=16).strip() != b"0"
+    except OSError:
+        return _cached("", uses_pid=False)
+    return _cached(text.decode(errors="surrogateescape").rstrip("\n"), uses_pid=uses_pid)
+
+
+@functools.lru_cache(maxsize=8)
+def _cached(text: str, *, uses_pid: bool) -> CorePattern:
+    return CorePattern(text, uses_pid=uses_pid)
+
+
+def _compile(text: str) -> re.Pattern[str]:
+    """Translate the specifiers; text fields are greedy, so that digits at the end stay the kernel's."""
+    parts: list[str] = []
+    seen: set[str] = set()
+    for token in re.findall(r"%.|%$|[^%]+", text, re.DOTALL):
+        if token == "%%":  # noqa: S105
+            parts.append("%")
+        elif token[0] != "%":
+            parts.append(re.escape(token))
+        elif token[1:] in SPECIFIERS:
+            name, form = SPECIFIERS[token[1:]]
+            parts.append(f"(?P={name})" if name in seen else f"(?P<{name}>{form})")
+            seen.add(name)
+        # The kernel drops an unknown specifier, and a single % at the end.
+    return re.compile("".join(parts), re.DOTALL)
+
+
+def _read(fields: dict[str, str]) -> CoreName:
+    """Turn matched text into values; the PID of the initial namespace where it was asked for."""
+    pid = fields.get("global_pid") or fields.get("pid")
+    exe = fields.get("exe") or fields.get("file")
+    return CoreName(
+        pid=int(pid) if pid else None,
+        uid=int(fields["uid"]) if "uid" in fields else None,
+        signal=int(fields["signal"]) if "signal" in fields else None,
+        at_s=int(fields["time"]) if "time" in fields else None,
+        comm=fields.get("comm") or None,
+        exe=exe.replace("!", "/") if exe else None,
+    )

@@ -1,0 +1,90 @@
+"""What the name and the surroundings of a core file say about the crash. None of it opens the core."""
+
+from __future__ import annotations
+
+import os
+import re
+import stat
+
+from collector.host.corepattern import CoreName, CorePattern
+from collector.host.files import REGULAR_FLAGS
+
+# core.COMM.UID.BOOT.PID.MICROSECONDS.zst. Source: make_filename() in systemd's src/coredump/coredump.c
+_SYSTEMD = re.compile(
+    r"core\.(?P<comm>.{0,64})\.(?P<uid>\d{1,10})\.[0-9a-f]{32}\.(?P<pid>\d{1,10})\.(?P<time>\d{1,17})(?:\.(?:zst|xz|lz4))?",
+    re.ASCII | re.DOTALL,
+)
+# _usr_bin_NAME.UID.crash, where every / became _. Source: apport/fileutils.py, make_report_path()
+_APPORT = re.compile(r"_(?:.*_)?(?P<comm>[^_]*)\.(?P<uid>\d{1,10})\.crash", re.ASCII | re.DOTALL)
+_XATTRS = ("pid", "uid", "signal", "timestamp", "comm", "exe")
+_VALUE_BYTES = 4096
+
+
+def identify(path: str, fd: int, dir_fd: int, pattern: CorePattern) -> tuple[str, CoreName]:
+    """
+    Return who wrote the file at *path* (``systemd``, ``apport``, ``abrt``, ``kernel``, ``unknown``) and what it says.
+
+    Args:
+        path: Its absolute path.
+        fd: Open on it, for its extended attributes; -1 where it could not be opened.
+        dir_fd: Its directory, for abrt's small files beside it.
+        pattern: The ``core_pattern`` in force.
+    """
+    name = os.path.basename(path)
+    if found := _SYSTEMD.fullmatch(name):
+        return "systemd", _systemd(found, fd)
+    if found := _APPORT.fullmatch(name):
+        return "apport", CoreName(uid=int(found["uid"]), comm=found["comm"] or None)
+    if name == "coredump":
+        return "abrt", _abrt(dir_fd)
+    if (core := pattern.match(path)) is not None:
+        return "kernel", core
+    return "unknown", CoreName()
+
+
+def _systemd(found: re.Match[str], fd: int) -> CoreName:
+    """Read the extended attributes, which are exact; the name where there are none."""
+    values: dict[str, str] = {}
+    for key in _XATTRS if fd >= 0 else ():
+        try:
+            values[key] = os.fsdecode(os.getxattr(fd, f"user.coredump.{key}"))
+        except OSError:
+            continue
+    return CoreName(
+        pid=_number(values.get("pid")) or int(found["pid"]),
+        uid=_number(values.get("uid", found["uid"])),
+        signal=_number(values.get("signal")),
+        at_s=(_number(values.get("timestamp")) or int(found["time"])) // 1_000_000,
+        comm=values.get("comm") or found["comm"] or None,
+        exe=values.get("exe"),
+    )
+
+
+def _abrt(dir_fd: int) -> CoreName:
+    """Read abrt's elements. Source: doc/deps/problem_data in abrt; abrt-hook-ccpp.c."""
+    values = {name: _small(name, dir_fd) for name in ("pid", "global_pid", "uid", "time", "executable")}
+    exe = values["executable"]
+    return CoreName(
+        pid=_number(values["global_pid"]) or _number(values["pid"]),
+        uid=_number(values["uid"]),
+        at_s=_number(values["time"]),
+        comm=os.path.basename(exe)[:15] if exe else None,
+        exe=exe,
+    )
+
+
+def _small(name: str, dir_fd: int) -> str | None:
+    """Read a small regular file."""
+    try:
+        fd = os.open(name, REGULAR_FLAGS, dir_fd=dir_fd)
+    except OSError:
+        return None
+    try:
+        return os.fsdecode(os.read(fd, _VALUE_BYTES)).strip() if stat.S_ISREG(os.fstat(fd).st_mode) else None
+    finally:
+        os.close(fd)
+
+
+def _number(text: str | None) -> int | None:
+    """Return a number of at most 17 digits; nothing longer is a PID, a uid or a time."""
+    return int(text) if text and len(text) <= 17 and text.isascii() and text.isdigit() else None
