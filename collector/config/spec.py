@@ -1,48 +1,89 @@
 """
 The YAML file as types: the one description of every key that is not a collector's or a trigger's own.
 
-Sizes are bytes, durations seconds, once loaded; the file may write them with units (`collector.model.units`).
+Loaded, sizes are bytes and durations seconds; the file writes them with units (`collector.model.units`).
+The JSON Schema and the reference page are made from these types and their docstrings.
 """
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Annotated, ClassVar, Literal
 
 import msgspec
 
-from collector.model.copying import Digest, MethodChoice
+from collector.config.names import Count, Directory, Name
+from collector.config.nodes import Mapping
+from collector.config.runtime import Runtime, Storm
+from collector.model.copying import CopySettings, Digest, MethodChoice
 from collector.model.pressure import Policy
+from collector.model.problem import Mark
 from collector.model.redaction import Redaction
-from collector.model.units import Bytes, Percent, Rate, Reserve, Seconds
+from collector.model.units import Bytes, Percent, Rate, Reserve, Seconds, rate_setting
+
+NO_OPTIONS = Mapping({}, Mark(""))
+ARCHIVE_PATH = "/var/lib/collector"
 
 
-class Keep(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
-    """Which sealed incidents stay; the oldest go first."""
+class Keep(msgspec.Struct, frozen=True, kw_only=True):
+    """
+    Which archived incidents stay. The oldest go first, until every bound holds; ``null`` lifts a bound.
 
-    count: int | None = 50
-    age: Seconds | None = Seconds(14 * 86_400)
+    Args:
+        count: So many incidents at most.
+        age: Incidents older than this go.
+        size: All incidents together take so much space at most.
+    """
+
+    count: Count | None = 50
+    age: Seconds | None = Seconds(14 * 86_400.0)
     size: Bytes | None = Bytes(200 << 30)
 
 
-class Archive(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
-    """Where incidents go."""
+class Archive(msgspec.Struct, frozen=True, kw_only=True):
+    """
+    Where incidents go.
 
-    path: str = "/var/lib/collector"
+    Args:
+        path: The directory that holds them, on a disk and never on tmpfs. Without root, the default
+            becomes ``$XDG_STATE_HOME/collector``.
+        reserve: Free space of the file system that is never touched: a share or a size.
+        keep: Which incidents stay.
+    """
+
+    path: Directory = ARCHIVE_PATH
     reserve: Reserve = Reserve(percent=5.0)
     keep: Keep = Keep()
 
 
-class Pressure(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
-    """When to leave the machine alone."""
+class Pressure(msgspec.Struct, frozen=True, kw_only=True):
+    """
+    When to leave the machine alone.
+
+    Args:
+        floor: Available memory (MemAvailable less Dirty and Writeback) that must remain after a
+            step's own budget. Never less than twice the zones' high watermarks, whatever is set.
+        psi_full: Highest tolerated ``full avg10`` of ``/proc/pressure/memory``.
+        on_pressure: What becomes of a step while memory is short: ``wait`` for *wait* and then skip,
+            ``skip`` at once, or ``proceed`` and record that the limits were overridden.
+        wait: How long a step waits at most.
+    """
 
     floor: Bytes = Bytes(512 << 20)
-    psi_full: Percent = Percent(5)
+    psi_full: Percent = Percent(5.0)
     on_pressure: Policy = Policy.WAIT
-    wait: Seconds = Seconds(30)
+    wait: Seconds = Seconds(30.0)
 
 
-class StepPressure(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
-    """What a step overrides of `Pressure`."""
+class StepPressure(msgspec.Struct, frozen=True, kw_only=True):
+    """
+    What a step changes of `pressure`; what it leaves out stays as it is there.
+
+    Args:
+        floor: Available memory that must remain after this step's budget.
+        psi_full: Highest tolerated ``full avg10`` of ``/proc/pressure/memory``.
+        on_pressure: ``wait``, ``skip`` or ``proceed``.
+        wait: How long this step waits at most.
+    """
 
     floor: Bytes | None = None
     psi_full: Percent | None = None
@@ -50,57 +91,168 @@ class StepPressure(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fie
     wait: Seconds | None = None
 
 
-class Copy(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
-    """The copy engine."""
+class Copy(msgspec.Struct, frozen=True, kw_only=True):
+    """
+    How bulk data is copied.
+
+    Args:
+        method: ``mmap`` (least CPU, no copy through user space), ``bounce`` (digest computed on the
+            bytes that are written), or ``auto``, which decides and records why.
+        rate: ``adaptive`` yields to other writers of the disk, ``max`` does not; a size per second
+            such as ``200MiB/s`` is an upper bound.
+        chunk: Length of one write. Longer chunks make other writers of the disk wait longer.
+        writers: Writes under way at the same time.
+        digest: Digest computed beside a copy: ``none`` leaves it to sealing.
+    """
 
     method: MethodChoice = MethodChoice.AUTO
     rate: Rate = Rate("adaptive")
-    chunk: Bytes = Bytes(1 << 20)
-    writers: int = 2
+    chunk: Annotated[Bytes, msgspec.Meta(ge=64 << 10, le=64 << 20)] = Bytes(1 << 20)
+    writers: Annotated[int, msgspec.Meta(ge=1, le=4)] = 2
     digest: Digest = Digest.NONE
 
+    def settings(self) -> CopySettings:
+        """Return the same as the copy engine takes it."""
+        return CopySettings(
+            method=self.method,
+            rate=rate_setting(self.rate),
+            chunk_bytes=self.chunk,
+            writers=self.writers,
+            digest=self.digest,
+        )
 
-class Runtime(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
-    """The daemon's own life."""
 
-    directory: str = "/run/collector"
-    workers: int = 2
-    incident_timeout: Seconds = Seconds(1800)
+class When(msgspec.Struct, frozen=True, kw_only=True):
+    """
+    Conditions on what crashed; all that are given must hold. Lists hold alternatives.
+
+    A marker that does not know what is asked for (a kernel log line has no unit) does not match.
+
+    Args:
+        comm: Globs for the command name (at most 15 characters, as the kernel keeps it).
+        exe: Globs for the path of the executable.
+        signal: Signals that killed the process, such as ``SIGSEGV`` or ``11``.
+        trigger: Ids of triggers; ``manual`` is ``collector run --now``.
+        unit: Globs for the systemd unit.
+    """
+
+    comm: tuple[str, ...] = ()
+    exe: tuple[str, ...] = ()
+    signal: tuple[str, ...] = ()
+    trigger: tuple[str, ...] = ()
+    unit: tuple[str, ...] = ()
 
 
-class Trigger(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
-    """A configured source of markers; *type* names a registry entry, the rest are its own fields."""
+class Trigger(msgspec.Struct, frozen=True, kw_only=True):
+    """
+    A source of markers. Beside these keys stand those of its *type*.
 
-    id: str
+    Args:
+        id: Unique among triggers.
+        type: The kind of source.
+        pipeline: What runs when it fires.
+        enabled: ``false`` turns it off and leaves it in the file.
+        replace: In a drop-in: take the place of the trigger of that id, instead of changing some of its keys.
+    """
+
+    rest: ClassVar[str] = "options"
+
+    id: Name
     type: str
-    pipeline: str
-    options: dict[str, Any] = {}
+    pipeline: Name
+    enabled: bool = True
+    replace: bool = False
+    options: Mapping = NO_OPTIONS
 
 
-class Step(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
-    """A configured use of a collector; ``with`` holds the collector's own fields."""
+class Step(msgspec.Struct, frozen=True, kw_only=True):
+    """
+    One use of a collector.
 
-    id: str
+    Args:
+        id: Unique in its pipeline; the name of the step's directory in the incident.
+        collector: The kind of evidence.
+        with: The collector's own options.
+        timeout: Deadline; past it the step is killed and the incident goes on. The collector's own if left out.
+        budget: Memory that the step may need at most, for the gate. The collector's own if left out.
+        pressure: What this step changes of `pressure`.
+        when: Run only for crashes that match; recorded as skipped for others.
+        required: An incident without this step counts as failed evidence: ``run --now`` refuses to call it done.
+        enabled: ``false`` turns it off and leaves it in the file.
+        replace: In a drop-in: take the place of the step of that id, instead of changing some of its keys.
+    """
+
+    id: Name
     collector: str
+    with_: Mapping = msgspec.field(name="with", default=NO_OPTIONS)
     timeout: Seconds | None = None
+    budget: Bytes | None = None
     pressure: StepPressure | None = None
-    with_: dict[str, Any] = msgspec.field(name="with", default_factory=dict)
+    when: When = When()
+    required: bool | None = None
+    enabled: bool = True
+    replace: bool = False
 
 
-class Pipeline(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
-    """An ordered list of steps."""
+class Pipeline(msgspec.Struct, frozen=True, kw_only=True):
+    """
+    An ordered list of steps: what vanishes soonest comes first, bulk comes last.
 
-    steps: list[Step]
+    Args:
+        steps: The steps, run one after the other.
+        timeout: An incident that takes longer is sealed with what it has; ``runtime.incident_timeout`` if left out.
+        let_smaller_first: While a step waits for memory, later steps with a smaller budget may go first.
+        replace: In a drop-in: take the place of the pipeline of that name, instead of changing some of its steps.
+    """
+
+    steps: tuple[Step, ...]
+    timeout: Seconds | None = None
+    let_smaller_first: bool = True
+    replace: bool = False
 
 
-class Config(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
-    """The whole file."""
+class Defaults(msgspec.Struct, frozen=True, kw_only=True):
+    """
+    What all steps share unless they say otherwise.
 
-    version: int
+    Args:
+        timeout: Deadline of steps that set none.
+        required: Whether steps are required that do not say.
+        pressure: What steps change of `pressure`; a step's own keys win.
+        with: Options per collector, by its name; a step's own options win.
+    """
+
+    timeout: Seconds | None = None
+    required: bool = False
+    pressure: StepPressure | None = None
+    with_: dict[str, Mapping] = msgspec.field(name="with", default_factory=dict)
+
+
+class Config(msgspec.Struct, frozen=True, kw_only=True):
+    """
+    The whole file.
+
+    Args:
+        version: Version of this language: 1.
+        archive: Where incidents go, and how long they stay.
+        pressure: When to leave the machine alone.
+        copy: How bulk data is copied.
+        redact: What is hidden in environments and command lines.
+        runtime: The daemon's own life.
+        storm: What a flood of crashes may cost.
+        defaults: What all steps share unless they say otherwise.
+        triggers: Sources of markers: what counts as a crash.
+        pipelines: What to collect, by name. ``collector run --now`` runs the one named ``crash``
+            unless ``--pipeline`` names another.
+    """
+
+    version: Literal[1]
     archive: Archive = Archive()
     pressure: Pressure = Pressure()
     copy: Copy = Copy()
     redact: Redaction = Redaction()
     runtime: Runtime = Runtime()
-    triggers: list[Trigger] = []
-    pipelines: dict[str, Pipeline] = {}
+    storm: Storm = Storm()
+    defaults: Defaults = Defaults()
+    triggers: tuple[Trigger, ...] = ()
+    pipelines: dict[Name, Pipeline] = {}

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from typing import ClassVar
 
+from collector.model.problem import Problem
+
 
 class CollectorError(Exception):
     """Root of all errors that the program raises on purpose."""
@@ -64,10 +66,10 @@ class CopyError(CollectorError):
 
 
 class ConfigError(CollectorError):
-    """The configuration is wrong; *problems* holds every finding, each with its place."""
+    """The configuration is wrong; *problems* holds every finding, warnings among them, each with its place."""
 
     exit_code = 78  # EX_CONFIG
 
-    def __init__(self, problems: tuple[str, ...], *, hint: str | None = None) -> None:
-        super().__init__("\n".join(problems), hint=hint)
+    def __init__(self, problems: tuple[Problem, ...], *, hint: str | None = None) -> None:
+        super().__init__("\n".join(map(str, problems)), hint=hint)
         self.problems = problems

@@ -1,0 +1,167 @@
+"""From nodes to typed values: every mistake is noted with its place, and the reading goes on."""
+
+from __future__ import annotations
+
+import types
+import typing
+from collections.abc import Iterable
+from typing import Any
+
+import msgspec
+
+from collector.config.keys import MISSING, Key, is_record, keys_of
+from collector.config.nodes import Mapping, Node, Scalar, Sequence, is_null
+from collector.config.scalars import UNITS, Misread, objection_to, read_scalar, suggest
+from collector.model.errors import CollectorError
+from collector.model.problem import Mark, Problem
+from collector.model.units import quote
+
+BAD: Any = object()
+"""Stands for a value that could not be read; its problem is noted."""
+
+LISTS = (tuple, list, frozenset)
+CONTAINERS = (*LISTS, dict)
+
+
+class Converter:
+    """Reads values of given types out of nodes, and collects the problems."""
+
+    def __init__(self) -> None:
+        self.problems: list[Problem] = []
+
+    def read(self, node: Node, annotation: Any, name: str) -> Any:  # noqa: PLR0911 - one return per kind of type
+        """
+        Return the value of *node* as *annotation*, or `BAD`.
+
+        Args:
+            node: What stands in the file.
+            annotation: A type that the configuration may use: str, int, bool, float, a unit, an
+                enum, a literal, an optional, a tuple, a dict, a struct, a dataclass.
+            name: What to call it in a message.
+        """
+        origin, arguments = typing.get_origin(annotation), typing.get_args(annotation)
+        if origin is typing.Annotated:
+            return self._bounded(node, arguments[0], arguments[1:], name)
+        if origin in (typing.Union, types.UnionType):
+            return self._either(node, arguments, name)
+        if is_null(node):
+            return self._bad(node, f"`{name}` has no value", hint="give it one, or remove the key")
+        if annotation in UNITS or not (is_record(annotation) or origin in CONTAINERS or annotation is Mapping):
+            return self._single(node, annotation, name)
+        if origin in LISTS:
+            return self._list(node, origin, arguments[0], name)
+        if not isinstance(node, Mapping):
+            return self._bad(node, f"`{name}` holds keys and values, not {_kind(node)}")
+        return node if annotation is Mapping else self._keyed(node, annotation, arguments, name)
+
+    def _keyed(self, node: Mapping, annotation: Any, arguments: tuple[Any, ...], name: str) -> Any:
+        return self._table(node, arguments, name) if arguments else self._record(node, annotation, name)
+
+    def _single(self, node: Node, annotation: Any, name: str) -> Any:
+        if not isinstance(node, Scalar):
+            return self._bad(node, f"`{name}` is a single value, not {_kind(node)}")
+        try:
+            return read_scalar(node, annotation, name)
+        except Misread as exc:
+            return self._bad(node, str(exc), hint=exc.hint)
+
+    def _record(self, node: Mapping, cls: type, name: str) -> Any:
+        """Read a struct or a dataclass key by key; keys that it does not know are mistakes."""
+        keys, rest = keys_of(cls), getattr(cls, "rest", None)
+        found = {key.attribute: self._field(node, key, name) for key in keys.values()}
+        values = {attribute: value for attribute, value in found.items() if value is not MISSING}
+        unknown = {key: entry for key, entry in node.entries.items() if key not in keys}
+        if rest:
+            values[rest] = Mapping(unknown, node.mark)
+        else:
+            for key, entry in unknown.items():
+                self.unknown(key, entry.key_mark, keys, name)
+        return BAD if any(value is BAD for value in values.values()) else self._build(cls, values, node.mark)
+
+    def _build(self, cls: type, values: dict[str, Any], mark: Mark) -> Any:
+        """Make a *cls*; what it says against its own values is a problem at *mark*."""
+        try:
+            return cls(**values)
+        except (ValueError, CollectorError) as exc:
+            return self._note(mark, str(exc), getattr(exc, "hint", None))
+
+    def _field(self, node: Mapping, key: Key, name: str) -> Any:
+        """Read one key. Where it is bad or left out and has a default, that one is used, to find what else is wrong."""
+        entry = node.entries.get(key.name)
+        if entry is not None:
+            value = self.read(entry.node, key.annotation, key.name)
+            return MISSING if value is BAD and key.default is not MISSING else value
+        if key.default is MISSING:
+            return self._note(node.mark, f"{name} needs `{key.name}`", _first_sentence(key.description))
+        return MISSING
+
+    def unknown(self, key: str, mark: Mark, known: Iterable[str], name: str) -> None:
+        """Note a key that nobody knows, and what was probably meant."""
+        self._note(mark, f"{quote(key)} is not a key of {name}", suggest(key, known))
+
+    def _list(self, node: Node, origin: Any, inner: Any, name: str) -> Any:
+        """Read a list; bad items are left out."""
+        if not isinstance(node, Sequence):
+            hint = f"write [{node.text}]" if isinstance(node, Scalar) else None
+            return self._bad(node, f"`{name}` is a list, not {_kind(node)}", hint=hint)
+        items = [self.read(item, inner, _item(name)) for item in node.items]
+        return origin(item for item in items if item is not BAD)
+
+    def _table(self, node: Mapping, arguments: tuple[Any, ...], name: str) -> Any:
+        """Read keys that the file invents; bad ones are left out."""
+        table = {}
+        for key, entry in node.entries.items():
+            word = self.read(Scalar(key, False, entry.key_mark), arguments[0], f"the name of a {_item(name)}")
+            table[word] = self.read(entry.node, arguments[1], f"{_item(name)} {key}")
+        return {word: value for word, value in table.items() if word is not BAD and value is not BAD}
+
+    def _either(self, node: Node, choices: tuple[Any, ...], name: str) -> Any:
+        """Read the first of *choices* that fits; if none does, the first one's problems are the ones to tell."""
+        if type(None) in choices and is_null(node):
+            return None
+        first: Converter | None = None
+        for choice in choices:
+            if choice is type(None):
+                continue
+            trial = Converter()
+            value = trial.read(node, choice, name)
+            if not trial.problems:
+                return value
+            first = first or trial
+        self.problems.extend(first.problems if first else ())
+        return BAD
+
+    def _bounded(self, node: Node, inner: Any, notes: tuple[Any, ...], name: str) -> Any:
+        """Read a value and hold it against the bounds of its `msgspec.Meta`."""
+        value = self.read(node, inner, name)
+        for meta in notes if value is not BAD else ():
+            if isinstance(meta, msgspec.Meta) and (objection := objection_to(value, inner, meta)):
+                return self._bad(node, f"`{name}` {objection}")
+        return value
+
+    def _bad(self, node: Node, message: str, *, hint: str | None = None) -> Any:
+        return self._note(node.mark, message, hint)
+
+    def _note(self, mark: Mark, message: str, hint: str | None = None) -> Any:
+        self.problems.append(Problem(mark=mark, message=message, hint=hint))
+        return BAD
+
+
+def _kind(node: Node) -> str:
+    """Name what *node* is."""
+    match node:
+        case Mapping():
+            return "keys and values"
+        case Sequence():
+            return "a list"
+        case Scalar():
+            return quote(node.text)
+
+
+def _item(name: str) -> str:
+    """Name one of several."""
+    return name.removesuffix("s")
+
+
+def _first_sentence(text: str) -> str | None:
+    return text.partition(". ")[0].rstrip(".") or None

@@ -1,0 +1,186 @@
+"""From files to a `Config`: find them, read them, merge the drop-ins, give them types."""
+
+from __future__ import annotations
+
+import errno
+import hashlib
+import os
+import stat
+from dataclasses import dataclass
+from importlib import resources
+
+import msgspec
+
+from collector.config.convert import Converter
+from collector.config.merge import merge, repeated_ids
+from collector.config.nodes import Entry, Mapping, Path, Scalar, places, plain, text_of
+from collector.config.parse import MAX_BYTES, parse
+from collector.config.spec import Config
+from collector.host.files import pieces
+from collector.model.errors import ConfigError
+from collector.model.problem import Mark, Problem, Severity
+from collector.model.units import quote
+
+SYSTEM_PATH = "/etc/collector/collector.yaml"
+DROP_INS = "conf.d"
+PACKAGED = "<packaged default>"
+VERSION = "1"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Loaded:
+    """
+    A configuration and where it came from.
+
+    Args:
+        config: The values.
+        tree: The same before it had types, drop-ins merged.
+        origins: Where each value of *tree* stands.
+        hash: Hex digest of what is in force; the same for files that differ in comments and layout only.
+        source: The main file as shown to people.
+        files: All files that were read, the main one first.
+        problems: What is wrong so far; empty after `load`.
+    """
+
+    config: Config
+    tree: Mapping
+    origins: dict[Path, Mark]
+    hash: str
+    source: str
+    files: tuple[str, ...]
+    problems: tuple[Problem, ...] = ()
+
+
+def find(explicit: str | None) -> str | None:
+    """Return the path to load: *explicit*, else the system's file if there is one, else ``None``: the packaged one."""
+    if explicit is not None:
+        return explicit
+    return SYSTEM_PATH if os.path.exists(SYSTEM_PATH) else None
+
+
+def load(path: str | None) -> Loaded:
+    """
+    Return the configuration at *path*, with its drop-ins.
+
+    Args:
+        path: The main file; ``None`` for the packaged default. Drop-ins are ``conf.d/*.yaml`` beside
+            it, and those of the system's file beside the packaged one.
+
+    Raises:
+        ConfigError: With all that is wrong in all the files.
+    """
+    loaded = examine(path)
+    if any(problem.severity is Severity.ERROR for problem in loaded.problems):
+        raise ConfigError(loaded.problems)
+    return loaded
+
+
+def examine(path: str | None) -> Loaded:
+    """
+    Return the configuration at *path* as far as it can be read, with its problems.
+
+    Raises:
+        ConfigError: If there is nothing to go on with.
+    """
+    problems: list[Problem] = []
+    trees: list[Mapping] = []
+    files = (path or PACKAGED, *_drop_ins(path or SYSTEM_PATH))
+    for file in files:
+        tree, found = _read(file)
+        problems += found
+        if tree is not None:
+            problems += repeated_ids(tree)
+            trees.append(tree)
+    if len(trees) < len(files):
+        raise ConfigError(tuple(problems))
+    main, *others = trees
+    main = _with_version(main, problems)
+    for other in others:
+        main = merge(main, _with_version(other, problems, due=False))
+    converter = Converter()
+    config = converter.read(main, Config, "the file")
+    return Loaded(
+        config=config,
+        tree=main,
+        origins=dict(places(main)),
+        hash=digest(config),
+        source=files[0],
+        files=files,
+        problems=(*problems, *converter.problems),
+    )
+
+
+def digest(config: Config) -> str:
+    """Return a hex digest of all values of *config*, defaults included."""
+    data = msgspec.json.encode(msgspec.to_builtins(config, enc_hook=_options), order="sorted")
+    return hashlib.blake2b(data, digest_size=16).hexdigest()
+
+
+def _options(value: object) -> object:
+    if isinstance(value, Mapping):
+        return plain(value)
+    raise NotImplementedError(type(value))
+
+
+def _with_version(tree: Mapping, problems: list[Problem], *, due: bool = True) -> Mapping:
+    """Check the version before everything else: what another version means cannot be judged."""
+    node = tree.get("version")
+    if node is not None and text_of(node) != VERSION:
+        problem = Problem(
+            mark=node.mark,
+            message=f"this program reads version {VERSION}, not {quote(text_of(node) or '')}",
+            hint=f"write `version: {VERSION}`",
+        )
+        raise ConfigError((*problems, problem))
+    if node is None and due:
+        mark = Mark(tree.mark.file, 1, 1)
+        problems.append(Problem(mark=mark, message="`version` is missing", hint=f"begin with `version: {VERSION}`"))
+        return Mapping({"version": Entry(mark, Scalar(VERSION, True, mark)), **tree.entries}, tree.mark)
+    return tree
+
+
+def _drop_ins(path: str) -> tuple[str, ...]:
+    """Return the drop-ins that belong to *path*, in lexical order."""
+    directory = os.path.join(os.path.dirname(path), DROP_INS)
+    try:
+        names = sorted(os.listdir(directory))
+    except (FileNotFoundError, NotADirectoryError):
+        return ()
+    except OSError as exc:
+        raise _cannot_read(directory, exc) from exc
+    return tuple(os.path.join(directory, name) for name in names if name.endswith(".yaml") and not name.startswith("."))
+
+
+def _read(file: str) -> tuple[Mapping | None, list[Problem]]:
+    if file == PACKAGED:
+        return parse((resources.files("collector.config") / "default.yaml").read_bytes(), file)
+    try:
+        return parse(read_bytes(file), file)
+    except ConfigError as exc:
+        return None, list(exc.problems)
+
+
+def read_bytes(path: str) -> bytes:
+    """
+    Return the bytes of a regular file, one more than `MAX_BYTES` at most.
+
+    Raises:
+        ConfigError: If it cannot be read, or is something that a read might hang on.
+    """
+    try:
+        fd = os.open(path, os.O_RDONLY | os.O_CLOEXEC | os.O_NOCTTY | os.O_NONBLOCK)
+    except (OSError, ValueError) as exc:
+        raise _cannot_read(path, exc) from exc
+    try:
+        if not stat.S_ISREG(os.fstat(fd).st_mode):
+            raise OSError(errno.EINVAL, "not a regular file")  # noqa: TRY301 - told like the kernel's own errors
+        return b"".join(pieces(fd, limit=MAX_BYTES + 1))
+    except OSError as exc:
+        raise _cannot_read(path, exc) from exc
+    finally:
+        os.close(fd)
+
+
+def _cannot_read(path: str, exc: OSError | ValueError) -> ConfigError:
+    reason = exc.strerror if isinstance(exc, OSError) else str(exc)
+    return ConfigError((Problem(mark=Mark(path), message=f"cannot be read: {reason}", hint="name a file that exists"),))

@@ -1,0 +1,128 @@
+"""Single values: what a text in the file means where a number, a size, a truth or a choice is due."""
+
+from __future__ import annotations
+
+import difflib
+import enum
+import re
+import typing
+from collections.abc import Callable, Iterable
+from typing import Any
+
+import msgspec
+
+from collector.config.nodes import Scalar
+from collector.model import units
+
+UNITS: dict[object, Callable[[str], Any]] = {
+    units.Bytes: units.parse_bytes,
+    units.Seconds: units.parse_seconds,
+    units.Percent: units.parse_percent,
+    units.Reserve: units.parse_reserve,
+    units.Rate: units.parse_rate,
+}
+_INTEGER = re.compile(r"-?(0|[1-9][0-9]{0,17})", re.ASCII)
+_FLOAT = re.compile(r"-?(0|[1-9][0-9]{0,17})(\.[0-9]{1,17})?", re.ASCII)
+_YAML_1_1_TRUTHS = {"yes": "true", "on": "true", "y": "true", "no": "false", "off": "false", "n": "false"}
+
+
+class Misread(ValueError):  # noqa: N818 - caught where the place is known
+    """A text does not say what is due; *hint* is what to write instead."""
+
+    def __init__(self, message: str, hint: str | None = None) -> None:
+        super().__init__(message)
+        self.hint = hint
+
+
+def suggest(word: str, known: Iterable[str]) -> str | None:
+    """Return the word of *known* that was probably meant, or all of them if they are few."""
+    known = list(known)
+    near = difflib.get_close_matches(word, known, n=1, cutoff=0.6)
+    return f"did you mean {near[0]}?" if near else known_words(known)
+
+
+def known_words(known: Iterable[str]) -> str | None:
+    """List what may be written."""
+    words = list(known)
+    return "one of " + ", ".join(words) if words else None
+
+
+def read_scalar(node: Scalar, annotation: Any, name: str) -> Any:
+    """
+    Return the value of one text.
+
+    Raises:
+        Misread: If it is none of *annotation*.
+    """
+    text = node.text
+    if annotation in UNITS:
+        return _unit(text, annotation, name)
+    if typing.get_origin(annotation) is typing.Literal:
+        return _choice(text, {str(choice): choice for choice in typing.get_args(annotation)}, name)
+    if isinstance(annotation, type) and issubclass(annotation, enum.Enum):
+        return _choice(text, {str(member.value): member for member in annotation}, name)
+    if annotation is str:
+        return text
+    if annotation in (int, float, bool):
+        if not node.plain:
+            raise Misread(f"`{name}` is text in quotes, not a {_WORDS[annotation]}", "remove the quotes")
+        return _READERS[annotation](text, name)
+    raise TypeError(f"no way to read {annotation!r} from a file")  # a type that a collector may not use
+
+
+def _unit(text: str, annotation: Any, name: str) -> Any:
+    try:
+        return UNITS[annotation](text)
+    except ValueError as exc:
+        raise Misread(f"`{name}`: {exc}") from exc
+
+
+def _choice(text: str, choices: dict[str, Any], name: str) -> Any:
+    if text not in choices:
+        raise Misread(f"`{name}` cannot be {units.quote(text)}", suggest(text, choices))
+    return choices[text]
+
+
+def _bool(text: str, name: str) -> bool:
+    if text in ("true", "True", "TRUE"):
+        return True
+    if text in ("false", "False", "FALSE"):
+        return False
+    meant = _YAML_1_1_TRUTHS.get(text.lower())
+    raise Misread(f"`{name}` is true or false, not {units.quote(text)}", f"write {meant}" if meant else None)
+
+
+def _int(text: str, name: str) -> int:
+    if not _INTEGER.fullmatch(text):
+        octal = re.fullmatch(r"0+([1-9][0-9]*)", text)
+        hint = f"write {octal[1]}; a leading 0 means octal to some readers" if octal else None
+        raise Misread(f"`{name}` is a whole number, not {units.quote(text)}", hint)
+    return int(text)
+
+
+def _float(text: str, name: str) -> float:
+    if not _FLOAT.fullmatch(text):
+        raise Misread(f"`{name}` is a number, not {units.quote(text)}")
+    return float(text)
+
+
+_READERS: dict[type, Callable[[str, str], Any]] = {bool: _bool, int: _int, float: _float}
+_WORDS: dict[type, str] = {bool: "truth", int: "number", float: "number"}
+
+
+def objection_to(value: Any, inner: Any, meta: msgspec.Meta) -> str | None:
+    """Say what *meta* has against *value*."""
+    show: Callable[[Any], str] = units.format_bytes if inner is units.Bytes else str
+    if meta.ge is not None and value < meta.ge:
+        return f"is at least {show(meta.ge)}, not {show(value)}"
+    if meta.le is not None and value > meta.le:
+        return f"is at most {show(meta.le)}, not {show(value)}"
+    if meta.pattern is not None and not re.search(meta.pattern, value):
+        return f"cannot be {units.quote(value)}: {_PATTERNS.get(meta.pattern, f'it must match {meta.pattern}')}"
+    return None
+
+
+_PATTERNS = {
+    r"^/": "it is not an absolute path",
+    r"^[a-z0-9][a-z0-9_-]{0,62}$": "use small letters, digits, _ and -, at most 63",
+}
