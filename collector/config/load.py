@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import errno
-import hashlib
 import os
+import pkgutil
 import stat
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
-from importlib import resources
 
 import msgspec
+import xxhash
 
 from collector.config.convert import Converter
 from collector.config.merge import merge, repeated_ids
@@ -71,8 +72,18 @@ def load(path: str | None) -> Loaded:
     """
     loaded = examine(path)
     if any(problem.severity is Severity.ERROR for problem in loaded.problems):
-        raise ConfigError(loaded.problems)
+        raise ConfigError(in_order(loaded.problems, loaded.files))
     return loaded
+
+
+def in_order(problems: Iterable[Problem], files: Sequence[str]) -> tuple[Problem, ...]:
+    """Return *problems* by file and line, each once."""
+
+    def place(problem: Problem) -> tuple[int, int, int]:
+        mark = problem.mark
+        return (files.index(mark.file) if mark.file in files else len(files), mark.line, mark.column)
+
+    return tuple(sorted(dict.fromkeys(problems), key=place))
 
 
 def examine(path: str | None) -> Loaded:
@@ -113,7 +124,7 @@ def examine(path: str | None) -> Loaded:
 def digest(config: Config) -> str:
     """Return a hex digest of all values of *config*, defaults included."""
     data = msgspec.json.encode(msgspec.to_builtins(config, enc_hook=_options), order="sorted")
-    return hashlib.blake2b(data, digest_size=16).hexdigest()
+    return xxhash.xxh3_128_hexdigest(data)  # hashlib would cost the daemon 3.7 MiB (libcrypto)
 
 
 def _options(value: object) -> object:
@@ -153,7 +164,7 @@ def _drop_ins(path: str) -> tuple[str, ...]:
 
 def _read(file: str) -> tuple[Mapping | None, list[Problem]]:
     if file == PACKAGED:
-        return parse((resources.files("collector.config") / "default.yaml").read_bytes(), file)
+        return parse(pkgutil.get_data("collector.config", "default.yaml") or b"", file)
     try:
         return parse(read_bytes(file), file)
     except ConfigError as exc:

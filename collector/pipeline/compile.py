@@ -10,7 +10,7 @@ from typing import Any, Generic, TypeVar
 from collector.collectors.registry import COLLECTORS
 from collector.config import spec
 from collector.config.convert import BAD, Converter
-from collector.config.load import Loaded, examine
+from collector.config.load import Loaded, examine, in_order
 from collector.config.merge import merge
 from collector.config.nodes import Mapping, Node, Path, Sequence, text_of
 from collector.config.scalars import suggest
@@ -83,17 +83,10 @@ def compile(loaded: Loaded, triggers: Table[str, type[T]]) -> Plan[T]:  # noqa: 
     pipelines = {name: compiler.pipeline(name, given) for name, given in loaded.config.pipelines.items()}
     compiled = tuple(filter(None, map(compiler.trigger, loaded.config.triggers)))
     compiler.check_whole()
-    problems = _in_order((*loaded.problems, *compiler.problems), loaded.files)
+    problems = in_order((*loaded.problems, *compiler.problems), loaded.files)
     if any(problem.severity is Severity.ERROR for problem in problems):
         raise ConfigError(problems)
     return Plan(loaded=loaded, pipelines=pipelines, triggers=compiled, warnings=problems)
-
-
-def _in_order(problems: tuple[Problem, ...], files: tuple[str, ...]) -> tuple[Problem, ...]:
-    """Sort by file and line, each once."""
-    order = {file: index for index, file in enumerate(files)}
-    key = lambda problem: (order.get(problem.mark.file, -1), problem.mark.line, problem.mark.column)  # noqa: E731
-    return tuple(sorted(dict.fromkeys(problems), key=key))
 
 
 class _Compiler(Generic[T]):

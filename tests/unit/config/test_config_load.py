@@ -25,4 +25,4 @@ def test_config_reports_every_mistake_with_its_place(tmp_path: Path) -> None:
     path.write_text("version: 1\narchve: {}\npressure:\n  floor: 512M\n  wait: no\n")
     with pytest.raises(ConfigError) as caught:
         load(str(path))
-    assert [str(problem.mark) for problem in caught.value.problems] == [f"{path}:{p}" for p in ("4:10", "5:9", "2:1")]
+    assert [str(problem.mark) for problem in caught.value.problems] == [f"{path}:{p}" for p in ("2:1", "4:10", "5:9")]
