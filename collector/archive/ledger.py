@@ -1,0 +1,269 @@
+# ruff: noqa: S608 - statements are put together from constants of this module
+"""
+The ledger: every marker ever seen, and what became of it. Also the few things that outlive the daemon.
+
+One SQLite file in WAL mode. ``synchronous=NORMAL`` survives the death of the daemon at any instant; the
+last moments before a power cut may be missing, and the catch-up scan finds those cores again. Where the
+file cannot be opened or written, the same tables live in memory, and `problem` says why: a full disk must
+not stop the collection of evidence. Memory is bounded like the file.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import sqlite3
+import time
+from collections.abc import Iterator
+from typing import Any, NamedTuple
+
+import msgspec
+
+from collector.archive.ledgerfile import open_file, open_memory
+from collector.model.case import Fate, executable
+from collector.model.marker import Marker
+from collector.model.storm import Spent
+
+# Rows kept, of which a crash a minute fills a fifth in ten days; about 60 MB.
+MAX_ROWS = 100_000
+MAX_NOTES = 4096
+_OPEN = ", ".join(f"'{fate}'" for fate in Fate if fate.open)
+_encode = msgspec.json.Encoder().encode
+_decode = msgspec.json.Decoder(Marker).decode
+
+
+class Entry(NamedTuple):
+    """A marker with its row: number, pipeline, how often it was tried, and the incident begun for it."""
+
+    id: int
+    marker: Marker
+    fate: Fate
+    pipeline: str
+    tries: int
+    incident: str | None
+
+
+def identity(marker: Marker) -> str | None:
+    """
+    Return what makes a marker the same one after a restart; ``None`` where it cannot come twice.
+
+    A core is its device, inode, size and mtime: not its path, which the next core may take, and not its
+    ctime, which keeping it by a hard link changes. Others name theirs in ``attributes["identity"]``.
+    """
+    if marker.core is not None:
+        core = marker.core
+        return f"core:{core.device}:{core.inode}:{core.size_bytes}:{core.mtime_ns}"
+    source = marker.attributes.get("identity")
+    return f"{marker.trigger}:{source}" if source else None
+
+
+class Ledger:
+    """
+    The record. All calls are short; none raises.
+
+    `problem` is why the file is not in use, ``None`` while it is.
+    """
+
+    def __init__(self, path: str) -> None:
+        """Open the ledger at *path*, in a directory that only its owner can write to; make it if need be."""
+        self._path = path
+        self._file: sqlite3.Connection | None = None
+        self.problem: str | None = None
+        try:
+            self._db = self._file = open_file(path)
+        except (sqlite3.Error, OSError) as exc:
+            self._db = open_memory()
+            self.problem = f"{path}: {exc}"
+        self._next_id = 1 + int(self._one("SELECT coalesce(max(id), 0) FROM markers") or 0)
+
+    def seen(self, marker: Marker) -> Fate | None:
+        """Return the fate of a marker that is recorded already; ``None`` for a new one."""
+        key = identity(marker)
+        if key is None:
+            return None
+        query = "SELECT fate FROM markers WHERE identity = ?"
+        found = self._one(query, (key,))
+        if found is None and self._file is not None and self._file is not self._db:
+            with contextlib.suppress(sqlite3.Error):  # the file may still be readable
+                row = self._file.execute(query, (key,)).fetchone()
+                found = row[0] if row else None
+        return Fate(str(found)) if found is not None else None
+
+    def record(self, marker: Marker, *, pipeline: str, fate: Fate = Fate.RECORDED, reason: str = "") -> int:
+        """Enter a marker, before anything is decided about it; return its number."""
+        number, self._next_id = self._next_id, self._next_id + 1
+        self._do(
+            "INSERT OR IGNORE INTO markers (id, identity, at_s, trigger, kind, uid, executable, fate, reason,"
+            " pipeline, case_id, marker) VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)",
+            (number, identity(marker), time.time(), marker.trigger, marker.kind, marker.uid, executable(marker), fate,
+             reason, pipeline, number, _encode(marker)),
+        )  # fmt: skip
+        return number
+
+    def decide(self, number: int, fate: Fate, *, reason: str = "", case: int | None = None) -> None:
+        """Enter the ruling about marker *number*: its fate, and the case that it belongs to."""
+        case = number if case is None else case
+        self._do(
+            "UPDATE markers SET fate = ?, reason = ?, case_id = ?,"
+            " incident = coalesce(incident, (SELECT incident FROM markers WHERE id = ?)) WHERE id = ?",
+            (fate, reason, case, case, number),
+        )
+
+    def begin(self, case: int, incident: str) -> None:
+        """Enter that *incident* was begun for *case*, before anything of it is on disk."""
+        self._do("UPDATE markers SET incident = ?, tries = tries + 1 WHERE case_id = ?", (incident, case))
+        self._do(
+            "INSERT OR REPLACE INTO spent SELECT id, ?, executable, uid, 0 FROM markers WHERE id = ?",
+            (time.time(), case),
+        )
+
+    def finish(self, case: int, fate: Fate, *, incident: str | None, reason: str = "", size_bytes: int = 0) -> None:
+        """Enter the end of *case*; the markers that joined it keep that fate, and learn the incident."""
+        self._do(
+            "UPDATE markers SET incident = ?, reason = CASE WHEN id = case_id AND ? != '' THEN ? ELSE reason END,"
+            " fate = CASE fate WHEN 'joined' THEN fate ELSE ? END WHERE case_id = ?",
+            (incident, reason, reason, fate, case),
+        )
+        if size_bytes:
+            self._do("UPDATE spent SET size_bytes = ? WHERE case_id = ?", (size_bytes, case))
+
+    def pending(self) -> list[Entry]:
+        """Return what was recorded and not finished, oldest first: a restart retries it once, or seals it."""
+        rows = self._all(
+            f"SELECT id, marker, fate, pipeline, tries, incident FROM markers WHERE fate IN ({_OPEN})"
+            " ORDER BY id LIMIT 1000"
+        )
+        return [Entry(row[0], _decode(row[1]), Fate(row[2]), *row[3:]) for row in rows]
+
+    def counts(self) -> dict[str, int]:
+        """Return how many markers met which fate, those included whose rows are pruned."""
+        totals = dict(self._all("SELECT fate, count FROM totals"))
+        for fate, count in self._all("SELECT fate, count(*) FROM markers GROUP BY fate"):
+            totals[fate] = totals.get(fate, 0) + count
+        return totals
+
+    def spent(self, *, window_s: float, now_s: float) -> list[Spent]:
+        """Return what was spent within *window_s*, oldest first, its times on the clock that shows *now_s*."""
+        wall_s = time.time()
+        rows = self._all(
+            "SELECT at_s, executable, uid, size_bytes FROM spent WHERE at_s > ? ORDER BY at_s", (wall_s - window_s,)
+        )
+        # A wall clock that was set back must not make a budget last for ever.
+        return [
+            Spent(at_s=now_s - max(0.0, wall_s - at_s), executable=name, uid=uid, size_bytes=size_bytes)
+            for at_s, name, uid, size_bytes in rows
+        ]
+
+    def add_lost(self, trigger: str, count: int) -> None:
+        """Add to the crashes that a source reports as lost."""
+        self._do(
+            "INSERT INTO lost VALUES (?, ?) ON CONFLICT (trigger) DO UPDATE SET count = count + excluded.count",
+            (trigger, count),
+        )
+
+    def lost(self) -> dict[str, int]:
+        """Return the crashes reported as lost, by trigger."""
+        return dict(self._all("SELECT trigger, count FROM lost"))
+
+    def remember(self, key: str, text: str) -> None:
+        """Store a small text."""
+        self._do("INSERT OR REPLACE INTO notes VALUES (?, ?, ?)", (key, text, time.time()))
+
+    def recall(self, key: str) -> str | None:
+        """Return a stored text; ``None`` if there is none."""
+        found = self._one("SELECT text FROM notes WHERE key = ?", (key,))
+        return None if found is None else str(found)
+
+    @contextlib.contextmanager
+    def batch(self) -> Iterator[None]:
+        """Make one transaction of what is entered inside: one for each piece that a trigger gives."""
+        self._do("BEGIN")
+        try:
+            yield
+        finally:
+            if self._db.in_transaction:
+                self._do("COMMIT")
+
+    def tidy(self) -> None:
+        """
+        Prune, write the WAL back, and return to the file if it can be written again.
+
+        For an idle minute: the write-back is the one moment that waits for the disk.
+        """
+        if self.problem is not None:
+            self._return_to_file()
+        with self.batch():
+            limit = "id <= (SELECT max(id) FROM markers) - ?"
+            closed = f"{limit} AND fate NOT IN ({_OPEN})"
+            self._do(
+                f"INSERT INTO totals SELECT fate, count(*) FROM markers WHERE {closed} GROUP BY fate"
+                " ON CONFLICT (fate) DO UPDATE SET count = count + excluded.count",
+                (MAX_ROWS,),
+            )
+            self._do(f"DELETE FROM markers WHERE {closed}", (MAX_ROWS,))
+            self._do(
+                "DELETE FROM notes WHERE key NOT IN (SELECT key FROM notes ORDER BY at_s DESC LIMIT ?)", (MAX_NOTES,)
+            )
+            self._do("DELETE FROM spent WHERE case_id NOT IN (SELECT case_id FROM spent ORDER BY at_s DESC LIMIT 4096)")
+        self._do("PRAGMA wal_checkpoint(PASSIVE)")
+
+    def close(self) -> None:
+        """Write everything back and let go of the file."""
+        for connection in {self._db, self._file}:
+            if connection is not None:
+                with contextlib.suppress(sqlite3.Error):
+                    connection.close()
+
+    def _do(self, statement: str, values: tuple[object, ...] = ()) -> None:
+        """Execute; where the file refuses, go on in memory and do it there."""
+        try:
+            self._db.execute(statement, values)
+        except sqlite3.Error as exc:
+            if self._db is not self._file:
+                return  # memory is full: there is nowhere left to go
+            self._degrade(exc)
+            if statement not in {"BEGIN", "COMMIT"}:
+                self._do(statement, values)
+
+    def _all(self, query: str, values: tuple[object, ...] = ()) -> list[Any]:
+        """Fetch all rows; none where the file cannot be read."""
+        try:
+            return self._db.execute(query, values).fetchall()
+        except sqlite3.Error as exc:
+            if self._db is self._file:
+                self._degrade(exc)
+            return []
+
+    def _one(self, query: str, values: tuple[object, ...] = ()) -> Any:
+        """Fetch the first value; ``None`` if there is none."""
+        rows = self._all(query, values)
+        return rows[0][0] if rows else None
+
+    def _degrade(self, reason: sqlite3.Error) -> None:
+        """Go on in memory, with what was still open."""
+        self.problem = f"{self._path}: {reason}"
+        memory = open_memory()
+        with contextlib.suppress(sqlite3.Error):
+            if self._db.in_transaction:
+                self._db.execute("ROLLBACK")
+        for table, where in (("markers", f"fate IN ({_OPEN})"), ("notes", "1"), ("lost", "1"), ("spent", "1")):
+            with contextlib.suppress(sqlite3.Error):
+                rows = self._db.execute(f"SELECT * FROM {table} WHERE {where}").fetchall()
+                if rows:
+                    memory.executemany(f"INSERT INTO {table} VALUES ({', '.join('?' * len(rows[0]))})", rows)
+        self._db = memory
+
+    def _return_to_file(self) -> None:
+        """Write what was kept in memory to the file, if that works again."""
+        try:
+            file = open_file(self._path)
+            file.execute("BEGIN")
+            for table in ("markers", "notes", "lost", "spent"):
+                for row in self._db.execute(f"SELECT * FROM {table}"):
+                    file.execute(f"INSERT OR REPLACE INTO {table} VALUES ({', '.join('?' * len(row))})", row)
+            file.execute("COMMIT")
+        except (sqlite3.Error, OSError) as exc:
+            self.problem = f"{self._path}: {exc}"
+            return
+        self.close()
+        self._db = self._file = file
+        self.problem = None

@@ -1,0 +1,102 @@
+"""One crash on its way to an incident, and what may become of a marker."""
+
+from __future__ import annotations
+
+import enum
+from collections.abc import Iterable
+from dataclasses import dataclass
+
+from collector.model.marker import Marker, MarkerKind
+
+# Signals whose default action is to dump core. Source: signal(7)
+CORE_SIGNALS = frozenset({3, 4, 5, 6, 7, 8, 11, 24, 25, 31})
+COMM_LENGTH = 15  # TASK_COMM_LEN without its zero: all that some sources know of a name
+# Markers that a case carries: the first, and the newest beside it. All have their row in the ledger.
+MAX_MARKERS = 16
+
+
+class Fate(enum.StrEnum):
+    """What became of a marker."""
+
+    RECORDED = "recorded"
+    QUEUED = "queued"
+    JOINED = "joined"
+    HELD = "held"
+    SUPPRESSED = "suppressed"
+    REFUSED = "refused"
+    COLLECTED = "collected"
+    INTERRUPTED = "interrupted"
+    FAILED = "failed"
+
+    @property
+    def open(self) -> bool:
+        """Whether something is still to be done about it."""
+        return self in {Fate.RECORDED, Fate.QUEUED, Fate.HELD}
+
+
+@dataclass(slots=True, eq=False, kw_only=True)
+class Case:
+    """One crash on its way to an incident; *id* is the ledger's number of its first marker."""
+
+    id: int
+    pipeline: str
+    opened_s: float
+    ready_s: float
+    executable: str
+    markers: list[Marker]
+    spent_s: float = 0.0
+    left_out: int = 0
+    incident: str | None = None
+    done: bool = False
+
+    @property
+    def marker(self) -> Marker:
+        """All that its markers know, as one marker."""
+        return merge(self.markers)
+
+    @property
+    def has_core(self) -> bool:
+        """Whether one of its markers is a core."""
+        return any(marker.core is not None for marker in self.markers)
+
+    def add(self, marker: Marker, now_s: float) -> None:
+        """Take a further marker; the first stays, of the others the newest."""
+        self.markers.append(marker)
+        if len(self.markers) > MAX_MARKERS:
+            # What says most about the crash itself must not give way to its repetitions.
+            keep = 1 if self.markers[1].core is None or self.markers[0].core is not None else 2
+            del self.markers[keep]
+            self.left_out += 1
+        if marker.core is not None:
+            self.ready_s = min(self.ready_s, now_s)
+
+
+def executable(marker: Marker) -> str:
+    """Return the name that budgets go by: the executable's or the command's, with its uid."""
+    name = marker.exe.rpartition("/")[2] if marker.exe else marker.comm
+    uid = "?" if marker.uid is None else marker.uid
+    return f"{(name or f'<{marker.trigger}>')[:COMM_LENGTH]} (uid {uid})"
+
+
+def merge(markers: Iterable[Marker]) -> Marker:
+    """Return the first marker, what it does not know filled in from those after it."""
+    first, *others = markers
+    known = {name: getattr(first, name) for name in Marker.__struct_fields__}
+    for marker in others:
+        same = marker.process is None or known["process"] is None or marker.process.pid == known["process"].pid
+        if not same:
+            continue  # another crash of the same executable
+        for name in ("comm", "exe", "uid", "signal", "exit_status", "unit", "core"):
+            if known[name] is None:
+                known[name] = getattr(marker, name)
+        if known["process"] is None or (marker.process and known["process"].start_time_ticks is None):
+            known["process"] = marker.process or known["process"]
+        known["attributes"] = {**marker.attributes, **known["attributes"]}
+    return Marker(**known)
+
+
+def awaits_core(marker: Marker) -> bool:
+    """Return whether the marker announces a core that is still on its way."""
+    if marker.core is not None or marker.kind not in {MarkerKind.EXIT, MarkerKind.KERNEL_LOG}:
+        return False
+    return marker.signal in CORE_SIGNALS and marker.attributes.get("core_dumped") != "no"
