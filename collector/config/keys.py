@@ -43,9 +43,13 @@ def is_record(annotation: object) -> bool:
     )
 
 
-@cache
 def keys_of(cls: type) -> dict[str, Key]:
     """Return the keys of *cls*, in the order of its fields, by the name that the file uses."""
+    return _keys_of(cls)
+
+
+@cache
+def _keys_of(cls: type) -> dict[str, Key]:
     hints = typing.get_type_hints(cls, include_extras=True)
     described = _descriptions(cls)
     keys = [

@@ -1,0 +1,118 @@
+"""``collector config``: what the file says, what is wrong with it, and what it would do."""
+
+from __future__ import annotations
+
+import json
+import os
+from typing import Any
+
+import click
+
+from collector.cli.config_explain import explain_command
+from collector.cli.options import config_option, json_option
+from collector.collectors.registry import COLLECTORS
+from collector.config.directories import effective_runtime_directory
+from collector.config.load import examine, find
+from collector.config.schema import schema_of
+from collector.daemon.messages import ReloadRequest, Reply
+from collector.daemon.requests import ask, connected
+from collector.model.errors import ConfigError, UnreachableError
+from collector.model.problem import Problem, Severity
+from collector.model.text import escape_name
+from collector.pipeline.compile import prepare
+from collector.pipeline.effective import as_yaml, effective, origins, values
+from collector.pipeline.harm import harms
+from collector.pipeline.surroundings import survey
+from collector.triggers.registry import TRIGGERS
+
+
+@click.group("config")
+def config_group() -> None:
+    """Check, show and explain the configuration."""
+
+
+@config_group.command("check")
+@click.argument("path", required=False, type=click.Path())
+@config_option
+@click.option("--strict", is_flag=True, help="Warnings are errors.")
+@json_option
+def check_command(*, path: str | None, config: str | None, strict: bool, as_json: bool) -> int:
+    """Report every mistake, each with its line; warn of what is legal but does harm. Exit status 78 if it is bad."""
+    try:
+        plan = prepare(find(path or config), TRIGGERS)
+    except ConfigError as exc:
+        problems, files = exc.problems, None
+    else:
+        problems = (*plan.warnings, *harms(plan, survey(plan, is_root=os.geteuid() == 0, environ=os.environ)))
+        files = plan.loaded.files
+    bad = any(strict or problem.severity is Severity.ERROR for problem in problems)
+    if as_json:
+        click.echo(json.dumps({"ok": not bad, "problems": [_as_dict(problem) for problem in problems]}, indent=2))
+        return ConfigError.exit_code if bad else 0
+    for problem in problems:
+        click.echo(escape_name(str(problem)), err=True)
+    if not bad:
+        click.echo(f"{escape_name(', '.join(files or ()))}: ok")
+    return ConfigError.exit_code if bad else 0
+
+
+def _as_dict(problem: Problem) -> dict[str, Any]:
+    return {
+        "file": problem.mark.file,
+        "line": problem.mark.line,
+        "column": problem.mark.column,
+        "severity": str(problem.severity),
+        "message": problem.message,
+        "hint": problem.hint,
+    }
+
+
+@config_group.command("show")
+@config_option
+@json_option
+def show_command(*, config: str | None, as_json: bool) -> int:
+    """Show what is in force, each value with the file and line that it comes from."""
+    plan = prepare(find(config), TRIGGERS)
+    tree = effective(plan)
+    if as_json:
+        document = {"hash": plan.loaded.hash, "files": plan.loaded.files}
+        click.echo(json.dumps(document | {"config": values(tree), "origins": dict(origins(tree))}, indent=2))
+        return 0
+    click.echo(f"# {', '.join(plan.loaded.files)}, hash {plan.loaded.hash}")
+    for line in as_yaml(tree):
+        click.echo(escape_name(line))
+    return 0
+
+
+@config_group.command("schema")
+def schema_command() -> int:
+    """Print the JSON Schema of the file, for editors and other checkers."""
+    click.echo(json.dumps(schema_of(COLLECTORS, TRIGGERS), indent=2))
+    return 0
+
+
+@config_group.command("reload")
+@config_option
+@json_option
+def reload_command(*, config: str | None, as_json: bool) -> int:
+    """Have the daemon read its configuration again; a bad one is refused, and the old one stays in force."""
+    settings = examine(find(config)).config  # also of a bad file: it is the daemon that must refuse it
+    directory = effective_runtime_directory(settings, is_root=os.geteuid() == 0, environ=os.environ)
+    with connected(directory) as sock:
+        for answer in ask(sock, ReloadRequest()):
+            if isinstance(answer, Reply):
+                return _told(answer, as_json=as_json)
+    raise UnreachableError("the daemon did not answer")
+
+
+def _told(reply: Reply, *, as_json: bool) -> int:
+    if as_json:
+        click.echo(json.dumps({"ok": reply.exit_code == 0, "message": reply.message, "hint": reply.hint}, indent=2))
+    elif reply.exit_code:
+        click.echo(escape_name(reply.message), err=True)
+    else:
+        click.echo("the new configuration is in force")
+    return reply.exit_code
+
+
+config_group.add_command(explain_command)

@@ -1,0 +1,64 @@
+"""Typed values as the file would write them: the way back from `convert`."""
+
+from __future__ import annotations
+
+import enum
+import json
+import re
+import types
+import typing
+from collections.abc import Callable
+from typing import Any
+
+from collector.config.keys import is_record, keys_of
+from collector.config.nodes import NULLS, Mapping, plain
+from collector.model import units
+
+FORMATS: dict[object, Callable[[Any], str]] = {
+    units.Bytes: units.format_bytes,
+    units.Seconds: units.format_seconds,
+    units.Percent: units.format_percent,
+    units.Reserve: units.format_reserve,
+    units.Rate: str,
+}
+# Words that need no quotes under any version of YAML.
+_BARE = re.compile(r"[A-Za-z/._][A-Za-z0-9/._@+-]*", re.ASCII)
+_AMOUNT = re.compile(r"[0-9][0-9.]*(?:[A-Za-z]+(?:/s)?|%)", re.ASCII)
+_WORDS = NULLS | {"true", "false", "yes", "no", "on", "off", "y", "n"}
+
+
+def written(value: Any, annotation: Any) -> Any:  # noqa: PLR0911 - one return per kind of type
+    """Return *value* of type *annotation* as strings, numbers, lists and dicts, units as text."""
+    origin, arguments = typing.get_origin(annotation), typing.get_args(annotation)
+    if origin is typing.Annotated:
+        return written(value, arguments[0])
+    if value is None:
+        return None
+    if origin in (typing.Union, types.UnionType):
+        return written(value, next(each for each in arguments if each is not type(None)))
+    if annotation in FORMATS:
+        return FORMATS[annotation](value)
+    if isinstance(value, enum.Enum):
+        return value.value
+    if isinstance(value, Mapping):
+        return plain(value)
+    if is_record(annotation):
+        keys = keys_of(annotation).values()
+        return {key.name: written(getattr(value, key.attribute), key.annotation) for key in keys}
+    if isinstance(value, dict):
+        return {key: written(item, arguments[1]) for key, item in value.items()}
+    if isinstance(value, (tuple, list, frozenset)):
+        return [written(item, arguments[0]) for item in value]
+    return value
+
+
+def inline(value: Any) -> str:
+    """Return a single value, or a list of them, as YAML on one line; text that could be misread is quoted."""
+    if isinstance(value, list):
+        return "[" + ", ".join(map(inline, value)) + "]"
+    if isinstance(value, dict):
+        return "{" + ", ".join(f"{inline(key)}: {inline(item)}" for key, item in value.items()) + "}"
+    if isinstance(value, str):
+        bare = (_BARE.fullmatch(value) and value.lower() not in _WORDS) or _AMOUNT.fullmatch(value)
+        return value if bare else json.dumps(value)
+    return json.dumps(value)
