@@ -3,9 +3,23 @@
 from __future__ import annotations
 
 from collector.collectors.base import Collector
+from collector.collectors.command import RunCommand
+from collector.collectors.core import Core
+from collector.collectors.dmesg import Dmesg
+from collector.collectors.files import Files
+from collector.collectors.proc_files import ProcFiles
+from collector.collectors.process import ProcessDetails
+from collector.collectors.process_table import ProcessTable
+from collector.collectors.shm import Shm
 
-COLLECTORS: dict[str, type[Collector]] = {
-    cls.name: cls
-    for cls in (
-    )
-}
+_CLASSES: tuple[type[Collector], ...] = (
+    ProcFiles,
+    ProcessTable,
+    Dmesg,
+    ProcessDetails,
+    Core,
+    Shm,
+    Files,
+    RunCommand,
+)
+COLLECTORS: dict[str, type[Collector]] = {cls.name: cls for cls in _CLASSES}

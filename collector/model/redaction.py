@@ -3,13 +3,30 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Iterable, Iterator
+from functools import lru_cache
 
 import msgspec
 
 DEFAULT_KEYS = (
-    "*pass*", "*secret*", "*token*", "*key*", "*credential*", "*auth*", "*cookie*", "*private*", "*dsn*", "*connection*string*",
-)  # fmt: skip
+    "*pass*",
+    "*secret*",
+    "*token*",
+    "*key*",
+    "*credential*",
+    "*auth*",
+    "*cookie*",
+    "*private*",
+    "*dsn*",
+    "*connection*string*",
+)
 MASK = b"[redacted]"
+# The longest string that execve(2) takes (MAX_ARG_STRLEN). What is longer was put there by the
+# process itself, and is hidden whole: its name may be too far away to be seen.
+MAX_ENTRY_BYTES = 131_072
+
+# https://user:password@host, whatever the name before it
+_URL_PASSWORD = re.compile(rb"(://[^/?#@\s:]*:)[^/?#\s]*@")
 
 
 class Redaction(msgspec.Struct, frozen=True, kw_only=True):
@@ -17,7 +34,7 @@ class Redaction(msgspec.Struct, frozen=True, kw_only=True):
     What to hide.
 
     *keys* are globs, compared without case with the name before ``=`` (environment) or with a
-    long option's name (command line).
+    long option's name (command line). Passwords in URLs are hidden whatever their name.
     """
 
     enabled: bool = True
@@ -25,5 +42,74 @@ class Redaction(msgspec.Struct, frozen=True, kw_only=True):
 
     def pattern(self) -> re.Pattern[bytes]:
         """Return one compiled pattern that matches a secret-looking name."""
-        parts = [re.escape(key.encode()).replace(rb"\*", rb"[^=\0]*").replace(rb"\?", rb"[^=\0]") for key in self.keys]
-        return re.compile(rb"(?:" + rb"|".join(parts) + rb")\Z" if parts else rb"(?!)", re.IGNORECASE)
+        return _compiled(self.keys)
+
+    def environ(self, pieces: Iterable[bytes]) -> Iterator[bytes]:
+        """Yield an environment (``NAME=value`` entries, each ended by NUL) with secret values hidden."""
+        if not self.enabled:
+            yield from pieces
+            return
+        secret = self.pattern()
+        for entry in _entries(pieces):
+            name, equals, value = entry.partition(b"=")
+            hide = bool(equals and value) and secret.match(name) is not None
+            yield (name + b"=" + MASK if hide else _URL_PASSWORD.sub(rb"\1" + MASK + b"@", entry)) + b"\0"
+
+    def command_line(self, pieces: Iterable[bytes]) -> Iterator[bytes]:
+        """Yield a command line (arguments, each ended by NUL) with secret values hidden; see `arguments`."""
+        if not self.enabled:
+            yield from pieces
+            return
+        for argument in self.arguments(_entries(pieces)):
+            yield argument + b"\0"
+
+    def arguments(self, arguments: Iterable[bytes]) -> Iterator[bytes]:
+        """
+        Yield a command line's arguments with secret values hidden.
+
+        Hidden are ``--name=value``, ``name=value``, ``name: value``, and the argument after ``--name``.
+        """
+        if not self.enabled:
+            yield from arguments
+            return
+        secret = self.pattern()
+        after_secret_option = False
+        for argument in arguments:
+            if after_secret_option and not argument.startswith(b"--"):
+                after_secret_option = False
+                yield MASK
+                continue
+            name, separator = _name_of(argument)
+            looks_secret = secret.match(name.lstrip(b"-")) is not None
+            after_secret_option = looks_secret and not separator and name.startswith(b"-")
+            if looks_secret and separator and len(argument) > len(name) + 1:
+                yield name + separator + MASK
+            else:
+                yield _URL_PASSWORD.sub(rb"\1" + MASK + b"@", argument)
+
+
+@lru_cache(maxsize=8)
+def _compiled(keys: tuple[str, ...]) -> re.Pattern[bytes]:
+    parts = [re.escape(key.encode()).replace(rb"\*", rb"[^=\0]*").replace(rb"\?", rb"[^=\0]") for key in keys]
+    return re.compile(rb"(?:" + rb"|".join(parts) + rb")\Z" if parts else rb"(?!)", re.IGNORECASE)
+
+
+def _name_of(argument: bytes) -> tuple[bytes, bytes]:
+    """Return what stands before the first ``=`` or ``:``, and which of them it is."""
+    match = re.search(rb"[=:]", argument)
+    return (argument[: match.start()], match[0]) if match else (argument, b"")
+
+
+def _entries(pieces: Iterable[bytes]) -> Iterator[bytes]:
+    """Yield the entries between NULs, each at most `MAX_ENTRY_BYTES` long; a longer one is hidden."""
+    carry = b""
+    too_long = False
+    for piece in pieces:
+        *whole, carry = (carry + piece).split(b"\0")
+        for entry in whole:
+            yield MASK if too_long else entry
+            too_long = False
+        if len(carry) > MAX_ENTRY_BYTES:
+            carry, too_long = b"", True
+    if carry or too_long:
+        yield MASK if too_long else carry

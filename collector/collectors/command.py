@@ -1,0 +1,81 @@
+"""The output of a command: the last resort for what no file tells."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import PurePosixPath
+from typing import ClassVar
+
+import msgspec
+
+from collector.collectors.base import Context
+from collector.host.spawn import Command
+from collector.model.artifact import Artifact, Footprint, Truncated
+from collector.model.errors import StepError
+from collector.model.text import json
+from collector.model.units import Bytes
+
+# Kill the command before the worker itself is killed, which would leave it without a parent.
+MARGIN_S = 1.5
+
+
+class Result(msgspec.Struct, frozen=True, kw_only=True):
+    """``result.json``: *exit_status* is negative for a signal, ``null`` if it could not be ended."""
+
+    argv: tuple[str, ...]
+    exit_status: int | None
+    duration_s: float
+    killed: str = ""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class RunCommand:
+    """
+    Run a command and keep what it prints. The only collector that creates a process.
+
+    Args:
+        argv: Program, by its absolute path, and arguments; there is no shell.
+        max_output: It is killed when it prints more than that.
+    """
+
+    name: ClassVar[str] = "command"
+    footprint: ClassVar[Footprint] = Footprint(peak_bytes=64 << 20, timeout_s=10.0)
+    argv: tuple[str, ...]
+    max_output: Bytes = Bytes(4 << 20)
+
+    def __post_init__(self) -> None:
+        if not self.argv or not self.argv[0].startswith("/"):
+            raise ValueError("argv begins with the absolute path of a program")
+
+    def collect(self, ctx: Context) -> Iterator[Artifact]:
+        """Yield ``output.txt`` (standard output and error as they came), then ``result.json``."""
+        started_s = time.monotonic()
+        until_s = ctx.deadline_s - MARGIN_S
+        try:
+            command = Command(self.argv)
+        except OSError as exc:
+            raise StepError(f"{self.argv[0]}: {exc.strerror}", hint="is it installed, and executable?") from exc
+        killed: list[str] = []
+        try:
+            output = _noting(command.output(limit=self.max_output, until_s=until_s), killed)
+            yield Artifact(path=PurePosixPath("output.txt"), body=output)
+        finally:
+            command.close(started_s if killed else until_s)
+        result = Result(
+            argv=self.argv,
+            exit_status=command.exit_status,
+            duration_s=round(time.monotonic() - started_s, 3),
+            killed="".join(killed),
+        )
+        yield Artifact(path=PurePosixPath("result.json"), body=json(result), media="json")
+
+
+def _noting(output: Iterator[bytes], killed: list[str]) -> Iterator[bytes]:
+    """Pass the output on, and note why it was cut."""
+    try:
+        yield from output
+    except Truncated as cut:
+        killed.append(cut.reason)
+        raise

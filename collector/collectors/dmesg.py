@@ -1,0 +1,87 @@
+"""What the kernel said before and during the crash."""
+
+from __future__ import annotations
+
+import errno
+import time
+from collections.abc import Iterator
+from contextlib import closing
+from dataclasses import dataclass
+from pathlib import PurePosixPath
+from typing import ClassVar
+
+import msgspec
+
+from collector.collectors.base import Context
+from collector.host.files import Host
+from collector.host.kmsg import PATH, Kmsg, Record
+from collector.model.artifact import Artifact, Footprint, SourceInfo
+from collector.model.errors import StepError
+from collector.model.text import joined, jsonl
+from collector.model.units import Seconds
+
+
+class Overwritten(msgspec.Struct, frozen=True, kw_only=True):
+    """Stands where the kernel overwrote records before they could be read."""
+
+    overwritten: int
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Dmesg:
+    """
+    Copy the kernel's log: as JSON lines with every field, and as text.
+
+    Args:
+        since: How far back; ``None`` for all that the kernel still holds.
+    """
+
+    name: ClassVar[str] = "dmesg"
+    footprint: ClassVar[Footprint] = Footprint(peak_bytes=1 << 20, timeout_s=10.0)
+    since: Seconds | None = None
+
+    def collect(self, ctx: Context) -> Iterator[Artifact]:
+        """Yield ``dmesg.jsonl`` and ``dmesg.txt``; a `StepError` where the log may not be read."""
+        # The kernel stamps records with a clock that, like CLOCK_MONOTONIC, stands still in suspend.
+        since_s = time.monotonic() - self.since if self.since is not None else 0.0
+        try:
+            with closing(Kmsg(ctx.host)) as log:
+                newest = log.newest_seq()
+        except OSError as exc:
+            raise _refused(exc) from exc
+        source = SourceInfo(path=PATH)
+        rows = jsonl(_window(ctx.host, since_s, newest))
+        yield Artifact(path=PurePosixPath("dmesg.jsonl"), body=rows, source=source, media="jsonl")
+        lines = joined(_line(record) for record in _window(ctx.host, since_s, newest))
+        yield Artifact(path=PurePosixPath("dmesg.txt"), body=lines, source=source)
+
+
+def _refused(exc: OSError) -> StepError:
+    if exc.errno in {errno.EPERM, errno.EACCES}:
+        return StepError(f"{PATH}: {exc.strerror}", hint="run as root, or with CAP_SYSLOG")
+    return StepError(f"{PATH}: {exc.strerror}")
+
+
+def _window(host: Host, since_s: float, newest: int | None) -> Iterator[Record | Overwritten]:
+    """
+    Yield the records since a time up to *newest*, and a note where some were lost.
+
+    The end is a number and not a time: the kernel's clock drifts from CLOCK_MONOTONIC by seconds
+    over weeks of uptime, and the newest records are those that matter.
+    """
+    with closing(Kmsg(host)) as log:
+        lost = 0
+        for record in log.records():
+            if log.lost > lost:
+                yield Overwritten(overwritten=log.lost - lost)
+                lost = log.lost
+            if newest is None or record.seq > newest:
+                return
+            if record.time_s >= since_s:
+                yield record
+
+
+def _line(record: Record | Overwritten) -> bytes:
+    if isinstance(record, Overwritten):
+        return f"-- {record.overwritten} records were overwritten before they could be read --\n".encode()
+    return f"[{record.time_s:12.6f}] {record.facility:<8}{record.level:<8}{record.message}\n".encode()

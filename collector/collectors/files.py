@@ -1,0 +1,128 @@
+"""Any other files: logs, configuration, what an application leaves behind."""
+
+from __future__ import annotations
+
+import enum
+import heapq
+import os
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import PurePosixPath
+from typing import ClassVar
+
+import msgspec
+
+from collector.collectors.base import Context
+from collector.host.files import Host, body
+from collector.host.globs import Found, expand, open_found
+from collector.host.unread import Unreads
+from collector.model.artifact import Artifact, Body, Bulk, Footprint, SourceInfo
+from collector.model.errors import StepError
+from collector.model.text import escape_name, jsonl
+from collector.model.units import Bytes
+
+# The copy engine maps whole pages, so the tail of a file begins at one.
+ALIGN = 4096
+
+
+class End(enum.StrEnum):
+    """Which end of a file is kept if it is longer than allowed."""
+
+    HEAD = "head"
+    TAIL = "tail"
+
+
+class FileRow(msgspec.Struct, frozen=True, kw_only=True):
+    """One line of ``files.jsonl``: which file became which artifact, from which byte on."""
+
+    path: str
+    artifact: str
+    size_bytes: int
+    offset: int
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Files:
+    """
+    Copy files, the newest first.
+
+    Args:
+        paths: Globs, absolute; ``**`` stands for any number of directories.
+        max_bytes: Of each file at most so many bytes.
+        end: Which end of a longer file is kept.
+        max_total: At most so many bytes in all.
+        max_files: At most so many files.
+    """
+
+    name: ClassVar[str] = "files"
+    footprint: ClassVar[Footprint] = Footprint(peak_bytes=4 << 20, timeout_s=60.0)
+    paths: tuple[str, ...]
+    max_bytes: Bytes = Bytes(8 << 20)
+    end: End = End.TAIL
+    max_total: Bytes = Bytes(256 << 20)
+    max_files: int = 1000
+
+    def __post_init__(self) -> None:
+        for path in self.paths:
+            parts = path.split("/")
+            if not path.startswith("/") or {".", ".."} & set(parts) or not parts[-1]:
+                raise ValueError(f"{path!r} is not an absolute path of a file without . and ..")
+            if parts[1] in {"proc", "sys"}:
+                raise ValueError(f"{path!r}: for /proc and /sys use the collectors `proc_files` and `process`")
+
+    def collect(self, ctx: Context) -> Iterator[Artifact]:
+        """Yield ``files.jsonl``, then the files as ``files/0001`` and so on, then what was not read."""
+        unread = Unreads()
+        chosen = self._chosen(ctx.host, unread)
+        rows = [self._row(number, found) for number, found in enumerate(chosen, start=1)]
+        yield Artifact(path=PurePosixPath("files.jsonl"), body=jsonl(rows), media="jsonl")
+        for found, row in zip(chosen, rows, strict=True):
+            try:
+                yield self._artifact(ctx.host, found, row)
+            except (OSError, StepError) as exc:
+                unread.add(found.path, exc)
+        yield from unread.artifacts()
+
+    def _chosen(self, host: Host, unread: Unreads) -> list[Found]:
+        """Return the newest files that fit; what is held in memory is bounded, whatever the globs find."""
+        files = (file for glob in self.paths for file in expand(host, glob, unread))
+        newest = heapq.nlargest(self.max_files + 1, files, key=lambda file: file.status.st_mtime_ns)
+        if len(newest) > self.max_files:
+            unread.add(newest.pop().path, f"and older files: more than max_files ({self.max_files})")
+        chosen, total = [], 0
+        for file in {file.path: file for file in newest}.values():
+            size = min(file.status.st_size, self.max_bytes)
+            if total + size > self.max_total:
+                unread.add(file.path, f"does not fit into what is left of max_total ({self.max_total} bytes)")
+                continue
+            total += size
+            chosen.append(file)
+        return chosen
+
+    def _row(self, number: int, found: Found) -> FileRow:
+        size = found.status.st_size
+        offset = 0
+        if self.end is End.TAIL and size > self.max_bytes:
+            offset = -(-(size - self.max_bytes) // ALIGN) * ALIGN
+        return FileRow(path=escape_name(found.path), artifact=f"files/{number:04}", size_bytes=size, offset=offset)
+
+    def _artifact(self, host: Host, found: Found, row: FileRow) -> Artifact:
+        fd = open_found(host, found)
+        status = os.fstat(fd)
+        # A file of length 0 may have a content all the same (FUSE, other kernel file systems).
+        empty = status.st_size == 0
+        content: Body = (
+            body(fd, limit=self.max_bytes) if empty else Bulk(fd=fd, limit_bytes=self.max_bytes, offset=row.offset)
+        )
+        return Artifact(
+            path=PurePosixPath(row.artifact),
+            body=content,
+            source=SourceInfo(
+                path=row.path,
+                uid=status.st_uid,
+                gid=status.st_gid,
+                mode=status.st_mode & 0o7777,
+                mtime_ns=status.st_mtime_ns,
+            ),
+            truncated=status.st_size > self.max_bytes,
+        )

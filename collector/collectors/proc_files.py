@@ -1,0 +1,97 @@
+"""The whole machine, as ``/proc`` and ``/sys`` tell it, verbatim."""
+
+from __future__ import annotations
+
+import os
+import re
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import PurePosixPath
+from typing import ClassVar
+
+from collector.collectors.base import Context
+from collector.host.files import READ_FLAGS, Host, body, require_regular
+from collector.host.unread import Unreads
+from collector.model.artifact import Artifact, Footprint, SourceInfo
+from collector.model.errors import StepError
+
+# What moves fastest comes first. Left out on purpose: pagetypeinfo (holds the zone lock while it
+# walks the free lists), vmallocinfo, net/tcp and net/unix (walk every socket under locks).
+PATHS = (
+    "/proc/meminfo", "/proc/vmstat", "/proc/zoneinfo", "/proc/buddyinfo",
+    "/proc/pressure/memory", "/proc/pressure/io", "/proc/pressure/cpu", "/proc/pressure/irq",
+    "/proc/loadavg", "/proc/stat", "/proc/diskstats", "/proc/interrupts", "/proc/softirqs", "/proc/slabinfo",
+    "/proc/net/sockstat", "/proc/net/sockstat6", "/proc/net/dev", "/proc/net/snmp", "/proc/net/netstat",
+    "/proc/net/softnet_stat", "/proc/schedstat", "/proc/locks",
+    "/proc/sysvipc/shm", "/proc/sysvipc/sem", "/proc/sysvipc/msg",
+    "/proc/self/mountinfo", "/proc/mounts", "/proc/swaps", "/proc/partitions", "/proc/filesystems",
+    "/proc/cmdline", "/proc/version", "/proc/uptime", "/proc/modules", "/proc/cpuinfo", "/proc/mdstat",
+    "/proc/sys/fs/file-nr", "/proc/sys/fs/inode-nr", "/proc/sys/kernel/core_pattern", "/proc/sys/kernel/pid_max",
+    "/proc/sys/kernel/random/boot_id", "/proc/sys/kernel/shmmax", "/proc/sys/kernel/shmall",
+    "/proc/sys/kernel/tainted", "/proc/sys/kernel/threads-max", "/proc/sys/vm/max_map_count",
+    "/proc/sys/vm/min_free_kbytes", "/proc/sys/vm/overcommit_memory", "/proc/sys/vm/overcommit_ratio",
+    "/proc/sys/vm/swappiness", "/proc/sys/vm/watermark_scale_factor",
+    "/sys/kernel/mm/transparent_hugepage/enabled", "/sys/kernel/mm/transparent_hugepage/shmem_enabled",
+)  # fmt: skip
+NODES = "/sys/devices/system/node"
+NODE_FILES = ("meminfo", "numastat", "vmstat")
+# The largest of them, zoneinfo and interrupts, take 1 to 2 MiB on machines with hundreds of cores.
+MAX_BYTES = 4 << 20
+
+_ALLOWED = re.compile(r"/(?:proc|sys)(?:/[^/\0]+)+")
+_OF_A_PROCESS = re.compile(r"/proc/(?:[0-9]+|self|thread-self)(?:/|\Z)")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ProcFiles:
+    """
+    Copy system-wide files of ``/proc`` and ``/sys`` verbatim.
+
+    Args:
+        paths: Further files below ``/proc`` or ``/sys``, but of no process.
+    """
+
+    name: ClassVar[str] = "proc_files"
+    footprint: ClassVar[Footprint] = Footprint(peak_bytes=1 << 20, timeout_s=10.0)
+    paths: tuple[str, ...] = ()
+
+    def __post_init__(self) -> None:
+        for path in self.paths:
+            if not _ALLOWED.fullmatch(path) or {".", ".."} & set(path.split("/")):
+                raise ValueError(f"{path!r} is not below /proc or /sys; for other files use the collector `files`")
+            if _OF_A_PROCESS.match(path):
+                raise ValueError(f"{path!r} belongs to a process; use the collector `process`")
+
+    def collect(self, ctx: Context) -> Iterator[Artifact]:
+        """Yield one artifact per file; what this kernel does not have is no failure."""
+        unread = Unreads()
+        for path in (*PATHS, *_node_files(ctx.host), *self.paths):
+            try:
+                yield _read(ctx.host, path)
+            except FileNotFoundError:
+                if path in self.paths:
+                    unread.add(path, "not there: this kernel does not have it")
+            except (OSError, StepError) as exc:
+                unread.add(path, exc)
+        yield from unread.artifacts()
+
+
+def _read(host: Host, path: str) -> Artifact:
+    # O_NONBLOCK: /proc/kmsg, trace_pipe and the like would wait for somebody to say something.
+    fd = host.open(path, READ_FLAGS | os.O_NONBLOCK)
+    try:
+        require_regular(os.fstat(fd).st_mode, path)
+    except StepError:
+        os.close(fd)
+        raise
+    names = (re.sub(r"[^A-Za-z0-9._-]", "_", part) for part in path.split("/")[1:])
+    return Artifact(path=PurePosixPath(*names), body=body(fd, limit=MAX_BYTES), source=SourceInfo(path=path))
+
+
+def _node_files(host: Host) -> list[str]:
+    """Return the memory files of every NUMA node."""
+    try:
+        names = host.listdir(NODES)
+    except OSError:
+        return []
+    return [f"{NODES}/{name}/{file}" for name in names if re.fullmatch(r"node[0-9]+", name) for file in NODE_FILES]

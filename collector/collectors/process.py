@@ -1,0 +1,238 @@
+"""Everything readable of single processes."""
+
+from __future__ import annotations
+
+import errno
+import os
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import ExitStack, closing
+from dataclasses import dataclass
+from fnmatch import fnmatchcase
+from functools import partial
+from pathlib import PurePosixPath
+from typing import ClassVar
+
+import msgspec
+
+from collector.collectors.base import Context
+from collector.host.deadline import Guard
+from collector.host.files import Host, body
+from collector.host.processfiles import (
+    EXEC_FILES,
+    FILES,
+    MEMORY_FILES,
+    THREAD_EXEC_FILES,
+    THREAD_FILES,
+    links,
+    open_files,
+    thread_ids,
+    thread_row,
+)
+from collector.host.procfs import Process, ReplacedError, pids
+from collector.host.unread import Unreads
+from collector.model.artifact import Artifact, Body, Footprint, SourceInfo, Truncated
+from collector.model.errors import StepError
+from collector.model.redaction import Redaction
+from collector.model.text import escape, escape_name, joined, json, jsonl
+from collector.model.units import Bytes, Seconds
+
+
+class Chosen(msgspec.Struct, kw_only=True):
+    """One line of ``inventory.jsonl``: a process, why it was chosen, and what came of it."""
+
+    pid: int
+    why: str
+    start_ticks: int | None = None
+    comm: str = ""
+    exe: str = ""
+    outcome: str = "read"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ProcessDetails:
+    """
+    Copy what ``/proc/PID`` tells of the processes that the marker names, and of those that match.
+
+    Args:
+        match: Globs; a process matches by its name (``comm``), its executable's path or base name.
+        max_processes: At most so many processes.
+        max_threads: Of each process at most so many threads.
+        max_fds: Of each process at most so many open descriptors.
+        max_bytes: Of each file at most so many bytes.
+        read_timeout: How long one read under a process's own locks may take; then the rest of that
+            process's memory files is given up.
+    """
+
+    name: ClassVar[str] = "process"
+    footprint: ClassVar[Footprint] = Footprint(peak_bytes=4 << 20, timeout_s=20.0)
+    match: tuple[str, ...] = ()
+    max_processes: int = 32
+    max_threads: int = 4096
+    max_fds: int = 10_000
+    max_bytes: Bytes = Bytes(16 << 20)
+    read_timeout: Seconds = Seconds(1.0)
+
+    def collect(self, ctx: Context) -> Iterator[Artifact]:
+        """
+        Yield first, of all processes, what none can withhold; then what each can, with deadlines.
+
+        Raises:
+            StepError: At the end, if a PID turned out to be another process's than the marker's.
+        """
+        unread = Unreads()
+        rows: list[Chosen] = []
+        with ExitStack() as stack, closing(Guard(self.read_timeout)) as guard:
+            held = list(self._hold(ctx, stack, rows))
+            for process, row in held:
+                yield from _while_the_same(row, self._state(process, unread))
+            for process, row in held:
+                if row.outcome == "read":
+                    yield from _while_the_same(row, self._guarded(process, row, ctx.redaction, guard, unread))
+        yield Artifact(path=PurePosixPath("inventory.jsonl"), body=jsonl(rows), media="jsonl")
+        yield from unread.artifacts()
+        replaced = [str(row.pid) for row in rows if row.outcome == "replaced"]
+        if replaced:
+            raise StepError(
+                f"another process has PID {', '.join(replaced)} now; nothing of it was kept",
+                hint="the process that was meant is gone; look into its core file",
+            )
+
+    def _hold(self, ctx: Context, stack: ExitStack, rows: list[Chosen]) -> Iterator[tuple[Process, Chosen]]:
+        """Open each chosen process once; all are held until the step ends."""
+        for pid, start_ticks, why in self._wanted(ctx):
+            if len(rows) == self.max_processes:
+                rows.append(Chosen(pid=pid, why=why, outcome=f"not read: more than {self.max_processes} processes"))
+                return
+            row = Chosen(pid=pid, why=why, start_ticks=start_ticks)
+            rows.append(row)
+            try:
+                process = stack.enter_context(Process(ctx.host, pid, start_ticks))
+                row.start_ticks, row.comm = process.start_ticks, escape(process.stat().comm)
+                row.exe = _executable(process)
+            except ReplacedError:
+                row.outcome = "replaced"
+            except (OSError, StepError) as exc:
+                row.outcome = f"gone: {exc}"
+            else:
+                yield process, row
+
+    def _wanted(self, ctx: Context) -> Iterator[tuple[int, int | None, str]]:
+        """Yield PID, start time where it is known, and why: the marker's processes first, each once."""
+        seen = set()
+        for reference in (ctx.marker.process, *ctx.marker.also):
+            if reference is not None and reference.pid not in seen:
+                seen.add(reference.pid)
+                yield reference.pid, reference.start_time_ticks, "marker"
+        if self.match:
+            for pid in pids(ctx.host):
+                if pid not in seen and pid != os.getpid() and _matches(ctx.host, pid, self.match):
+                    yield pid, None, "match"
+
+    def _state(self, process: Process, unread: Unreads) -> Iterator[Artifact]:
+        for name in FILES:
+            yield from self._file(process, name, unread)
+        found = json(links(process, unread))
+        process.check()
+        yield _artifact(process, "links.json", found, media="json")
+        ids = thread_ids(process, unread, limit=self.max_threads)
+        rows = (thread_row(process, tid, THREAD_FILES, unread) for tid in ids)
+        yield _artifact(process, "threads.jsonl", _table(rows), media="jsonl")
+        fds = open_files(process, unread, limit=self.max_fds)
+        yield _artifact(process, "fds.jsonl", _table(fds), media="jsonl")
+
+    def _guarded(
+        self, process: Process, row: Chosen, redaction: Redaction, guard: Guard, unread: Unreads
+    ) -> Iterator[Artifact]:
+        gave_up = guard.gave_up
+        ids = thread_ids(process, unread, limit=self.max_threads)
+        stacks = (guard.call(partial(thread_row, process, tid, THREAD_EXEC_FILES, unread)) for tid in ids)
+        yield _artifact(process, "stacks.jsonl", _table(stacks), media="jsonl")
+        for name in (*EXEC_FILES, *MEMORY_FILES):
+            if guard.gave_up > gave_up:
+                row.outcome = "wedged"
+                unread.add(f"/proc/{process.pid}/{name}", "not tried: a read before it did not return")
+            else:
+                yield from self._file(process, name, unread, redaction=redaction, guard=guard)
+
+    def _file(
+        self,
+        process: Process,
+        name: str,
+        unread: Unreads,
+        *,
+        redaction: Redaction | None = None,
+        guard: Guard | None = None,
+    ) -> Iterator[Artifact]:
+        """Yield one file, or record why it could not be read; each piece is checked to be this process's."""
+        call: Callable[..., bytes] = os.read
+        try:
+            if guard is None:
+                fd = process.open(name)
+            else:
+                fd = guard.call(partial(process.open, name))
+                call = partial(_guarded_read, guard)
+            content = body(fd, limit=self.max_bytes, read=call, check=process.check)
+        except ReplacedError:
+            raise
+        except (OSError, StepError) as exc:
+            # EINVAL is how a kernel without security modules answers for attr/current.
+            if not (isinstance(exc, OSError) and exc.errno in {errno.ENOENT, errno.EINVAL}):
+                unread.add(f"/proc/{process.pid}/{name}", exc)
+            return
+        if redaction is not None:
+            content = _redacted(name, content, redaction)
+        yield _artifact(process, name, content, media="binary" if name == "auxv" else "text")
+
+
+def _while_the_same(row: Chosen, artifacts: Iterator[Artifact]) -> Iterator[Artifact]:
+    """Pass on artifacts until another process turns up in their place."""
+    try:
+        yield from artifacts
+    except ReplacedError:
+        row.outcome = "replaced"
+    except ProcessLookupError:
+        row.outcome = "ended while it was read"
+
+
+def _table(rows: Iterable[msgspec.Struct]) -> Iterator[bytes]:
+    """Yield *rows* as JSON lines; a row that cannot be vouched for is withheld and ends them."""
+    try:
+        yield from jsonl(rows)
+    except (OSError, StepError) as exc:
+        raise Truncated(str(exc)) from exc
+
+
+def _guarded_read(guard: Guard, fd: int, size: int) -> bytes:
+    return guard.call(partial(os.read, fd, size))
+
+
+def _redacted(name: str, content: bytes | Iterator[bytes], redaction: Redaction) -> bytes | Iterator[bytes]:
+    pieces = (content,) if isinstance(content, bytes) else content
+    if name == "environ":
+        return joined(redaction.environ(pieces))
+    if name == "cmdline":
+        return joined(redaction.command_line(pieces))
+    return content
+
+
+def _artifact(process: Process, name: str, content: Body, *, media: str) -> Artifact:
+    source = SourceInfo(path=f"/proc/{process.pid}/{name.partition('.json')[0]}")
+    return Artifact(path=PurePosixPath(str(process.pid), *name.split("/")), body=content, source=source, media=media)
+
+
+def _executable(process: Process) -> str:
+    """Return the executable's path; empty for a kernel thread, or without permission."""
+    try:
+        return escape_name(process.link("exe"))
+    except OSError:
+        return ""
+
+
+def _matches(host: Host, pid: int, globs: tuple[str, ...]) -> bool:
+    try:
+        with Process(host, pid) as process:
+            comm, exe = escape(process.stat().comm), _executable(process)
+    except (OSError, StepError):
+        return False
+    names = (comm, exe, exe.rpartition("/")[2])
+    return any(fnmatchcase(name, glob) for glob in globs for name in names if name)

@@ -1,0 +1,168 @@
+"""What the notes of a core say: signal, process, threads, registers, mapped files."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+import msgspec
+
+from collector.host.elfcore import Layout
+
+# Order of struct user_regs_struct (x86-64, i386) and user_pt_regs (aarch64). Source: sys/user.h.
+REGISTERS = {
+    "x86_64": ("r15", "r14", "r13", "r12", "rbp", "rbx", "r11", "r10", "r9", "r8", "rax", "rcx", "rdx", "rsi", "rdi",
+               "orig_rax", "rip", "cs", "eflags", "rsp", "ss", "fs_base", "gs_base", "ds", "es", "fs", "gs"),
+    "i386": ("ebx", "ecx", "edx", "esi", "edi", "ebp", "eax", "ds", "es", "fs", "gs", "orig_eax", "eip", "cs",
+             "eflags", "esp", "ss"),
+    "aarch64": (*(f"x{number}" for number in range(31)), "sp", "pc", "pstate"),
+    "arm": (*(f"r{number}" for number in range(13)), "sp", "lr", "pc", "cpsr", "orig_r0"),
+}  # fmt: skip
+
+SIGNALS_WITH_ADDRESS = frozenset({4, 5, 7, 8, 11})  # ILL, TRAP, BUS, FPE, SEGV
+CODES = {
+    4: {1: "ILL_ILLOPC", 2: "ILL_ILLOPN", 3: "ILL_ILLADR", 4: "ILL_ILLTRP", 5: "ILL_PRVOPC", 6: "ILL_PRVREG",
+        7: "ILL_COPROC", 8: "ILL_BADSTK"},
+    5: {1: "TRAP_BRKPT", 2: "TRAP_TRACE", 3: "TRAP_BRANCH", 4: "TRAP_HWBKPT"},
+    7: {1: "BUS_ADRALN", 2: "BUS_ADRERR", 3: "BUS_OBJERR", 4: "BUS_MCEERR_AR", 5: "BUS_MCEERR_AO"},
+    8: {1: "FPE_INTDIV", 2: "FPE_INTOVF", 3: "FPE_FLTDIV", 4: "FPE_FLTOVF", 5: "FPE_FLTUND", 6: "FPE_FLTRES",
+        7: "FPE_FLTINV", 8: "FPE_FLTSUB"},
+    11: {1: "SEGV_MAPERR", 2: "SEGV_ACCERR", 3: "SEGV_BNDERR", 4: "SEGV_PKUERR", 8: "SEGV_MTEAERR",
+         9: "SEGV_MTESERR", 10: "SEGV_CPERR"},
+}  # fmt: skip
+COMMON_CODES = {0: "SI_USER", 0x80: "SI_KERNEL", -1: "SI_QUEUE", -2: "SI_TIMER", -6: "SI_TKILL"}
+
+
+class Signal(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
+    """What the kernel delivered; the address for a fault, the sender for a signal that somebody sent."""
+
+    number: int
+    code: int
+    code_name: str = ""
+    fault_address: str | None = None
+    sender_pid: int | None = None
+    sender_uid: int | None = None
+
+
+class ProcessInfo(msgspec.Struct, frozen=True, kw_only=True):
+    """
+    NT_PRPSINFO. IDs are those of the process's own PID and user namespace.
+
+    *command* is its comm, *arguments* the first 80 bytes of its command line, blanks for NULs.
+    """
+
+    pid: int
+    ppid: int
+    uid: int
+    gid: int
+    state: str
+    nice: int
+    command: bytes
+    arguments: bytes
+
+
+class Thread(msgspec.Struct, frozen=True, kw_only=True):
+    """NT_PRSTATUS: one thread; times in seconds, registers in hexadecimal by their names."""
+
+    tid: int
+    signal: int
+    pending: str
+    blocked: str
+    user_s: float
+    system_s: float
+    registers: dict[str, str]
+
+
+class MappedFile(msgspec.Struct, frozen=True, kw_only=True):
+    """One mapping of NT_FILE; *offset* into the file in bytes."""
+
+    start: int
+    end: int
+    offset: int
+    path: bytes
+
+
+def parse_signal(layout: Layout, desc: bytes) -> Signal | None:
+    """Parse NT_SIGINFO (``siginfo_t``); ``None`` if it is too short."""
+    if len(desc) < 32:
+        return None
+    number, _, code = layout.unpack("iii", desc)
+    union = 16 if layout.word == 8 else 12
+    name = COMMON_CODES.get(code) or CODES.get(number, {}).get(code, "")
+    if code <= 0:
+        pid, uid = layout.unpack("iI", desc, union)
+        return Signal(number=number, code=code, code_name=name, sender_pid=pid, sender_uid=uid)
+    address = None
+    if number in SIGNALS_WITH_ADDRESS:
+        address = f"{layout.unpack('W', desc, union)[0]:#x}"
+    return Signal(number=number, code=code, code_name=name, fault_address=address)
+
+
+def parse_process(layout: Layout, desc: bytes) -> ProcessInfo | None:
+    """Parse NT_PRPSINFO (``struct elf_prpsinfo``); ``None`` if its size is none of those known."""
+    if layout.word == 8 and len(desc) == 136:
+        ids, names = layout.unpack("IIiiii", desc, 16), 40
+    elif layout.word == 4 and len(desc) == 124:  # 16-bit uid and gid: i386, arm
+        ids, names = layout.unpack("HHiiii", desc, 8), 28
+    elif layout.word == 4 and len(desc) == 128:
+        ids, names = layout.unpack("IIiiii", desc, 8), 32
+    else:
+        return None
+    uid, gid, pid, ppid, _, _ = ids
+    return ProcessInfo(
+        pid=pid,
+        ppid=ppid,
+        uid=uid,
+        gid=gid,
+        state=desc[1:2].decode("ascii", "replace"),
+        nice=layout.unpack("b", desc, 3)[0],
+        command=desc[names : names + 16].split(b"\0")[0],
+        arguments=desc[names + 16 : names + 96].split(b"\0")[0].rstrip(b" "),
+    )
+
+
+def parse_thread(layout: Layout, desc: bytes) -> Thread | None:
+    """Parse NT_PRSTATUS (``struct elf_prstatus``); ``None`` if it is too short."""
+    word = layout.word
+    fixed = 16 + 2 * word + 16  # signal info, pending and blocked signals, four IDs
+    registers_at = fixed + 8 * word  # four times of two words each
+    if len(desc) < registers_at:
+        return None
+    signal = layout.unpack("h", desc, 12)[0]
+    pending, blocked = layout.unpack("WW", desc, 16)
+    (tid,) = layout.unpack("i", desc, 16 + 2 * word)
+    user_s, user_us, system_s, system_us = layout.unpack("WWWW", desc, fixed)
+    names = REGISTERS.get(layout.machine, ())
+    if len(desc) < registers_at + len(names) * word:
+        names = ()
+    values = layout.unpack("W" * len(names), desc, registers_at)
+    return Thread(
+        tid=tid,
+        signal=signal,
+        pending=f"{pending:#x}",
+        blocked=f"{blocked:#x}",
+        user_s=user_s + user_us / 1e6,
+        system_s=system_s + system_us / 1e6,
+        registers={name: f"{value:#x}" for name, value in zip(names, values, strict=True)},
+    )
+
+
+def mapped_files(layout: Layout, desc: bytes) -> Iterator[MappedFile]:
+    """
+    Yield the mappings of NT_FILE, as many as are whole.
+
+    The note is a count, a page size, so many (start, end, offset in pages), then so many names.
+    """
+    word = layout.word
+    if len(desc) < 2 * word:
+        return
+    count, page_bytes = layout.unpack("WW", desc)
+    name_at = (2 + 3 * count) * word
+    if name_at > len(desc):
+        return
+    for index in range(count):
+        end_of_name = desc.find(b"\0", name_at)
+        if end_of_name < 0:
+            return
+        start, end, offset = layout.unpack("WWW", desc, (2 + 3 * index) * word)
+        yield MappedFile(start=start, end=end, offset=offset * page_bytes, path=desc[name_at:end_of_name])
+        name_at = end_of_name + 1

@@ -1,0 +1,135 @@
+"""
+Reads that may never return, each against a small deadline of its own.
+
+Reading a process's ``cmdline``, ``environ``, ``maps``, ``smaps`` or ``numa_maps`` takes its
+``mmap_lock``; if some thread of it holds that lock and sleeps on a dead disk, the reader sleeps
+with it and cannot be interrupted from within. So such reads run in a helper thread. When one does
+not return in time, the thread is left behind and the next read gets a fresh one.
+"""
+
+from __future__ import annotations
+
+import queue
+import threading
+from collections.abc import Callable, Sequence
+from typing import Any, TypeVar
+
+from collector.model.errors import StepError
+
+T = TypeVar("T")
+A = TypeVar("A")
+MAX_WEDGED = 8
+STACK_BYTES = 256 * 1024
+
+_left_behind: list[threading.Thread] = []
+
+
+class WedgedError(StepError):
+    """A read did not return in time; the thread that does it is left behind."""
+
+
+def wedged_threads() -> int:
+    """Return how many helper threads of this process are stuck: more than none, and it should be replaced."""
+    _left_behind[:] = [thread for thread in _left_behind if thread.is_alive()]
+    return len(_left_behind)
+
+
+class Guard:
+    """
+    Runs calls one at a time in a helper thread, and gives up on one that takes longer than *timeout_s*.
+
+    The helper starts with the first call. After `MAX_WEDGED` threads were left behind in this
+    process, every further call is refused at once.
+    """
+
+    def __init__(self, timeout_s: float) -> None:
+        self._timeout_s = timeout_s
+        self._helper: _Helper | None = None
+        self.gave_up = 0
+        """Calls that were given up so far."""
+
+    def call(self, read: Callable[[], T]) -> T:
+        """
+        Return what *read* returns, or raise what it raises.
+
+        Raises:
+            WedgedError: If it does neither in time, or too many threads are stuck already.
+        """
+        return self._call(read, lambda: 0)
+
+    def call_many(self, read: Callable[[A], T], arguments: Sequence[A], results: list[T]) -> None:
+        """
+        Append to *results* what *read* returns for each of *arguments*, with one hand-over between threads.
+
+        The deadline is each call's own: it starts anew whenever one has returned.
+
+        Raises:
+            WedgedError: If one does not return in time: that of ``arguments[len(results)]``.
+        """
+        done: list[T] = []
+
+        def read_all() -> None:
+            for argument in arguments:
+                done.append(read(argument))
+
+        try:
+            self._call(read_all, lambda: len(done))
+        finally:
+            # A copy: a thread that was left behind may still append, years later.
+            results.extend(done[:])
+
+    def close(self) -> None:
+        """Let the helper end."""
+        if self._helper is not None:
+            self._helper.tasks.put(None)
+            self._helper = None
+
+    def _call(self, read: Callable[[], T], progress: Callable[[], int]) -> T:
+        if self._helper is None:
+            if wedged_threads() >= MAX_WEDGED:
+                self.gave_up += 1
+                raise WedgedError(f"not tried: {MAX_WEDGED} reads are stuck already")
+            self._helper = _Helper()
+        self._helper.tasks.put(read)
+        before = progress()
+        while True:
+            try:
+                value, error = self._helper.results.get(timeout=self._timeout_s)
+                break
+            except queue.Empty:
+                if progress() == before:
+                    self._leave_behind(self._helper)
+                    raise WedgedError(f"gave up after {self._timeout_s:g} s") from None
+                before = progress()
+        if error is not None:
+            raise error
+        result: T = value
+        return result
+
+    def _leave_behind(self, helper: _Helper) -> None:
+        self.gave_up += 1
+        _left_behind.append(helper.thread)
+        helper.tasks.put(None)
+        self._helper = None
+
+
+class _Helper:
+    """One thread, its tasks and their results."""
+
+    def __init__(self) -> None:
+        self.tasks: queue.SimpleQueue[Callable[[], Any] | None] = queue.SimpleQueue()
+        self.results: queue.SimpleQueue[tuple[Any, BaseException | None]] = queue.SimpleQueue()
+        before = threading.stack_size(STACK_BYTES)
+        try:
+            # A daemon: a wedged thread must not hold the end of the process.
+            self.thread = threading.Thread(target=self._run, name="guarded-read", daemon=True)
+            self.thread.start()
+        finally:
+            threading.stack_size(before)
+
+    def _run(self) -> None:
+        while (task := self.tasks.get()) is not None:
+            try:
+                self.results.put((task(), None))
+            except Exception as exc:  # noqa: BLE001 - raised again by the caller's thread
+                self.results.put((None, exc))

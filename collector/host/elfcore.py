@@ -1,0 +1,204 @@
+"""
+The notes of an ELF core file, read forwards once, bounded, from whatever a crashed process left behind.
+
+Layouts are those of the kernel that wrote the core: ``struct elf_prstatus``, ``elf_prpsinfo`` and
+``siginfo`` for 64-bit (x86-64, aarch64) and 32-bit machines of either byte order. Nothing in the file
+is believed: every length is checked against what it claims to describe, and against a limit.
+
+Source: elf(5), core(5), include/linux/elfcore.h, fs/binfmt_elf.c (Linux 6.18).
+"""
+
+from __future__ import annotations
+
+import struct
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import Protocol
+
+from collector.model.errors import StepError
+
+PT_LOAD, PT_NOTE = 1, 4
+ET_CORE = 4
+PN_XNUM = 0xFFFF
+NT_PRSTATUS, NT_PRPSINFO, NT_AUXV = 1, 3, 6
+NT_FILE, NT_SIGINFO = 0x46494C45, 0x53494749
+WANTED = frozenset({NT_PRSTATUS, NT_PRPSINFO, NT_AUXV, NT_FILE, NT_SIGINFO})
+
+# vm.max_map_count is 65,530 by default; with more segments than that the kernel uses PN_XNUM.
+MAX_SEGMENTS = 1 << 20
+# A thread's notes take 3 to 14 KiB (AVX-512, AMX): room for 100,000 notes of whatever kind.
+MAX_NOTES = 100_000
+# kernel.core_file_note_size_limit is 4 MiB by default; it bounds NT_FILE, the only note that grows.
+MAX_DESC_BYTES = 4 << 20
+
+MACHINES = {3: "i386", 8: "mips", 20: "ppc", 21: "ppc64", 22: "s390", 40: "arm", 62: "x86_64", 183: "aarch64",
+            243: "riscv", 258: "loongarch"}  # fmt: skip
+
+
+class CoreError(StepError):
+    """The file is no ELF core, or not one that can be read."""
+
+
+class Reader(Protocol):
+    """Bytes in file order; a pipe, a decompressor or a file."""
+
+    def read(self, size: int) -> bytes:
+        """Return exactly *size* bytes, fewer only at the end."""
+        ...
+
+    def skip(self, size: int) -> None:
+        """Pass over *size* bytes."""
+        ...
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Layout:
+    """How this core's structures are laid out: word size in bytes, byte order, machine."""
+
+    word: int
+    order: str
+    machine: str
+
+    def unpack(self, form: str, raw: bytes, offset: int = 0) -> tuple[int, ...]:
+        """Unpack *form*, in which ``W`` is an unsigned word of the core's size."""
+        word = "Q" if self.word == 8 else "I"
+        return struct.unpack_from(self.order + form.replace("W", word), raw, offset)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Header:
+    """
+    What the ELF header and its segments say.
+
+    *end_bytes* is where the last segment ends: a file shorter than that was cut off.
+    """
+
+    layout: Layout
+    note_offset: int
+    note_bytes: int
+    segments: int
+    memory_bytes: int
+    end_bytes: int
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Note:
+    """One note; *desc* holds at most `MAX_DESC_BYTES`, *size_bytes* what the note claims."""
+
+    type: int
+    size_bytes: int
+    desc: bytes
+
+
+def read_header(reader: Reader) -> tuple[Header, int]:
+    """
+    Read the ELF header and the segments of a core.
+
+    Returns:
+        The header, and how many bytes of *reader* were consumed.
+
+    Raises:
+        CoreError: If it is no core, or its segments do not follow its header.
+    """
+    ident = reader.read(16)
+    if len(ident) < 16 or ident[:4] != b"\x7fELF":
+        raise CoreError("not an ELF file")
+    if ident[4] not in {1, 2} or ident[5] not in {1, 2}:
+        raise CoreError("an ELF file of unknown class or byte order")
+    word = 8 if ident[4] == 2 else 4
+    order = "<" if ident[5] == 1 else ">"
+    size = 64 if word == 8 else 52
+    rest = reader.read(size - 16)
+    if len(rest) < size - 16:
+        raise CoreError("cut off within its ELF header")
+    kind, machine, _version = struct.unpack_from(order + "HHI", rest)
+    if kind != ET_CORE:
+        raise CoreError("an ELF file, but not a core")
+    layout = Layout(word=word, order=order, machine=MACHINES.get(machine, str(machine)))
+    _entry, phoff, _shoff = layout.unpack("WWW", rest, 8)
+    _flags, _ehsize, phentsize, phnum, *_ = layout.unpack("IHHHHHH", rest, 8 + 3 * word)
+    expected = 56 if word == 8 else 32
+    if phentsize != expected or phoff < size or phoff > 1 << 20:
+        raise CoreError("its segment table is not where a core has it")
+    reader.skip(phoff - size)
+    return _read_segments(reader, layout, phoff, phnum, phentsize)
+
+
+def _read_segments(reader: Reader, layout: Layout, offset: int, count: int, entry: int) -> tuple[Header, int]:
+    """
+    Read the segment table, a part at a time.
+
+    With more than 65,534 segments the count stands in a section header at the end of the file, out of
+    reach for a forward reader; the table is then read up to where the first segment's bytes begin.
+    """
+    note: tuple[int, int] | None = None
+    end = memory = seen = 0
+    first = None
+    limit = min(count, MAX_SEGMENTS) if count != PN_XNUM else MAX_SEGMENTS
+    while seen < limit and (first is None or offset + (seen + 1) * entry <= first):
+        raw = reader.read(entry)
+        if len(raw) < entry:
+            raise CoreError("cut off within its segment table")
+        seen += 1
+        kind, start, size, size_memory = _segment(layout, raw)
+        if kind == PT_NOTE and note is None:
+            note = (start, size)
+        if kind in {PT_LOAD, PT_NOTE} and size:
+            first = start if first is None else min(first, start)
+            end = max(end, start + size)
+        memory += size_memory if kind == PT_LOAD else 0
+    if note is None:
+        raise CoreError("has no notes")
+    header = Header(
+        layout=layout, note_offset=note[0], note_bytes=note[1], segments=seen, memory_bytes=memory, end_bytes=end
+    )
+    return header, offset + seen * entry
+
+
+def _segment(layout: Layout, raw: bytes) -> tuple[int, int, int, int]:
+    """Return type, offset, bytes in the file and bytes in memory of a program header."""
+    if layout.word == 8:
+        kind, _, start, _, _, size, size_memory, _ = layout.unpack("IIQQQQQQ", raw)
+    else:
+        kind, start, _, _, size, size_memory, _, _ = layout.unpack("IIIIIIII", raw)
+    return kind, start, size, size_memory
+
+
+def notes(reader: Reader) -> tuple[Header, Iterator[Note]]:
+    """
+    Read a core's header; yield those of its notes that `WANTED` names, in file order.
+
+    Raises:
+        CoreError: If the header is none of a core's. Notes that are cut off just end.
+    """
+    header, position = read_header(reader)
+    if header.note_offset < position:
+        raise CoreError("its notes overlap its headers")
+    return header, _notes(reader, header, header.note_offset - position)
+
+
+def _notes(reader: Reader, header: Header, gap: int) -> Iterator[Note]:
+    reader.skip(gap)
+    left = header.note_bytes
+    for _ in range(MAX_NOTES):
+        head = reader.read(12)
+        if left < 12 or len(head) < 12:
+            return
+        name_bytes, desc_bytes, kind = header.layout.unpack("III", head)
+        name_padded, desc_padded = _align(name_bytes), _align(desc_bytes)
+        left -= 12 + name_padded + desc_padded
+        if left < 0 or name_bytes > 256:
+            return
+        name = reader.read(name_padded)[:name_bytes].rstrip(b"\0")
+        kept = min(desc_bytes, MAX_DESC_BYTES) if kind in WANTED and name == b"CORE" else 0
+        desc = reader.read(kept)
+        if len(desc) < kept:
+            return
+        reader.skip(desc_padded - kept)
+        if kept:
+            yield Note(type=kind, size_bytes=desc_bytes, desc=desc)
+
+
+def _align(size: int) -> int:
+    """Round up to 4: names and descriptions are padded so, in 64-bit cores too."""
+    return (size + 3) & ~3

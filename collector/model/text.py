@@ -1,0 +1,75 @@
+"""
+Text that anybody may have chosen, made safe to show and to store.
+
+Process names, file names and command lines are bytes under an attacker's control. `escape` turns
+them into printable Unicode, reversibly: what is not printable (control characters, terminal
+escapes, directional marks, invalid UTF-8) becomes ``\\xNN`` byte by byte, and a backslash ``\\\\``.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator
+from typing import Any
+
+import msgspec
+
+from collector.model.artifact import Truncated
+
+PIECE_BYTES = 65_536
+
+_encode = msgspec.json.Encoder().encode
+
+
+def escape(raw: bytes) -> str:
+    """Return *raw* as printable text without line breaks, tabs or controls; see the module."""
+    if raw.isascii():
+        text = raw.decode("ascii")
+        if text.isprintable() and "\\" not in text:
+            return text
+    return "".join(map(_escape_character, raw.decode("utf-8", "surrogateescape")))
+
+
+def escape_name(name: str) -> str:
+    """Return a file name, as `os` functions give it, escaped."""
+    return escape(name.encode("utf-8", "surrogateescape"))
+
+
+def escape_lines(raw: bytes) -> str:
+    """Return *raw* escaped, but with its line breaks and tabs as they are: for files that the kernel made."""
+    return "\n".join("\t".join(map(escape, line.split(b"\t"))) for line in raw.split(b"\n"))
+
+
+def _escape_character(character: str) -> str:
+    if character == "\\":
+        return "\\\\"
+    if character.isprintable():
+        return character
+    return "".join(f"\\x{byte:02x}" for byte in character.encode("utf-8", "surrogateescape"))
+
+
+def jsonl(rows: Iterable[Any]) -> Iterator[bytes]:
+    """Yield *rows* as JSON lines, in pieces of about 64 KiB; a `Truncated` from *rows* ends them truncated."""
+    return joined(_encode(row) + b"\n" for row in rows)
+
+
+def json(document: Any) -> bytes:
+    """Return *document* as indented JSON with a final line break."""
+    return msgspec.json.format(_encode(document), indent=2) + b"\n"
+
+
+def joined(lines: Iterable[bytes]) -> Iterator[bytes]:
+    """Yield *lines* in pieces of about 64 KiB; a `Truncated` from *lines* comes after the last piece."""
+    buffer = bytearray()
+    cut: Truncated | None = None
+    try:
+        for line in lines:
+            buffer += line
+            if len(buffer) >= PIECE_BYTES:
+                yield bytes(buffer)
+                buffer.clear()
+    except Truncated as exc:
+        cut = exc
+    if buffer:
+        yield bytes(buffer)
+    if cut is not None:
+        raise cut
