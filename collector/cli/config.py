@@ -14,8 +14,6 @@ from collector.collectors.registry import COLLECTORS
 from collector.config.directories import effective_runtime_directory
 from collector.config.load import examine, find
 from collector.config.schema import schema_of
-from collector.daemon.messages import ReloadRequest, Reply
-from collector.daemon.requests import ask, connected
 from collector.model.errors import ConfigError, UnreachableError
 from collector.model.problem import Problem, Severity
 from collector.model.text import escape_name
@@ -50,10 +48,15 @@ def check_command(*, path: str | None, config: str | None, strict: bool, as_json
         click.echo(json.dumps({"ok": not bad, "problems": [_as_dict(problem) for problem in problems]}, indent=2))
         return ConfigError.exit_code if bad else 0
     for problem in problems:
-        click.echo(escape_name(str(problem)), err=True)
+        click.echo(_printable(str(problem)), err=True)
     if not bad:
-        click.echo(f"{escape_name(', '.join(files or ()))}: ok")
+        click.echo(f"{_printable(', '.join(files or ()))}: ok")
     return ConfigError.exit_code if bad else 0
+
+
+def _printable(line: str) -> str:
+    """Return *line* as it is, unless it would do something to the terminal."""
+    return line if line.isprintable() else escape_name(line)
 
 
 def _as_dict(problem: Problem) -> dict[str, Any]:
@@ -80,7 +83,7 @@ def show_command(*, config: str | None, as_json: bool) -> int:
         return 0
     click.echo(f"# {', '.join(plan.loaded.files)}, hash {plan.loaded.hash}")
     for line in as_yaml(tree):
-        click.echo(escape_name(line))
+        click.echo(_printable(line))
     return 0
 
 
@@ -96,23 +99,27 @@ def schema_command() -> int:
 @json_option
 def reload_command(*, config: str | None, as_json: bool) -> int:
     """Have the daemon read its configuration again; a bad one is refused, and the old one stays in force."""
+    # Only here: they bring the workers along, which nothing else of this group needs.
+    from collector.daemon.messages import ReloadRequest, Reply  # noqa: PLC0415
+    from collector.daemon.requests import ask, connected  # noqa: PLC0415
+
     settings = examine(find(config)).config  # also of a bad file: it is the daemon that must refuse it
     directory = effective_runtime_directory(settings, is_root=os.geteuid() == 0, environ=os.environ)
     with connected(directory) as sock:
         for answer in ask(sock, ReloadRequest()):
             if isinstance(answer, Reply):
-                return _told(answer, as_json=as_json)
+                return _told(answer.exit_code, answer.message, as_json=as_json)
     raise UnreachableError("the daemon did not answer")
 
 
-def _told(reply: Reply, *, as_json: bool) -> int:
+def _told(exit_code: int, message: str, *, as_json: bool) -> int:
     if as_json:
-        click.echo(json.dumps({"ok": reply.exit_code == 0, "message": reply.message, "hint": reply.hint}, indent=2))
-    elif reply.exit_code:
-        click.echo(escape_name(reply.message), err=True)
+        click.echo(json.dumps({"ok": exit_code == 0, "message": message}, indent=2))
+    elif exit_code:
+        click.echo(message, err=True)
     else:
         click.echo("the new configuration is in force")
-    return reply.exit_code
+    return exit_code
 
 
 config_group.add_command(explain_command)

@@ -58,7 +58,7 @@ def _keys_of(cls: type) -> dict[str, Key]:
             attribute=name,
             annotation=hints[name],
             default=default,
-            description=described.get(name.removesuffix("_"), ""),
+            description=described.get(name, "") or described.get(name.removesuffix("_"), ""),
         )
         for name, default in _fields(cls)
         if name != getattr(cls, "rest", None)

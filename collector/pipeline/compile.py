@@ -26,6 +26,9 @@ T = TypeVar("T")
 MANUAL = "manual"
 """The trigger of ``collector run --now``, in a marker and in conditions."""
 
+MANUAL_PIPELINE = "crash"
+"""What ``collector run --now`` runs if nothing else is asked for."""
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class CompiledTrigger(Generic[T]):

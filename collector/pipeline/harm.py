@@ -9,11 +9,9 @@ from collector.config.nodes import Path
 from collector.model.pressure import Policy
 from collector.model.problem import Mark, Problem, Severity
 from collector.model.units import format_bytes, format_seconds, quote
-from collector.pipeline.compile import Plan
+from collector.pipeline.compile import MANUAL_PIPELINE, Plan
 from collector.pipeline.steps import Pipeline, Step
 from collector.pipeline.surroundings import Place, Surroundings
-
-MANUAL_PIPELINE = "crash"
 
 
 def harms(plan: Plan[Any], around: Surroundings) -> tuple[Problem, ...]:
