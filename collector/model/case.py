@@ -99,4 +99,5 @@ def awaits_core(marker: Marker) -> bool:
     """Return whether the marker announces a core that is still on its way."""
     if marker.core is not None or marker.kind not in {MarkerKind.EXIT, MarkerKind.KERNEL_LOG}:
         return False
-    return marker.signal in CORE_SIGNALS and marker.attributes.get("core_dumped") != "no"
+    dumped = marker.attributes.get("core_dumped")
+    return dumped == "pending" or (marker.signal in CORE_SIGNALS and dumped != "no")
