@@ -17,7 +17,7 @@ from collector.collectors.base import Context
 from collector.host.deadline import Guard
 from collector.host.files import DIRECTORY_FLAGS, open_beneath
 from collector.host.mapped import Key, Own, open_mapped, own_segments
-from collector.host.shm import ROOT, Entry, entry, walk
+from collector.host.shm import ROOT, Entry, entry, length_of, walk
 from collector.host.unread import Unreads
 from collector.model.artifact import Artifact, Bulk, Footprint, SourceInfo
 from collector.model.errors import StepError
@@ -187,7 +187,7 @@ class _Search:
         )
         return Artifact(
             path=PurePosixPath(row.artifact),
-            body=Bulk(fd=fd, limit_bytes=row.limit_bytes),
+            body=Bulk(fd=fd, limit_bytes=length_of(fd, row.limit_bytes) if row.limit_bytes is not None else None),
             source=source,
             truncated=row.limit_bytes is not None,
             media="binary",

@@ -25,21 +25,47 @@ def open_core(host: Host, core: CoreRef) -> int:
     """
     Open the core file that the marker saw, and no other.
 
+    Its name is for display: what is not printable in it is escaped, and it may have been renamed
+    since. What counts is the inode, so the directory is searched for that where the name fails.
+
     Raises:
         StepError: If it is gone, or another file has its name now.
     """
+    directory, _, name = core.path.rpartition("/")
     try:
-        fd = host.open_regular(core.path)
+        directory_fd = os.open(host.path(directory or "/"), os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
     except OSError as exc:
-        raise StepError(f"core file {core.path!r}: {exc.strerror}", hint="was it deleted or moved?") from exc
+        raise StepError(f"core file {core.path!r}: {exc.strerror}", hint="was its directory removed?") from exc
+    try:
+        fd = _open_inode(host, directory_fd, name, core)
+        return fd if fd is not None else _search(host, directory_fd, core)
+    finally:
+        os.close(directory_fd)
+
+
+def _open_inode(host: Host, directory_fd: int, name: str, core: CoreRef) -> int | None:
+    """Open a name if it is that of the marker's inode."""
+    try:
+        fd = host.open_regular(name, dir_fd=directory_fd)
+    except (OSError, StepError):
+        return None
     now = os.fstat(fd)
-    if (now.st_dev, now.st_ino) != (core.device, core.inode):
-        os.close(fd)
-        raise StepError(
-            f"core file {core.path!r} was replaced: inode {core.inode} then, {now.st_ino} now",
-            hint="another crash wrote to the same name; put %p or %t into core_pattern",
-        )
-    return fd
+    if (now.st_dev, now.st_ino) == (core.device, core.inode):
+        return fd
+    os.close(fd)
+    return None
+
+
+def _search(host: Host, directory_fd: int, core: CoreRef) -> int:
+    """Look for the marker's inode under another name of its directory."""
+    with os.scandir(directory_fd) as entries:
+        for entry in entries:
+            if entry.inode() == core.inode and (fd := _open_inode(host, directory_fd, entry.name, core)) is not None:
+                return fd
+    raise StepError(
+        f"core file {core.path!r} is gone: inode {core.inode} is not in its directory",
+        hint="deleted, moved, or overwritten by the next crash; put %p or %t into core_pattern",
+    )
 
 
 def core_reader(fd: int) -> Reader:

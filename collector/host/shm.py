@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import os
 import re
 import stat
@@ -73,6 +74,21 @@ def entry(name: str, status: os.stat_result) -> Entry:
         device=status.st_dev,
         inode=status.st_ino,
     )
+
+
+def length_of(fd: int, data_bytes: int) -> int:
+    """Return up to where the first *data_bytes* of data reach, holes counted in. Source: lseek(2), SEEK_DATA."""
+    end, left = 0, data_bytes
+    while left > 0:
+        try:
+            start = os.lseek(fd, end, os.SEEK_DATA)
+        except OSError as exc:
+            if exc.errno == errno.ENXIO:  # no data behind
+                break
+            raise
+        end = min(os.lseek(fd, start, os.SEEK_HOLE), start + left)
+        left -= end - start
+    return end
 
 
 def walk(root_fd: int, unread: Unreads) -> Iterator[Entry]:
