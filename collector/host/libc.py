@@ -25,13 +25,14 @@ LIBC.renameat2.argtypes = [ctypes.c_int, ctypes.c_char_p, ctypes.c_int, ctypes.c
 LIBC.fstatfs64.argtypes = [ctypes.c_int, ctypes.c_void_p]
 
 
-def check(result: int, *, what: str | None = None) -> int:
+def call(name: str, *arguments: object, what: str | None = None) -> int:
     """
-    Return *result* of a call that says -1 on an error.
+    Call function *name* of the C library, one that says -1 on an error, and return its result.
 
     Raises:
         OSError: With the errno of the failed call, and *what* as its file name.
     """
+    result: int = getattr(LIBC, name)(*arguments)
     if result == -1:
         errno = ctypes.get_errno()
         raise OSError(errno, os.strerror(errno), what)
@@ -48,4 +49,4 @@ def syscall(number: int, *arguments: object) -> int:
         OSError: As the kernel gives it; ``ENOSYS`` where it does not know *number*.
     """
     longs = (ctypes.c_long(value) if isinstance(value, int) else value for value in arguments)
-    return check(LIBC.syscall(ctypes.c_long(number), *longs))
+    return call("syscall", ctypes.c_long(number), *longs)

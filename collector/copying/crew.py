@@ -1,0 +1,175 @@
+"""The writers of one copy: they take chunks in order, and write them side by side."""
+
+from __future__ import annotations
+
+import errno
+import os
+import threading
+import time
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, field
+
+from collector.copying.buffers import Buffer
+from collector.copying.hashing import Hasher
+from collector.copying.plan import Chunk
+from collector.copying.reader import Reader
+from collector.copying.sink import Sink
+from collector.copying.source import Source, Window
+from collector.copying.steering import Steering, Stopped
+from collector.model.artifact import Method
+
+
+@dataclass(slots=True)
+class Outcome:
+    """
+    How far the writers came.
+
+    *end* is where the copy ends in the source: all before it is copied or a hole. *reason* says why
+    that is not the source's end; *error* is the kernel's, where that is why.
+    """
+
+    end: int
+    data_bytes: int = 0
+    extents: int = 0
+    fallbacks: int = 0
+    reason: str | None = None
+    error: BaseException | None = None
+
+
+@dataclass(slots=True, kw_only=True)
+class Crew:
+    """
+    Writers that share a plan.
+
+    Chunks are handed out in order and all that are handed out are finished, so that whatever stops
+    the copy leaves a file without gaps. With a *hasher* they are also read in order, under the lock,
+    and only the writes overlap: the digest is of the very bytes that are written.
+    """
+
+    source: Source
+    reader: Reader
+    sink: Sink
+    plan: Iterator[Chunk]
+    method: Method
+    steering: Steering
+    hasher: Hasher | None
+    progress: Callable[[int], None]
+    outcome: Outcome = field(init=False)
+    _lock: threading.Lock = field(init=False, default_factory=threading.Lock)
+    _closed: bool = field(init=False, default=False)
+    _last: Chunk | None = field(init=False, default=None)
+    _moved: int = field(init=False, default=0)
+    _kept: int | None = field(init=False, default=None)
+
+    def __post_init__(self) -> None:
+        self.outcome = Outcome(self.source.end)
+
+    def run(self, buffers: list[Buffer]) -> Outcome:
+        """Write all, one writer per buffer, the caller's thread among them."""
+        others = [threading.Thread(target=self._work, args=(buffer,), daemon=True) for buffer in buffers[1:]]
+        for thread in others:
+            thread.start()
+        try:
+            self._work(buffers[0])
+        finally:
+            self._closed = True
+            for thread in others:
+                thread.join()
+        self.outcome.data_bytes = self._moved if self._kept is None else self._kept
+        if self.hasher and self.outcome.reason is None:
+            self.hasher.zeros(self.source.end - (self._last.end if self._last else self.source.start))
+        return self.outcome
+
+    def _work(self, buffer: Buffer) -> None:
+        window = Window(self.source)
+        try:
+            while (taken := self._take(buffer)) is not None:
+                self._move(*taken, buffer, window)
+        except Exception as exc:  # noqa: BLE001 - what the gate's or the caller's callback raised; raised again by copy()
+            self._stop(None, 0, reason=str(exc), error=exc)
+        finally:
+            window.close()
+
+    def _take(self, buffer: Buffer) -> tuple[Chunk, int] | None:
+        """Return the next chunk and, where a digest is computed, how much of it is in *buffer*."""
+        with self._lock:
+            chunk = None if self._closed else next(self.plan, None)
+            if chunk is None:
+                self._closed = True
+                return None
+            try:
+                self.steering.turn(chunk.size)
+            except Stopped as exc:
+                self._closed = True
+                self.outcome.reason = exc.reason or "stopped by the gate"
+                self.outcome.end = self._last.end if self._last else self.source.start
+                return None
+            return chunk, self._take_up(chunk, buffer)
+
+    def _take_up(self, chunk: Chunk, buffer: Buffer) -> int:
+        last = self._last
+        self.outcome.extents += last is None or last.extent is not chunk.extent
+        got = 0
+        if self.hasher:
+            self.hasher.zeros(chunk.start - (last.end if last else self.source.start))
+            got = self.reader.read(buffer, chunk.start, chunk.size)
+            self.hasher.update(buffer.view[:got])
+            self._closed = got < chunk.size
+        self._last = chunk
+        return got
+
+    def _move(self, chunk: Chunk, got: int, buffer: Buffer, window: Window) -> None:
+        try:
+            if self.hasher is None:
+                if self.method is Method.MMAP and self._map(chunk, window):
+                    got = chunk.size
+                else:
+                    got = self.reader.read(buffer, chunk.start, chunk.size)
+                    self._write(buffer, got, chunk)
+            else:
+                self._write(buffer, got, chunk)
+        except OSError as exc:
+            self._stop(chunk, 0, reason=f"{exc.strerror} at byte {chunk.start}", error=exc)
+            return
+        with self._lock:
+            self._moved += got
+            self.progress(self._moved)
+        if got < chunk.size:
+            self._stop(chunk, got, reason=f"the source shrank below {chunk.end} bytes")
+
+    def _write(self, buffer: Buffer, got: int, chunk: Chunk) -> None:
+        """Write a buffer, its tail padded with zeros; the padding is cut off at the end."""
+        size = -(-got // self.sink.align) * self.sink.align
+        buffer.view[got:size] = bytes(size - got)
+        self._timed(buffer.address, size, chunk)
+
+    def _map(self, chunk: Chunk, window: Window) -> bool:
+        """Write a chunk from the mapping; False if it has to go through the buffer."""
+        if not chunk.solid or chunk.size % self.sink.align or not self.source.solid(chunk):
+            return False
+        try:
+            self._timed(window.address(chunk), chunk.size, chunk)
+        except OSError as exc:
+            if exc.errno != errno.EFAULT:
+                raise
+        else:
+            # What lies behind the end of a file, in its last page, may be anybody's.
+            if os.fstat(self.source.fd).st_size >= chunk.end:
+                return True
+        with self._lock:
+            self.outcome.fallbacks += 1
+        return False
+
+    def _timed(self, address: int, size: int, chunk: Chunk) -> None:
+        started = time.monotonic()
+        self.sink.write(address, size, chunk.start - self.source.start)
+        self.steering.done(size, time.monotonic() - started)
+
+    def _stop(self, chunk: Chunk | None, got: int, *, reason: str, error: BaseException | None = None) -> None:
+        """End the copy *got* bytes into *chunk*; the lowest end counts."""
+        with self._lock:
+            self._closed = True
+            end = chunk.start + got if chunk else self.source.start
+            if self.outcome.reason is None or end < self.outcome.end:
+                self.outcome.reason, self.outcome.error, self.outcome.end = reason, error, end
+                self._kept = chunk.before + got if chunk else 0

@@ -1,0 +1,128 @@
+"""The copy of one regular file: planned, paced, written past the page cache, published whole."""
+
+from __future__ import annotations
+
+import os
+import time
+from collections.abc import Callable, Iterable
+
+from collector.copying.buffers import lease
+from collector.copying.crew import Crew, Outcome
+from collector.copying.hashing import Hasher
+from collector.copying.plan import chunks, merge
+from collector.copying.reader import Reader
+from collector.copying.sink import KEPT, PAGE, Sink, failed
+from collector.copying.source import Source
+from collector.copying.steering import Steering, always_go, ignore, pace_for
+from collector.host import directio, filesystem
+from collector.model.artifact import Method
+from collector.model.copying import CopyReport, CopySettings, Digest, Feedback, MethodChoice
+
+
+def copy(
+    source_fd: int,
+    *,
+    directory_fd: int,
+    name: str,
+    settings: CopySettings,
+    offset: int = 0,
+    limit_bytes: int | None = None,
+    ask: Callable[[], Feedback] = always_go,
+    progress: Callable[[int], None] = ignore,
+) -> CopyReport:
+    """
+    Copy an open regular file to *name*, holes and all, without page cache, and sync it.
+
+    Args:
+        source_fd: Open for reading; stays the caller's.
+        directory_fd: Of the destination; syncing it stays the caller's.
+        name: Of the destination in that directory; ``NAME.part`` meanwhile, mode 0600.
+        settings: Method, rate, chunk, writers, digest.
+        offset: First byte to copy; a multiple of 4096.
+        limit_bytes: Most bytes to copy; the copy is then marked truncated.
+        ask: Advice between chunks, at most every 50 ms; calls come one at a time, from any writer.
+        progress: Told the data bytes copied so far, in the same way.
+
+    Returns:
+        What became of it. After STOP, or a source that shrank, or ENOSPC, EDQUOT or EIO midway: the
+        whole chunks up to there, *truncated*, with the reason.
+
+    Raises:
+        CopyError: If nothing could be copied; nothing is left behind.
+    """
+    started, cpu = time.monotonic(), time.process_time()
+    source = Source(source_fd, offset, limit_bytes)
+    with Sink(directory_fd, name) as sink:
+        method, why = choose(settings, source, sink)
+        steering = Steering(pace=pace_for(settings.rate, os.fstat(directory_fd).st_dev), ask=ask)
+        hasher = Hasher(settings.digest) if settings.digest is not Digest.NONE else None
+        sink.reserve(source.extents(), shift=source.start, size=source.size)
+        plan = chunks(
+            merge(source.extents(), align=sink.align, end=source.end), size=settings.chunk_bytes, align=sink.align
+        )
+        with lease(settings.writers, settings.chunk_bytes) as buffers, Reader(source) as reader:
+            outcome = Crew(
+                source=source,
+                reader=reader,
+                sink=sink,
+                plan=plan,
+                method=method,
+                steering=steering,
+                hasher=hasher,
+                progress=progress,
+            ).run(buffers)
+        _give_up_on(outcome, name)
+        sink.publish(outcome.end - source.start)
+        return CopyReport(
+            size_bytes=outcome.end - source.start,
+            data_bytes=outcome.data_bytes,
+            extents=outcome.extents,
+            method=method,
+            method_reason=why,
+            direct=sink.direct,
+            direct_reason=sink.direct_reason,
+            chunk_bytes=settings.chunk_bytes,
+            writers=settings.writers,
+            seconds=time.monotonic() - started,
+            cpu_seconds=time.process_time() - cpu,
+            digest=hasher.text() if hasher and outcome.error is None else None,
+            changed=source.changed(),
+            truncated=outcome.reason is not None or source.cut,
+            truncated_reason=outcome.reason or (f"limited to {limit_bytes} bytes" if source.cut else None),
+            pauses=steering.pauses,
+            slow_downs=steering.slow_downs,
+            notes=tuple(notes(outcome)),
+        )
+
+
+def choose(settings: CopySettings, source: Source, sink: Sink) -> tuple[Method, str]:
+    """Choose between mapping the source and reading it; return the choice and its reason."""
+    if source.kind != filesystem.TMPFS:
+        return Method.BOUNCE, f"mapping a file on {source.kind} would fill the page cache"
+    if sink.align > PAGE:
+        return Method.BOUNCE, f"the destination takes blocks of {sink.align} bytes, more than a page"
+    if settings.method is not MethodChoice.AUTO:
+        return Method(settings.method), "as configured"
+    if settings.digest is not Digest.NONE:
+        return Method.BOUNCE, "a digest is computed beside the copy"
+    if sink.kind == filesystem.BTRFS or directio.needs_stable_pages(os.fstat(sink.fd).st_dev):
+        return Method.BOUNCE, f"{sink.kind} or its disk must not see pages change under a write"
+    return Method.MMAP, "no digest beside the copy is asked for"
+
+
+def notes(outcome: Outcome) -> Iterable[str]:
+    """Yield what the report has no field for."""
+    if outcome.fallbacks:
+        yield f"{outcome.fallbacks} chunks changed under the mapping and went through the buffer"
+
+
+def _give_up_on(outcome: Outcome, name: str) -> None:
+    """Raise if an error left nothing worth keeping."""
+    match outcome.error:
+        case None:
+            return
+        case OSError() as exc:
+            if exc.errno not in KEPT or outcome.data_bytes == 0:
+                raise failed(exc, f"cannot copy to {name!r}") from exc
+        case exc:
+            raise exc

@@ -1,0 +1,193 @@
+"""
+How fast to write: pure functions of the times that the engine measured.
+
+O_DIRECT spares the memory; only pacing spares the disk's other users. Beside one writer that keeps a
+slow disk busy, another process's fsync waits for whole chunks; with gaps it slips in between.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import Protocol
+
+MIB = 1 << 20
+
+PATIENCE_S = 0.002
+"""A disk that writes a MiB faster than this is never held back: nobody notices waiting for it."""
+
+BUSY_SHARE = 0.7
+"""Share of a slower disk's time that a copy takes."""
+
+BUSY_LIMIT = 0.8
+"""Share above which it is corrected; the space between the two keeps the rate from flickering."""
+
+BACK_OFF = 0.7
+SLOWED = 3.0
+"""Multiple of the baseline latency that means that somebody else needs the disk."""
+
+WINDOW_S = 0.1
+WINDOW_CHUNKS = 4
+RECOVERY_S = 4.0
+RECOVERY_LIMIT_S = 30.0
+"""Time in which a cut is made good; doubled by each cut that follows, so that the limit is met less often."""
+
+PROBE_PER_S = 2.0
+"""Beyond what the disk was last seen to do, the rate grows by this factor: it may have become faster."""
+
+LEAST_SHARE = 0.2
+LEAST_RATE = 4 * MIB
+STALLED_SHARE = 0.2
+"""Share of time that others, not the copy, waited for I/O, above which the copy backs off."""
+
+
+class Pace(Protocol):
+    """When the next chunk may start."""
+
+    slow_downs: int
+
+    def turn(self, now_s: float, size: int) -> float:
+        """Book *size* bytes; return how many seconds from *now_s* to wait before writing them."""
+        ...
+
+    def done(self, now_s: float, size: int, latency_s: float) -> None:
+        """Tell that a write of *size* bytes took *latency_s*."""
+        ...
+
+    def stalled(self, now_s: float, share: float) -> None:
+        """Tell the share of time that others waited for I/O, from PSI less the copy's own waiting."""
+        ...
+
+
+@dataclass(slots=True)
+class Max:
+    """As fast as the disk takes it."""
+
+    slow_downs: int = 0
+
+    def turn(self, now_s: float, size: int) -> float:  # noqa: ARG002
+        """Never wait."""
+        return 0.0
+
+    def done(self, now_s: float, size: int, latency_s: float) -> None:
+        """Learn nothing."""
+
+    def stalled(self, now_s: float, share: float) -> None:
+        """Learn nothing."""
+
+
+@dataclass(slots=True)
+class Fixed:
+    """At most *rate* bytes per second; time that was not used is not saved up for a burst."""
+
+    rate: float
+    slow_downs: int = 0
+    next_s: float = 0.0
+
+    def turn(self, now_s: float, size: int) -> float:
+        """Wait for the end of the last chunk's share of time."""
+        start = max(now_s, self.next_s)
+        self.next_s = start + size / self.rate
+        return start - now_s
+
+    def done(self, now_s: float, size: int, latency_s: float) -> None:
+        """Learn nothing."""
+
+    def stalled(self, now_s: float, share: float) -> None:
+        """Learn nothing."""
+
+
+@dataclass(slots=True)
+class Window:
+    """What was written since *start_s*."""
+
+    start_s: float
+    chunks: int = 0
+    size: int = 0
+    waited_s: float = 0.0
+
+
+@dataclass(slots=True)
+class Adaptive:
+    """
+    Full speed on a disk that is fast enough; on a slower one, its speed less room for others.
+
+    A window of writes tells the latency of a MiB and the share of time the disk was kept busy.
+    Beyond `PATIENCE_S` and `BUSY_LIMIT` the rate becomes `BUSY_SHARE` of what the disk delivered.
+    Beyond `SLOWED` times the baseline, or while others wait for I/O, it is cut by `BACK_OFF`,
+    never below `LEAST_SHARE` of the disk. A lone slow window is a hiccup: the first cut takes two.
+    A cut is made good linearly within `RECOVERY_S`.
+    """
+
+    rate: float | None = None
+    capacity: float = 0.0
+    baseline_s: float | None = None
+    slow_downs: int = 0
+    _next_s: float = 0.0
+    _grown_s: float = 0.0
+    _recovery_s: float = RECOVERY_S / 2
+    _suspect: Window | None = field(default=None)
+    _window: Window | None = field(default=None)
+
+    def turn(self, now_s: float, size: int) -> float:
+        """Wait for the end of the last chunk's share of time; not at all while no rate is set."""
+        if self.rate is None:
+            return 0.0
+        self._grow(now_s)
+        start = max(now_s, self._next_s)
+        self._next_s = start + size / self.rate
+        return start - now_s
+
+    def done(self, now_s: float, size: int, latency_s: float) -> None:
+        """Count a write; judge the window once it is full."""
+        window = self._window
+        if window is None or now_s - window.start_s > 10 * WINDOW_S + latency_s:
+            window = self._window = Window(now_s - latency_s)
+        window.chunks += 1
+        window.size += size
+        window.waited_s += latency_s
+        if window.chunks >= WINDOW_CHUNKS and now_s - window.start_s >= WINDOW_S:
+            self._window = None
+            self._judge(now_s, window)
+
+    def stalled(self, now_s: float, share: float) -> None:
+        """Back off while others wait for the disk more than a little."""
+        if share > STALLED_SHARE and self.capacity:
+            self._cut((self.rate or self.capacity) * BACK_OFF, now_s)
+
+    def _judge(self, now_s: float, window: Window) -> None:
+        # A small write costs as much as a large one; a disk is not slow for seeking between pieces.
+        latency_s = window.waited_s / max(window.chunks, window.size / MIB)
+        usual_s = self.baseline_s if self.baseline_s is not None else latency_s
+        # The baseline follows a disk that became slower for good, at 2 % a window.
+        self.baseline_s = min(latency_s, usual_s * 1.02)
+        suspect, self._suspect = self._suspect, None
+        if latency_s <= PATIENCE_S:
+            return
+        if self.rate is None and suspect is None:
+            self._suspect = window
+            return
+        first = suspect or window
+        elapsed_s = now_s - first.start_s
+        delivered = (window.size + (suspect.size if suspect else 0)) / elapsed_s
+        busy = min(1.0, window.waited_s / (now_s - window.start_s))
+        if busy > BUSY_LIMIT:
+            self.capacity = delivered
+            self._cut(delivered * BUSY_SHARE / busy, now_s)
+        elif self.rate is not None and latency_s > SLOWED * usual_s:
+            self._cut(self.rate * BACK_OFF, now_s)
+
+    def _cut(self, rate: float, now_s: float) -> None:
+        self.rate = max(rate, LEAST_RATE, self.capacity * LEAST_SHARE)
+        self.slow_downs += 1
+        self._grown_s = now_s
+        self._recovery_s = min(RECOVERY_LIMIT_S, self._recovery_s * 2)
+
+    def _grow(self, now_s: float) -> None:
+        elapsed_s = max(0.0, now_s - self._grown_s)
+        self._grown_s = now_s
+        if self.rate is None:
+            return
+        if self.rate < self.capacity:
+            self.rate += self.capacity * (1 - BUSY_SHARE) * elapsed_s / self._recovery_s
+        else:
+            self.rate *= PROBE_PER_S ** min(elapsed_s, 1.0)

@@ -1,0 +1,204 @@
+"""Where a copy goes: a temporary name, direct writes where the file takes them, one sync, one rename."""
+
+from __future__ import annotations
+
+import contextlib
+import errno
+import fcntl
+import os
+from collections.abc import Iterable
+from types import TracebackType
+from typing import Self
+
+from collector.copying.plan import Extent
+from collector.host import directio, filesystem
+from collector.host.libc import call
+from collector.host.rename import rename_noreplace
+from collector.model.errors import CopyError
+
+PART = ".part"
+SMALL = "too small to gain by it: through the cache, synced with others, dropped"
+PAGE = 4096
+KEEP_SIZE = 1  # FALLOC_FL_KEEP_SIZE
+NO_RESERVE = (errno.EOPNOTSUPP, errno.ENOSYS, errno.EINVAL)
+
+
+class Sink:
+    """
+    A file that appears under its name only once it is whole, and never replaces another.
+
+    Args:
+        directory_fd: Where; not on tmpfs, which is the memory that is to be spared.
+        name: Under which; ``NAME.part`` until `publish`.
+        direct: False for a file too small to gain by it.
+
+    Attributes:
+        published: True once the file has its name.
+        align: Bytes that offsets and lengths of writes must be multiples of.
+        direct: False once a write is known to pass through the page cache; *direct_reason* says why.
+
+    Raises:
+        CopyError: If the directory is on tmpfs, or a file of that name or a ``.part`` of it exists.
+    """
+
+    def __init__(self, directory_fd: int, name: str, *, direct: bool = True) -> None:
+        self._directory_fd = directory_fd
+        self._name = name
+        self._part = name + PART
+        self._refuse()
+        flags = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC
+        try:
+            self.fd = os.open(self._part, flags, 0o600, dir_fd=directory_fd)
+        except OSError as exc:
+            raise failed(exc, f"cannot create {self._part!r}") from exc
+        self.published = False
+        self._checked = False
+        try:
+            os.fchmod(self.fd, 0o600)
+            self.kind = filesystem.kind(self.fd)
+            self.align, self.direct, self.direct_reason = self._go_direct() if direct else (1, False, SMALL)
+        except BaseException:
+            self.discard()
+            raise
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, kind: type[BaseException] | None, exc: BaseException | None, tb: TracebackType | None) -> None:
+        if self.published:
+            self.close()
+        else:
+            self.discard()
+
+    def _refuse(self) -> None:
+        if filesystem.is_memory(self._directory_fd):
+            raise CopyError(
+                f"the destination of {self._name!r} is on tmpfs: a copy there eats the memory it is to spare",
+                hint="put the archive on a disk",
+                errno=errno.EOPNOTSUPP,
+            )
+        with contextlib.suppress(FileNotFoundError):
+            os.stat(self._name, dir_fd=self._directory_fd, follow_symlinks=False)
+            raise CopyError(f"{self._name!r} exists", hint="a copy never replaces a file", errno=errno.EEXIST)
+
+    def _go_direct(self) -> tuple[int, bool, str]:
+        offered = directio.alignment(self.fd)
+        if offered is not None and not offered.offset:
+            return PAGE, False, f"this file on {self.kind} takes no direct writes (statx DIOALIGN 0)"
+        align = max(PAGE, offered.offset, offered.memory) if offered else PAGE
+        try:
+            fcntl.fcntl(self.fd, fcntl.F_SETFL, os.O_WRONLY | os.O_DIRECT)
+        except OSError as exc:
+            return PAGE, False, f"{self.kind} takes no direct writes ({exc.strerror})"
+        if self.kind == filesystem.BTRFS and not filesystem.is_nocow(self.fd):
+            # Nothing to be done about it, and no harm: the kernel drops each write's pages itself.
+            self._checked = True
+            return align, False, "btrfs with checksums passes direct writes through the page cache"
+        return align, True, "O_DIRECT"
+
+    def reserve(self, extents: Iterable[Extent], *, shift: int, size: int) -> int:
+        """
+        Allocate the data extents, moved down by *shift*, of a file of *size* bytes; return their bytes.
+
+        No space is found out here, before the first byte is written, and the ranges may then be
+        written in parallel.
+
+        Raises:
+            CopyError: If there is no space; nothing is left behind.
+        """
+        total = 0
+        can = True
+        try:
+            for extent in extents:
+                if can:
+                    can = self._allocate(extent.start - shift, extent.end - extent.start)
+                total += extent.end - extent.start
+            os.ftruncate(self.fd, -(-size // self.align) * self.align)
+        except OSError as exc:
+            raise failed(exc, f"cannot reserve {size} bytes for {self._name!r}") from exc
+        return total
+
+    def _allocate(self, offset: int, size: int) -> bool:
+        try:
+            call("fallocate64", self.fd, KEEP_SIZE, offset, size)
+        except OSError as exc:
+            if exc.errno in NO_RESERVE:
+                return False
+            raise
+        return True
+
+    def write(self, address: int, size: int, offset: int) -> None:
+        """
+        Write *size* bytes of memory at *address*, both aligned where the file is direct.
+
+        Raises:
+            OSError: As pwrite(2) gives it; ``EFAULT`` if the memory is a mapping that was cut short.
+        """
+        written = 0
+        while written < size:
+            written += call("pwrite64", self.fd, address + written, size - written, offset + written)
+        if not self._checked:
+            self._check(offset, size)
+        if not self.direct and self.kind != filesystem.BTRFS:
+            directio.flush_and_drop(self.fd, offset, size)
+
+    def _check(self, offset: int, size: int) -> None:
+        """Look once whether direct writes stay in the page cache after all."""
+        self._checked = True
+        found = directio.cachestat(self.fd, offset=offset, length=size) if self.direct else None
+        if found and found.cached:
+            self.direct = False
+            self.direct_reason = f"direct writes on {self.kind} fell back to the page cache"
+
+    def put(self, data: memoryview) -> None:
+        """Append *data* through the page cache, and leave it there until it is synced."""
+        while data:
+            data = data[os.write(self.fd, data) :]
+
+    def publish(self, size: int, *, sync: bool = True) -> None:
+        """
+        Set the exact length, bring everything to the disk unless told not to, and give the file its name.
+
+        The directory itself is the caller's to sync.
+
+        Raises:
+            CopyError: If the disk cannot take it, or the name is taken meanwhile; nothing is left behind.
+        """
+        try:
+            if sync:
+                os.ftruncate(self.fd, size)
+                os.fdatasync(self.fd)
+                # Cutting the last block zeroes it through the page cache: the one page that a copy dirties.
+                os.posix_fadvise(self.fd, 0, 0, os.POSIX_FADV_DONTNEED)
+            rename_noreplace(self._part, self._name, dir_fd=self._directory_fd)
+        except OSError as exc:
+            raise failed(exc, f"cannot finish {self._name!r}") from exc
+        self.published = True
+
+    def close(self) -> None:
+        """Close the descriptor."""
+        os.close(self.fd)
+
+    def discard(self) -> None:
+        """Remove what was written so far."""
+        with contextlib.suppress(OSError):
+            os.unlink(self._part, dir_fd=self._directory_fd)
+        os.close(self.fd)
+
+
+KEPT = frozenset({errno.ENOSPC, errno.EDQUOT, errno.EIO})
+"""Errors that leave the chunks before them good: they were written, and are worth having."""
+
+HINTS = {
+    errno.ENOSPC: "free space, or lower the step's max_total",
+    errno.EDQUOT: "raise the quota of the archive's owner",
+    errno.EROFS: "remount the file system read-write, or move the archive",
+    errno.EEXIST: "remove what a killed copy left behind",
+    errno.EIO: "look at the kernel log: the disk fails",
+    errno.EACCES: "run as the archive's owner",
+}
+
+
+def failed(exc: OSError, message: str) -> CopyError:
+    """Turn an error of the kernel into one that says what to do."""
+    return CopyError(f"{message}: {exc.strerror}", hint=HINTS.get(exc.errno or 0), errno=exc.errno)

@@ -1,0 +1,154 @@
+"""Between chunks: ask the gate, keep the pace, stop where told."""
+
+from __future__ import annotations
+
+import os
+import threading
+import time
+from collections.abc import Callable
+from dataclasses import dataclass, field
+
+from collector.copying.pace import Adaptive, Fixed, Max, Pace
+from collector.model.copying import Advice, Feedback
+from collector.model.errors import UsageError
+
+ASK_EVERY_S = 0.05
+SLOW_INTERVAL_S = 0.05
+"""At SLOW, one chunk in so many seconds: 20 MiB/s at the usual chunk."""
+
+PSI_EVERY_S = 2.0  # the kernel renews its sums every 2 s; Documentation/accounting/psi.rst
+
+_learnt: dict[int, Adaptive] = {}
+
+
+def always_go() -> Feedback:
+    """Advise to go on."""
+    return Feedback(Advice.GO)
+
+
+def ignore(_: int) -> None:
+    """Tell nobody."""
+
+
+def pace_for(rate: str | int, device: int) -> Pace:
+    """
+    Return the pace of a copy to *device* (``st_dev``).
+
+    What `Adaptive` learnt of a disk outlives the copy: the next file starts at its rate.
+
+    Raises:
+        UsageError: If *rate* is neither ``adaptive``, nor ``max``, nor a positive number.
+    """
+    if rate == "adaptive":
+        return _learnt.setdefault(device, Adaptive())
+    if rate == "max":
+        return Max()
+    if isinstance(rate, int) and rate > 0:
+        return Fixed(rate)
+    raise UsageError(f"a rate of {rate!r}", hint="adaptive, max, or bytes per second, above 0")
+
+
+class Stopped(Exception):  # noqa: N818 - a signal, not an error
+    """The gate said STOP."""
+
+    def __init__(self, reason: str) -> None:
+        super().__init__(reason)
+        self.reason = reason
+
+
+@dataclass(slots=True, kw_only=True)
+class Steering:
+    """
+    One copy's way between the gate and the disk. Calls are serialised by the caller, except `done`.
+
+    Args:
+        pace: Decides the wait before each chunk.
+        ask: The gate; asked at most every 50 ms, from whichever thread takes the next chunk.
+    """
+
+    pace: Pace
+    ask: Callable[[], Feedback] = always_go
+    pauses: int = 0
+    gate_slow_downs: int = 0
+    _slow_downs_before: int = field(init=False)
+    _asked_s: float = field(init=False, default=0.0)
+    _advice: Advice = field(init=False, default=Advice.GO)
+    _waited_s: float = field(init=False, default=0.0)
+    _psi: tuple[float, float, float] | None = field(init=False, default=None)
+    _lock: threading.Lock = field(init=False, default_factory=threading.Lock)
+
+    def __post_init__(self) -> None:
+        self._slow_downs_before = self.pace.slow_downs
+
+    @property
+    def slow_downs(self) -> int:
+        """Return how often the pace or the gate slowed this copy down."""
+        return self.gate_slow_downs + self.pace.slow_downs - self._slow_downs_before
+
+    def turn(self, size: int) -> None:
+        """
+        Wait until *size* bytes may be written.
+
+        Raises:
+            Stopped: If the gate says so.
+        """
+        now = time.monotonic()
+        if now - self._asked_s >= ASK_EVERY_S:
+            self._consult()
+            self._watch_others(now)
+            now = time.monotonic()
+        wait = self.pace.turn(now, size)
+        if self._advice is Advice.SLOW:
+            wait = max(wait, SLOW_INTERVAL_S)
+        if wait > 0:
+            time.sleep(wait)
+
+    def done(self, size: int, latency_s: float) -> None:
+        """Tell the pace what a write took."""
+        with self._lock:
+            self._waited_s += latency_s
+            self.pace.done(time.monotonic(), size, latency_s)
+
+    def _consult(self) -> None:
+        while True:
+            feedback = self.ask()
+            before, self._advice = self._advice, feedback.advice
+            self._asked_s = time.monotonic()
+            match feedback.advice:
+                case Advice.STOP:
+                    raise Stopped(feedback.reason)
+                case Advice.SLOW:
+                    self.gate_slow_downs += before is not Advice.SLOW
+                    return
+                case Advice.GO:
+                    return
+            self.pauses += before is not Advice.PAUSE
+            time.sleep(ASK_EVERY_S)
+
+    def _watch_others(self, now: float) -> None:
+        """Compare PSI's io ``some`` with the own waiting: what is above it, others waited."""
+        if self._psi and now - self._psi[0] < PSI_EVERY_S:
+            return
+        stalled_s = io_stall_s()
+        if stalled_s is None:
+            return
+        if self._psi:
+            elapsed = now - self._psi[0]
+            own = min(elapsed, self._waited_s - self._psi[2])
+            self.pace.stalled(now, (stalled_s - self._psi[1] - own) / elapsed)
+        self._psi = (now, stalled_s, self._waited_s)
+
+
+def io_stall_s() -> float | None:
+    """Return the seconds since boot in which some task waited for I/O; ``None`` without PSI."""
+    try:
+        fd = os.open("/proc/pressure/io", os.O_RDONLY | os.O_CLOEXEC)
+    except OSError:
+        return None
+    try:
+        first = os.read(fd, 256).split(b"\n", 1)[0]
+    except OSError:  # EOPNOTSUPP: built in and switched off
+        return None
+    finally:
+        os.close(fd)
+    return int(first.rpartition(b"total=")[2]) / 1e6

@@ -1,0 +1,80 @@
+"""What a file says of direct I/O, and what the page cache holds of it."""
+
+from __future__ import annotations
+
+import ctypes
+import errno
+import os
+import struct
+from dataclasses import dataclass
+
+from collector.host.libc import call, syscall
+
+AT_EMPTY_PATH = 0x1000
+STATX_DIOALIGN = 0x2000
+STATX_MASK_AT = 0
+STATX_DIO_AT = 0x98  # stx_dio_mem_align, stx_dio_offset_align
+CACHESTAT = 451  # the same number on every architecture
+
+SYNC_AND_WAIT = 1 | 2 | 4  # SYNC_FILE_RANGE_WAIT_BEFORE | _WRITE | _WAIT_AFTER
+
+
+@dataclass(frozen=True, slots=True)
+class Alignment:
+    """Bytes that addresses and offsets of direct I/O must be multiples of; 0 and 0: none is offered."""
+
+    memory: int
+    offset: int
+
+
+@dataclass(frozen=True, slots=True)
+class CacheStat:
+    """Pages of a range in the page cache. Source: cachestat(2), Linux 6.5."""
+
+    cached: int
+    dirty: int
+    writeback: int
+
+
+def alignment(fd: int) -> Alignment | None:
+    """Return what *fd* asks of direct I/O; ``None`` where it does not say. Source: statx(2), Linux 6.1."""
+    buffer = ctypes.create_string_buffer(256)
+    call("statx", fd, b"", AT_EMPTY_PATH, STATX_DIOALIGN, buffer)
+    (mask,) = struct.unpack_from("=I", buffer, STATX_MASK_AT)
+    if not mask & STATX_DIOALIGN:
+        return None
+    return Alignment(*struct.unpack_from("=II", buffer, STATX_DIO_AT))
+
+
+def cachestat(fd: int, *, offset: int = 0, length: int = 0) -> CacheStat | None:
+    """Count the cached pages of a range (*length* 0: to the end); ``None`` where the kernel cannot."""
+    span = (ctypes.c_uint64 * 2)(offset, length)
+    counts = (ctypes.c_uint64 * 5)()
+    try:
+        syscall(CACHESTAT, fd, ctypes.byref(span), ctypes.byref(counts), 0)
+    except OSError as exc:
+        if exc.errno in (errno.ENOSYS, errno.EOPNOTSUPP, errno.EPERM):
+            return None
+        raise
+    return CacheStat(cached=counts[0], dirty=counts[1], writeback=counts[2])
+
+
+def flush_and_drop(fd: int, offset: int, length: int) -> None:
+    """Write back what a buffered write left in the page cache, wait for it, and drop it."""
+    call("sync_file_range", fd, offset, length, SYNC_AND_WAIT)
+    os.posix_fadvise(fd, offset, length, os.POSIX_FADV_DONTNEED)
+
+
+def needs_stable_pages(device: int) -> bool:
+    """Tell whether the disk of *device* (``st_dev``) must not see a page change while it is written."""
+    base = f"/sys/dev/block/{os.major(device)}:{os.minor(device)}"
+    for path in (f"{base}/queue/stable_writes", f"{base}/../queue/stable_writes"):
+        try:
+            fd = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
+        except OSError:
+            continue  # a partition has no queue of its own; btrfs and overlay have no device here
+        try:
+            return os.read(fd, 8).strip() == b"1"
+        finally:
+            os.close(fd)
+    return False
