@@ -12,7 +12,7 @@ from dataclasses import dataclass, field
 from typing import ClassVar, Literal
 
 from collector.host.corepattern import CorePattern, core_pattern
-from collector.host.files import REGULAR_FLAGS, kind_of
+from collector.host.files import kind_of
 from collector.host.lease import being_written
 from collector.model.errors import CollectorError, UsageError
 from collector.model.marker import CoreRef, Marker, MarkerKind, ProcessRef
@@ -21,6 +21,7 @@ from collector.model.units import Seconds
 from collector.triggers.base import TriggerContext
 from collector.triggers.core_names import identify
 from collector.triggers.directories import Directory, DirectoryWatch, Sighting
+from collector.triggers.glance import Glance
 
 POLL_S = 2.0
 DAY = Seconds(86_400.0)
@@ -106,7 +107,7 @@ class CoreFilesWatch:
         """Yield the markers of one bounded piece of work."""
         oldest_s = time.time() - self.trigger.catch_up
         retry = False
-        with _Glance(self) as glance:
+        with _Cores(self) as glance:
             for sighting in self.directories.read():
                 key = (sighting.directory, sighting.name)
                 if sighting.closed and not sighting.name.startswith("#"):
@@ -123,7 +124,7 @@ class CoreFilesWatch:
     def poll(self) -> Iterator[Marker]:
         """Look for new directories, and again at files that somebody was still writing."""
         self.directories.refresh()
-        with _Glance(self) as glance:
+        with _Cores(self) as glance:
             yield from self._finished(glance)
 
     def close(self) -> None:
@@ -137,7 +138,7 @@ class CoreFilesWatch:
             del self._unfinished[next(iter(self._unfinished))]
             self._dropped += 1
 
-    def _finished(self, glance: _Glance) -> Iterator[Marker]:
+    def _finished(self, glance: _Cores) -> Iterator[Marker]:
         """Yield the markers of remembered files that nobody writes to any more."""
         for (directory, name), before in list(self._unfinished.items()):
             sighting = Sighting(directory, name, closed=False)
@@ -161,33 +162,25 @@ class CoreFilesWatch:
             yield marker
 
 
-class _Glance:
-    """One look at files in watched directories, each directory opened once."""
+class _Cores(Glance):
+    """One look at core files."""
 
     def __init__(self, watch: CoreFilesWatch) -> None:
+        super().__init__()
         self._trigger, self._ctx = watch.trigger, watch.ctx
-        self._dir_fds: dict[Directory, int] = {}
         self._pattern: CorePattern | None = None
-
-    def __enter__(self) -> _Glance:
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        for fd in self._dir_fds.values():
-            if fd >= 0:
-                os.close(fd)
 
     def older(self, sighting: Sighting, oldest_s: float) -> bool:
         """Return whether a scanned file is too old to be taken, or gone."""
-        info = self._stat(sighting)
+        info = self.stat(sighting)
         return info is None or info.st_mtime < oldest_s
 
     def look(self, sighting: Sighting, before: Look | None) -> Look | None:
         """Return size and mtime if the file is not finished; ``None`` if it is, or if it is gone."""
-        info = self._stat(sighting)
+        info = self.stat(sighting)
         if info is None or not stat.S_ISREG(info.st_mode):
             return None
-        fd = self._open(sighting)
+        fd = self.open(sighting)
         try:
             written = being_written(fd) if fd >= 0 else None
         finally:
@@ -199,7 +192,7 @@ class _Glance:
 
     def marker(self, sighting: Sighting) -> Marker | None:
         """Return the marker of a file; ``None`` if it is gone."""
-        info = self._stat(sighting)
+        info = self.stat(sighting)
         if info is None:
             return None
         path = os.path.join(sighting.directory.path, sighting.name)
@@ -209,12 +202,12 @@ class _Glance:
                 kind=MarkerKind.CORE_FILE, trigger=self._ctx.id, at_s=time.time(), uid=info.st_uid, refused=refused,
                 core=_core(path, info), reason=f"core file {printable(path)}",
             )  # fmt: skip
-        fd = self._open(sighting)
+        fd = self.open(sighting)
         try:
             if fd >= 0:
                 info = os.fstat(fd)
             self._pattern = self._pattern or core_pattern(self._ctx.host)
-            writer, said = identify(path, fd, self._dir_fds[sighting.directory], self._pattern)
+            writer, said = identify(path, fd, self.dir_fd(sighting.directory), self._pattern)
         finally:
             if fd >= 0:
                 os.close(fd)
@@ -245,35 +238,6 @@ class _Glance:
         if info.st_uid != 0 and self._trigger.unprivileged == "refuse":
             return f"owned by uid {info.st_uid}, and unprivileged files are refused"
         return None
-
-    def _directory(self, directory: Directory) -> int:
-        """Return the directory's descriptor, -1 if it is no longer there."""
-        if directory not in self._dir_fds:
-            try:
-                self._dir_fds[directory] = directory.open()
-            except OSError:
-                self._dir_fds[directory] = -1
-        return self._dir_fds[directory]
-
-    def _stat(self, sighting: Sighting) -> os.stat_result | None:
-        dir_fd = self._directory(sighting.directory)
-        if dir_fd < 0:
-            return None
-        try:
-            return os.stat(sighting.name, dir_fd=dir_fd, follow_symlinks=False)
-        except OSError:
-            return None
-
-    def _open(self, sighting: Sighting) -> int:
-        """Open a file that was regular a moment ago; -1 where that is not allowed, or it is regular no more."""
-        try:
-            fd = os.open(sighting.name, REGULAR_FLAGS, dir_fd=self._directory(sighting.directory))
-        except OSError:
-            return -1
-        if stat.S_ISREG(os.fstat(fd).st_mode):
-            return fd
-        os.close(fd)
-        return -1
 
 
 def _core(path: str, info: os.stat_result) -> CoreRef:

@@ -4,6 +4,20 @@ from __future__ import annotations
 
 from collector.triggers.base import Trigger
 from collector.triggers.core_files import CoreFiles
+from collector.triggers.exit_files import ExitFiles
+from collector.triggers.kernel_log import KernelLog
+from collector.triggers.memory_pressure import MemoryPressure
+from collector.triggers.notify import Notify
 from collector.triggers.process_exits import ProcessExits
 
-TRIGGERS: dict[str, type[Trigger]] = {cls.name: cls for cls in (CoreFiles,)}
+TRIGGERS: dict[str, type[Trigger]] = {
+    cls.name: cls
+    for cls in (
+        CoreFiles,
+        ExitFiles,
+        KernelLog,
+        MemoryPressure,
+        Notify,
+        ProcessExits,
+    )
+}

@@ -1,0 +1,121 @@
+"""What others say about a crash in KEY=VALUE lines or JSON, and how far they are believed."""
+
+from __future__ import annotations
+
+import os
+import re
+import signal
+import time
+from dataclasses import dataclass
+
+import msgspec
+
+from collector.host.files import Host
+from collector.model.marker import Marker, MarkerKind, ProcessRef
+from collector.model.rawtext import printable
+
+MAX_FACTS = 64
+VALUE_LENGTH = 4096
+_KEY = re.compile(r"[A-Za-z_][A-Za-z0-9_]{0,63}")
+_decode = msgspec.json.Decoder(dict[str, str | int | float | bool | None]).decode
+
+
+def parse(data: bytes) -> dict[str, str]:
+    """
+    Return the facts in *data*: a JSON object of scalars, or lines of ``KEY=VALUE``; keys in capitals.
+
+    What is neither is left out; at most 64 facts, each made printable and cut at 4,096 characters.
+    """
+    pairs: list[tuple[str, str]] = []
+    if data.lstrip().startswith(b"{"):
+        try:
+            pairs = [(key, "" if value is None else str(value)) for key, value in _decode(data).items()]
+        except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
+            return {}
+    else:
+        for line in data.decode(errors="surrogateescape").splitlines():
+            key, equals, value = line.partition("=")
+            if equals:
+                pairs.append((key.strip(), value))
+    known = [(key.upper(), printable(value, limit=VALUE_LENGTH)) for key, value in pairs if _KEY.fullmatch(key)]
+    return dict(known[:MAX_FACTS])
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Speaker:
+    """Who says it, as the kernel knows: *uid* of the peer or the file's owner."""
+
+    kind: MarkerKind
+    trigger: str
+    uid: int
+    what: str
+    identity: str | None = None
+    refused: str | None = None
+
+
+def marker_of(facts: dict[str, str], speaker: Speaker, host: Host) -> Marker:
+    """
+    Make a marker of *facts*.
+
+    Only root speaks for others: anybody else's crash is that user's, and a process of another user that
+    lives is not theirs to name. Keys as systemd passes them to ``ExecStopPost=`` and ``OnFailure=``
+    (``SERVICE_RESULT``, ``EXIT_CODE``, ``EXIT_STATUS``, and the same behind ``MONITOR_``), besides
+    ``PID``, ``START_TIME`` (clock ticks since boot), ``COMM``, ``EXE``, ``UID``, ``UNIT``, ``SIGNAL``,
+    ``REASON``. Source: systemd.exec(5), "Environment Variables Set or Propagated by the Service Manager".
+    """
+    said = {key.removeprefix("MONITOR_"): value for key, value in facts.items()} | facts
+    attributes = dict(facts)
+    pid = _number(said.get("PID"))
+    if pid and speaker.uid != 0 and not _may_name(host, pid, speaker.uid):
+        pid, attributes["PID_NOT_THEIRS"] = None, str(pid)
+    uid = _number(said.get("UID")) if speaker.uid == 0 else speaker.uid
+    number, status = _death(said)
+    if speaker.identity:
+        attributes["identity"] = speaker.identity
+    result = said.get("SERVICE_RESULT")
+    return Marker(
+        kind=speaker.kind,
+        trigger=speaker.trigger,
+        at_s=time.time(),
+        reason=said.get("REASON") or f"{speaker.what}{': ' + result if result else ''}",
+        process=ProcessRef(pid=pid, start_time_ticks=_number(said.get("START_TIME"))) if pid else None,
+        comm=said.get("COMM") or None,
+        exe=said.get("EXE") or None,
+        uid=uid,
+        unit=said.get("UNIT") or None,
+        signal=number,
+        exit_status=status,
+        attributes=attributes,
+        refused=speaker.refused,
+    )
+
+
+def _death(said: dict[str, str]) -> tuple[int | None, int | None]:
+    """Return signal and status; systemd's ``EXIT_STATUS`` is one or the other, by ``EXIT_CODE``."""
+    if (number := _signal(said.get("SIGNAL"))) is not None:
+        return number, None
+    if said.get("EXIT_CODE") in {"killed", "dumped"}:
+        return _signal(said.get("EXIT_STATUS")), None
+    return None, _number(said.get("EXIT_STATUS"))
+
+
+def _signal(text: str | None) -> int | None:
+    """Return the number of a signal given as number, ``SIGSEGV`` or ``SEGV``."""
+    if not text:
+        return None
+    name = text if text.startswith("SIG") else f"SIG{text}"
+    number = signal.Signals.__members__.get(name)
+    return int(number) if number is not None else _number(text)
+
+
+def _number(text: str | None) -> int | None:
+    """Return a number of at most 15 digits."""
+    return int(text) if text and len(text) <= 15 and text.isascii() and text.isdigit() else None
+
+
+def _may_name(host: Host, pid: int, uid: int) -> bool:
+    """Return whether *pid* is the user's own, or gone."""
+    try:
+        return os.stat(host.path(f"/proc/{pid}")).st_uid == uid
+    except OSError:
+        return True

@@ -1,0 +1,97 @@
+"""The kernel's own words for what went wrong, as patterns."""
+
+from __future__ import annotations
+
+import re
+from typing import Literal, NamedTuple
+
+Event = Literal[
+    "segfault",
+    "oom_kill",
+    "hung_task",
+    "soft_lockup",
+    "hard_lockup",
+    "rcu_stall",
+    "oops",
+    "bug",
+    "machine_check",
+    "io_error",
+]
+
+# A name is at most 15 bytes; the log escapes what is not printable as \xNN, and so does Kmsg.
+_COMM = r"(?P<comm>.{1,60}?)"
+_PID = r"(?P<pid>[0-9]{1,10})"
+
+EVENTS: dict[Event, str] = {
+    # The lines about processes come first: a name in them may be made to look like any of the others.
+    # arch/x86/mm/fault.c, show_signal_msg(); arch/x86/kernel/traps.c; arch/arm64/kernel/traps.c
+    "segfault": (
+        rf"(?:traps: )?{_COMM}\[{_PID}\]:? (?:segfault at |general protection fault|trap |bad frame|unhandled )"
+    ),
+    # mm/oom_kill.c, __oom_kill_process()
+    "oom_kill": (
+        rf"(?:Out of memory|Memory cgroup out of memory): Killed process {_PID} \({_COMM}\)"
+        r"(?:.*[ ,]UID:(?P<uid>[0-9]+))?"
+    ),
+    # kernel/hung_task.c
+    "hung_task": rf"INFO: task {_COMM}:{_PID} (?:blocked|is blocked) ",
+    # kernel/watchdog.c, kernel/rcu/tree_stall.h
+    "soft_lockup": rf"watchdog: BUG: soft lockup - CPU#[0-9]+ stuck for [0-9]+s! \[{_COMM}:{_PID}\]",
+    "hard_lockup": r"(?:NMI )?watchdog: (?:Watchdog detected|CPU[0-9]+: Watchdog detected) hard LOCKUP",
+    "rcu_stall": r"rcu: INFO: .*detected (?:expedited )?stalls? on ",
+    # arch/*/kernel/dumpstack.c, arch/*/mm/fault.c, lib/bug.c
+    "oops": (
+        r"(?:Oops: |BUG: unable to handle |Unable to handle kernel |general protection fault[,:]|"
+        r"Internal error: Oops)"
+    ),
+    "bug": r"(?:kernel BUG at |BUG: (?!soft lockup))",
+    # arch/x86/kernel/cpu/mce/core.c, drivers/edac/edac_mc.c
+    "machine_check": r"(?:mce: \[Hardware Error\]|\[Hardware Error\]|EDAC .*[0-9]+ (?:CE|UE) )",
+    # block/blk-core.c, fs/ext4/super.c, fs/xfs/xfs_error.c, fs/btrfs, drivers/nvme/host/pci.c
+    "io_error": (
+        r"(?:(?:critical )?(?:I/O|medium|target|nexus|timeout) error, dev |Buffer I/O error on |EXT4-fs error |"
+        r"XFS \(.*\): (?:Corruption|Metadata I/O Error|log I/O error)|BTRFS (?:error|critical) |"
+        r"nvme .*: I/O .* timeout)"
+    ),
+}
+
+
+class Finding(NamedTuple):
+    """What a line says."""
+
+    event: str
+    pid: int | None = None
+    comm: str | None = None
+    uid: int | None = None
+
+
+class Lines:
+    """
+    Some events and own patterns, compiled.
+
+    Raises:
+        ValueError: If a pattern is none; the message quotes it.
+    """
+
+    def __init__(self, events: tuple[Event, ...], patterns: tuple[str, ...]) -> None:
+        self._known: list[tuple[str, re.Pattern[str]]] = [
+            (event, re.compile(EVENTS[event])) for event in EVENTS if event in events
+        ]
+        for pattern in patterns:
+            try:
+                self._known.append(("pattern", re.compile(pattern)))
+            except re.error as exc:
+                raise ValueError(f"{pattern!r} is not a regular expression: {exc}") from exc
+
+    def find(self, message: str) -> Finding | None:
+        """Return what *message* is about; events match at its start, own patterns anywhere."""
+        for event, pattern in self._known:
+            found = pattern.search(message) if event == "pattern" else pattern.match(message)
+            if found is not None:
+                groups = found.groupdict()
+                return Finding(event, _number(groups.get("pid")), groups.get("comm"), _number(groups.get("uid")))
+        return None
+
+
+def _number(text: str | None) -> int | None:
+    return int(text) if text and len(text) <= 10 and text.isascii() and text.isdigit() else None

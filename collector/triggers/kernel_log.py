@@ -1,0 +1,157 @@
+"""What the kernel says about crashes: its log from where it was last left, and what a panic left in pstore."""
+
+from __future__ import annotations
+
+import itertools
+import os
+import time
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from typing import ClassVar, get_args
+
+from collector.host.files import Host
+from collector.host.identity import identify
+from collector.host.kmsg import Kmsg, Record
+from collector.model.errors import DeniedError, UsageError
+from collector.model.marker import Marker, MarkerKind, ProcessRef
+from collector.model.rawtext import printable
+from collector.triggers.base import TriggerContext
+from collector.triggers.kernel_lines import Event, Finding, Lines
+
+PSTORE = "/sys/fs/pstore"
+RECORDS_PER_READ = 256
+ALL: tuple[Event, ...] = get_args(Event)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class KernelLog:
+    """
+    Watch the kernel's log. Only what the kernel itself said counts: what is written to ``/dev/kmsg`` does not.
+
+    Args:
+        events: Which of the known ones are markers.
+        patterns: Regular expressions besides, found anywhere in a line; groups named ``pid`` and
+            ``comm`` tell the process.
+        pstore: At the start, one marker for what a panic left in ``/sys/fs/pstore``.
+    """
+
+    name: ClassVar[str] = "kernel_log"
+    events: tuple[Event, ...] = ALL
+    patterns: tuple[str, ...] = ()
+    pstore: bool = True
+
+    def open(self, ctx: TriggerContext) -> KernelLogWatch:
+        """Start to read; raise `DeniedError` where the log is not readable."""
+        try:
+            lines = Lines(self.events, self.patterns)
+        except ValueError as exc:
+            raise UsageError(f"trigger {ctx.id}: {exc}") from exc
+        boot_id = identify(ctx.host).boot_id
+        kept = ctx.recall(f"{ctx.id}.kmsg")
+        try:
+            # Without a past, what was logged before the installation is not news.
+            kmsg = Kmsg(ctx.host, at_end=kept is None)
+        except OSError as exc:
+            hint = "run with CAP_SYSLOG, or set kernel.dmesg_restrict=0"
+            raise DeniedError(f"trigger {ctx.id}: /dev/kmsg: {exc.strerror}", hint=hint) from exc
+        boot, _, seq = (kept or "").partition(" ")
+        left_at = int(seq) if boot == boot_id and seq.isdigit() else None
+        return KernelLogWatch(self, ctx, lines, kmsg, boot_id, left_at)
+
+
+@dataclass(slots=True)
+class KernelLogWatch:
+    """An opened `KernelLog`; *left_at* is the last record that was read in an earlier life of this boot."""
+
+    trigger: KernelLog
+    ctx: TriggerContext
+    lines: Lines
+    kmsg: Kmsg
+    boot_id: str
+    left_at: int | None
+    poll_s: float | None = None
+    degraded: str | None = None
+    _missed: int = 0
+    _started: bool = field(default=False)
+
+    @property
+    def lost(self) -> int:
+        """Records that were overwritten before they were read, also while no daemon ran."""
+        return self.kmsg.lost + self._missed
+
+    def fileno(self) -> int:
+        """Return ``/dev/kmsg``."""
+        return self.kmsg.fileno()
+
+    def read(self) -> Iterator[Marker]:
+        """Yield the markers among the next 256 records, and remember how far they went."""
+        record = None
+        for record in itertools.islice(self.kmsg.records(), RECORDS_PER_READ):
+            if self._is_new(record) and record.facility == "kern" and (found := self.lines.find(record.message)):
+                yield self._marker(record, found)
+        if record is not None:
+            self.ctx.remember(f"{self.ctx.id}.kmsg", f"{self.boot_id} {record.seq}")
+
+    def poll(self) -> Iterator[Marker]:
+        """At the start, tell what a panic left; remember the end of a log that was never read."""
+        if not self._started:
+            self._started = True
+            if self.ctx.recall(f"{self.ctx.id}.kmsg") is None:
+                self.ctx.remember(f"{self.ctx.id}.kmsg", f"{self.boot_id} ")
+            if self.trigger.pstore:
+                yield from _panic(self.ctx)
+
+    def close(self) -> None:
+        """Release the descriptor."""
+        self.kmsg.close()
+
+    def _is_new(self, record: Record) -> bool:
+        """Pass over what an earlier life has read; count what was overwritten since."""
+        if self.left_at is None:
+            return True
+        if record.seq <= self.left_at:
+            return False
+        self._missed += record.seq - self.left_at - 1
+        self.left_at = None
+        return True
+
+    def _marker(self, record: Record, found: Finding) -> Marker:
+        dump = {"core_dumped": "pending"} if found.event == "segfault" else {}
+        return Marker(
+            kind=MarkerKind.KERNEL_LOG,
+            trigger=self.ctx.id,
+            # The kernel's clock stands still during suspend, and so does this one.
+            at_s=time.time() - max(0.0, time.monotonic() - record.time_s),
+            reason=printable(record.message, limit=512),
+            process=ProcessRef(pid=found.pid) if found.pid else None,
+            comm=printable(found.comm) if found.comm else None,
+            uid=found.uid,
+            attributes={
+                "event": found.event,
+                "level": record.level,
+                "identity": f"{self.boot_id}:{record.seq}",
+                **dump,
+            },
+        )
+
+
+def _panic(ctx: TriggerContext) -> Iterator[Marker]:
+    """Yield one marker for the files in pstore, if these are there for the first time."""
+    host: Host = ctx.host
+    try:
+        names = host.listdir(PSTORE)
+        newest_s = max((os.stat(host.path(f"{PSTORE}/{name}")).st_mtime for name in names), default=0.0)
+    except OSError:
+        return  # not mounted, or no backend
+    state = f"{int(newest_s)} {len(names)}"
+    key = f"{ctx.id}.pstore"
+    if not names or ctx.recall(key) == state:
+        return
+    yield Marker(
+        kind=MarkerKind.KERNEL_LOG,
+        trigger=ctx.id,
+        at_s=newest_s,
+        reason=f"the kernel left {len(names)} files in {PSTORE}",
+        attributes={"event": "panic", "identity": f"pstore:{state}", "files": printable(" ".join(names[:64]))},
+    )
+    ctx.remember(key, state)

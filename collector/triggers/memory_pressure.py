@@ -1,0 +1,106 @@
+"""One light incident while the machine starves, before the OOM killer has removed the evidence."""
+
+from __future__ import annotations
+
+import contextlib
+import re
+import time
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import ClassVar, Literal
+
+from collector.host.psi_trigger import PsiTrigger
+from collector.model.errors import UsageError
+from collector.model.marker import Marker, MarkerKind
+from collector.model.units import Bytes, Seconds
+from collector.triggers.base import TriggerContext
+
+POLL_S = 1.0
+STALL, WINDOW, HOUR = Seconds(0.15), Seconds(1.0), Seconds(3600.0)
+MARK = Bytes(256 << 20)
+_AVAILABLE = re.compile(rb"^MemAvailable:\s+([0-9]+) kB$", re.MULTILINE)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class MemoryPressure:
+    """
+    Watch the memory of the machine.
+
+    Args:
+        kind: ``some``: at least one task waits for memory; ``full``: all of them do.
+        stall: Time lost so within *window*.
+        window: 500ms to 10s; without root a multiple of 2s.
+        available: Where the kernel has no PSI, MemAvailable below this is pressure; looked at every second.
+        cooldown: After a marker, none for so long, restarts included.
+    """
+
+    name: ClassVar[str] = "memory_pressure"
+    kind: Literal["some", "full"] = "some"
+    stall: Seconds = STALL
+    window: Seconds = WINDOW
+    available: Bytes = MARK
+    cooldown: Seconds = HOUR
+
+    def open(self, ctx: TriggerContext) -> MemoryPressureWatch:
+        """Start to watch; without PSI by polling."""
+        if not (0.5 <= self.window <= 10 and 0 < self.stall <= self.window):
+            raise UsageError(f"trigger {ctx.id}: the window must be 500ms to 10s, the stall no longer than it")
+        try:
+            psi = PsiTrigger(ctx.host, kind=self.kind, stall_s=self.stall, window_s=self.window)
+        except OSError as exc:
+            reason = f"/proc/pressure/memory: {exc.strerror}; MemAvailable is looked at instead"
+            return MemoryPressureWatch(self, ctx, None, POLL_S, reason)
+        return MemoryPressureWatch(self, ctx, psi, None, None)
+
+
+@dataclass(slots=True)
+class MemoryPressureWatch:
+    """An opened `MemoryPressure`."""
+
+    trigger: MemoryPressure
+    ctx: TriggerContext
+    psi: PsiTrigger | None
+    poll_s: float | None
+    degraded: str | None
+    lost: int = 0
+
+    def fileno(self) -> int:
+        """Return what the kernel's threshold makes readable; -1 where it has none."""
+        return self.psi.fileno() if self.psi is not None else -1
+
+    def read(self) -> Iterator[Marker]:
+        """Yield a marker if the threshold was passed, and the last one is long enough ago."""
+        if self.psi is not None and self.psi.fired() and self._is_due():
+            stalled = f"{self.trigger.stall * 1000:g} ms of {self.trigger.window:g} s"
+            yield self._marker(f"memory stall ({self.trigger.kind}) passed {stalled}")
+
+    def poll(self) -> Iterator[Marker]:
+        """Where there is no PSI, yield a marker if MemAvailable is below the mark."""
+        if self.psi is None:
+            available_bytes = self._available()
+            if available_bytes < self.trigger.available and self._is_due():
+                yield self._marker(
+                    f"{available_bytes} bytes of memory are available, less than {self.trigger.available}"
+                )
+
+    def close(self) -> None:
+        """End the kernel's trigger."""
+        if self.psi is not None:
+            self.psi.close()
+
+    def _available(self) -> int:
+        found = _AVAILABLE.search(self.ctx.host.read("/proc/meminfo", limit=8192))
+        return int(found[1]) << 10 if found else 1 << 62
+
+    def _is_due(self) -> bool:
+        """Return whether the cool-down is over; a clock that was set back does not prolong it for ever."""
+        last = self.ctx.recall(f"{self.ctx.id}.last")
+        with contextlib.suppress(ValueError):
+            if last is not None and 0 <= time.time() - float(last) < self.trigger.cooldown:
+                return False
+        return True
+
+    def _marker(self, reason: str) -> Marker:
+        now_s = time.time()
+        self.ctx.remember(f"{self.ctx.id}.last", str(now_s))
+        return Marker(kind=MarkerKind.PRESSURE, trigger=self.ctx.id, at_s=now_s, reason=reason)

@@ -1,0 +1,154 @@
+"""A socket for supervisors of processes that must not fork at crash time: one datagram, one crash."""
+
+from __future__ import annotations
+
+import array
+import contextlib
+import os
+import socket
+import stat
+import struct
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import ClassVar, Literal
+
+from collector.model.errors import CollectorError, DeniedError
+from collector.model.marker import Marker, MarkerKind
+from collector.triggers.base import TriggerContext
+from collector.triggers.facts import Speaker, marker_of, parse
+
+SOCKET_NAME = "notify.sock"
+DATAGRAM_BYTES = 8192
+DATAGRAMS_PER_READ = 64
+_UCRED = struct.Struct("=iII")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Notify:
+    """
+    Listen for datagrams of KEY=VALUE lines.
+
+    Args:
+        socket: Path of the socket; empty for ``notify.sock`` in the runtime directory, which only root
+            can reach.
+        uids: Users, besides root and the daemon's own, who may send.
+        unprivileged: What of everybody else: ``refuse`` it, or ``attribute`` it to the sender.
+    """
+
+    name: ClassVar[str] = "notify"
+    socket: str = ""
+    uids: tuple[int, ...] = ()
+    unprivileged: Literal["refuse", "attribute"] = "refuse"
+
+    def open(self, ctx: TriggerContext) -> NotifyWatch:
+        """
+        Bind the socket.
+
+        Raises:
+            DeniedError: If others may write to its directory, or something else has its name.
+        """
+        path = self.socket or os.path.join(ctx.runtime_directory, SOCKET_NAME)
+        _make_room(path, ctx.id)
+        flags = socket.SOCK_DGRAM | socket.SOCK_NONBLOCK | socket.SOCK_CLOEXEC
+        server = socket.socket(socket.AF_UNIX, flags)
+        try:
+            server.setsockopt(socket.SOL_SOCKET, socket.SO_PASSCRED, 1)
+            os.fchmod(server.fileno(), 0o600)  # what bind gives the name, before anybody can see it
+            server.bind(path)
+            if self.uids or self.unprivileged == "attribute":
+                os.chmod(path, 0o666)  # noqa: S103 - senders are told apart by their credentials
+        except OSError as exc:
+            server.close()
+            raise CollectorError(f"trigger {ctx.id}: {path}: {exc.strerror}") from exc
+        return NotifyWatch(self, ctx, server, path, os.lstat(path).st_ino)
+
+
+@dataclass(slots=True)
+class NotifyWatch:
+    """An opened `Notify`."""
+
+    trigger: Notify
+    ctx: TriggerContext
+    server: socket.socket
+    path: str
+    inode: int
+    poll_s: float | None = None
+    lost: int = 0
+    degraded: str | None = None
+
+    def fileno(self) -> int:
+        """Return the socket."""
+        return self.server.fileno()
+
+    def read(self) -> Iterator[Marker]:
+        """Yield the markers of the datagrams that are there, at most 64."""
+        for _ in range(DATAGRAMS_PER_READ):
+            try:
+                data, ancillary, flags, _ = self.server.recvmsg(DATAGRAM_BYTES, socket.CMSG_SPACE(_UCRED.size))
+            except BlockingIOError:
+                return
+            credentials = _credentials(ancillary)
+            if credentials is None:
+                self.lost += 1  # sent before SO_PASSCRED: nobody can have done that through the name
+                continue
+            pid, uid = credentials
+            refused = self._refusal(uid, too_long=bool(flags & socket.MSG_TRUNC))
+            speaker = Speaker(
+                kind=MarkerKind.NOTIFICATION, trigger=self.ctx.id, uid=uid, refused=refused,
+                what=f"notification from process {pid} of uid {uid}",
+            )  # fmt: skip
+            yield marker_of({} if refused else parse(data), speaker, self.ctx.host)
+
+    def poll(self) -> Iterator[Marker]:
+        """Do nothing: what was sent before the start had no socket to go to."""
+        return iter(())
+
+    def close(self) -> None:
+        """Close the socket and remove its name, unless a successor has it already."""
+        self.server.close()
+        with contextlib.suppress(FileNotFoundError):
+            if os.lstat(self.path).st_ino == self.inode:
+                os.unlink(self.path)
+
+    def _refusal(self, uid: int, *, too_long: bool) -> str | None:
+        """Say why a datagram does not count."""
+        if uid not in {0, os.geteuid(), *self.trigger.uids} and self.trigger.unprivileged == "refuse":
+            return f"uid {uid} is not among those who may notify"
+        return f"longer than {DATAGRAM_BYTES} bytes" if too_long else None
+
+
+def _credentials(ancillary: list[tuple[int, int, bytes]]) -> tuple[int, int] | None:
+    """Return PID and uid of the sender; close descriptors that somebody passed along."""
+    found = None
+    for level, kind, data in ancillary:
+        if level != socket.SOL_SOCKET:
+            continue
+        if kind == socket.SCM_CREDENTIALS and len(data) >= _UCRED.size:
+            pid, uid, _ = _UCRED.unpack_from(data)
+            found = pid, uid
+        elif kind == socket.SCM_RIGHTS:
+            fds = array.array("i")
+            fds.frombytes(data[: len(data) // fds.itemsize * fds.itemsize])
+            for fd in fds:
+                os.close(fd)
+    return found
+
+
+def _make_room(path: str, trigger: str) -> None:
+    """Remove a socket that an earlier run left; refuse a directory in which others could plant one."""
+    directory = os.path.dirname(path)
+    try:
+        info = os.stat(directory)
+    except OSError as exc:
+        raise CollectorError(f"trigger {trigger}: {directory}: {exc.strerror}", hint="create it, mode 0755") from exc
+    if info.st_uid not in {0, os.geteuid()} or info.st_mode & 0o022:
+        raise DeniedError(
+            f"trigger {trigger}: others may write to {directory}", hint="put the socket into a directory of root's"
+        )
+    try:
+        found = os.lstat(path)
+    except FileNotFoundError:
+        return
+    if not stat.S_ISSOCK(found.st_mode) or found.st_uid not in {0, os.geteuid()}:
+        raise DeniedError(f"trigger {trigger}: {path} is not a socket of ours", hint="find out who put it there")
+    os.unlink(path)
