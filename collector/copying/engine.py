@@ -6,7 +6,7 @@ import os
 import time
 from collections.abc import Callable, Iterable
 
-from collector.copying.buffers import lease
+from collector.copying.buffers import POOL_BYTES, lease
 from collector.copying.crew import Crew, Outcome
 from collector.copying.hashing import Hasher
 from collector.copying.plan import chunks, merge
@@ -57,10 +57,9 @@ def copy(
         steering = Steering(pace=pace_for(settings.rate, os.fstat(directory_fd).st_dev), ask=ask)
         hasher = Hasher(settings.digest) if settings.digest is not Digest.NONE else None
         sink.reserve(source.extents(), shift=source.start, size=source.size)
-        plan = chunks(
-            merge(source.extents(), align=sink.align, end=source.end), size=settings.chunk_bytes, align=sink.align
-        )
-        with lease(settings.writers, settings.chunk_bytes) as buffers, Reader(source) as reader:
+        chunk = chunk_size(settings, sink.align)
+        plan = chunks(merge(source.extents(), align=sink.align, end=source.end), size=chunk, align=sink.align)
+        with lease(settings.writers, chunk) as buffers, Reader(source) as reader:
             outcome = Crew(
                 source=source,
                 reader=reader,
@@ -81,7 +80,7 @@ def copy(
             method_reason=why,
             direct=sink.direct,
             direct_reason=sink.direct_reason,
-            chunk_bytes=settings.chunk_bytes,
+            chunk_bytes=chunk,
             writers=settings.writers,
             seconds=time.monotonic() - started,
             cpu_seconds=time.process_time() - cpu,
@@ -93,6 +92,12 @@ def copy(
             slow_downs=steering.slow_downs,
             notes=tuple(notes(outcome)),
         )
+
+
+def chunk_size(settings: CopySettings, align: int) -> int:
+    """Return the chunk that was asked for, as a multiple of *align* that the buffers have room for."""
+    room = min(settings.chunk_bytes, POOL_BYTES // settings.writers)
+    return max(align, room // align * align)
 
 
 def choose(settings: CopySettings, source: Source, sink: Sink) -> tuple[Method, str]:

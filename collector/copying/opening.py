@@ -1,0 +1,82 @@
+"""Opening what is to be copied, without being led astray, and noting whose it was."""
+
+from __future__ import annotations
+
+import os
+import re
+import stat
+
+from collector.host.files import Host, kind_of
+from collector.model.artifact import SourceInfo
+from collector.model.errors import StepError
+from collector.model.text import escape, escape_name
+
+DESCRIPTOR = re.compile(r"(/proc/(?:self|[0-9]+)/fd)/([0-9]+)")
+READ_FLAGS = os.O_RDONLY | os.O_CLOEXEC | os.O_NOCTTY | os.O_NONBLOCK
+MOST_XATTRS = 32
+MOST_XATTR_BYTES = 4096
+
+
+def open_source(path: str) -> int:
+    """
+    Open a regular file for copying; ``/proc/PID/fd/N`` opens what that process holds open.
+
+    Raises:
+        StepError: If it is anything but a regular file.
+        OSError: As open(2) gives it; ``ELOOP`` for a symlink.
+    """
+    match = DESCRIPTOR.fullmatch(path)
+    if match is None:
+        return Host().open_regular(path)
+    directory_fd = os.open(match[1], os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+    try:
+        return open_descriptor(directory_fd, int(match[2]))
+    finally:
+        os.close(directory_fd)
+
+
+def open_descriptor(directory_fd: int, number: int) -> int:
+    """
+    Open what another process has open: a memfd, a file that was unlinked since, any other.
+
+    The link is the kernel's own and must be followed; what it leads to is looked at first, because
+    opening a device or a FIFO can do something.
+
+    Args:
+        directory_fd: On that process's ``/proc/PID/fd``; it cannot turn into another process's.
+        number: The descriptor in that process.
+
+    Raises:
+        StepError: If it is anything but a regular file, or is replaced meanwhile.
+        OSError: As open(2) gives it.
+    """
+    name = str(number)
+    seen = os.stat(name, dir_fd=directory_fd)
+    if not stat.S_ISREG(seen.st_mode):
+        raise StepError(f"descriptor {number} is a {kind_of(seen.st_mode)}, not a regular file")
+    fd = os.open(name, READ_FLAGS, dir_fd=directory_fd)
+    if not os.path.samestat(seen, os.fstat(fd)):
+        os.close(fd)
+        raise StepError(f"descriptor {number} was replaced while it was opened")
+    return fd
+
+
+def describe(fd: int, path: str) -> SourceInfo:
+    """Return owner, mode, mtime and extended attributes of an open file; *path* is only text."""
+    status = os.fstat(fd)
+    return SourceInfo(
+        path=escape_name(path),
+        uid=status.st_uid,
+        gid=status.st_gid,
+        mode=stat.S_IMODE(status.st_mode),
+        mtime_ns=status.st_mtime_ns,
+        xattrs=_xattrs(fd) or None,
+    )
+
+
+def _xattrs(fd: int) -> dict[str, str]:
+    try:
+        names = os.listxattr(fd)[:MOST_XATTRS]
+        return {escape_name(name): escape(os.getxattr(fd, name)[:MOST_XATTR_BYTES]) for name in names}
+    except OSError:  # the file system has none, or one went away
+        return {}
