@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import shutil
 
 from collector.archive import directory, layout
-from collector.archive.read import Archive, summary_of
+from collector.archive.read import Archive
 from collector.archive.retention import Kept, Rules, to_delete
 from collector.model.errors import ArchiveError
 
@@ -18,10 +19,8 @@ def inventory(archive: Archive) -> list[Kept]:
         with archive.incident(incident) as fd:
             size = sum(status.st_blocks * 512 for _, status in directory.files(fd))
             ended = os.fstat(fd).st_mtime
-        try:
-            ended = summary_of(archive.manifest(incident)).ended_s
-        except (ArchiveError, OSError):
-            pass  # an unreadable one ages by its directory
+        with contextlib.suppress(ArchiveError, OSError):  # an unreadable one ages by its directory
+            ended = archive.manifest(incident).ended_s
         found.append(Kept(id=incident, ended_s=ended, size_bytes=size))
     return found
 

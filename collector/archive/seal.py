@@ -21,15 +21,18 @@ from collector.host.rename import rename_noreplace
 from collector.model.artifact import ArtifactRecord
 from collector.model.errors import ArchiveError
 from collector.model.incident import Header, IncidentState, Manifest, StepEnd, StepRecord, StepStatus
+from collector.model.marker import Marker
 
 T = TypeVar("T", bound=msgspec.Struct)
 
 JOURNAL_LIMIT = 64 << 20
-UNRECORDED = "found on disk without a record: the collector was killed while it was written"
+UNRECORDED = "found on disk without a record: its writing did not come to an end"
 UNFINISHED = "the collector was killed before this step ended"
 
 
-def seal(store: Store, incident: str, *, ended_s: float, interrupted: bool, notes: tuple[str, ...] = ()) -> Manifest:
+def seal(
+    store: Store, incident: str, *, ended_s: float, interrupted: bool, markers: tuple[Marker, ...] = ()
+) -> Manifest:
     """
     Write the manifest of an incident under way and give it its final name.
 
@@ -40,7 +43,7 @@ def seal(store: Store, incident: str, *, ended_s: float, interrupted: bool, note
         incident: Its id.
         ended_s: Wall clock, seconds since the epoch.
         interrupted: The run did not come to its end.
-        notes: Sentences for the manifest.
+        markers: All that are known by now, if more than the header names.
 
     Raises:
         ArchiveError: If the journal is not one that this program wrote.
@@ -50,15 +53,17 @@ def seal(store: Store, incident: str, *, ended_s: float, interrupted: bool, note
         try:
             manifest = manifest_of(fd)
         except FileNotFoundError:
-            manifest = _compose(fd, incident, ended_s=ended_s, interrupted=interrupted, notes=notes)
+            manifest = _compose(fd, incident, ended_s=ended_s, interrupted=interrupted, markers=markers)
             directory.replace(layout.MANIFEST, encode(manifest), fd)
         rename_noreplace(incident + layout.PARTIAL, incident, dir_fd=store.fd)
     os.fsync(store.fd)
     return manifest
 
 
-def _compose(fd: int, incident: str, *, ended_s: float, interrupted: bool, notes: tuple[str, ...]) -> Manifest:
+def _compose(fd: int, incident: str, *, ended_s: float, interrupted: bool, markers: tuple[Marker, ...]) -> Manifest:
     header = _header(fd, incident)
+    if markers:
+        header = msgspec.structs.replace(header, markers=markers)
     ends = {end.id: end for end in _lines(fd, layout.STEPS, StepEnd)}
     recorded = list(_lines(fd, layout.ARTIFACTS, ArtifactLine))
     by_step: dict[str, list[ArtifactRecord]] = {}
@@ -75,18 +80,18 @@ def _compose(fd: int, incident: str, *, ended_s: float, interrupted: bool, notes
     )
     return Manifest(
         **msgspec.structs.asdict(header),
-        state=_state(steps, header.planned, interrupted=interrupted),
+        state=_state(steps, header, interrupted=interrupted),
         ended_s=ended_s,
         steps=steps,
-        notes=notes,
     )
 
 
-def _state(steps: tuple[StepRecord, ...], planned: tuple[str, ...], *, interrupted: bool) -> IncidentState:
+def _state(steps: tuple[StepRecord, ...], header: Header, *, interrupted: bool) -> IncidentState:
     if interrupted:
         return IncidentState.INTERRUPTED
-    whole = len(steps) == len(planned) and all(step.status is StepStatus.OK for step in steps)
-    return IncidentState.COMPLETE if whole else IncidentState.INCOMPLETE
+    done = {step.id for step in steps if step.status is StepStatus.OK}
+    missing = set(header.planned) - done - set(header.optional)
+    return IncidentState.INCOMPLETE if missing else IncidentState.COMPLETE
 
 
 def _header(fd: int, incident: str) -> Header:

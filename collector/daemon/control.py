@@ -22,8 +22,9 @@ PEER = struct.Struct("iII")  # struct ucred: pid, uid, gid; unix(7)
 class Client:
     """One connection. Sending never blocks: a client that does not read misses events, not the daemon's time."""
 
-    def __init__(self, sock: socket.socket) -> None:
+    def __init__(self, sock: socket.socket, uid: int) -> None:
         self.sock = sock
+        self.uid = uid
         self.sock.setblocking(False)
 
     def send(self, answer: Answer) -> None:
@@ -76,14 +77,14 @@ class Control:
             sock, _ = self._sock.accept()
         except OSError:
             return  # gone already, or no descriptor left: it may try again
-        if len(self._clients) >= CLIENT_LIMIT:
-            Client(sock).end(Reply(exit_code=69, message=f"{CLIENT_LIMIT} requests are being served already"))
-            return
         _, uid, _ = PEER.unpack(sock.getsockopt(socket.SOL_SOCKET, socket.SO_PEERCRED, PEER.size))
+        client = Client(sock, uid)
         if uid not in (0, os.geteuid()):
-            Client(sock).end(Reply(exit_code=77, message=f"uid {uid} may not control the daemon"))
+            client.end(Reply(exit_code=77, message=f"uid {uid} may not control the daemon"))
             return
-        client = Client(sock)
+        if len(self._clients) >= CLIENT_LIMIT:
+            client.end(Reply(exit_code=69, message=f"{CLIENT_LIMIT} requests are being served already"))
+            return
         self._clients.add(client)
         self._loop.watch(sock.fileno(), lambda: self._read(client))
 
@@ -93,7 +94,7 @@ class Control:
         self._clients.discard(client)
         try:
             data = client.sock.recv(MESSAGE_LIMIT)
-            request: Request = msgspec.json.decode(data, type=Request)  # type: ignore[arg-type]
+            request: Request = msgspec.json.decode(data, type=Request)
         except (OSError, msgspec.DecodeError) as exc:
             client.end(Reply(exit_code=64, message=f"not a request: {exc}"))
             return

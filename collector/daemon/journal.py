@@ -10,6 +10,9 @@ import sys
 
 import structlog
 
+from collector.model.incident import StepEnd, StepStatus
+from collector.pipeline import events
+
 
 def configure(*, verbose: bool = False) -> structlog.stdlib.BoundLogger:
     """Set logging up for this process; return the root logger."""
@@ -32,3 +35,38 @@ def configure(*, verbose: bool = False) -> structlog.stdlib.BoundLogger:
     )
     logger: structlog.stdlib.BoundLogger = structlog.get_logger()
     return logger
+
+
+def tell(event: events.AnyEvent) -> None:
+    """Log an event of the runner: one line for what ended, warnings for what is missing."""
+    log = structlog.get_logger().bind(incident=event.incident)
+    fields = {name: getattr(event, name) for name in event.__struct_fields__ if name != "incident"}
+    match event:
+        case events.StepFinished(end=end):
+            fields = {"step": end.id, "status": str(end.status), "duration_s": end.duration_s, **fields}
+            del fields["end"]
+            if end.status is StepStatus.OK:
+                log.info("step.finished", **fields)
+            else:
+                log.warning("step.incomplete", reason=end.reason, hint=end.hint, **fields, **_numbers(end))
+        case events.IncidentRefused():
+            log.error("incident.refused", **fields)
+        case events.StepWaiting():
+            log.warning("step.waiting", **fields)
+        case events.StepStarted() | events.StepProgressed():
+            log.debug(event.__struct_config__.tag, **fields)
+        case _:
+            log.info(event.__struct_config__.tag, **fields)
+
+
+def _numbers(end: StepEnd) -> dict[str, object]:
+    """Return what the gate's verdict rested on, for a step that it kept from running."""
+    verdict = end.verdict
+    if verdict is None or end.status is not StepStatus.SKIPPED:
+        return {}
+    return {
+        "verdict": str(verdict.decision),
+        "available_bytes": verdict.available_bytes,
+        "budget_bytes": verdict.budget_bytes,
+        "floor_bytes": verdict.floor_bytes,
+    }

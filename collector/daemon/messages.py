@@ -8,6 +8,7 @@ from collector.model.incident import IncidentState
 from collector.model.marker import ProcessRef
 from collector.model.pressure import Sample
 from collector.pipeline.events import AnyEvent
+from collector.pipeline.runner import Outcome
 
 PROTOCOL = 1
 MESSAGE_LIMIT = 65_536
@@ -87,3 +88,10 @@ class Reply(msgspec.Struct, frozen=True, kw_only=True, tag="reply"):
 
 
 Answer = AnyEvent | Status | Reply
+
+
+def reply_of(outcome: Outcome) -> Reply:
+    """Return the reply that ends a run: 0 if all was collected, 3 if not, else why nothing was archived."""
+    if outcome.incident is None:
+        return Reply(exit_code=outcome.exit_code, message=outcome.reason, hint=outcome.hint)
+    return Reply(exit_code=0 if outcome.state is IncidentState.COMPLETE else 3, incident=outcome.incident)

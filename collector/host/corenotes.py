@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import signal
 from collections.abc import Iterator
 
 import msgspec
@@ -29,6 +30,7 @@ CODES = {
     11: {1: "SEGV_MAPERR", 2: "SEGV_ACCERR", 3: "SEGV_BNDERR", 4: "SEGV_PKUERR", 8: "SEGV_MTEAERR",
          9: "SEGV_MTESERR", 10: "SEGV_CPERR"},
 }  # fmt: skip
+SIGNALS = {int(known): known.name for known in signal.Signals}
 COMMON_CODES = {0: "SI_USER", 0x80: "SI_KERNEL", -1: "SI_QUEUE", -2: "SI_TIMER", -6: "SI_TKILL"}
 
 
@@ -36,6 +38,7 @@ class Signal(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
     """What the kernel delivered; the address for a fault, the sender for a signal that somebody sent."""
 
     number: int
+    name: str
     code: int
     code_name: str = ""
     fault_address: str | None = None
@@ -87,14 +90,15 @@ def parse_signal(layout: Layout, desc: bytes) -> Signal | None:
         return None
     number, _, code = layout.unpack("iii", desc)
     union = 16 if layout.word == 8 else 12
-    name = COMMON_CODES.get(code) or CODES.get(number, {}).get(code, "")
+    signal_name = SIGNALS.get(number, f"signal {number}")
+    code_name = COMMON_CODES.get(code) or CODES.get(number, {}).get(code, "")
     if code <= 0:
         pid, uid = layout.unpack("iI", desc, union)
-        return Signal(number=number, code=code, code_name=name, sender_pid=pid, sender_uid=uid)
+        return Signal(number=number, name=signal_name, code=code, code_name=code_name, sender_pid=pid, sender_uid=uid)
     address = None
     if number in SIGNALS_WITH_ADDRESS:
         address = f"{layout.unpack('W', desc, union)[0]:#x}"
-    return Signal(number=number, code=code, code_name=name, fault_address=address)
+    return Signal(number=number, name=signal_name, code=code, code_name=code_name, fault_address=address)
 
 
 def parse_process(layout: Layout, desc: bytes) -> ProcessInfo | None:

@@ -7,12 +7,13 @@ import os
 import resource
 import signal
 
+import psutil
+
 from collector.host.libc import call
 
 MCL_CURRENT, MCL_FUTURE, MCL_ONFAULT = 1, 2, 4  # mlockall(2)
 PR_SET_PDEATHSIG, PR_SET_DUMPABLE, PR_SET_NAME = 1, 4, 15  # prctl(2)
-IOPRIO_WHO_PROCESS, IOPRIO_CLASS_SHIFT = 1, 13  # ioprio_set(2)
-IO_CLASSES = {"none": 0, "realtime": 1, "best_effort": 2, "idle": 3}
+IO_CLASSES = {"best-effort": psutil.IOPRIO_CLASS_BE, "idle": psutil.IOPRIO_CLASS_IDLE}
 
 
 def lock_memory(*, future: bool) -> bool:
@@ -58,6 +59,7 @@ def set_oom_score_adj(value: int) -> bool:
 
 
 def set_io_class(name: str) -> None:
-    """Set the I/O class, a key of `IO_CLASSES`; a hint that the ``none`` scheduler ignores."""
-    with contextlib.suppress(OSError):
-        call("ioprio_set", IOPRIO_WHO_PROCESS, 0, IO_CLASSES[name] << IOPRIO_CLASS_SHIFT | (4 if name != "idle" else 0))
+    """Set the I/O class, a key of `IO_CLASSES`, else leave it; a hint that the ``none`` scheduler ignores."""
+    if name in IO_CLASSES:
+        with contextlib.suppress(OSError):
+            psutil.Process().ionice(IO_CLASSES[name])

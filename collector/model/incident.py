@@ -52,7 +52,12 @@ class StepRecord(StepEnd, frozen=True, kw_only=True, omit_defaults=True):
 
 
 class Header(msgspec.Struct, frozen=True, kw_only=True):
-    """What is known when an incident is opened; ``incident.json`` from its first second."""
+    """
+    What is known when an incident is opened; ``incident.json`` from its first second.
+
+    *planned* are the ids of all steps that will be tried; an incident is complete without those of
+    them that are *optional*.
+    """
 
     version: int
     id: str
@@ -65,6 +70,7 @@ class Header(msgspec.Struct, frozen=True, kw_only=True):
     config_hash: str
     started_s: float
     planned: tuple[str, ...] = ()
+    optional: tuple[str, ...] = ()
 
 
 class Manifest(Header, frozen=True, kw_only=True):
@@ -73,4 +79,3 @@ class Manifest(Header, frozen=True, kw_only=True):
     state: IncidentState
     ended_s: float
     steps: tuple[StepRecord, ...] = ()
-    notes: tuple[str, ...] = ()

@@ -65,21 +65,3 @@ class Marker(msgspec.Struct, frozen=True, kw_only=True):
     also: tuple[ProcessRef, ...] = ()
     attributes: dict[str, str] = {}
     refused: str | None = None
-
-
-def merge(markers: tuple[Marker, ...]) -> Marker:
-    """
-    Return one marker that knows what all of them know.
-
-    Where several know a thing, the first one's word stands; *also* holds every process named.
-    """
-    known: dict[str, object] = {}
-    for marker in markers:
-        for name in marker.__struct_fields__:
-            value = getattr(marker, name)
-            if known.get(name) in (None, "", (), {}):
-                known[name] = value
-    processes = [ref for marker in markers for ref in (marker.process, *marker.also) if ref is not None]
-    first = processes[0] if processes else None
-    others = tuple(dict.fromkeys(ref for ref in processes if ref != first))
-    return Marker(**{**known, "process": first, "also": others})  # type: ignore[arg-type]

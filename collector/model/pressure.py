@@ -32,7 +32,7 @@ class DiskSample(msgspec.Struct, frozen=True, kw_only=True):
 
     free_bytes: int
     total_bytes: int
-    is_tmpfs: bool
+    is_memory: bool
 
 
 class Sample(msgspec.Struct, frozen=True, kw_only=True):

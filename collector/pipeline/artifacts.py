@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import errno
 import os
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from contextlib import ExitStack
 from dataclasses import dataclass, field
+from typing import Any
 
 import msgspec
 
@@ -14,7 +15,7 @@ from collector.archive import directory, layout
 from collector.archive.store import ArtifactLine
 from collector.copying import engine, stream
 from collector.model.artifact import Artifact, Bulk, HardLink, Method, SourceInfo
-from collector.model.copying import CopyReport, CopySettings, Digest, Feedback
+from collector.model.copying import CopyReport, CopySettings, Feedback
 from collector.model.errors import StepError
 
 ARTIFACT_LIMIT = 10_000
@@ -143,7 +144,7 @@ def linked(status: os.stat_result) -> CopyReport:
     )
 
 
-def _source_fields(source: SourceInfo | None) -> dict[str, object]:
+def _source_fields(source: SourceInfo | None) -> dict[str, Any]:
     if source is None:
         return {}
     return {
@@ -157,7 +158,7 @@ def _source_fields(source: SourceInfo | None) -> dict[str, object]:
     }
 
 
-def _report_fields(report: CopyReport) -> dict[str, object]:
+def _report_fields(report: CopyReport) -> dict[str, Any]:
     return {
         "size_bytes": report.size_bytes,
         "data_bytes": report.data_bytes,

@@ -7,9 +7,12 @@ from collections.abc import Mapping as Table
 from dataclasses import dataclass
 from typing import Any, Generic, TypeVar
 
+import msgspec
+
 from collector.collectors.registry import COLLECTORS
 from collector.config import spec
 from collector.config.convert import BAD, Converter
+from collector.config.keys import keys_of
 from collector.config.load import Loaded, examine, in_order
 from collector.config.merge import merge
 from collector.config.nodes import Mapping, Node, Path, Sequence, text_of
@@ -86,7 +89,7 @@ def compile(loaded: Loaded, triggers: Table[str, type[T]]) -> Plan[T]:  # noqa: 
     pipelines = {name: compiler.pipeline(name, given) for name, given in loaded.config.pipelines.items()}
     compiled = tuple(filter(None, map(compiler.trigger, loaded.config.triggers)))
     compiler.check_whole()
-    problems = in_order((*loaded.problems, *compiler.problems), loaded.files)
+    problems = in_order(compiler.problems, loaded.files)
     if any(problem.severity is Severity.ERROR for problem in problems):
         raise ConfigError(problems)
     return Plan(loaded=loaded, pipelines=pipelines, triggers=compiled, warnings=problems)
@@ -96,7 +99,7 @@ class _Compiler(Generic[T]):
     """Collects what is wrong while it compiles."""
 
     def __init__(self, loaded: Loaded, triggers: Table[str, type[T]]) -> None:
-        self.problems: list[Problem] = []
+        self.problems: list[Problem] = list(loaded.problems)
         self._loaded = loaded
         self._config = loaded.config
         self._triggers = triggers
@@ -119,7 +122,10 @@ class _Compiler(Generic[T]):
             self._unknown(here, "collector", given.collector, COLLECTORS)
             return None
         shared = self._config.defaults
-        options = merge(shared.with_.get(given.collector, spec.NO_OPTIONS), given.with_)
+        self._explain_misplaced(here, kind, given.collector)
+        options = Mapping(
+            merge(shared.with_.get(given.collector, spec.NO_OPTIONS), given.with_).entries, given.with_.mark
+        )
         collector = self._build(kind, options, here, f"collector {given.collector}")
         conditions = self._conditions(given.when, here)
         if collector is BAD or conditions is None:
@@ -178,6 +184,16 @@ class _Compiler(Generic[T]):
         built = converter.read(place, kind, name)
         self.problems += converter.problems
         return built
+
+    def _explain_misplaced(self, here: Mapping, kind: type[Any], name: str) -> None:
+        """Where a key of a step is unknown, but is an option of its collector, say where it belongs."""
+        marks = {entry.key_mark for key, entry in here.entries.items() if key in keys_of(kind)}
+        self.problems = [
+            msgspec.structs.replace(problem, hint=f"it is an option of {name}: put it under `with`")
+            if problem.mark in marks
+            else problem
+            for problem in self.problems
+        ]
 
     def _conditions(self, when: spec.When, here: Mapping) -> Conditions | None:
         """Compile conditions; ``None`` if they name what does not exist."""

@@ -39,6 +39,14 @@ def open_header(
         config_hash=config_hash,
         started_s=now_s,
         planned=tuple(step.id for step in pipeline.steps),
+        optional=tuple(step.id for step in pipeline.steps if not step.required),
+    )
+
+
+def meant_for(pipeline: Pipeline, marker: Marker) -> Pipeline:
+    """Return *pipeline* without the steps whose conditions *marker* does not meet."""
+    return dataclasses.replace(
+        pipeline, steps=tuple(step for step in pipeline.steps if step.when.holds(marker) is None)
     )
 
 

@@ -2,22 +2,21 @@
 
 from __future__ import annotations
 
-import os
 import time
 from collections.abc import Callable
 from contextlib import closing
 
+from collector.archive import layout
 from collector.archive.digests import add_digests
 from collector.archive.prune import prune, remove_tree
 from collector.archive.read import Archive
-from collector.archive import layout
 from collector.archive.retention import Rules
 from collector.archive.seal import seal
 from collector.archive.store import Store
 from collector.collectors.base import Context
-from collector.copying import readback
-from collector.host.files import Host
+from collector.copying import durable, readback
 from collector.host.deadline import wedged_threads
+from collector.host.files import Host
 from collector.model.copying import Digest
 from collector.model.errors import ArchiveError, PressureError
 from collector.model.incident import StepStatus
@@ -34,7 +33,7 @@ Told = Callable[[int], None]
 Answer = tuple[Done, int | None]
 
 
-def perform(job: Job, sampler: Sampler, progress: Told) -> Answer:
+def perform(job: Job, sampler: Sampler, progress: Told) -> Answer:  # noqa: PLR0911 - one a job
     """Do *job*; return its end, and a descriptor for the supervisor if it has one."""
     match job:
         case Begin():
@@ -59,7 +58,7 @@ def perform(job: Job, sampler: Sampler, progress: Told) -> Answer:
 def _begin(job: Begin) -> Answer:
     with Store(job.archive) as store:
         disk = sample_disk(store.fd)
-        if disk.is_tmpfs:
+        if disk.is_memory:
             raise ArchiveError(
                 f"the archive {job.archive} is on tmpfs: writing there takes the memory that is short",
                 hint="set archive.path to a directory on a disk",
@@ -98,9 +97,12 @@ def _run_step(job: RunStep, sampler: Sampler, progress: Told) -> Done:
         )
         writer = Writer(incident_fd=incident_fd, step=job.step, copy=job.copy, ask=ask, progress=progress)
         ctx = Context(host=Host(), marker=job.marker, deadline_s=job.deadline_s, redaction=job.redaction)
-        with closing(job.collector.collect(ctx)) as artifacts:  # type: ignore[type-var]
-            for artifact in artifacts:
-                writer.write(artifact)
+        try:
+            with closing(job.collector.collect(ctx)) as artifacts:  # type: ignore[type-var]
+                for artifact in artifacts:
+                    writer.write(artifact)
+        finally:
+            durable.sync_all()
     return Done(
         status=StepStatus.TRUNCATED if writer.truncated else StepStatus.OK,
         reason="; ".join(writer.truncated[:3]) + (" …" if len(writer.truncated) > 3 else ""),
@@ -112,7 +114,7 @@ def _run_step(job: RunStep, sampler: Sampler, progress: Told) -> Done:
 
 def _seal(job: Seal) -> Done:
     with Store(job.archive) as store:
-        manifest = seal(store, job.incident, ended_s=job.ended_s, interrupted=job.interrupted, notes=job.notes)
+        manifest = seal(store, job.incident, ended_s=job.ended_s, interrupted=job.interrupted, markers=job.markers)
     return Done(
         state=manifest.state,
         artifacts=sum(len(step.artifacts) for step in manifest.steps),
@@ -146,6 +148,6 @@ def _add_digests(job: AddDigests, sampler: Sampler, progress: Told) -> Done:
         )
 
         def digest_of(fd: int) -> str:
-            return readback.digest(fd, algorithm=Digest.XXH3_128, settings=job.copy, ask=ask, progress=progress)
+            return readback.digest(fd, algorithm=Digest.XXH3_128, rate=job.copy.rate, ask=ask, progress=progress)
 
         return Done(artifacts=add_digests(archive, job.incident, digest_of))

@@ -14,6 +14,7 @@ import pickle
 import signal
 import socket
 import time
+from collections import deque
 from collections.abc import Callable
 from dataclasses import dataclass
 
@@ -22,7 +23,7 @@ import msgspec
 from collector.model.incident import StepStatus
 from collector.pipeline import worker
 from collector.pipeline.line import Line, Wait
-from collector.pipeline.protocol import MESSAGE_LIMIT, Done, Job, Progress, Reply
+from collector.pipeline.protocol import MESSAGE_LIMIT, Done, Job, Reply
 
 KILL_GRACE_S = 1.0
 """How long a killed worker may take to die; exit of a process that maps 64 MiB takes 5 ms."""
@@ -63,6 +64,7 @@ class Pool:
         self._idle: list[Worker] = []
         self._busy: list[Worker] = []
         self._abandoned: list[Worker] = []
+        self._past: deque[int] = deque(maxlen=8)
         self._stop_at_s = float("inf")
 
     @property
@@ -77,8 +79,8 @@ class Pool:
 
     @property
     def pids(self) -> list[int]:
-        """Process ids of all workers."""
-        return [one.pid for one in (*self._idle, *self._busy, *self._abandoned)]
+        """Process ids of all workers, and of the last few lost: word of their death may still be on its way."""
+        return [one.pid for one in (*self._idle, *self._busy, *self._abandoned)] + list(self._past)
 
     @property
     def stopping(self) -> bool:
@@ -89,16 +91,21 @@ class Pool:
         """The program must end: no stoppable job runs beyond *at_s*, monotonic."""
         self._stop_at_s = min(self._stop_at_s, at_s)
 
-    def fill(self) -> None:
-        """Fork until *size* workers are idle. Forks: only at the start, or between incidents with the gate open."""
+    def fill(self, size: int | None = None) -> None:
+        """
+        Fork until *size* workers are idle, all if it is not given.
+
+        For the start, between incidents, and in one only where no spare lives and the gate is open.
+        """
         self._reap()
-        if len(self._idle) < self.size:
+        wanted = self.size if size is None else size
+        if len(self._idle) < wanted:
             gc.collect()
             gc.freeze()  # the collector of garbage would otherwise touch, and so copy, every shared page
-        while len(self._idle) < self.size:
+        while len(self._idle) < wanted:
             self._idle.append(self._fork())
 
-    def perform(
+    def perform(  # noqa: PLR0911 - each way in which a job ends is one line
         self,
         job: Job,
         *,
@@ -164,7 +171,7 @@ class Pool:
         if flags & socket.MSG_TRUNC:
             return f"the worker sent a reply longer than {MESSAGE_LIMIT} bytes", fd
         try:
-            reply: Reply = msgspec.json.decode(data, type=Reply)  # type: ignore[arg-type]
+            reply: Reply = msgspec.json.decode(data, type=Reply)
         except msgspec.DecodeError:
             return "the worker sent garbage", fd
         return reply, fd
@@ -173,6 +180,7 @@ class Pool:
         """Kill a worker; if it does not die, abandon it."""
         if one in self._busy:
             self._busy.remove(one)
+        self._past.append(one.pid)
         _kill(one)
         if (yield Wait(one.pidfd, time.monotonic() + KILL_GRACE_S)):
             how = _reap(one)

@@ -67,7 +67,7 @@ class Seal:
     incident: str
     ended_s: float
     interrupted: bool
-    notes: tuple[str, ...] = ()
+    markers: tuple[Marker, ...]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -11,22 +11,29 @@ import time
 from collections.abc import Callable
 from dataclasses import dataclass
 
+from collector.model.case import merge
 from collector.model.copying import CopySettings
 from collector.model.incident import Header, IncidentState, StepEnd, StepStatus
-from collector.model.marker import merge
-from collector.model.pressure import Decision, Sample, Verdict
+from collector.model.marker import Marker
+from collector.model.pressure import Budget, Decision, Limits, Policy, Sample, Verdict
 from collector.model.redaction import Redaction
 from collector.model.units import Reserve
 from collector.pipeline import events
 from collector.pipeline.line import Line, sleep
-from collector.pipeline.pool import Pool
-from collector.pipeline.protocol import Begin, Done, Record, RunStep, Seal
+from collector.pipeline.pool import Pool, Result
+from collector.pipeline.protocol import Begin, Done, Job, Record, RunStep, Seal
 from collector.pipeline.steps import Pipeline, Step
 from collector.pressure.gate import decide
 from collector.pressure.sampler import Sampler
 
 ARCHIVE_JOB_S = 60.0
 """Deadline of a job that only writes the archive's own records."""
+
+FORK = Budget(memory_bytes=16 << 20)
+"""What a new worker may need; measured private memory of a warm one is below that."""
+
+FORK_LIMITS = Limits(floor_bytes=0, psi_full_percent=100.0, on_pressure=Policy.WAIT, wait_s=30.0)
+"""A worker is forked above the kernel's own floor only. Without one nothing more can be archived, so it waits."""
 
 BACK_OFF_S = (0.25, 2.0)
 """First and longest pause between two looks of a waiting step."""
@@ -42,7 +49,6 @@ class Settings:
     reserve: Reserve
     copy: CopySettings
     redaction: Redaction
-    timeout_s: float
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -54,6 +60,7 @@ class Outcome:
     size_bytes: int = 0
     exit_code: int = 0
     reason: str = ""
+    hint: str | None = None
 
 
 class Runner:
@@ -73,7 +80,13 @@ class Runner:
         self.running: str | None = None
         """The id of the incident under way."""
 
-    def incident(self, header: Header, pipeline: Pipeline, settings: Settings) -> Line[Outcome]:
+    def incident(
+        self,
+        header: Header,
+        pipeline: Pipeline,
+        settings: Settings,
+        markers: Callable[[], tuple[Marker, ...]] | None = None,
+    ) -> Line[Outcome]:
         """
         Collect everything that *pipeline* lists and archive it.
 
@@ -81,8 +94,9 @@ class Runner:
             header: The incident's id, markers and circumstances.
             pipeline: The steps to run.
             settings: What the configuration says.
+            markers: Returns the markers known by now: more of the same crash may arrive meanwhile.
         """
-        run = _Run(self, header, pipeline, settings)
+        run = _Run(self, header, pipeline, settings, markers or (lambda: header.markers))
         self.running = header.id
         try:
             return (yield from run.line())
@@ -93,23 +107,30 @@ class Runner:
 class _Run:
     """One incident under way."""
 
-    def __init__(self, runner: Runner, header: Header, pipeline: Pipeline, settings: Settings) -> None:
+    def __init__(
+        self,
+        runner: Runner,
+        header: Header,
+        pipeline: Pipeline,
+        settings: Settings,
+        markers: Callable[[], tuple[Marker, ...]],
+    ) -> None:
         self._pool = runner._pool
         self._sampler = runner._sampler
         self._tell = runner._tell
         self._header = header
         self._pipeline = pipeline
         self._settings = settings
+        self._markers = markers
         self._start_s = time.monotonic()
-        self._deadline_s = self._start_s + settings.timeout_s
+        self._deadline_s = self._start_s + pipeline.timeout_s
         self._previous: Sample = runner._sampler.sample()
         self._reserve_bytes = 0
         self._lock = -1
 
     def line(self) -> Line[Outcome]:
-        begun = yield from self._pool.perform(
-            Begin(archive=self._settings.archive, header=self._header, reserve=self._settings.reserve),
-            deadline_s=time.monotonic() + ARCHIVE_JOB_S,
+        begun = yield from self._record(
+            Begin(archive=self._settings.archive, header=self._header, reserve=self._settings.reserve)
         )
         if begun.fd is None:
             return self._refused(begun.done)
@@ -143,7 +164,7 @@ class _Run:
                 duration_s=round(time.monotonic() - start_s, 6),
                 verdict=verdict,
             )
-            yield from self._record(end)
+            yield from self._record(Record(archive=self._settings.archive, incident=self._header.id, end=end))
             self._tell(
                 events.StepFinished(
                     incident=self._header.id, end=end, artifacts=done.artifacts, size_bytes=done.size_bytes
@@ -162,8 +183,20 @@ class _Run:
             if not told:
                 told = True
                 self._tell(events.StepWaiting(incident=self._header.id, step=first.id, reason=verdict.reason))
+            if smaller := self._smaller(pending):
+                return smaller
             yield from sleep(min(pause_s, max(0.0, first.limits.wait_s - waited_s)))
             pause_s = min(2 * pause_s, BACK_OFF_S[1])
+
+    def _smaller(self, pending: list[Step]) -> tuple[Step, Verdict] | None:
+        """Return a later step that the gate lets through while the first one waits."""
+        if self._pipeline.let_smaller_first:
+            for step in pending[1:]:
+                if step.budget.memory_bytes < pending[0].budget.memory_bytes:
+                    verdict = self._ask(step, 0.0)
+                    if verdict.decision is Decision.PROCEED:
+                        return step, verdict
+        return None
 
     def _ask(self, step: Step, waited_s: float) -> Verdict:
         sample = self._sampler.sample(self._lock)
@@ -183,13 +216,14 @@ class _Run:
             return Done(status=StepStatus.SKIPPED, reason=reason)
         self._tell(events.StepStarted(incident=self._header.id, step=step.id))
         deadline_s = min(time.monotonic() + step.timeout_s, self._deadline_s)
+        yield from self._spare()
         result = yield from self._pool.perform(
             RunStep(
                 archive=self._settings.archive,
                 incident=self._header.id,
                 step=step.id,
                 collector=step.collector,
-                marker=merge(self._header.markers),
+                marker=merge(self._markers()),
                 deadline_s=deadline_s,
                 limits=step.limits,
                 budget=step.budget,
@@ -205,21 +239,35 @@ class _Run:
         )
         return result.done
 
-    def _record(self, end: StepEnd) -> Line[None]:
-        yield from self._pool.perform(
-            Record(archive=self._settings.archive, incident=self._header.id, end=end),
-            deadline_s=time.monotonic() + ARCHIVE_JOB_S,
-        )
+    def _record(self, job: Job) -> Line[Result]:
+        """Have the archive's own records written."""
+        yield from self._spare()
+        return (yield from self._pool.perform(job, deadline_s=time.monotonic() + ARCHIVE_JOB_S))
+
+    def _spare(self) -> Line[None]:
+        """Fork a worker if all are lost: the one fork that an incident may see, and only with the gate open."""
+        since_s = time.monotonic()
+        while self._pool.idle == 0:
+            waited_s = time.monotonic() - since_s
+            sample = self._sampler.sample()
+            verdict = decide(sample, self._previous, budget=FORK, limits=FORK_LIMITS, waited_s=waited_s)
+            self._previous = sample
+            if verdict.decision is Decision.PROCEED:
+                self._pool.fill(1)
+            elif verdict.decision is Decision.WAIT:
+                yield from sleep(BACK_OFF_S[0])
+            else:
+                return
 
     def _seal(self) -> Line[Outcome]:
-        result = yield from self._pool.perform(
+        result = yield from self._record(
             Seal(
                 archive=self._settings.archive,
                 incident=self._header.id,
                 ended_s=time.time(),
                 interrupted=self._pool.stopping,
-            ),
-            deadline_s=time.monotonic() + ARCHIVE_JOB_S,
+                markers=self._markers(),
+            )
         )
         done = result.done
         if done.state is None:
@@ -241,7 +289,7 @@ class _Run:
         self._tell(
             events.IncidentRefused(incident=self._header.id, reason=done.reason, exit_code=exit_code, hint=done.hint)
         )
-        return Outcome(incident=None, exit_code=exit_code, reason=done.reason)
+        return Outcome(incident=None, exit_code=exit_code, reason=done.reason, hint=done.hint)
 
     def _out_of_time(self) -> str:
         if self._pool.stopping:

@@ -21,7 +21,7 @@ class Step:
         limits: What the gate holds the step to.
         budget: What the step may use at most.
         when: What must hold of the marker, or the step is skipped.
-        required: Whether the incident counts as failed without this step.
+        required: Whether the incident is incomplete without this step.
     """
 
     id: str
@@ -30,7 +30,7 @@ class Step:
     limits: Limits
     budget: Budget
     when: Conditions = ALWAYS
-    required: bool = False
+    required: bool = True
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import pickle
 import resource
 import signal
 import socket
-import sys
 import time
 import traceback
 from typing import NoReturn
@@ -64,9 +64,8 @@ def main(sock: socket.socket, settings: Settings) -> NoReturn:
         _serve(sock)
         status = 0
     except BaseException:  # noqa: BLE001 - the last frame of this process: say why and go
-        traceback.print_exc()
+        _print_traceback()
     finally:
-        sys.stderr.flush()
         os._exit(status)
 
 
@@ -104,13 +103,19 @@ def _serve(sock: socket.socket) -> None:
         except OSError as exc:
             done = Done(status=StepStatus.FAILED, reason=_short(exc), exit_code=73)
         except Exception as exc:  # noqa: BLE001 - a bug in one collector costs one step; it is told in full
-            traceback.print_exc()
+            _print_traceback()
             done = Done(
                 status=StepStatus.FAILED, reason=_short(exc), hint="this is a bug: please report it", exit_code=70
             )
         report.done(done, fd)
         if fd is not None:
             os.close(fd)
+
+
+def _print_traceback() -> None:
+    """Write it to descriptor 2, the journal: what `sys.stderr` stands for in the parent may be closed here."""
+    with contextlib.suppress(OSError):
+        os.write(2, traceback.format_exc().encode(errors="backslashreplace"))
 
 
 def _short(exc: BaseException) -> str:

@@ -148,7 +148,7 @@ def _disk(sample: Sample, budget: Budget, reserve_bytes: int) -> Iterator[Object
     disk = sample.disk
     if disk is None:
         return
-    if disk.is_tmpfs:
+    if disk.is_memory:
         yield Objection(Term.DISK_KIND, "the archive is on tmpfs: writing there takes the memory that is short")
     if disk.free_bytes - budget.disk_bytes < reserve_bytes:
         yield Objection(

@@ -12,7 +12,7 @@ import time
 
 from collector.host.cgroup import OwnCgroup
 from collector.host.files import Host
-from collector.host.filesystem import is_tmpfs
+from collector.host.filesystem import is_memory
 from collector.host.memory import Meminfo, MemoryPressure, Nodes, Vmstat, high_watermarks
 from collector.model.pressure import DiskSample, NodeSample, Sample
 
@@ -93,5 +93,5 @@ def sample_disk(fd: int) -> DiskSample:
     return DiskSample(
         free_bytes=stat.f_bavail * stat.f_frsize,
         total_bytes=stat.f_blocks * stat.f_frsize,
-        is_tmpfs=is_tmpfs(fd),
+        is_memory=is_memory(fd),
     )

@@ -1,0 +1,56 @@
+# `make run` and `make test` do all set-up themselves: they need python3 (3.11 or newer, with venv), git and make.
+PYTHON ?= python3
+VENV := .venv
+BIN := $(VENV)/bin
+ARCHIVE ?= ./incidents
+# Interpreters beside $(PYTHON) that the unit tests also run on, where they are present.
+OTHER_PYTHONS ?= 3.12 3.13
+
+.PHONY: run test check unit-others test-slow test-vm bench docs clean
+
+run: $(VENV)/.run
+	@$(BIN)/collector run --now --archive $(ARCHIVE) --reason "make run"; status=$$?; \
+	echo; echo "Look at it:  $(BIN)/collector show latest --archive $(ARCHIVE)"; \
+	test $$status -eq 0 -o $$status -eq 3
+
+test: check
+	$(BIN)/pytest
+	@$(MAKE) --no-print-directory unit-others
+
+check: $(VENV)/.dev
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/mypy
+	$(BIN)/lint-imports
+
+unit-others: $(VENV)/.dev
+	@PYTHON=$(BIN)/python sh tests/other_pythons.sh $(OTHER_PYTHONS)
+
+test-slow: $(VENV)/.dev
+	$(BIN)/pytest -m slow
+
+test-vm: $(VENV)/.dev
+	$(BIN)/pytest -m vm
+
+bench: $(VENV)/.dev
+	$(BIN)/python -m benchmarks
+
+docs: $(VENV)/.dev
+	$(BIN)/python docs/generate.py
+
+$(BIN)/python:
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || \
+	  { echo "collector needs Python 3.11 or newer; say make PYTHON=/path/to/python3.11 ..."; exit 1; }
+	@$(PYTHON) -m venv $(VENV) || { echo "on Debian: apt-get install python3-venv"; exit 1; }
+
+$(VENV)/.run: pyproject.toml | $(BIN)/python
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check --editable .
+	@touch $@
+
+$(VENV)/.dev: pyproject.toml | $(BIN)/python
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check --editable '.[dev]'
+	@touch $@ $(VENV)/.run
+
+clean:
+	rm -rf .venv .venv-* .mypy_cache .ruff_cache .pytest_cache .hypothesis .import_linter_cache build dist
+	find . -name __pycache__ -prune -exec rm -rf {} +

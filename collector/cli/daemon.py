@@ -1,0 +1,21 @@
+"""``collector daemon``: what systemd starts."""
+
+from __future__ import annotations
+
+import click
+
+from collector.cli.options import archive_option, config_option
+from collector.config.load import find
+from collector.daemon import journal
+from collector.daemon.supervisor import Supervisor
+
+
+@click.command("daemon")
+@archive_option
+@config_option
+@click.option("--verbose", is_flag=True, help="Log each step's beginning, too.")
+def daemon_command(*, archive: str | None, config: str | None, verbose: bool) -> int:
+    """Watch for crashes and collect; runs in the foreground, logs to standard error."""
+    journal.configure(verbose=verbose)
+    Supervisor(find(config), archive).run()
+    return 0

@@ -1,0 +1,38 @@
+"""Options that several verbs share."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable
+from typing import Any, TypeVar
+
+import click
+
+from collector.config.directories import effective_archive_path
+from collector.config.load import find, load
+
+F = TypeVar("F", bound=Callable[..., Any])
+
+
+def config_option(function: F) -> F:
+    """``--config PATH``."""
+    told = "Configuration file [/etc/collector/collector.yaml]."
+    return click.option("--config", metavar="PATH", type=click.Path(), help=told)(function)
+
+
+def archive_option(function: F) -> F:
+    """``--archive DIR``."""
+    told = "Archive directory, instead of archive.path."
+    return click.option("--archive", metavar="DIR", type=click.Path(), help=told)(function)
+
+
+def json_option(function: F) -> F:
+    """``--json``."""
+    return click.option("--json", "as_json", is_flag=True, help="One JSON document on standard output.")(function)
+
+
+def archive_path(config: str | None, archive: str | None) -> str:
+    """Return the archive that a verb means: the one named, else the configured one."""
+    if archive is not None:
+        return os.path.abspath(archive)
+    return effective_archive_path(load(find(config)).config, is_root=os.geteuid() == 0, environ=os.environ)

@@ -1,0 +1,131 @@
+"""``collector run``: the straight line, by hand."""
+
+from __future__ import annotations
+
+import os
+import signal
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from types import FrameType
+
+import click
+
+from collector.cli.dryrun import show_plan
+from collector.cli.options import archive_option, config_option, json_option
+from collector.cli.render import Renderer
+from collector.config.load import find
+from collector.daemon.messages import Reply, RunRequest, reply_of
+from collector.daemon.requests import ask, connected
+from collector.host.identity import identify
+from collector.model.errors import UnreachableError, UsageError
+from collector.model.marker import ProcessRef
+from collector.pipeline.generation import Generation, generate
+from collector.pipeline.header import meant_for, narrow, open_header
+from collector.pipeline.housekeeping import add_digests, prune
+from collector.pipeline.line import Line, drive
+from collector.pipeline.manual import find_processes, manual_marker
+from collector.pipeline.pool import Pool
+from collector.pipeline.runner import Outcome, Runner
+from collector.pressure.sampler import Sampler
+from collector.triggers.registry import TRIGGERS
+
+STOP_GRACE_S = 5.0
+"""How long the running step may go on after Ctrl-C."""
+
+
+@click.command("run")
+@click.option("--now", is_flag=True, help="Collect now; required, so that nobody collects by a typing error.")
+@click.option("--pipeline", metavar="NAME", help="Pipeline to run [crash].")
+@click.option("--reason", metavar="TEXT", default="", help="Why; goes into the manifest.")
+@click.option("--pid", "pids", metavar="PID", type=int, multiple=True, help="A live process to look at closely.")
+@click.option("--only", metavar="STEP", multiple=True, help="Run only this step; may be given again.")
+@click.option("--dry-run", is_flag=True, help="Show what would run and what the gate says now; write nothing.")
+@archive_option
+@config_option
+@json_option
+def run_command(
+    *,
+    now: bool,
+    pipeline: str | None,
+    reason: str,
+    pids: tuple[int, ...],
+    only: tuple[str, ...],
+    dry_run: bool,
+    archive: str | None,
+    config: str | None,
+    as_json: bool,
+) -> int:
+    """
+    Open an incident by hand and wait until it is archived.
+
+    A running daemon does the work with its warm workers, unless --archive or --config asks for
+    something that it does not serve.
+    """
+    if not now and not dry_run:
+        raise UsageError("nothing was run", hint="say `collector run --now`, or --dry-run to see what it would do")
+    processes = find_processes(pids)
+    generation = generate(find(config), TRIGGERS, archive=archive)
+    if dry_run:
+        return show_plan(generation, narrow(generation.pipeline(pipeline), only), as_json=as_json)
+    with Renderer(as_json=as_json) as renderer:
+        if archive is None and config is None:
+            request = RunRequest(pipeline=pipeline, reason=reason, processes=processes, only=only)
+            try:
+                return _by_daemon(generation.runtime_directory, request, renderer)
+            except UnreachableError:
+                pass  # none runs, or it went away: this process can do it, too
+        return _here(generation, renderer, pipeline=pipeline, reason=reason, processes=processes, only=only)
+
+
+def _by_daemon(directory: str, request: RunRequest, renderer: Renderer) -> int:
+    with connected(directory) as sock:
+        for answer in ask(sock, request):
+            if isinstance(answer, Reply):
+                return renderer.reply(answer)
+            renderer.event(answer)
+    return 69
+
+
+def _here(
+    generation: Generation,
+    renderer: Renderer,
+    *,
+    pipeline: str | None,
+    reason: str,
+    processes: tuple[ProcessRef, ...],
+    only: tuple[str, ...],
+) -> int:
+    marker = manual_marker(reason, processes, uid=os.getuid())
+    chosen = meant_for(narrow(generation.pipeline(pipeline), only), marker)
+    pool = Pool(generation.loaded.config.runtime.workers, generation.worker)
+    pool.fill()
+    runner = Runner(pool, Sampler(), renderer.event)
+    header = open_header((marker,), chosen, identity=identify(), config_hash=generation.loaded.hash, now_s=time.time())
+
+    def line() -> Line[Outcome]:
+        outcome = yield from runner.incident(header, chosen, generation.settings)
+        if outcome.incident is not None:
+            yield from prune(pool, generation)
+            yield from add_digests(pool, generation, outcome.incident)
+        return outcome
+
+    with _interrupts(pool):
+        outcome = drive(line())
+    pool.close()
+    return renderer.reply(reply_of(outcome))
+
+
+@contextmanager
+def _interrupts(pool: Pool) -> Iterator[None]:
+    """Let Ctrl-C end the running step and seal what there is; a second one within the grace changes nothing."""
+
+    def stop(_number: int, _frame: FrameType | None) -> None:
+        pool.stop(time.monotonic() + STOP_GRACE_S)
+
+    old = {number: signal.signal(number, stop) for number in (signal.SIGINT, signal.SIGTERM)}
+    try:
+        yield
+    finally:
+        for number, handler in old.items():
+            signal.signal(number, handler)

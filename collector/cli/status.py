@@ -1,0 +1,56 @@
+"""``collector status``: what the daemon does now."""
+
+from __future__ import annotations
+
+import click
+import msgspec
+
+from collector.cli.options import config_option, json_option
+from collector.cli.text import escape_name, size, when
+from collector.config.load import find
+from collector.daemon.messages import Reply, Status, StatusRequest
+from collector.daemon.requests import ask, connected, runtime_directory
+from collector.model.errors import UnreachableError
+
+
+@click.command("status")
+@config_option
+@json_option
+def status_command(*, config: str | None, as_json: bool) -> int:
+    """Show the queue, the running step, memory as the gate sees it, and the last incidents."""
+    with connected(runtime_directory(find(config))) as sock:
+        for answer in ask(sock, StatusRequest()):
+            if isinstance(answer, Status):
+                click.echo(msgspec.json.encode(answer) if as_json else "\n".join(_lines(answer)))
+                return 0
+            if isinstance(answer, Reply):
+                click.echo(f"collector: {answer.message}", err=True)
+                return answer.exit_code
+    raise UnreachableError("the daemon did not answer")
+
+
+def _lines(status: Status) -> list[str]:
+    sample = status.sample
+    lines = [
+        f"collector {status.version}, pid {status.pid}, since {when(status.since_s)}",
+        f"config    {escape_name(status.config_source)} ({status.config_hash[:12]})",
+        f"archive   {escape_name(status.archive)}",
+        f"memory    {size(status.available_bytes)} available, {size(sample.shmem_bytes)} in shared memory"
+        + ("" if sample.psi_full_avg10_percent is None else f", stalled {sample.psi_full_avg10_percent:.2f} %"),
+        f"workers   {status.workers_idle} idle, {len(status.workers_abandoned)} abandoned",
+        f"queue     {status.queued}",
+    ]
+    if status.config_problem:
+        lines.append(f"RELOAD FAILED, the old configuration is in force:\n{escape_name(status.config_problem)}")
+    if status.ledger_problem:
+        lines.append(f"LEDGER    {escape_name(status.ledger_problem)}")
+    if running := status.running:
+        what = f"waits: {running.waiting_for}" if running.waiting_for else f"{size(running.size_bytes)}"
+        lines.append(f"running   {running.incident}: {running.step or 'opening'} {what}, {running.seconds:.1f} s")
+    lines += [f"trigger   {trigger}: {escape_name(state)}" for trigger, state in status.triggers.items()]
+    lines += [f"lost      {trigger}: {count}" for trigger, count in status.lost.items()]
+    lines += [f"markers   {count} {fate}" for fate, count in status.fates.items()]
+    lines += [
+        f"incident  {recent.incident} {recent.state} {size(recent.size_bytes)}" for recent in reversed(status.recent)
+    ]
+    return lines

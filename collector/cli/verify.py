@@ -1,0 +1,59 @@
+"""``collector verify``: read incidents back from the disk and compare with their manifests."""
+
+from __future__ import annotations
+
+import click
+import msgspec
+
+from collector.archive.digests import Finding, verify
+from collector.archive.read import Archive
+from collector.cli.options import archive_option, archive_path, config_option, json_option
+from collector.config.load import find, load
+from collector.copying import buffers, readback
+from collector.model.copying import Digest
+from collector.model.errors import ArchiveError
+
+
+@click.command("verify")
+@click.argument("incidents", metavar="[ID]...", nargs=-1)
+@archive_option
+@config_option
+@json_option
+def verify_command(*, incidents: tuple[str, ...], archive: str | None, config: str | None, as_json: bool) -> int:
+    """
+    Read incidents back, past the page cache, and compare lengths and digests.
+
+    Without an ID, all incidents. Exit status 73 if one is not as it was archived.
+    """
+    rate = load(find(config)).config.copy.settings().rate
+    buffers.warm()
+
+    def digest_of(fd: int, algorithm: str) -> str:
+        return readback.digest(fd, algorithm=Digest(algorithm), rate=rate)
+
+    found: dict[str, list[Finding]] = {}
+    unreadable: dict[str, str] = {}
+    with Archive(archive_path(config, archive)) as opened:
+        for incident in [opened.resolve(text) for text in incidents] or opened.ids():
+            try:
+                found[incident] = list(verify(opened, incident, digest_of))
+            except ArchiveError as exc:
+                unreadable[incident] = str(exc)
+            if not as_json:
+                _show(incident, found.get(incident, []), unreadable.get(incident))
+    bad = bool(unreadable) or any(finding.problem for findings in found.values() for finding in findings)
+    if as_json:
+        click.echo(msgspec.json.encode({"ok": not bad, "incidents": found, "unreadable": unreadable}))
+    return 73 if bad else 0
+
+
+def _show(incident: str, findings: list[Finding], unreadable: str | None) -> None:
+    problems = [f"{finding.path} {finding.problem}" for finding in findings if finding.problem]
+    if unreadable:
+        problems.append(unreadable)
+    checked = sum(finding.checked for finding in findings)
+    undigested = sum(not finding.checked and not finding.problem for finding in findings)
+    told = f"{checked} artifacts as archived" + (f", {undigested} without a digest" if undigested else "")
+    click.echo(f"{incident}  {'BAD' if problems else 'ok'}  {told}")
+    for problem in problems:
+        click.echo(f"  {problem}")

@@ -1,0 +1,296 @@
+"""The supervisor: one loop that listens, decides and delegates. It reads no evidence and writes no archive."""
+
+from __future__ import annotations
+
+import contextlib
+import fcntl
+import os
+import signal
+import socket
+import time
+
+import structlog
+
+from collector import __version__
+from collector.daemon.board import Board
+from collector.daemon.control import Client, Control, check_directory
+from collector.daemon.intake import Intake, Work
+from collector.daemon.intake import Request as ByHand
+from collector.daemon.journal import tell
+from collector.daemon.loop import Loop
+from collector.daemon.messages import (
+    PROTOCOL,
+    ReloadRequest,
+    Reply,
+    Request,
+    RunRequest,
+    Status,
+    StatusRequest,
+    reply_of,
+)
+from collector.daemon.sdnotify import ServiceManager
+from collector.daemon.watches import Watches
+from collector.host import process
+from collector.host.identity import identify
+from collector.model.errors import CollectorError, ConfigError, DeniedError
+from collector.pipeline import events
+from collector.pipeline.generation import generate
+from collector.pipeline.header import meant_for, narrow, open_header
+from collector.pipeline.housekeeping import add_digests, prune, recover
+from collector.pipeline.line import Line
+from collector.pipeline.manual import manual_marker
+from collector.pipeline.pool import Pool
+from collector.pipeline.protocol import Done
+from collector.pipeline.runner import Outcome, Runner
+from collector.pressure.sampler import Sampler
+from collector.triggers.registry import TRIGGERS
+
+OOM_SCORE_ADJ = -900
+STOP_GRACE_S = 20.0
+"""How long a running step may go on after SIGTERM; well within the unit's TimeoutStopSec."""
+
+log = structlog.get_logger()
+
+
+class Supervisor:
+    """
+    The daemon.
+
+    Args:
+        config: Path of the configuration, ``None`` for the packaged one.
+        archive: Overrides ``archive.path``.
+
+    Raises:
+        ConfigError: If the configuration is wrong.
+        DeniedError: If the runtime directory is not ours, or another daemon holds it.
+    """
+
+    def __init__(self, config: str | None, archive: str | None) -> None:
+        self._config, self._archive = config, archive
+        self._generation = generate(config, TRIGGERS, archive=archive)
+        self._config_problem: str | None = None
+        self._lock = _lock(self._generation.runtime_directory)
+        self._since_s = time.time()
+        self._identity = identify()
+        self._manager = ServiceManager()
+        self._sampler = Sampler()
+        # First of all, while nothing is open that a fork would hand on.
+        self._pool = Pool(self._generation.loaded.config.runtime.workers, self._generation.worker)
+        self._pool.fill()
+        self._loop = Loop()
+        self._board = Board()
+        self._runner = Runner(self._pool, self._sampler, self._tell)
+        self._client: Client | None = None
+        self._busy = True  # until what an earlier run left behind is sealed
+
+    def run(self) -> None:
+        """Turn the loop until SIGTERM."""
+        process.set_oom_score_adj(OOM_SCORE_ADJ)
+        process.lock_memory(future=True)
+        self._signals()
+        self._loop.spawn(recover(self._pool, self._generation), self._recovered)
+        self._loop.run()
+        self._close()
+
+    def _recovered(self, done: Done) -> None:
+        """Open for business: only now, so that a marker's fate after a crash of ours is known first."""
+        for incident in done.ids:
+            log.warning("incident.recovered", incident=incident)
+        if done.reason:
+            log.error("archive.failed", error=done.reason, hint=done.hint)
+        self._intake = Intake(self._generation, self._loop, self._next)
+        self._intake.disown(self._own_pids())
+        self._intake.resume()
+        self._control = Control(self._loop, self._generation.runtime_directory, self._handle)
+        self._watches = Watches(self._loop, self._intake)
+        self._open_watches()
+        self._busy = False
+        self._manager.ready("watching")
+        log.info("daemon.started", version=__version__, config=self._generation.loaded.source, pid=os.getpid())
+        if self._manager.watchdog_s is not None:
+            self._ping(self._manager.watchdog_s)
+        self._next()
+
+    def _own_pids(self) -> frozenset[int]:
+        return frozenset((os.getpid(), *self._pool.pids))
+
+    def _open_watches(self) -> None:
+        self._watches.open(
+            self._generation.triggers,
+            ignore=(self._generation.settings.archive, self._generation.runtime_directory),
+            runtime_directory=self._generation.runtime_directory,
+        )
+
+    def _next(self) -> None:
+        """Begin the next incident if none is under way."""
+        if self._busy or self._pool.stopping:
+            return
+        work = self._intake.next()
+        if work is None:
+            return
+        self._busy, self._client = True, work.client
+        self._manager.status(f"collecting: {work.pipeline.name}")
+        self._loop.spawn(self._collect(work), lambda outcome: self._collected(work, outcome))
+
+    def _collect(self, work: Work) -> Line[Outcome]:
+        generation = self._generation  # a reload meanwhile is for the next incident
+        header = open_header(
+            work.markers,
+            work.pipeline,
+            identity=self._identity,
+            config_hash=generation.loaded.hash,
+            now_s=time.time(),
+        )
+        self._intake.begun(work, header.id)
+        outcome = yield from self._runner.incident(
+            header, work.pipeline, generation.settings, markers=lambda: work.markers
+        )
+        if outcome.incident is not None:
+            pruned = yield from prune(self._pool, generation)
+            for incident in pruned.ids:
+                log.info("incident.pruned", incident=incident)
+        return outcome
+
+    def _collected(self, work: Work, outcome: Outcome) -> None:
+        self._intake.finished(work, outcome)
+        if work.client is not None:
+            work.client.end(reply_of(outcome))
+        self._busy, self._client = False, None
+        self._manager.status("watching")
+        if self._pool.stopping:
+            self._loop.stop()
+            return
+        self._pool.fill()
+        self._intake.disown(self._own_pids())
+        self._next()
+        if not self._busy and outcome.incident is not None:
+            self._seal(outcome.incident)
+
+    def _seal(self, incident: str) -> None:
+        """Add the digests that the copy could not compute, while there is nothing better to do."""
+        self._loop.spawn(
+            add_digests(self._pool, self._generation, incident),
+            lambda done: log.info("incident.sealed", incident=incident, digests=done.artifacts, error=done.reason),
+        )
+
+    def _handle(self, client: Client, request: Request) -> None:
+        match request:
+            case StatusRequest():
+                client.send(self._status())
+                client.sock.close()
+            case ReloadRequest():
+                self._reload()
+                problem = self._config_problem
+                client.end(Reply(exit_code=78, message=problem) if problem else Reply())
+            case RunRequest():
+                self._request_run(client, request)
+
+    def _request_run(self, client: Client, request: RunRequest) -> None:
+        marker = manual_marker(request.reason, request.processes, uid=client.uid)
+        try:
+            pipeline = narrow(self._generation.pipeline(request.pipeline), request.only)
+        except CollectorError as exc:
+            client.end(Reply(exit_code=exc.exit_code, message=str(exc), hint=exc.hint))
+            return
+        self._intake.request(marker, ByHand(pipeline=meant_for(pipeline, marker), client=client))
+
+    def _status(self) -> Status:
+        sample = self._sampler.sample()
+        return Status(
+            protocol=PROTOCOL,
+            version=__version__,
+            pid=os.getpid(),
+            since_s=self._since_s,
+            config_hash=self._generation.loaded.hash,
+            config_source=self._generation.loaded.source,
+            config_problem=self._config_problem,
+            archive=self._generation.settings.archive,
+            running=self._board.running,
+            queued=self._intake.queued,
+            workers_idle=self._pool.idle,
+            workers_abandoned=tuple(self._pool.abandoned),
+            sample=sample,
+            available_bytes=sample.available_bytes,
+            triggers=self._watches.states,
+            lost=self._intake.lost(self._watches.lost()),
+            fates=self._intake.fates(),
+            recent=tuple(self._board.recent),
+            ledger_problem=self._intake.problem,
+        )
+
+    def _tell(self, event: events.AnyEvent) -> None:
+        """Receive an event of the runner."""
+        self._board.follow(event)
+        tell(event)
+        if self._client is not None:
+            self._client.send(event)
+
+    def _reload(self) -> None:
+        """Read the configuration again; a bad one changes nothing and is told."""
+        self._manager.reloading()
+        try:
+            generation = generate(self._config, TRIGGERS, archive=self._archive)
+        except ConfigError as exc:
+            self._config_problem = str(exc)
+            problems = [str(problem) for problem in exc.problems]
+            log.error("config.refused", problems=problems)  # noqa: TRY400 - a mistake in a file has no traceback
+        else:
+            self._config_problem = None
+            self._generation = generation
+            self._watches.close()
+            self._open_watches()
+            self._intake.configure(generation)
+            log.info("config.loaded", config=generation.loaded.source, hash=generation.loaded.hash)
+        self._manager.ready("watching")
+
+    def _stop(self) -> None:
+        """Finish what runs, seal it, and go."""
+        log.info("daemon.stopping", running=self._runner.running)
+        self._manager.stopping()
+        self._pool.stop(time.monotonic() + STOP_GRACE_S)
+        if not self._busy:
+            self._loop.stop()
+
+    def _close(self) -> None:
+        self._watches.close()
+        self._control.close()
+        self._intake.close()
+        self._pool.close()
+        log.info("daemon.stopped")
+
+    def _ping(self, period_s: float) -> None:
+        self._manager.ping()
+        self._loop.call_later(period_s, lambda: self._ping(period_s))
+
+    def _signals(self) -> None:
+        """Turn signals into bytes on a socket, so that they are handled between two events like any other."""
+        reader, writer = socket.socketpair()
+        reader.setblocking(False)
+        writer.setblocking(False)
+        signal.set_wakeup_fd(writer.fileno(), warn_on_full_buffer=False)
+        for number in (signal.SIGTERM, signal.SIGINT, signal.SIGHUP):
+            signal.signal(number, lambda *_: None)
+        self._wakeup = (reader, writer)
+        self._loop.watch(reader.fileno(), self._signalled)
+
+    def _signalled(self) -> None:
+        with contextlib.suppress(BlockingIOError):
+            for number in self._wakeup[0].recv(64):
+                if number == signal.SIGHUP:
+                    self._reload()
+                elif number in (signal.SIGTERM, signal.SIGINT):
+                    self._stop()
+
+
+def _lock(directory: str) -> int:
+    """Hold the runtime directory for this daemon alone: two would seal each other's incidents."""
+    check_directory(directory)
+    fd = os.open(directory, os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC)
+    try:
+        fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError as exc:
+        os.close(fd)
+        raise DeniedError(
+            f"another daemon holds {directory}", hint="`collector status` asks it; stop it first"
+        ) from exc
+    return fd

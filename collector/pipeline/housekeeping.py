@@ -1,0 +1,46 @@
+"""What is done to the archive before and after incidents: recovery, retention, the missing digests."""
+
+from __future__ import annotations
+
+import time
+
+from collector.model.pressure import Limits, Policy
+from collector.pipeline.generation import Generation
+from collector.pipeline.line import Line
+from collector.pipeline.pool import Pool
+from collector.pipeline.protocol import AddDigests, Done, Prune, Recover
+from collector.pipeline.runner import ARCHIVE_JOB_S
+
+DIGEST_TIMEOUT_S = 24 * 3600.0
+"""Reading a large incident back at idle pace may take hours; nothing waits for it."""
+
+
+def recover(pool: Pool, generation: Generation) -> Line[Done]:
+    """Seal what a killed run left behind; the reply's *ids* are the incidents sealed."""
+    job = Recover(archive=generation.settings.archive, now_s=time.time())
+    return (yield from pool.perform(job, deadline_s=time.monotonic() + ARCHIVE_JOB_S)).done
+
+
+def prune(pool: Pool, generation: Generation) -> Line[Done]:
+    """Delete what retention does not keep; the reply's *ids* are the incidents deleted."""
+    job = Prune(archive=generation.settings.archive, rules=generation.keep, now_s=time.time())
+    return (yield from pool.perform(job, deadline_s=time.monotonic() + ARCHIVE_JOB_S)).done
+
+
+def add_digests(pool: Pool, generation: Generation, incident: str) -> Line[Done]:
+    """Read back what carries no digest yet, at the configured pace and only while the gate is open."""
+    pressure = generation.loaded.config.pressure
+    deadline_s = time.monotonic() + DIGEST_TIMEOUT_S
+    job = AddDigests(
+        archive=generation.settings.archive,
+        incident=incident,
+        deadline_s=deadline_s,
+        limits=Limits(
+            floor_bytes=pressure.floor,
+            psi_full_percent=pressure.psi_full,
+            on_pressure=Policy.WAIT,
+            wait_s=DIGEST_TIMEOUT_S,
+        ),
+        copy=generation.settings.copy,
+    )
+    return (yield from pool.perform(job, deadline_s=deadline_s, stoppable=True)).done

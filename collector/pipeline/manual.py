@@ -1,0 +1,41 @@
+"""The marker of a run by hand."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Iterable
+
+from collector.host.files import Host
+from collector.host.procfs import Process
+from collector.model.errors import UsageError
+from collector.model.marker import Marker, MarkerKind, ProcessRef
+
+
+def find_processes(pids: Iterable[int]) -> tuple[ProcessRef, ...]:
+    """
+    Pin processes by their start times, now: later their PIDs may be somebody else's.
+
+    Raises:
+        UsageError: If there is no such process.
+    """
+    found = []
+    for pid in pids:
+        try:
+            with Process(Host(), pid) as process:
+                found.append(ProcessRef(pid=pid, start_time_ticks=process.start_ticks))
+        except (FileNotFoundError, ProcessLookupError) as exc:
+            raise UsageError(f"there is no process {pid}", hint="`ps -e` lists those that live") from exc
+    return tuple(found)
+
+
+def manual_marker(reason: str, processes: tuple[ProcessRef, ...], *, uid: int) -> Marker:
+    """Return the marker of ``collector run --now``, asked for by *uid*."""
+    return Marker(
+        kind=MarkerKind.MANUAL,
+        trigger="manual",
+        at_s=time.time(),
+        reason=reason or "by hand",
+        uid=uid,
+        process=processes[0] if processes else None,
+        also=processes[1:],
+    )

@@ -1,0 +1,254 @@
+"""The runner and its pool, with real workers and collectors that misbehave."""
+
+from __future__ import annotations
+
+import os
+import signal
+import socket
+import time
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path, PurePosixPath
+from typing import ClassVar
+
+import pytest
+
+from collector.archive.read import Archive
+from collector.collectors.base import Context
+from collector.host.identity import identify
+from collector.model.artifact import Artifact, Footprint
+from collector.model.copying import CopySettings
+from collector.model.errors import StepError
+from collector.model.incident import IncidentState, Manifest, StepRecord, StepStatus
+from collector.model.pressure import Budget, Limits, Policy
+from collector.model.redaction import Redaction
+from collector.model.units import Reserve
+from collector.pipeline import events
+from collector.pipeline.header import open_header
+from collector.pipeline.line import drive
+from collector.pipeline.manual import manual_marker
+from collector.pipeline.pool import Pool
+from collector.pipeline.runner import Outcome, Runner, Settings
+from collector.pipeline.steps import Pipeline, Step
+from collector.pipeline.worker import Settings as WorkerSettings
+from collector.pressure.sampler import Sampler
+
+OPEN = Limits(floor_bytes=0, psi_full_percent=100.0, on_pressure=Policy.PROCEED, wait_s=0.0)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Fine:
+    """Yields one artifact."""
+
+    name: ClassVar[str] = "fine"
+    footprint: ClassVar[Footprint] = Footprint(peak_bytes=0, timeout_s=5.0)
+
+    def collect(self, ctx: Context) -> Iterator[Artifact]:
+        yield Artifact(path=PurePosixPath("evidence"), body=b"evidence\n")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Bad:
+    """Yields one artifact and then does what *how* says."""
+
+    name: ClassVar[str] = "bad"
+    footprint: ClassVar[Footprint] = Footprint(peak_bytes=0, timeout_s=5.0)
+    how: str
+
+    def collect(self, ctx: Context) -> Iterator[Artifact]:
+        yield Artifact(path=PurePosixPath("before"), body=b"before\n")
+        match self.how:
+            case "sleep":
+                time.sleep(60)
+            case "raise":
+                raise StepError("no evidence here", hint="look elsewhere")
+            case "bug":
+                raise ZeroDivisionError("a bug")
+            case "garbage":
+                supervisor().send(b"\xffgarbage")
+                time.sleep(60)
+            case "long":
+                supervisor().send(b'"' + b"x" * 100_000 + b'"')
+                time.sleep(60)
+            case "flood":
+                while True:
+                    supervisor().send(b'{"type":"progress","size_bytes":1}')
+            case "escape":
+                yield Artifact(path=PurePosixPath("..", "..", "escaped"), body=b"!")
+            case "stop":
+                os.kill(os.getpid(), signal.SIGSTOP)
+            case number:
+                os.kill(os.getpid(), signal.Signals[number])
+
+
+def supervisor() -> socket.socket:
+    return socket.socket(fileno=os.dup(3))
+
+
+@pytest.fixture
+def pool() -> Iterator[Pool]:
+    opened = Pool(2, WorkerSettings())
+    opened.fill()
+    yield opened
+    opened.close()
+
+
+class Lab:
+    """Runs pipelines and reads what they archived."""
+
+    def __init__(self, pool: Pool, archive: Path) -> None:
+        self.pool = pool
+        self.archive = archive
+        self.events: list[events.AnyEvent] = []
+        self.reserve = Reserve(size_bytes=0)
+
+    def run(
+        self, *collectors: object, timeout_s: float = 5.0, limits: Limits = OPEN, incident_s: float = 60.0
+    ) -> Outcome:
+        steps = tuple(
+            Step(id=f"step{n}", collector=one, timeout_s=timeout_s, limits=limits, budget=Budget(memory_bytes=0))
+            for n, one in enumerate(collectors)
+        )
+        pipeline = Pipeline(name="test", steps=steps, timeout_s=incident_s)
+        marker = manual_marker("test", (), uid=os.getuid())
+        header = open_header((marker,), pipeline, identity=identify(), config_hash="-", now_s=time.time())
+        settings = Settings(
+            archive=str(self.archive), reserve=self.reserve, copy=CopySettings(rate="max"), redaction=Redaction()
+        )
+        runner = Runner(self.pool, Sampler(), self.events.append)
+        return drive(runner.incident(header, pipeline, settings))
+
+    def manifest(self, outcome: Outcome) -> Manifest:
+        assert outcome.incident is not None, outcome.reason
+        with Archive(str(self.archive)) as archive:
+            return archive.manifest(outcome.incident)
+
+    def steps(self, *collectors: object, **arguments: object) -> list[StepRecord]:
+        return list(self.manifest(self.run(*collectors, **arguments)).steps)
+
+
+@pytest.fixture
+def lab(pool: Pool, tmp_path: Path) -> Lab:
+    return Lab(pool, tmp_path / "archive")
+
+
+def test_runner_archives_what_every_step_yields(lab: Lab) -> None:
+    """The straight line: complete, with a digest from the moment of writing."""
+    outcome = lab.run(Fine(), Fine())
+    manifest = lab.manifest(outcome)
+    assert outcome.state is manifest.state is IncidentState.COMPLETE
+    assert [step.status for step in manifest.steps] == [StepStatus.OK, StepStatus.OK]
+    artifact = manifest.steps[0].artifacts[0]
+    assert artifact.path == "step0/evidence"
+    assert artifact.digest is not None
+    assert (lab.archive / manifest.id / artifact.path).read_bytes() == b"evidence\n"
+    assert not list(lab.archive.glob("*.partial"))
+
+
+def test_runner_goes_on_after_a_step_outlives_its_deadline(lab: Lab) -> None:
+    """One hung step is lost, no more; what it had yielded stays."""
+    slow, fine = lab.steps(Bad(how="sleep"), Fine(), timeout_s=0.3)
+    assert slow.status is StepStatus.TIMEOUT
+    assert "deadline" in slow.reason
+    assert [artifact.path for artifact in slow.artifacts] == ["step0/before"]
+    assert fine.status is StepStatus.OK
+
+
+@pytest.mark.parametrize("how", ["SIGKILL", "SIGSEGV", "SIGBUS"])
+def test_runner_goes_on_after_a_worker_is_killed(lab: Lab, how: str) -> None:
+    """The step says which signal; later steps run in the spare."""
+    dead, fine = lab.steps(Bad(how=how), Fine())
+    assert dead.status is StepStatus.FAILED
+    assert how in dead.reason
+    assert [artifact.path for artifact in dead.artifacts] == ["step0/before"]
+    assert fine.status is StepStatus.OK
+
+
+def test_runner_kills_a_worker_that_is_stopped(lab: Lab) -> None:
+    """A stopped process does not answer; the deadline ends it."""
+    stopped, fine = lab.steps(Bad(how="stop"), Fine(), timeout_s=0.3)
+    assert stopped.status is StepStatus.TIMEOUT
+    assert fine.status is StepStatus.OK
+
+
+@pytest.mark.parametrize(("how", "said"), [("garbage", "garbage"), ("long", "longer than"), ("flood", "more than")])
+def test_runner_trusts_no_reply(lab: Lab, how: str, said: str) -> None:
+    """A worker that writes nonsense is a failed step, and is replaced."""
+    bad, fine = lab.steps(Bad(how=how), Fine(), timeout_s=20.0)
+    assert bad.status is StepStatus.FAILED
+    assert said in bad.reason
+    assert fine.status is StepStatus.OK
+
+
+def test_runner_records_what_a_collector_raises(lab: Lab) -> None:
+    """An error on purpose has its hint; a bug says that it is one. The worker lives on."""
+    before = set(lab.pool.pids)
+    failed, bug, fine = lab.steps(Bad(how="raise"), Bad(how="bug"), Fine())
+    assert (failed.status, failed.reason, failed.hint) == (StepStatus.FAILED, "no evidence here", "look elsewhere")
+    assert "ZeroDivisionError" in bug.reason
+    assert bug.hint is not None
+    assert fine.status is StepStatus.OK
+    assert set(lab.pool.pids) == before
+
+
+def test_runner_lets_no_artifact_leave_its_step(lab: Lab) -> None:
+    """A path is checked, whoever made it."""
+    (escaped,) = lab.steps(Bad(how="escape"))
+    assert escaped.status is StepStatus.FAILED
+    assert not list(lab.archive.rglob("escaped"))
+
+
+def test_runner_forks_a_worker_when_all_are_lost(lab: Lab) -> None:
+    """Two workers, two deaths: with the gate open a third one is forked, and the incident goes on."""
+    before = set(lab.pool.pids)
+    *_, fine = lab.steps(Bad(how="SIGKILL"), Bad(how="SIGKILL"), Fine())
+    assert fine.status is StepStatus.OK
+    assert not before & {pid for pid in lab.pool.pids if Path(f"/proc/{pid}").exists()}
+
+
+def test_runner_skips_what_the_incident_has_no_time_for(lab: Lab) -> None:
+    """An incident has an end of its own."""
+    slow, late = lab.steps(Bad(how="sleep"), Fine(), incident_s=0.3)
+    assert slow.status is StepStatus.TIMEOUT
+    assert late.status is StepStatus.SKIPPED
+    assert "time was up" in late.reason
+
+
+def test_runner_skips_a_step_below_the_floor(lab: Lab) -> None:
+    """The verdict and its numbers are in the manifest."""
+    greedy = Limits(floor_bytes=1 << 60, psi_full_percent=100.0, on_pressure=Policy.SKIP, wait_s=0.0)
+    (skipped,) = lab.steps(Fine(), limits=greedy)
+    assert skipped.status is StepStatus.SKIPPED
+    assert skipped.verdict is not None
+    assert skipped.verdict.floor_bytes == 1 << 60
+    assert 0 < skipped.verdict.available_bytes < 1 << 60
+    assert not skipped.artifacts
+
+
+def test_runner_waits_for_the_gate_and_gives_up(lab: Lab) -> None:
+    """`wait` re-samples and has an end; the wait is told and recorded."""
+    greedy = Limits(floor_bytes=1 << 60, psi_full_percent=100.0, on_pressure=Policy.WAIT, wait_s=0.6)
+    (skipped,) = lab.steps(Fine(), limits=greedy)
+    assert skipped.verdict is not None
+    assert skipped.verdict.waited_s >= 0.6
+    assert any(isinstance(event, events.StepWaiting) for event in lab.events)
+
+
+def test_runner_refuses_an_archive_on_tmpfs(lab: Lab) -> None:
+    """Writing there takes the memory that is short."""
+    lab.archive = Path("/dev/shm", f"collector-test-{os.getpid()}")
+    try:
+        outcome = lab.run(Fine())
+    finally:
+        lab.archive.rmdir()
+    assert outcome.incident is None
+    assert outcome.exit_code == 73
+    assert "tmpfs" in outcome.reason
+
+
+def test_runner_refuses_a_disk_below_its_reserve(lab: Lab) -> None:
+    """The archive never takes the disk below the reserve, not even for an incident's own records."""
+    lab.reserve = Reserve(percent=100.0)
+    outcome = lab.run(Fine())
+    assert outcome.incident is None
+    assert outcome.exit_code == 75

@@ -1,0 +1,174 @@
+"""Sealing: one way to the final name, whatever happened before."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+import msgspec
+import pytest
+
+from collector.archive import directory, layout
+from collector.archive.read import Archive
+from collector.archive.seal import seal
+from collector.archive.store import ArtifactLine, Store
+from collector.model.errors import ArchiveError
+from collector.model.incident import Header, IncidentState, StepEnd, StepStatus
+from collector.model.marker import Marker, MarkerKind
+
+MARKER = Marker(kind=MarkerKind.MANUAL, trigger="manual", at_s=1.0, reason="test")
+
+
+def header(*planned: str) -> Header:
+    return Header(
+        version=1,
+        id=layout.new_id(1_700_000_000.0),
+        pipeline="crash",
+        markers=(MARKER,),
+        host="box",
+        boot_id="b",
+        kernel="6.18",
+        collector_version="0",
+        config_hash="c",
+        started_s=1.0,
+        planned=planned,
+    )
+
+
+def artifact(store: Store, incident: str, step: str, name: str, data: bytes = b"x") -> None:
+    with store.incident(incident) as fd:
+        with directory.opened(step, fd, create=True) as inner:
+            directory.write_new(name, data, inner)
+        line = ArtifactLine(step=step, path=f"{step}/{name}", size_bytes=len(data), data_bytes=len(data))
+        directory.append(layout.ARTIFACTS, msgspec.json.encode(line), fd, durable=False)
+
+
+def end(step: str, status: StepStatus = StepStatus.OK) -> StepEnd:
+    return StepEnd(id=step, collector="proc_files", status=status)
+
+
+@pytest.fixture()
+def store(tmp_path: Path):
+    with Store(str(tmp_path / "archive")) as opened:
+        yield opened
+
+
+def begin(store: Store, *planned: str) -> str:
+    opened = header(*planned)
+    os.close(store.begin(opened))
+    return opened.id
+
+
+def test_seal_publishes_a_complete_incident(store: Store) -> None:
+    """All steps ok: complete, under its final name, nothing left of the partial one."""
+    incident = begin(store, "memory")
+    artifact(store, incident, "memory", "meminfo")
+    store.record_step(incident, end("memory"))
+    manifest = seal(store, incident, ended_s=2.0, interrupted=False)
+    assert manifest.state is IncidentState.COMPLETE
+    assert [record.path for record in manifest.steps[0].artifacts] == ["memory/meminfo"]
+    assert os.listdir(store.fd) == [incident]
+    with Archive(store.path) as archive:
+        assert archive.manifest(incident) == manifest
+
+
+def test_seal_says_incomplete_when_a_step_is_not_ok(store: Store) -> None:
+    """A skipped step is no failure of the program, but the incident lacks something."""
+    incident = begin(store, "memory", "shm")
+    store.record_step(incident, end("memory"))
+    store.record_step(incident, end("shm", StepStatus.SKIPPED))
+    assert seal(store, incident, ended_s=2.0, interrupted=False).state is IncidentState.INCOMPLETE
+
+
+def test_seal_keeps_what_a_killed_run_left(store: Store) -> None:
+    """Recorded artifacts keep their records; a file without one is listed as truncated; the step says why."""
+    incident = begin(store, "memory", "shm", "core")
+    artifact(store, incident, "memory", "meminfo")
+    store.record_step(incident, end("memory"))
+    with store.incident(incident) as fd, directory.opened("shm", fd, create=True) as inner:
+        directory.write_new("0001.part", b"half", inner)
+    manifest = seal(store, incident, ended_s=2.0, interrupted=True)
+    assert manifest.state is IncidentState.INTERRUPTED
+    found = {step.id: step for step in manifest.steps}
+    assert found["memory"].status is StepStatus.OK
+    assert found["shm"].status is StepStatus.FAILED
+    assert found["shm"].artifacts[0].truncated
+    assert found["shm"].artifacts[0].path == "shm/0001.part"
+    assert "core" not in found
+
+
+def test_seal_can_be_called_again_after_a_kill(store: Store) -> None:
+    """Killed between the manifest and the rename: the manifest that stands is kept."""
+    incident = begin(store, "memory")
+    store.record_step(incident, end("memory"))
+    first = seal(store, incident, ended_s=2.0, interrupted=False)
+    os.rename(incident, incident + layout.PARTIAL, src_dir_fd=store.fd, dst_dir_fd=store.fd)
+    assert seal(store, incident, ended_s=9.0, interrupted=True) == first
+
+
+def test_seal_passes_over_a_line_that_was_cut_short(store: Store) -> None:
+    """The kill may come in the middle of an append."""
+    incident = begin(store, "memory")
+    store.record_step(incident, end("memory"))
+    with store.incident(incident) as fd:
+        directory.append(layout.STEPS, b'{"id": "mem', fd, durable=False)
+    assert len(seal(store, incident, ended_s=2.0, interrupted=False).steps) == 1
+
+
+def test_seal_never_replaces_an_incident(store: Store) -> None:
+    """An incident is immutable once renamed."""
+    incident = begin(store)
+    os.mkdir(incident, dir_fd=store.fd)
+    with pytest.raises(FileExistsError):
+        seal(store, incident, ended_s=2.0, interrupted=False)
+
+
+def test_left_behind_passes_over_incidents_under_way(store: Store) -> None:
+    """The lock of a live run keeps a second program from sealing under its hands."""
+    opened = header("memory")
+    lock = store.begin(opened)
+    assert store.left_behind() == []
+    os.close(lock)
+    assert store.left_behind() == [opened.id]
+
+
+def test_manifest_refuses_paths_that_lead_out(store: Store) -> None:
+    """`../` in a manifest that somebody planted is an error, not a path."""
+    incident = begin(store, "memory")
+    artifact(store, incident, "memory", "meminfo")
+    store.record_step(incident, end("memory"))
+    seal(store, incident, ended_s=2.0, interrupted=False)
+    path = Path(store.path, incident, layout.MANIFEST)
+    for planted in ("../../etc/shadow", "/etc/shadow", "memory/../../x", "memory//x", ""):
+        text = path.read_text()
+        path.write_text(text.replace("memory/meminfo", planted))
+        with Archive(store.path) as archive, pytest.raises(ArchiveError, match="not a path within"):
+            archive.manifest(incident)
+        path.write_text(text)
+
+
+def test_archive_refuses_a_directory_that_others_may_write(tmp_path: Path) -> None:
+    """Names planted there would be taken for ours."""
+    tmp_path.chmod(0o777)
+    with pytest.raises(ArchiveError, match="0777"):
+        Store(str(tmp_path))
+
+
+def test_archive_refuses_a_symlink(tmp_path: Path) -> None:
+    """The last component must be the directory itself."""
+    (tmp_path / "link").symlink_to(tmp_path)
+    with pytest.raises(ArchiveError):
+        Store(str(tmp_path / "link"))
+
+
+def test_files_in_the_archive_are_for_their_owner_only(store: Store) -> None:
+    """0700 and 0600, whatever the umask."""
+    old = os.umask(0)
+    try:
+        incident = begin(store, "memory")
+        artifact(store, incident, "memory", "meminfo")
+    finally:
+        os.umask(old)
+    for path in Path(store.path).rglob("*"):
+        assert path.stat().st_mode & 0o077 == 0, path
+    assert Path(store.path).stat().st_mode & 0o777 == 0o700
