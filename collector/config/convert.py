@@ -10,7 +10,7 @@ from typing import Any
 import msgspec
 
 from collector.config.keys import MISSING, Key, is_record, keys_of
-from collector.config.nodes import Mapping, Node, Scalar, Sequence, is_null
+from collector.config.nodes import Mapping, Node, Scalar, Sequence, is_null, scalars
 from collector.config.scalars import UNITS, Misread, objection_to, read_scalar, suggest
 from collector.model.errors import CollectorError
 from collector.model.problem import Mark, Problem
@@ -76,14 +76,14 @@ class Converter:
         else:
             for key, entry in unknown.items():
                 self.unknown(key, entry.key_mark, keys, name)
-        return BAD if any(value is BAD for value in values.values()) else self._build(cls, values, node.mark)
+        return BAD if any(value is BAD for value in values.values()) else self._build(cls, values, node)
 
-    def _build(self, cls: type, values: dict[str, Any], mark: Mark) -> Any:
-        """Make a *cls*; what it says against its own values is a problem at *mark*."""
+    def _build(self, cls: type, values: dict[str, Any], node: Mapping) -> Any:
+        """Make a *cls*; what it says against its own values is a problem at the value that it quotes."""
         try:
             return cls(**values)
         except (ValueError, CollectorError) as exc:
-            return self._note(mark, str(exc), getattr(exc, "hint", None))
+            return self._note(_culprit(node, str(exc)), str(exc), getattr(exc, "hint", None))
 
     def _field(self, node: Mapping, key: Key, name: str) -> Any:
         """Read one key. Where it is bad or left out and has a default, that one is used, to find what else is wrong."""
@@ -111,7 +111,7 @@ class Converter:
         """Read keys that the file invents; bad ones are left out."""
         table = {}
         for key, entry in node.entries.items():
-            word = self.read(Scalar(key, False, entry.key_mark), arguments[0], f"the name of a {_item(name)}")
+            word = self.read(Scalar(key, False, entry.key_mark), arguments[0], f"{_item(name)} name")
             table[word] = self.read(entry.node, arguments[1], f"{_item(name)} {key}")
         return {word: value for word, value in table.items() if word is not BAD and value is not BAD}
 
@@ -163,5 +163,13 @@ def _item(name: str) -> str:
     return name.removesuffix("s")
 
 
+def _culprit(node: Node, message: str) -> Mark:
+    """Return the place of the value below *node* that *message* quotes; of *node* itself if it quotes none."""
+    quoted = (scalar.mark for scalar in scalars(node) if scalar.text and repr(scalar.text) in message)
+    return next(quoted, node.mark)
+
+
 def _first_sentence(text: str) -> str | None:
-    return text.partition(". ")[0].rstrip(".") or None
+    """Return the first sentence of a description, to stand in a hint."""
+    sentence = text.partition(". ")[0].rstrip(".")
+    return sentence[:1].lower() + sentence[1:] or None

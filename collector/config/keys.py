@@ -87,10 +87,15 @@ def _default(field: Any) -> Any:
 def summary_of(cls: type) -> str:
     """Return what the docstring of *cls* says before its arguments, on one line per paragraph."""
     text = inspect.cleandoc(cls.__doc__ or "").partition("\nArgs:\n")[0]
-    return "\n\n".join(" ".join(paragraph.split()) for paragraph in text.strip().split("\n\n"))
+    return "\n\n".join(map(_prose, text.strip().split("\n\n")))
 
 
 def _descriptions(cls: type) -> dict[str, str]:
     """Return the ``Args`` of the docstring of *cls*."""
     text = inspect.cleandoc(cls.__doc__ or "").partition("\nArgs:\n")[2]
-    return {name: " ".join(words.split()) for name, words in _ARGUMENT.findall(text)}
+    return {name: _prose(words) for name, words in _ARGUMENT.findall(text)}
+
+
+def _prose(text: str) -> str:
+    """Return *text* on one line, with code marked as Markdown does."""
+    return " ".join(text.split()).replace("``", "`")

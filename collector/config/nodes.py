@@ -87,3 +87,16 @@ def places(node: Node, path: Path = ()) -> Iterator[tuple[Path, Mark]]:
                 yield from places(entry.node, (*path, key))
         case Scalar():
             pass
+
+
+def scalars(node: Node) -> Iterator[Scalar]:
+    """Yield all single values below *node*."""
+    match node:
+        case Scalar():
+            yield node
+        case Sequence():
+            for item in node.items:
+                yield from scalars(item)
+        case Mapping():
+            for entry in node.entries.values():
+                yield from scalars(entry.node)

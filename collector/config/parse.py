@@ -15,6 +15,7 @@ from typing import Any
 import yaml
 
 from collector.config.nodes import Entry, Mapping, Node, Scalar, Sequence
+from collector.config.syntax import explain
 from collector.model.problem import Mark, Problem
 from collector.model.units import quote
 
@@ -76,7 +77,6 @@ class _Composer:
     def __init__(self, text: str, file: str) -> None:
         self.file = file
         self.problems: list[Problem] = []
-        self._text = text
         self._events = self._read(text)
         self._anchors: dict[str, tuple[Node, int] | None] = {}
         self._count = 0
@@ -108,8 +108,8 @@ class _Composer:
             while loader.check_event():
                 yield loader.get_event()  # type: ignore[no-untyped-call]
         except yaml.MarkedYAMLError as exc:
-            mark = self._mark(exc.problem_mark or exc.context_mark)
-            raise Unreadable(Problem(mark=mark, message=_sentence(exc), hint=_syntax_hint(exc, text))) from exc
+            sentence, hint, place = explain(exc)
+            raise Unreadable(Problem(mark=Mark(self.file, *(place or ())), message=sentence, hint=hint)) from exc
         except (ValueError, OverflowError) as exc:  # chr() of an escape such as "\UFFFFFFFF"
             raise Unreadable(
                 Problem(
@@ -201,24 +201,3 @@ class _Composer:
 
     def _mark(self, mark: Any) -> Mark:
         return Mark(self.file, mark.line + 1, mark.column + 1) if mark else Mark(self.file)
-
-
-def _sentence(exc: yaml.MarkedYAMLError) -> str:
-    """Say in one line what PyYAML found."""
-    return "not YAML: " + ", ".join(part for part in (exc.problem, exc.context) if part)
-
-
-def _syntax_hint(exc: yaml.MarkedYAMLError, text: str) -> str | None:
-    """Name the usual cause of a syntax error."""
-    lines = text.splitlines()
-    place = exc.problem_mark or exc.context_mark
-    line = lines[place.line] if place and place.line < len(lines) else ""
-    if "\t" in line[: len(line) - len(line.lstrip())] or "'\\t'" in (exc.problem or ""):
-        return "indent with spaces, not tabs"
-    if "undefined alias" in (exc.problem or "") or "'*'" in (exc.problem or ""):
-        return 'put the text in quotes: "*"'
-    if "mapping values are not allowed" in (exc.problem or ""):
-        return "put a text that contains `: ` in quotes, and check the indentation"
-    if "block end" in (exc.problem or "") or "could not find expected ':'" in (exc.problem or ""):
-        return "check the indentation of this line against the ones above"
-    return None

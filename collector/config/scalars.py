@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import difflib
 import enum
+import itertools
 import re
 import typing
 from collections.abc import Callable, Iterable
@@ -37,8 +38,15 @@ class Misread(ValueError):  # noqa: N818 - caught where the place is known
 def suggest(word: str, known: Iterable[str]) -> str | None:
     """Return the word of *known* that was probably meant, or all of them if they are few."""
     known = list(known)
-    near = difflib.get_close_matches(word, known, n=1, cutoff=0.6)
-    return f"did you mean {near[0]}?" if near else known_words(known)
+    near = difflib.get_close_matches(word, known, n=3, cutoff=0.6)
+    if not near:
+        return known_words(known)
+    return f"did you mean {max(near, key=lambda each: _shared_beginning(word, each))}?"
+
+
+def _shared_beginning(one: str, other: str) -> int:
+    """Return the length of the common prefix: people misspell the ends of words."""
+    return sum(1 for _ in itertools.takewhile(lambda pair: pair[0] == pair[1], zip(one, other, strict=False)))
 
 
 def known_words(known: Iterable[str]) -> str | None:

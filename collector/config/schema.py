@@ -17,7 +17,7 @@ import msgspec
 
 from collector.config.keys import MISSING, Key, keys_of, summary_of
 from collector.config.nodes import Mapping
-from collector.config.spec import Config, Defaults, Step, Trigger
+from collector.config.spec import Config, Defaults, Pipeline, Step, Trigger
 from collector.config.write import written
 from collector.model import units
 
@@ -35,7 +35,7 @@ UNIT_SCHEMAS: dict[object, Schema] = {
     units.Bytes: {"anyOf": [_WHOLE, _text(units.SIZE_PATTERN, "64MiB", "1GB")]},
     units.Seconds: {"anyOf": [_NUMBER, _text(units.DURATION_PATTERN, "30s", "10m", "14d")]},
     units.Percent: _text(units.PERCENT_PATTERN, "5%"),
-    units.Reserve: {"anyOf": [_WHOLE, _text(f"{units.PERCENT_PATTERN}|{units.SIZE_PATTERN}", "5%", "20GiB")]},
+    units.Reserve: _text(f"{units.PERCENT_PATTERN}|{units.SIZE_PATTERN}", "5%", "20GiB"),
     units.Rate: _text(f"adaptive|max|(?:{units.SIZE_PATTERN})/s", "adaptive", "max", "200MiB/s"),
 }
 _SIMPLE: dict[object, Schema] = {
@@ -70,13 +70,13 @@ class _Builder:
             **{f"trigger.{name}": self._trigger(cls) for name, cls in self._triggers.items()},
         }
 
-    def record(self, cls: type) -> Schema:
-        """Return the schema of a struct or a dataclass."""
+    def record(self, cls: type, default: object = None) -> Schema:
+        """Return the schema of a struct or a dataclass; *default* is the one that stands where it is left out."""
         keys = keys_of(cls)
         schema: Schema = {
             "type": "object",
             "description": summary_of(cls).partition("\n\n")[0],
-            "properties": {name: self._key(key) for name, key in keys.items()},
+            "properties": {name: self._key(key, default) for name, key in keys.items()},
             "additionalProperties": False,
         }
         required = [name for name, key in keys.items() if key.default is MISSING]
@@ -88,6 +88,10 @@ class _Builder:
         if cls is Step:
             properties["collector"]["enum"] = list(self._collectors)
             return {"allOf": [self._option(name) for name in self._collectors]}
+        if cls is Config:
+            return {"required": ["version", "pipelines"]}
+        if cls is Pipeline:
+            properties["steps"]["minItems"] = 1
         if cls is Defaults:
             properties["with"] = {
                 "type": "object",
@@ -110,16 +114,17 @@ class _Builder:
         common = keys_of(Trigger)
         return own | {"properties": own["properties"] | dict.fromkeys(common, True)}
 
-    def _key(self, key: Key) -> Schema:
-        schema = dict(self._value(key.annotation))
+    def _key(self, key: Key, owner: object) -> Schema:
+        value = key.default if owner is None else getattr(owner, key.attribute)
+        schema = dict(self._value(key.annotation, value))
         if key.description:
             schema["description"] = key.description
-        default = MISSING if key.default is MISSING else written(key.default, key.annotation)
-        if default is not MISSING and not isinstance(default, dict):
+        default = None if value is MISSING else written(value, key.annotation)
+        if default is not None and not isinstance(default, dict):
             schema["default"] = default
         return schema
 
-    def _value(self, annotation: Any) -> Schema:  # noqa: PLR0911 - one return per kind of type
+    def _value(self, annotation: Any, default: Any = None) -> Schema:  # noqa: PLR0911 - one return per kind of type
         """Return the schema of a value of type *annotation*."""
         origin, arguments = typing.get_origin(annotation), typing.get_args(annotation)
         if origin is typing.Annotated:
@@ -141,7 +146,7 @@ class _Builder:
                 "propertyNames": self._value(arguments[0]),
                 "additionalProperties": self._value(arguments[1]),
             }
-        return _SIMPLE.get(annotation) or self.record(annotation)
+        return _SIMPLE.get(annotation) or self.record(annotation, None if default is MISSING else default)
 
     def _option(self, name: str) -> Schema:
         """Return: where the collector is *name*, `with` holds its options."""

@@ -176,8 +176,9 @@ class Step(msgspec.Struct, frozen=True, kw_only=True):
         timeout: Deadline; past it the step is killed and the incident goes on. The collector's own if left out.
         budget: Memory that the step may need at most, for the gate. The collector's own if left out.
         pressure: What this step changes of `pressure`.
-        when: Run only for crashes that match; recorded as skipped for others.
-        required: An incident without this step counts as failed evidence: ``run --now`` refuses to call it done.
+        when: Run only for crashes that match.
+        required: ``false`` if an incident is complete without this step: it is tried, and its end recorded,
+            but ``run --now`` does not exit with 3 for it.
         enabled: ``false`` turns it off and leaves it in the file.
         replace: In a drop-in: take the place of the step of that id, instead of changing some of its keys.
     """
@@ -217,13 +218,13 @@ class Defaults(msgspec.Struct, frozen=True, kw_only=True):
 
     Args:
         timeout: Deadline of steps that set none.
-        required: Whether steps are required that do not say.
+        required: Whether an incident is incomplete without steps that do not say.
         pressure: What steps change of `pressure`; a step's own keys win.
         with: Options per collector, by its name; a step's own options win.
     """
 
     timeout: Seconds | None = None
-    required: bool = False
+    required: bool = True
     pressure: StepPressure | None = None
     with_: dict[str, Mapping] = msgspec.field(name="with", default_factory=dict)
 

@@ -135,6 +135,8 @@ def parse_reserve(text: str) -> Reserve:
     """
     if text.endswith("%"):
         return Reserve(percent=parse_percent(text))
+    if _NUMBER.fullmatch(text):  # 5 bytes, where 5% was meant
+        raise ValueError(f"{quote(text)} has no unit: add % or one of {', '.join(BYTE_UNITS)}")
     if _AMOUNT.fullmatch(text) is None:
         raise ValueError(f"{quote(text)} is not {RESERVE_FORM}")
     return Reserve(size_bytes=parse_bytes(text))

@@ -108,12 +108,21 @@ def _pipeline(plan: Plan[Any], pipeline: Pipeline, around: Surroundings) -> Iter
     indices = {step.id: index for index, step in enumerate(given)}
     for step in pipeline.steps:
         path: Path = ("pipelines", pipeline.name, "steps", indices[step.id])
-        yield from _step(plan, step, path, pipeline, around)
-        if (own := given[indices[step.id]].pressure) and own.on_pressure is Policy.PROCEED:
+        own = given[indices[step.id]]
+        yield from _room(plan, step, path, around)
+        if own.pressure and own.pressure.on_pressure is Policy.PROCEED:
             yield _proceed(_mark(plan, (*path, "pressure", "on_pressure")))
+        if own.timeout is not None and own.timeout > pipeline.timeout_s:
+            yield _warning(
+                _mark(plan, (*path, "timeout")),
+                f"step {step.id} may take {format_seconds(own.timeout)}, but its pipeline ends after"
+                f" {format_seconds(pipeline.timeout_s)}",
+                "raise the pipeline's timeout",
+            )
 
 
-def _step(plan: Plan[Any], step: Step, path: Path, pipeline: Pipeline, around: Surroundings) -> Iterator[Problem]:
+def _room(plan: Plan[Any], step: Step, path: Path, around: Surroundings) -> Iterator[Problem]:
+    """Warn of a step that this machine has no room for, whatever happens."""
     floor = max(step.limits.floor_bytes, 2 * around.sample.high_watermark_bytes)
     needed = floor + step.budget.memory_bytes
     if needed > around.sample.total_bytes:
@@ -122,13 +131,6 @@ def _step(plan: Plan[Any], step: Step, path: Path, pipeline: Pipeline, around: S
             f"step {step.id} can never run here: its budget of {format_bytes(step.budget.memory_bytes)} beside a floor"
             f" of {format_bytes(floor)} is more than all memory ({_mib(around.sample.total_bytes)})",
             "lower the floor",
-        )
-    if step.timeout_s > pipeline.timeout_s:
-        yield _warning(
-            _mark(plan, (*path, "timeout")),
-            f"step {step.id} may take {format_seconds(step.timeout_s)}, but its pipeline ends after"
-            f" {format_seconds(pipeline.timeout_s)}",
-            "raise the pipeline's timeout",
         )
     most = getattr(step.collector, "max_total", None)
     room = around.archive.total_bytes - _reserve(plan, around.archive)

@@ -1,0 +1,282 @@
+"""
+Write what is made of the types: `docs/configuration.md` and `config/collector.schema.json`.
+
+    python docs/generate.py            write them
+    python docs/generate.py --check    exit 1 if they are not what would be written
+"""
+
+from __future__ import annotations
+
+import enum
+import json
+import sys
+import types
+import typing
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+from collector.collectors.registry import COLLECTORS
+from collector.config import spec
+from collector.config.keys import MISSING, Key, is_record, keys_of, summary_of
+from collector.config.nodes import Mapping
+from collector.config.schema import schema_of
+from collector.config.write import inline, written
+from collector.model import units
+from collector.triggers.registry import TRIGGERS
+
+ROOT = Path(__file__).parents[1]
+PAGE = ROOT / "docs" / "configuration.md"
+SCHEMA = ROOT / "config" / "collector.schema.json"
+
+KINDS: dict[object, str] = {
+    units.Bytes: "size",
+    units.Seconds: "duration",
+    units.Percent: "share",
+    units.Reserve: "share or size",
+    units.Rate: "rate",
+    str: "text",
+    int: "whole number",
+    float: "number",
+    bool: "`true` or `false`",
+    Mapping: "keys and values",
+}
+
+INTRODUCTION = """\
+# Configuration
+
+<!-- Made by docs/generate.py from the types in collector/config, collectors and triggers. Do not edit. -->
+
+One YAML file says what counts as a crash, what is collected then, and how little that may cost.
+`collector` reads the file named by `--config`, else `/etc/collector/collector.yaml`, else the one it
+was shipped with. `config/collector.yaml` is that one: it is complete, and a good place to start from.
+
+```
+collector config check      every mistake, as FILE:LINE:COLUMN; warnings for what is legal but harmful
+collector config show       what is in force, and where each value comes from
+collector config explain    what would be collected if it crashed now, and what it would cost
+collector config schema     the JSON Schema, for editors
+collector config reload     have the running daemon read it again
+```
+
+A bad file never takes effect: the daemon refuses to start with one (exit status 78), and a reload that
+finds one keeps the configuration that is in force and says so in its log, in `collector status` and
+in the exit status of `collector config reload`. An incident under way keeps the one it began with.
+
+## A small file
+
+```yaml
+version: 1
+archive:
+  path: /srv/crash
+triggers:
+  - id: cores
+    type: core_files
+    paths: [/var/lib/systemd/coredump]
+    pipeline: crash
+pipelines:
+  crash:
+    steps:
+      - id: memory
+        collector: proc_files
+      - id: segments
+        collector: shm
+        with: {from: crashed_process, max_total: 16GiB}
+```
+
+## How values are written
+
+| kind | written as |
+|---|---|
+| size | `64MiB`, `1.5GiB` (of 1024), `1GB` (of 1000), or a number of bytes. Not `64M`: it may mean either. |
+| duration | `250ms`, `30s`, `10m`, `1h30m`, `14d`, `2w`, or a number of seconds. |
+| share | `5%` |
+| rate | `adaptive`, `max`, or a size per second: `200MiB/s`. |
+| text | As it stands: `no`, `010` and `12:30` are words. Quoted where YAML needs it, as in `"*.core"`. |
+| `true` or `false` | Only these two words. |
+| a list | `[a, b]`, or one item per line after `- `. Also where there is only one. |
+
+Keys that do not exist are errors, and so are keys given twice, tags (`!!python/...`), and merge keys
+(`<<`): what steps share belongs under `defaults`. A file has at most 256 KiB, 24 levels and 20,000
+values, aliases expanded.
+
+## Drop-ins
+
+`conf.d/*.yaml` beside the main file change it, in the order of their names. Sections merge key by key.
+Triggers and steps merge by their `id`: an item with a known one changes only the keys it gives, one
+with a new one is appended. `enabled: false` turns an item off; `replace: true` puts it in the place
+of its namesake, with nothing left of that.
+
+```yaml
+pressure:
+  floor: 2GiB
+triggers:
+  - id: cores
+    paths: [/srv/crash]
+pipelines:
+  crash:
+    steps:
+      - id: segments
+        with: {segments: ["engine.*"]}
+      - id: process
+        enabled: false
+```
+
+## What steps share
+
+Under `defaults` stands what all steps share unless they say otherwise, and the options that all steps
+of one collector share.
+
+```yaml
+defaults:
+  timeout: 20s
+  pressure: {floor: 1GiB}
+  with:
+    files: {max_bytes: 4MiB}
+```
+
+## Which crash runs which step
+
+A trigger names its pipeline. Within it, a step with `when` runs only for crashes that match all of
+its conditions.
+
+```yaml
+pipelines:
+  crash:
+    steps:
+      - id: database_log
+        collector: files
+        when: {unit: ["postgresql@*.service"], signal: [SIGSEGV, SIGABRT, SIGBUS]}
+        with: {paths: ["/var/log/postgresql/*.log"]}
+```
+"""
+
+
+def page() -> str:
+    """Return the reference page."""
+    parts = [INTRODUCTION, "## The file\n", *_table(spec.Config)]
+    for key in keys_of(spec.Config).values():
+        parts += _section(key.name, key.annotation, key.default, 2)
+    parts += ["## Options of collectors\n", "What stands under `with`, by the step's `collector`.\n"]
+    for name, cls in sorted(COLLECTORS.items()):
+        budget, deadline = units.format_bytes(cls.footprint.peak_bytes), units.format_seconds(cls.footprint.timeout_s)
+        cost = f"Budget {budget}, deadline {deadline}."
+        parts += [f"### {name}\n", f"{summary_of(cls)} {cost}\n", *_options(name, cls)]
+    parts += ["## Options of triggers\n", "What stands beside `id`, `type` and `pipeline`, by the trigger's `type`.\n"]
+    for name, kind in sorted(TRIGGERS.items()):
+        parts += [f"### {name}\n", f"{summary_of(kind)}\n", *_options(name, kind)]
+    return "\n".join(parts).rstrip() + "\n"
+
+
+def _section(path: str, annotation: Any, default: Any, level: int) -> Iterator[str]:
+    """Yield a heading and a table for a section whose default is *default*, and for those within it."""
+    cls = _record_in(annotation)
+    if cls is None:
+        return
+    yield f"{'#' * level} {path}\n"
+    yield f"{summary_of(cls)}\n"
+    owner = default if isinstance(default, cls) else None
+    yield from _table(cls, owner)
+    for key in keys_of(cls).values():
+        yield from _section(f"{path}.{key.name}", key.annotation, _value(key, owner), level + 1)
+
+
+def _options(name: str, cls: type) -> Iterator[str]:
+    """Yield the table of a collector or a trigger, and the sections within it."""
+    yield from _table(cls)
+    for key in keys_of(cls).values():
+        yield from _section(f"{name}.{key.name}", key.annotation, key.default, 4)
+
+
+def _record_in(annotation: Any) -> type | None:
+    """Return the record type that *annotation* is, or holds in a list or a table."""
+    if annotation in KINDS:
+        return None
+    if is_record(annotation):
+        return typing.cast(type, annotation)
+    return next(filter(None, map(_record_in, typing.get_args(annotation))), None)
+
+
+def _value(key: Key, owner: object) -> Any:
+    """Return what stands where *key* is left out."""
+    return key.default if owner is None else getattr(owner, key.attribute)
+
+
+def _table(cls: type, owner: object = None) -> Iterator[str]:
+    keys = keys_of(cls).values()
+    if not keys:
+        yield "No options.\n"
+        return
+    yield "| key | kind | default | |\n|---|---|---|---|"
+    for key in keys:
+        yield f"| `{key.name}` | {_kind_of(key)} | {_default(key, _value(key, owner))} | {key.description} |"
+    yield ""
+
+
+def _default(key: Key, value: Any) -> str:
+    if value is MISSING:
+        return "*required*"
+    if _record_in(key.annotation) is not None or value in (None, (), {}, spec.NO_OPTIONS):
+        return ""
+    text = inline(written(value, key.annotation)).replace("|", "\\|")
+    return f"`{text}`"
+
+
+def _kind_of(key: Key) -> str:
+    """Say what a key takes; ``null`` only where that is not the same as leaving it out."""
+    words = _kind(key.annotation)
+    return words if key.default is not None else words.removesuffix(" or `null`")
+
+
+def _kind(annotation: Any) -> str:  # noqa: PLR0911 - one return per kind of type
+    """Say in words what *annotation* takes."""
+    origin, arguments = typing.get_origin(annotation), typing.get_args(annotation)
+    if origin is typing.Annotated:
+        return _kind(arguments[0]) + _bounds(arguments)
+    if annotation in KINDS:
+        return KINDS[annotation]
+    if origin in (typing.Union, types.UnionType):
+        return " or ".join("`null`" if each is type(None) else _kind(each) for each in arguments)
+    if origin is typing.Literal:
+        return _words([str(each) for each in arguments])
+    if isinstance(annotation, type) and issubclass(annotation, enum.Enum):
+        return _words([str(member.value) for member in annotation])
+    if origin in (tuple, list, frozenset):
+        return "list of " + ("sections" if _record_in(annotation) else _kind(arguments[0]))
+    if origin is dict:
+        return "sections by name"
+    return "section"
+
+
+def _bounds(arguments: tuple[Any, ...]) -> str:
+    show = units.format_bytes if arguments[0] is units.Bytes else str
+    for meta in arguments[1:]:
+        if meta.ge is not None and meta.le is not None:
+            return f", {show(meta.ge)} to {show(meta.le)}"
+    return ""
+
+
+def _words(words: list[str]) -> str:
+    *most, last = [f"`{word}`" for word in words]
+    return f"{', '.join(most)} or {last}" if most else last
+
+
+def generated() -> dict[Path, str]:
+    """Return what the files should hold."""
+    return {PAGE: page(), SCHEMA: json.dumps(schema_of(COLLECTORS, TRIGGERS), indent=2) + "\n"}
+
+
+def main() -> int:
+    """Write the files, or only check them."""
+    stale = [path for path, text in generated().items() if not path.exists() or path.read_text() != text]
+    if "--check" not in sys.argv[1:]:
+        for path in stale:
+            path.write_text(generated()[path])
+        return 0
+    for path in stale:
+        print(f"{path.relative_to(ROOT)} is stale: run python docs/generate.py", file=sys.stderr)  # noqa: T201
+    return 1 if stale else 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

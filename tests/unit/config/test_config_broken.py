@@ -1,0 +1,53 @@
+"""
+Broken files and what is said of them: each `broken_configs/NAME.yaml` has its `NAME.expected`.
+
+The expected text is what an operator sees, without the directory.
+"""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+
+import pytest
+
+from collector.model.errors import ConfigError
+from collector.model.problem import Severity
+from collector.pipeline.compile import prepare
+from collector.triggers.registry import TRIGGERS
+
+DIRECTORY = Path(__file__).parents[2] / "broken_configs"
+BROKEN = sorted(DIRECTORY.glob("*.yaml"))
+
+
+def said_of(path: Path) -> str:
+    with pytest.raises(ConfigError) as caught:
+        prepare(str(path), TRIGGERS)
+    assert caught.value.exit_code == 78
+    return "".join(f"{problem}\n".replace(f"{DIRECTORY}/", "") for problem in caught.value.problems)
+
+
+@pytest.mark.parametrize("path", BROKEN, ids=lambda path: path.stem)
+def test_config_broken_file_is_told_with_its_place(path: Path) -> None:
+    """Every mistake is told as file, line, column, a sentence, and mostly what to do."""
+    said = said_of(path)
+    assert said == path.with_suffix(".expected").read_text()
+    for line in said.splitlines():
+        assert re.match(rf"{path.name}:[1-9][0-9]*:[1-9][0-9]*: error: .{{10,}}", line), line
+
+
+def test_config_broken_files_are_many() -> None:
+    """The collection covers at least sixty different mistakes, and no expectation without a file."""
+    said = {path.with_suffix(".expected").read_text().partition(": error: ")[2] for path in BROKEN}
+    assert len(said) >= 60
+    assert {path.stem for path in DIRECTORY.glob("*.expected")} == {path.stem for path in BROKEN}
+
+
+def test_config_with_ten_errors_reports_ten() -> None:
+    """A file is mended in one go: errors of the loader and of the compiler come together, in the order of lines."""
+    with pytest.raises(ConfigError) as caught:
+        prepare(str(DIRECTORY / "many_ten_errors.yaml"), TRIGGERS)
+    problems = caught.value.problems
+    assert len(problems) == 10
+    assert all(problem.severity is Severity.ERROR for problem in problems)
+    assert [problem.mark.line for problem in problems] == sorted(problem.mark.line for problem in problems)
