@@ -30,6 +30,8 @@ MAX_SEGMENTS = 1 << 20
 MAX_NOTES = 100_000
 # kernel.core_file_note_size_limit is 4 MiB by default; it bounds NT_FILE, the only note that grows.
 MAX_DESC_BYTES = 4 << 20
+# And in all: a sparse file can claim 100,000 notes of 4 MiB. 32,768 threads' registers take 11 MiB.
+MAX_KEPT_BYTES = 64 << 20
 
 MACHINES = {3: "i386", 8: "mips", 20: "ppc", 21: "ppc64", 22: "s390", 40: "arm", 62: "x86_64", 183: "aarch64",
             243: "riscv", 258: "loongarch"}  # fmt: skip
@@ -179,7 +181,7 @@ def notes(reader: Reader) -> tuple[Header, Iterator[Note]]:
 
 def _notes(reader: Reader, header: Header, gap: int) -> Iterator[Note]:
     reader.skip(gap)
-    left = header.note_bytes
+    left, room = header.note_bytes, MAX_KEPT_BYTES
     for _ in range(MAX_NOTES):
         head = reader.read(12)
         if left < 12 or len(head) < 12:
@@ -191,8 +193,8 @@ def _notes(reader: Reader, header: Header, gap: int) -> Iterator[Note]:
             return
         name = reader.read(name_padded)[:name_bytes].rstrip(b"\0")
         kept = min(desc_bytes, MAX_DESC_BYTES) if kind in WANTED and name == b"CORE" else 0
-        desc = reader.read(kept)
-        if len(desc) < kept:
+        room -= kept
+        if room < 0 or len(desc := reader.read(kept)) < kept:
             return
         reader.skip(desc_padded - kept)
         if kept:

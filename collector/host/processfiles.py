@@ -15,12 +15,12 @@ from collector.model.text import escape_lines, escape_name
 FILES = (
     "stat", "status", "statm", "comm", "wchan", "sched", "schedstat", "oom_score", "oom_score_adj", "cgroup", "cpuset",
     "limits", "timers", "loginuid", "sessionid", "autogroup", "attr/current", "auxv", "coredump_filter", "mountinfo",
-    "uid_map", "gid_map", "setgroups", "arch_status", "ksm_stat",
+    "uid_map", "gid_map", "setgroups", "arch_status",
 )  # fmt: skip
 # These take exec_update_lock, which an execve(2) in progress holds.
 EXEC_FILES = ("io", "stack", "syscall", "personality")
 # These take mmap_lock, which a thread may hold while it waits for a dead disk; cheapest first.
-MEMORY_FILES = ("cmdline", "environ", "maps", "smaps_rollup", "numa_maps", "smaps")
+MEMORY_FILES = ("cmdline", "environ", "maps", "ksm_stat", "smaps_rollup", "numa_maps", "smaps")
 THREAD_FILES = ("stat", "status", "wchan", "schedstat")
 THREAD_EXEC_FILES = ("stack", "syscall")
 LINKS = ("exe", "cwd", "root")

@@ -31,10 +31,12 @@ _URL_PASSWORD = re.compile(rb"(://[^/?#@\s:]*:)[^/?#\s]*@")
 
 class Redaction(msgspec.Struct, frozen=True, kw_only=True):
     """
-    What to hide.
+    What to hide. Passwords in URLs are hidden whatever their name.
 
-    *keys* are globs, compared without case with the name before ``=`` (environment) or with a
-    long option's name (command line). Passwords in URLs are hidden whatever their name.
+    Args:
+        enabled: ``false`` keeps environments and command lines as they are.
+        keys: Globs for names whose values are hidden, compared without case with the name before
+            ``=`` (environment) or with a long option's name (command line).
     """
 
     enabled: bool = True
@@ -67,25 +69,33 @@ class Redaction(msgspec.Struct, frozen=True, kw_only=True):
         """
         Yield a command line's arguments with secret values hidden.
 
-        Hidden are ``--name=value``, ``name=value``, ``name: value``, and the argument after ``--name``.
+        Hidden are ``--name=value``, ``name=value``, ``name: value``, and the argument after ``--name``;
+        the same within an argument of several words.
         """
-        if not self.enabled:
-            yield from arguments
-            return
-        secret = self.pattern()
-        after_secret_option = False
-        for argument in arguments:
-            if after_secret_option and not argument.startswith(b"--"):
-                after_secret_option = False
-                yield MASK
-                continue
-            name, separator = _name_of(argument)
-            looks_secret = secret.match(name.lstrip(b"-")) is not None
-            after_secret_option = looks_secret and not separator and name.startswith(b"-")
-            if looks_secret and separator and len(argument) > len(name) + 1:
-                yield name + separator + MASK
-            else:
-                yield _URL_PASSWORD.sub(rb"\1" + MASK + b"@", argument)
+        if self.enabled:
+            arguments = _hidden(arguments, self.pattern())
+        yield from arguments
+
+
+def _hidden(arguments: Iterable[bytes], secret: re.Pattern[bytes], *, words: bool = False) -> Iterator[bytes]:
+    """Yield *arguments*, or the *words* of one (``sh -c "..."``), with secret values hidden."""
+    rest_is_secret = after_secret_option = False
+    for argument in arguments:
+        if rest_is_secret or (after_secret_option and not argument.startswith(b"--")):
+            after_secret_option = False
+            yield MASK
+            continue
+        name, separator, value = _split(argument)
+        if b" " not in name and secret.match(name.lstrip(b"-")) is not None:
+            after_secret_option = not separator and name.startswith(b"-")
+            rest_is_secret = words and separator == b":" and not value  # Authorization: Bearer ...
+            yield name + separator + (MASK if value else b"")
+        elif b" " in argument:
+            after_secret_option = False
+            yield b" ".join(_hidden(argument.split(b" "), secret, words=True))
+        else:
+            after_secret_option = False
+            yield _URL_PASSWORD.sub(rb"\1" + MASK + b"@", argument)
 
 
 @lru_cache(maxsize=8)
@@ -94,10 +104,10 @@ def _compiled(keys: tuple[str, ...]) -> re.Pattern[bytes]:
     return re.compile(rb"(?:" + rb"|".join(parts) + rb")\Z" if parts else rb"(?!)", re.IGNORECASE)
 
 
-def _name_of(argument: bytes) -> tuple[bytes, bytes]:
-    """Return what stands before the first ``=`` or ``:``, and which of them it is."""
+def _split(argument: bytes) -> tuple[bytes, bytes, bytes]:
+    """Split at the first ``=`` or ``:``."""
     match = re.search(rb"[=:]", argument)
-    return (argument[: match.start()], match[0]) if match else (argument, b"")
+    return (argument[: match.start()], match[0], argument[match.end() :]) if match else (argument, b"", b"")
 
 
 def _entries(pieces: Iterable[bytes]) -> Iterator[bytes]:

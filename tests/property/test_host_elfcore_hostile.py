@@ -1,0 +1,95 @@
+from __future__ import annotations
+
+import os
+import random
+import tempfile
+
+import fake_core
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from collector.host.corefile import core_reader
+from collector.host.corenotes import mapped_files, parse_process, parse_signal, parse_thread
+from collector.host.elfcore import MAX_KEPT_BYTES, CoreError, Layout, notes
+
+NT_FILE_AND_NAME = fake_core.NT_FILE.to_bytes(4, "little") + b"CORE\0\0\0\0"
+WHOLE = fake_core.core(fake_core.crash())
+LAYOUTS = st.builds(
+    Layout, word=st.sampled_from([4, 8]), order=st.sampled_from("<>"), machine=st.sampled_from(["x86_64", "arm", "x"])
+)
+
+
+def read_all(data: bytes) -> int:
+    """Read a core to its end; return how many bytes its notes hold."""
+    with tempfile.TemporaryFile() as file:
+        file.write(data)
+        file.flush()
+        try:
+            header, found = notes(core_reader(file.fileno()))
+            total = 0
+            for note in found:
+                total += len(note.desc)
+                parse_thread(header.layout, note.desc)
+                parse_process(header.layout, note.desc)
+                parse_signal(header.layout, note.desc)
+                total += sum(len(mapped.path) for mapped in mapped_files(header.layout, note.desc))
+        except CoreError:
+            return 0
+        return total
+
+
+@given(seed=st.integers(), flips=st.integers(1, 40))
+@settings(max_examples=150, deadline=None)
+def test_core_with_flipped_bytes_is_read_or_refused(seed: int, flips: int) -> None:
+    """Damage anywhere: no other error than the one that says so, and no more bytes than there are."""
+    chance = random.Random(seed)
+    data = bytearray(WHOLE)
+    for _ in range(flips):
+        data[chance.randrange(len(WHOLE) - 4096)] = chance.choice([0, 1, 0x7F, 0x80, 0xFF, chance.randrange(256)])
+    assert read_all(bytes(data)) <= 2 * len(data)
+
+
+@given(st.binary(max_size=2000), st.booleans())
+@settings(max_examples=150, deadline=None)
+def test_core_of_any_bytes_is_read_or_refused(tail: bytes, magic: bool) -> None:
+    """Bytes that were never a core."""
+    assert read_all((b"\x7fELF\x02\x01\x01" + bytes(9) if magic else b"") + tail) <= 2 * len(tail) + 32
+
+
+@given(layout=LAYOUTS, desc=st.binary(max_size=600))
+@settings(max_examples=200, deadline=None)
+def test_notes_of_any_bytes_are_parsed_or_refused(layout: Layout, desc: bytes) -> None:
+    """No parser of a note raises, whatever the note holds."""
+    parse_thread(layout, desc)
+    parse_process(layout, desc)
+    parse_signal(layout, desc)
+    assert sum(len(mapped.path) for mapped in mapped_files(layout, desc)) <= len(desc)
+
+
+def test_a_core_that_is_one_hole_costs_nothing() -> None:
+    """A sparse file of a tebibyte whose notes claim all of it."""
+    header = bytearray(fake_core.core(b"", loads=0))
+    header[64 + 32 : 64 + 40] = (1 << 40).to_bytes(8, "little")  # p_filesz of PT_NOTE
+    with tempfile.TemporaryFile() as file:
+        file.write(header)
+        file.flush()
+        os.ftruncate(file.fileno(), 1 << 40)
+        _, found = notes(core_reader(file.fileno()))
+        assert list(found) == []
+
+
+def test_a_core_that_claims_endless_notes_is_read_to_a_limit() -> None:
+    """A sparse file with a note of 4 MiB every 4 MiB: 4 GiB of claims in a few pages of data."""
+    step = (4 << 20) + 20
+    header = bytearray(fake_core.core(b"", loads=0))
+    header[64 + 32 : 64 + 40] = (1024 * step).to_bytes(8, "little")
+    head = fake_core.note(fake_core.NT_FILE, b"")[:4] + (4 << 20).to_bytes(4, "little") + NT_FILE_AND_NAME
+    with tempfile.TemporaryFile() as file:
+        file.write(header)
+        for number in range(1024):
+            file.seek(len(header) + number * step)
+            file.write(head)
+        file.truncate(len(header) + 1024 * step)
+        file.flush()
+        _, found = notes(core_reader(file.fileno()))
+        assert sum(len(note.desc) for note in found) <= MAX_KEPT_BYTES

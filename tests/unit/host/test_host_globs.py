@@ -1,0 +1,130 @@
+from __future__ import annotations
+
+import os
+import socket
+from pathlib import Path
+
+import pytest
+
+from collector.host.files import Host
+from collector.host.globs import expand, open_directory, open_found
+from collector.host.unread import Unreads
+from collector.model.errors import StepError
+
+NOBODY = 65534
+root_only = pytest.mark.skipif(os.geteuid() != 0, reason="needs root, to give files to another user")
+
+
+@pytest.fixture
+def tree(tmp_path: Path) -> Path:
+    for name in (
+        "app/a.log",
+        "app/b.log",
+        "app/.hidden.log",
+        "app/sub/c.log",
+        "app/sub/deep/d.log",
+        "other/secret.log",
+    ):
+        path = tmp_path / name
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_text(name)
+    return tmp_path
+
+
+def names(root: Path, glob: str, unread: Unreads | None = None) -> list[str]:
+    found = expand(Host(), str(root / glob), unread if unread is not None else Unreads())
+    return sorted(file.path.removeprefix(str(root) + "/") for file in found)
+
+
+@pytest.mark.parametrize(
+    ("glob", "expected"),
+    [
+        ("app/a.log", ["app/a.log"]),
+        ("app/*.log", ["app/a.log", "app/b.log"]),
+        ("app/.*.log", ["app/.hidden.log"]),
+        ("*/*.log", ["app/a.log", "app/b.log", "other/secret.log"]),
+        ("app/**/*.log", ["app/a.log", "app/b.log", "app/sub/c.log", "app/sub/deep/d.log"]),
+        ("app/**", ["app/a.log", "app/b.log"]),
+        ("app/sub/*/d.log", ["app/sub/deep/d.log"]),
+        ("app/[ab].log", ["app/a.log", "app/b.log"]),
+        ("app/missing.log", []),
+        ("missing/*.log", []),
+    ],
+)
+def test_expand_finds_what_a_shell_would(tree: Path, glob: str, expected: list[str]) -> None:
+    """Stars stay within one directory, ** does not, and names with a dot need one."""
+    assert names(tree, glob) == expected
+
+
+def test_expand_follows_no_symlink_below_its_root(tree: Path) -> None:
+    """Neither one to a directory nor one to a file; what was passed over is recorded."""
+    (tree / "app" / "linked").symlink_to(tree / "other")
+    (tree / "app" / "link.log").symlink_to(tree / "other" / "secret.log")
+    unread = Unreads()
+    assert names(tree, "app/**/*.log", unread) == names(tree, "app/**/[a-d].log")
+    assert names(tree, "app/*/secret.log") == []
+    assert len(unread) == 1
+
+
+def test_expand_passes_over_everything_that_is_no_regular_file(tree: Path) -> None:
+    """A FIFO, a socket, a directory: listed, never opened."""
+    os.mkfifo(tree / "app" / "fifo.log")
+    with socket.socket(socket.AF_UNIX) as listener:
+        listener.bind(str(tree / "app" / "sock.log"))
+        (tree / "app" / "dir.log").mkdir()
+        unread = Unreads()
+        assert names(tree, "app/*.log", unread) == ["app/a.log", "app/b.log"]
+        assert len(unread) == 3
+
+
+def test_expand_follows_the_operators_own_symlink_to_the_root(tree: Path) -> None:
+    """A log directory that was moved, /var/run: the owner of the link vouches for it."""
+    (tree / "moved").symlink_to("app/sub")
+    assert names(tree, "moved/*.log") == ["moved/c.log"]
+    (tree / "absolute").symlink_to(tree / "app" / "sub" / ".." / "sub")
+    assert names(tree, "absolute/*.log") == ["absolute/c.log"]
+
+
+@root_only
+@pytest.mark.root
+def test_expand_follows_no_symlink_of_another_user_to_the_root(tree: Path) -> None:
+    """A configured path through somebody's home must not be bent by its owner."""
+    (tree / "theirs").symlink_to("other")
+    os.chown(tree / "theirs", NOBODY, NOBODY, follow_symlinks=False)
+    unread = Unreads()
+    assert names(tree, "theirs/*.log", unread) == []
+    assert len(unread) == 1
+    with pytest.raises(StepError, match="symlink of user 65534"):
+        open_directory(Host(), str(tree / "theirs"))
+
+
+def test_open_directory_gives_up_on_symlinks_in_a_circle(tmp_path: Path) -> None:
+    """As the kernel does."""
+    (tmp_path / "a").symlink_to("b")
+    (tmp_path / "b").symlink_to("a")
+    with pytest.raises(StepError, match="more than 40"):
+        open_directory(Host(), str(tmp_path / "a"))
+
+
+def test_open_found_refuses_a_file_that_was_swapped(tree: Path) -> None:
+    """Between finding and opening somebody else's file may take the name."""
+    (found,) = expand(Host(), str(tree / "app" / "a.log"), Unreads())
+    os.close(open_found(Host(), found))
+    (tree / "app" / "new").write_text("x")
+    (tree / "app" / "new").rename(tree / "app" / "a.log")
+    with pytest.raises(StepError, match="replaced"):
+        open_found(Host(), found)
+    (tree / "app" / "a.log").unlink()
+    (tree / "app" / "a.log").symlink_to("b.log")
+    with pytest.raises(OSError, match="symbolic"):
+        open_found(Host(), found)
+
+
+def test_globs_leak_no_descriptor(tree: Path) -> None:
+    """Also when somebody stops in the middle."""
+    before = os.listdir("/proc/self/fd")
+    walk = expand(Host(), str(tree / "**" / "*.log"), Unreads())
+    next(walk)
+    del walk
+    names(tree, "app/**/*.log")
+    assert os.listdir("/proc/self/fd") == before
