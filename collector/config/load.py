@@ -14,9 +14,10 @@ import xxhash
 
 from collector.config.convert import Converter
 from collector.config.merge import merge, repeated_ids
-from collector.config.nodes import Entry, Mapping, Path, Scalar, places, plain, text_of
+from collector.config.nodes import Entry, Mapping, Path, Scalar, places, text_of
 from collector.config.parse import MAX_BYTES, parse
 from collector.config.spec import Config
+from collector.config.write import written
 from collector.host.files import pieces
 from collector.model.errors import ConfigError
 from collector.model.problem import Mark, Problem, Severity
@@ -123,14 +124,8 @@ def examine(path: str | None) -> Loaded:
 
 def digest(config: Config) -> str:
     """Return a hex digest of all values of *config*, defaults included."""
-    data = msgspec.json.encode(msgspec.to_builtins(config, enc_hook=_options), order="sorted")
+    data = msgspec.json.encode(written(config, Config), order="sorted")
     return xxhash.xxh3_128_hexdigest(data)  # hashlib would cost the daemon 3.7 MiB (libcrypto)
-
-
-def _options(value: object) -> object:
-    if isinstance(value, Mapping):
-        return plain(value)
-    raise NotImplementedError(type(value))
 
 
 def _with_version(tree: Mapping, problems: list[Problem], *, due: bool = True) -> Mapping:

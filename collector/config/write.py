@@ -43,8 +43,9 @@ def written(value: Any, annotation: Any) -> Any:  # noqa: PLR0911 - one return p
     if isinstance(value, Mapping):
         return plain(value)
     if is_record(annotation):
-        keys = keys_of(annotation).values()
-        return {key.name: written(getattr(value, key.attribute), key.annotation) for key in keys}
+        keys, rest = keys_of(annotation).values(), getattr(annotation, "rest", None)
+        known = {key.name: written(getattr(value, key.attribute), key.annotation) for key in keys}
+        return known | (written(getattr(value, rest), Mapping) if rest else {})
     if isinstance(value, dict):
         return {key: written(item, arguments[1]) for key, item in value.items()}
     if isinstance(value, (tuple, list, frozenset)):

@@ -35,7 +35,7 @@ BYTE_UNITS = {
 SECOND_UNITS = {"ms": 0.001, "s": 1.0, "m": 60.0, "min": 60.0, "h": 3600.0, "d": 86_400.0, "w": 604_800.0}
 
 # No leading zero: 010 is eight to YAML 1.1 and ten to people.
-NUMBER = r"(?:0|[1-9][0-9]{0,17})(?:\.[0-9]{1,9})?"
+NUMBER = r"(?:0|[1-9][0-9]{0,18})(?:\.[0-9]{1,9})?"
 SIZE_PATTERN = rf"{NUMBER} ?(?:{'|'.join(BYTE_UNITS)})"
 DURATION_PATTERN = rf"(?:{NUMBER}(?:{'|'.join(SECOND_UNITS)}))+"
 PERCENT_PATTERN = rf"{NUMBER} ?%"

@@ -35,7 +35,7 @@ class Conditions:
             ("exe", self.exe, marker.exe),
             ("unit", self.units, marker.unit),
         ):
-            if globs and not any(fnmatch.fnmatchcase(value or "", glob) for glob in globs):
+            if globs and (value is None or not any(fnmatch.fnmatchcase(value, glob) for glob in globs)):
                 return _mismatch(name, repr(value) if value is not None else "unknown", globs)
         if self.signals and marker.signal not in self.signals:
             known = signal_name(marker.signal) if marker.signal is not None else "unknown"

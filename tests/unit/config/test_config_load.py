@@ -2,27 +2,162 @@
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
 
 import pytest
 
-from collector.config.load import load
+from collector.config.directories import effective_archive_path, effective_runtime_directory
+from collector.config.load import SYSTEM_PATH, Loaded, find, load
 from collector.model.errors import ConfigError
+from collector.model.problem import Mark
+
+MAIN = """\
+version: 1
+archive: {path: /srv/crash}
+triggers:
+  - {id: cores, type: core_files, paths: [/var/crash], pipeline: crash}
+pipelines:
+  crash:
+    steps:
+      - id: memory
+        collector: proc_files
+      - id: log
+        collector: dmesg
+        with: {since: 15m}
+        timeout: 5s
+"""
+
+
+def files(directory: Path, main: str = MAIN, **drop_ins: str) -> str:
+    (directory / "collector.yaml").write_text(main)
+    for name, text in drop_ins.items():
+        (directory / "conf.d").mkdir(exist_ok=True)
+        (directory / "conf.d" / f"{name}.yaml").write_text(text)
+    return str(directory / "collector.yaml")
+
+
+def steps(loaded: Loaded) -> list[str]:
+    return [step.id for step in loaded.config.pipelines["crash"].steps]
 
 
 def test_config_packaged_default_loads() -> None:
-    """What is shipped is right."""
+    """What is shipped is right, and values know their line."""
     loaded = load(None)
     assert loaded.config.archive.path == "/var/lib/collector"
     assert loaded.config.archive.reserve.bytes_of(1000) == 50
     assert loaded.config.pressure.floor == 512 << 20
-    assert loaded.origins[("archive", "path")].line > 1
+    assert loaded.origins["archive", "path"].line > 1
 
 
-def test_config_reports_every_mistake_with_its_place(tmp_path: Path) -> None:
-    """One run shows all errors: an operator fixes a file once, not once per mistake."""
-    path = tmp_path / "c.yaml"
-    path.write_text("version: 1\narchve: {}\npressure:\n  floor: 512M\n  wait: no\n")
+def test_config_values_are_plain_numbers() -> None:
+    """Units exist for the reader only: what arrives is an int or a float that any encoder takes."""
+    config = load(None).config
+    assert type(config.pressure.floor) is int
+    assert type(config.pressure.wait) is float
+    assert type(config.pressure.psi_full) is float
+
+
+def test_config_drop_ins_change_in_lexical_order(tmp_path: Path) -> None:
+    """Later files win, key by key, and each value says which file it comes from."""
+    path = files(
+        tmp_path,
+        a="pressure: {floor: 1GiB, wait: 5s}\n",
+        b="pressure: {floor: 2GiB}\narchive: {reserve: 10%}\n",
+    )
+    loaded = load(path)
+    assert (loaded.config.pressure.floor, loaded.config.pressure.wait) == (2 << 30, 5.0)
+    assert loaded.config.archive.path == "/srv/crash"
+    assert loaded.origins["pressure", "floor"] == Mark(f"{tmp_path}/conf.d/b.yaml", 1, 19)
+    assert loaded.origins["pressure", "wait"].file == f"{tmp_path}/conf.d/a.yaml"
+    assert loaded.files == (path, f"{tmp_path}/conf.d/a.yaml", f"{tmp_path}/conf.d/b.yaml")
+
+
+def test_config_drop_in_merges_items_by_id(tmp_path: Path) -> None:
+    """An item of a known id changes only what it says; one of a new id is appended."""
+    change = (
+        "pipelines:\n  crash:\n    steps:\n      - {id: log, with: {since: 1h}}\n      - {id: last, collector: dmesg}\n"
+    )
+    loaded = load(files(tmp_path, a=change))
+    assert steps(loaded) == ["memory", "log", "last"]
+    log = loaded.config.pipelines["crash"].steps[1]
+    assert (log.collector, log.timeout) == ("dmesg", 5.0)
+    assert loaded.origins["pipelines", "crash", "steps", 1, "with", "since"].file.endswith("a.yaml")
+
+
+def test_config_drop_in_replaces_an_item_that_says_so(tmp_path: Path) -> None:
+    """With `replace`, nothing of the old item is left."""
+    change = "pipelines: {crash: {steps: [{id: log, collector: process_table, replace: true}]}}\n"
+    log = load(files(tmp_path, a=change)).config.pipelines["crash"].steps[1]
+    assert (log.collector, log.timeout, log.with_.entries) == ("process_table", None, {})
+
+
+def test_config_drop_in_replaces_a_pipeline_that_says_so(tmp_path: Path) -> None:
+    """A whole pipeline can be exchanged."""
+    change = "pipelines: {crash: {replace: true, steps: [{id: only, collector: dmesg}]}}\n"
+    assert steps(load(files(tmp_path, a=change))) == ["only"]
+
+
+def test_config_drop_in_turns_an_item_off(tmp_path: Path) -> None:
+    """A step that is off stays in the file, for whoever wonders where it went."""
+    change = "pipelines: {crash: {steps: [{id: log, enabled: false}]}}\n"
+    assert [step.enabled for step in load(files(tmp_path, a=change)).config.pipelines["crash"].steps] == [True, False]
+
+
+def test_config_drop_in_mistake_names_the_drop_in(tmp_path: Path) -> None:
+    """Errors of all files come together, each with its own file, the main one first."""
+    path = files(tmp_path, main=MAIN + "archve: {}\n", a="pressure: {floor: much}\n", b="version: 1\ncopi: {}\n")
     with pytest.raises(ConfigError) as caught:
-        load(str(path))
-    assert [str(problem.mark) for problem in caught.value.problems] == [f"{path}:{p}" for p in ("2:1", "4:10", "5:9")]
+        load(path)
+    assert [str(problem.mark) for problem in caught.value.problems] == [
+        f"{path}:14:1",
+        f"{tmp_path}/conf.d/a.yaml:1:19",
+        f"{tmp_path}/conf.d/b.yaml:2:1",
+    ]
+
+
+def test_config_files_that_are_no_drop_ins_are_left_alone(tmp_path: Path) -> None:
+    """Editors leave backups and swap files about: only *.yaml counts, and no dot file."""
+    path = files(tmp_path)
+    (tmp_path / "conf.d").mkdir()
+    for name in (".a.yaml", "a.yaml~", "a.yaml.swp", "README"):
+        (tmp_path / "conf.d" / name).write_text("{")
+    assert load(path).files == (path,)
+
+
+def test_config_hash_ignores_layout_and_sees_values(tmp_path: Path) -> None:
+    """Two files that mean the same have one hash, however they are written."""
+    one, two, three = (tmp_path / name for name in "abc")
+    for directory in (one, two, three):
+        directory.mkdir()
+    plain = load(files(one)).hash
+    assert load(files(two, main="# a comment\n" + MAIN.replace("5s", '"5000ms"'))).hash == plain
+    assert load(files(three, main=MAIN.replace("5s", "6s"))).hash != plain
+
+
+@pytest.mark.timeout(10)
+def test_config_file_that_a_read_would_hang_on_is_refused(tmp_path: Path) -> None:
+    """A FIFO at the path does not hold the daemon, and a directory is no file."""
+    os.mkfifo(tmp_path / "fifo")
+    for name in ("fifo", ".", "missing", "with\0nul"):
+        with pytest.raises(ConfigError, match="cannot be read"):
+            load(str(tmp_path / name))
+
+
+def test_config_find_prefers_the_explicit_path() -> None:
+    """--config wins; without a system file the packaged default is meant."""
+    assert find("/x.yaml") == "/x.yaml"
+    assert find(None) == (SYSTEM_PATH if os.path.exists(SYSTEM_PATH) else None)
+
+
+def test_config_directories_without_root_are_the_users_own(tmp_path: Path) -> None:
+    """Defaults move below the user's directories; what the file says explicitly does not."""
+    config, explicit = load(None).config, load(files(tmp_path)).config
+    environ = {"HOME": "/home/user", "XDG_RUNTIME_DIR": "/run/user/1000"}
+    assert effective_archive_path(config, is_root=True, environ=environ) == "/var/lib/collector"
+    assert effective_archive_path(config, is_root=False, environ=environ) == "/home/user/.local/state/collector"
+    assert effective_archive_path(config, is_root=False, environ={"XDG_STATE_HOME": "/s"}) == "/s/collector"
+    assert effective_archive_path(explicit, is_root=False, environ=environ) == "/srv/crash"
+    assert effective_runtime_directory(config, is_root=True, environ={}) == "/run/collector"
+    assert effective_runtime_directory(config, is_root=False, environ=environ) == "/run/user/1000/collector"
+    assert effective_runtime_directory(config, is_root=True, environ={"RUNTIME_DIRECTORY": "/run/a:/run/b"}) == "/run/a"

@@ -1,0 +1,161 @@
+"""Compilation: what a file comes to, and what is in force."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from collector.collectors.dmesg import Dmesg
+from collector.collectors.shm import From, Shm
+from collector.config.load import load
+from collector.model.errors import ConfigError
+from collector.model.marker import Marker, MarkerKind
+from collector.model.pressure import Policy
+from collector.pipeline.compile import Plan, compile, prepare  # noqa: A004
+from collector.pipeline.conditions import Conditions, signal_name, signal_number
+from collector.pipeline.effective import as_yaml, effective, origins, values
+from collector.pipeline.steps import Step
+from collector.triggers.base import Trigger
+from collector.triggers.registry import TRIGGERS
+
+SHIPPED = sorted((Path(__file__).parents[3] / "config").glob("*.yaml"))
+PIPELINE = "version: 1\npipelines:\n  crash:\n    steps:\n"
+
+
+def plan_of(directory: Path, text: str) -> Plan[Trigger]:
+    (directory / "c.yaml").write_text(text)
+    return prepare(str(directory / "c.yaml"), TRIGGERS)
+
+
+def first_step(directory: Path, step: str, more: str = "") -> Step:
+    return plan_of(directory, f"{PIPELINE}      - {step}\n{more}").pipelines["crash"].steps[0]
+
+
+def test_compile_makes_the_shipped_pipeline() -> None:
+    """The default collects what vanishes soonest first, and bulk last."""
+    plan = compile(load(None), TRIGGERS)
+    steps = plan.pipelines["crash"].steps
+    assert [step.id for step in steps] == ["memory", "processes", "process", "kernel_log", "core", "segments"]
+    shm = steps[-1].collector
+    assert isinstance(shm, Shm)
+    assert (shm.from_, shm.max_total, steps[-1].timeout_s) == (From.CRASHED_PROCESS, 64 << 30, 600.0)
+    assert steps[-1].limits.floor_bytes == 1 << 30
+    assert [trigger.pipeline for trigger in plan.triggers] == ["crash"]
+
+
+def test_compile_takes_timeout_and_budget_of_the_collector_unless_told(tmp_path: Path) -> None:
+    """A step that says nothing has what its collector declares."""
+    plain = first_step(tmp_path, "{id: a, collector: dmesg}")
+    assert (plain.timeout_s, plain.budget.memory_bytes) == (Dmesg.footprint.timeout_s, Dmesg.footprint.peak_bytes)
+    told = first_step(tmp_path, "{id: a, collector: dmesg, timeout: 3s, budget: 5MiB}")
+    assert (told.timeout_s, told.budget.memory_bytes) == (3.0, 5 << 20)
+
+
+def test_compile_pressure_comes_from_step_then_defaults_then_file(tmp_path: Path) -> None:
+    """The nearest setting wins, key by key."""
+    step = first_step(
+        tmp_path,
+        "{id: a, collector: dmesg, pressure: {floor: 3GiB}}",
+        "defaults: {pressure: {floor: 2GiB, wait: 2s}}\npressure: {floor: 1GiB, wait: 1s, on_pressure: skip}\n",
+    )
+    limits = step.limits
+    assert (limits.floor_bytes, limits.wait_s, limits.on_pressure) == (3 << 30, 2.0, Policy.SKIP)
+
+
+def test_compile_shares_options_by_collector_without_anchors(tmp_path: Path) -> None:
+    """`defaults.with` holds for every step of a collector; a step's own option wins."""
+    shared = "defaults: {timeout: 7s, required: false, with: {files: {max_bytes: 1MiB, max_files: 3}}}\n"
+    step = first_step(tmp_path, "{id: a, collector: files, with: {paths: [/a], max_files: 5}}", shared)
+    assert (step.collector.max_bytes, step.collector.max_files) == (1 << 20, 5)  # type: ignore[attr-defined]
+    assert (step.timeout_s, step.required) == (7.0, False)
+
+
+def test_compile_leaves_out_what_is_off(tmp_path: Path) -> None:
+    """`enabled: false` removes steps and triggers, whatever state they are in."""
+    text = PIPELINE + "      - {id: a, collector: dmesg}\n      - {id: b, collector: gone, enabled: false}\n"
+    text += "triggers:\n  - {id: t, type: gone, pipeline: gone, enabled: false}\n"
+    plan = plan_of(tmp_path, text)
+    assert [step.id for step in plan.pipelines["crash"].steps] == ["a"]
+    assert plan.triggers == ()
+
+
+def test_compile_alone_reports_what_loading_found(tmp_path: Path) -> None:
+    """Loaded leniently or not, a bad file never becomes a plan."""
+    with pytest.raises(ConfigError):
+        plan_of(tmp_path, PIPELINE + "      - {id: a, collector: dmesg}\npressure: {floor: x}\n")
+
+
+@pytest.mark.parametrize("path", SHIPPED, ids=lambda path: path.stem)
+def test_compile_of_what_is_shown_is_what_is_in_force(path: Path, tmp_path: Path) -> None:
+    """`config show` is itself a file: read back, it compiles to the same steps and triggers."""
+    plan = prepare(str(path), TRIGGERS)
+    shown = plan_of(tmp_path, "\n".join(as_yaml(effective(plan))) + "\n")
+    assert shown.pipelines == plan.pipelines
+    assert shown.triggers == plan.triggers
+    assert values(effective(shown)) == values(effective(plan))
+
+
+def test_effective_value_names_its_origin(tmp_path: Path) -> None:
+    """Each value tells the line that it comes from, inherited ones included."""
+    text = PIPELINE + "      - id: a\n        collector: dmesg\n        with: {since: 5m}\npressure:\n  floor: 1GiB\n"
+    plan = plan_of(tmp_path, text)
+    of = dict(origins(effective(plan)))
+    file = tmp_path / "c.yaml"
+    assert of["pipelines.crash.steps[0].with.since"] == f"{file}:7:23"
+    assert of["pipelines.crash.steps[0].pressure.floor"] == f"{file}:9:10"
+    assert of["pipelines.crash.steps[0].timeout"] == "default"
+    assert of["archive.path"] == "default"
+
+
+def marker(**known: object) -> Marker:
+    return Marker(kind=MarkerKind.CORE_FILE, trigger="cores", at_s=0.0, **known)  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize(
+    ("conditions", "known", "reason"),
+    [
+        ({}, {}, None),
+        ({"comm": ("post*", "mysqld")}, {"comm": "postgres"}, None),
+        ({"comm": ("post*",)}, {"comm": "bash"}, "comm is 'bash', not post*"),
+        ({"comm": ("*",)}, {}, "comm is unknown, not *"),
+        ({"exe": ("/usr/*",), "signals": (6, 11)}, {"exe": "/usr/bin/a", "signal": 11}, None),
+        (
+            {"exe": ("/usr/*",), "signals": (6, 11)},
+            {"exe": "/usr/bin/a", "signal": 9},
+            "signal is SIGKILL, not SIGABRT or SIGSEGV",
+        ),
+        ({"signals": (11,)}, {}, "signal is unknown, not SIGSEGV"),
+        ({"triggers": ("manual",)}, {}, "trigger is 'cores', not manual"),
+        ({"units": ("a@*.service",)}, {"unit": "a@1.service"}, None),
+    ],
+)
+def test_conditions_hold_or_say_why_not(
+    conditions: dict[str, object], known: dict[str, object], reason: str | None
+) -> None:
+    """All conditions must hold; what is not known does not match."""
+    assert Conditions(**conditions).holds(marker(**known)) == reason  # type: ignore[arg-type]
+
+
+def test_conditions_name_is_data() -> None:
+    """A process that is named like a glob, or like terminal escapes, matches as text and is shown escaped."""
+    assert Conditions(comm=("a[b]",)).holds(marker(comm="a[b]")) is not None
+    assert "\x1b" not in str(Conditions(comm=("x",)).holds(marker(comm="\x1b[2J")))
+
+
+@pytest.mark.parametrize(("text", "number"), [("SIGSEGV", 11), ("ABRT", 6), ("9", 9)])
+def test_signal_is_known_by_name_and_number(text: str, number: int) -> None:
+    """As kill(1) takes them."""
+    assert signal_number(text) == number
+
+
+@pytest.mark.parametrize("text", ["", "SIGNOPE", "0", "999", "-9", "sigsegv", "SIG_DFL", "\u0661\u0661"])
+def test_signal_that_does_not_exist_is_refused(text: str) -> None:
+    """A typing error must not become a condition that never holds."""
+    with pytest.raises(ValueError, match=r"\w"):
+        signal_number(text)
+
+
+def test_signal_without_a_name_is_its_number() -> None:
+    """Real-time signals have none."""
+    assert signal_name(40) == "40"
