@@ -84,10 +84,10 @@ class ProcessDetails:
         with ExitStack() as stack, closing(Guard(self.read_timeout)) as guard:
             held = list(self._hold(ctx, stack, rows))
             for process, row in held:
-                yield from _while_the_same(row, self._state(process, unread))
+                yield from _while_the_same(process, row, self._state(process, unread))
             for process, row in held:
                 if row.outcome == "read":
-                    yield from _while_the_same(row, self._guarded(process, row, ctx.redaction, guard, unread))
+                    yield from _while_the_same(process, row, self._guarded(process, row, ctx.redaction, guard, unread))
         yield Artifact(path=PurePosixPath("inventory.jsonl"), body=jsonl(rows), media="jsonl")
         yield from unread.artifacts()
         replaced = [str(row.pid) for row in rows if row.outcome == "replaced"]
@@ -175,6 +175,7 @@ class ProcessDetails:
         except ReplacedError:
             raise
         except (OSError, StepError) as exc:
+            process.check()
             # EINVAL is how a kernel without security modules answers for attr/current.
             if not (isinstance(exc, OSError) and exc.errno in {errno.ENOENT, errno.EINVAL}):
                 unread.add(f"/proc/{process.pid}/{name}", exc)
@@ -184,10 +185,11 @@ class ProcessDetails:
         yield _artifact(process, name, content, media="binary" if name == "auxv" else "text")
 
 
-def _while_the_same(row: Chosen, artifacts: Iterator[Artifact]) -> Iterator[Artifact]:
-    """Pass on artifacts until another process turns up in their place."""
+def _while_the_same(process: Process, row: Chosen, artifacts: Iterator[Artifact]) -> Iterator[Artifact]:
+    """Pass on artifacts until the process is gone, or another turns up in its place."""
     try:
         yield from artifacts
+        process.check()
     except ReplacedError:
         row.outcome = "replaced"
     except ProcessLookupError:

@@ -8,6 +8,7 @@ from contextlib import ExitStack
 from dataclasses import dataclass
 from functools import partial
 
+from collector.host import filesystem
 from collector.host.corefile import core_reader, open_core
 from collector.host.corenotes import mapped_files
 from collector.host.deadline import Guard
@@ -103,16 +104,22 @@ def _add(own: dict[Key, Own], mapped: Mapped, holder: Process | None) -> None:
 
 def open_mapped(process: Process, guard: Guard, mapped: Mapped) -> int:
     """
-    Open a file that has no name any more through the mapping of a process that still holds it.
+    Open a file that has no name here through the mapping of a process that holds it.
 
+    No path is resolved: the link leads to the mapped inode itself, whatever tree the process lives in.
     Source: proc_pid_map_files(5); needs CAP_SYS_ADMIN or CAP_CHECKPOINT_RESTORE.
 
     Raises:
-        StepError: If the lock that this takes is held for too long.
+        StepError: If the lock that this takes is held for too long, or the file is no segment: the
+            process may have mounted a file system of its own making over its ``/dev/shm``.
         OSError: As open(2) gives it.
     """
     name = f"map_files/{mapped.addresses}"
-    return guard.call(partial(os.open, name, READ_FLAGS | os.O_NONBLOCK, dir_fd=process.dir_fd))
+    fd = guard.call(partial(os.open, name, READ_FLAGS | os.O_NONBLOCK, dir_fd=process.dir_fd))
+    if filesystem.kind(fd) != filesystem.TMPFS:
+        os.close(fd)
+        raise StepError("it is not on a tmpfs")
+    return fd
 
 
 def segment_name(mapped: Mapped) -> str | None:

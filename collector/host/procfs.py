@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import errno
 import os
 import signal
 from collections.abc import Iterator
@@ -160,9 +161,12 @@ class Process:
 
         Raises:
             ReplacedError: If it is another one.
-            OSError: If it is gone.
+            ProcessLookupError: If it is gone; a zombie is not.
         """
-        now = self.stat().start_ticks
+        try:
+            now = self.stat().start_ticks
+        except OSError as exc:  # ESRCH, and ENOENT for every look-up in the directory of one that is gone
+            raise ProcessLookupError(errno.ESRCH, f"process {self.pid} ended") from exc
         if now != self.start_ticks:
             raise ReplacedError(
                 f"process {self.pid} was replaced while it was read: it started at tick {self.start_ticks}, now {now}"
