@@ -39,7 +39,7 @@ STOP_GRACE_S = 5.0
 @click.option("--pipeline", metavar="NAME", help="Pipeline to run [crash].")
 @click.option("--reason", metavar="TEXT", default="", help="Why; goes into the manifest.")
 @click.option("--pid", "pids", metavar="PID", type=int, multiple=True, help="A live process to look at closely.")
-@click.option("--only", metavar="STEP", multiple=True, help="Run only this step; may be given again.")
+@click.option("--only", metavar="STEP", multiple=True, help="Run only this step, by id or collector; may be given again.")
 @click.option("--dry-run", is_flag=True, help="Show what would run and what the gate says now; write nothing.")
 @archive_option
 @config_option

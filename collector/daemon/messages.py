@@ -54,7 +54,7 @@ class Recent(msgspec.Struct, frozen=True, kw_only=True):
     size_bytes: int
 
 
-class Status(msgspec.Struct, frozen=True, kw_only=True, tag="status"):
+class Status(msgspec.Struct, frozen=True, kw_only=True, tag_field="event", tag="status"):
     """Everything that an operator asks of a running daemon first."""
 
     protocol: int
@@ -78,7 +78,7 @@ class Status(msgspec.Struct, frozen=True, kw_only=True, tag="status"):
     ledger_problem: str | None = None
 
 
-class Reply(msgspec.Struct, frozen=True, kw_only=True, tag="reply"):
+class Reply(msgspec.Struct, frozen=True, kw_only=True, tag_field="event", tag="reply"):
     """The last message: an exit status of the command line, and why if it is not 0 or 3."""
 
     exit_code: int = 0

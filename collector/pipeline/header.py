@@ -11,7 +11,7 @@ from collector.host.identity import Identity
 from collector.model.errors import UsageError
 from collector.model.incident import MANIFEST_VERSION, Header
 from collector.model.marker import Marker
-from collector.pipeline.steps import Pipeline
+from collector.pipeline.steps import Pipeline, Step
 
 
 def open_header(
@@ -52,16 +52,21 @@ def meant_for(pipeline: Pipeline, marker: Marker) -> Pipeline:
 
 def narrow(pipeline: Pipeline, only: Collection[str]) -> Pipeline:
     """
-    Return *pipeline* with none but the steps named; all of them if *only* is empty.
+    Return *pipeline* with none but the steps named, by id or by collector; all of them if *only* is empty.
 
     Raises:
         UsageError: If it has no step of that name.
     """
     known = [step.id for step in pipeline.steps]
-    if unknown := [name for name in only if name not in known]:
+    if unknown := [name for name in only if not any(_is(step, name) for step in pipeline.steps)]:
         raise UsageError(
             f"pipeline {pipeline.name!r} has no step {unknown[0]!r}", hint=f"its steps are {', '.join(known)}"
         )
     if not only:
         return pipeline
-    return dataclasses.replace(pipeline, steps=tuple(step for step in pipeline.steps if step.id in only))
+    steps = tuple(step for step in pipeline.steps if any(_is(step, name) for name in only))
+    return dataclasses.replace(pipeline, steps=steps)
+
+
+def _is(step: Step, name: str) -> bool:
+    return name in (step.id, step.collector.name)

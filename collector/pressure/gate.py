@@ -18,7 +18,8 @@ CGROUP_HEADROOM = 0.10
 """Share of the own cgroup's limit that must stay free; above it ``memory.high`` already throttles."""
 
 HYSTERESIS = 0.125
-"""A gate that closed for memory opens again only so much above the floor, or it would flutter."""
+HYSTERESIS_BYTES = 128 << 20
+"""A gate that closed opens again only so much above the floor, or it would flutter: the lesser of the two."""
 
 LASTING = frozenset({Term.DISK_KIND, Term.DISK_SPACE})
 """Objections that waiting does not cure."""
@@ -58,7 +59,7 @@ def decide(
     """
     floor = floor_bytes(sample, limits)
     if waited_s > 0:
-        floor += int(floor * HYSTERESIS)
+        floor += min(int(floor * HYSTERESIS), HYSTERESIS_BYTES)
     objections = (
         *_memory(sample, budget, floor),
         *_reclaim(sample, previous),

@@ -1,112 +1,13 @@
-"""A real daemon, real crashes, real cores."""
+"""Fixtures of the end-to-end tests; what they are made of is in `harness`."""
 
 from __future__ import annotations
 
-import fcntl
-import json
-import os
-import resource
-import signal
 import subprocess
-import sys
-import time
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
 
 import pytest
-
-CORE_PATTERN = Path("/proc/sys/kernel/core_pattern")
-HERE = Path(__file__).parent
-COLLECTOR = [sys.executable, "-m", "collector.cli.main"]
-
-
-def wait_for(condition: Callable[[], Any], what: str, timeout_s: float = 20.0) -> Any:
-    """Poll until *condition* is true; return what it returned."""
-    end_s = time.monotonic() + timeout_s
-    while time.monotonic() < end_s:
-        if found := condition():
-            return found
-        time.sleep(0.01)
-    raise AssertionError(f"after {timeout_s} s still no {what}")
-
-
-class Daemon:
-    """A running ``collector daemon`` with directories of its own."""
-
-    def __init__(self, directory: Path, config: str) -> None:
-        self.directory = directory
-        self.archive = directory / "archive"
-        self.cores = directory / "cores"
-        self.runtime = directory / "run"
-        self.log = directory / "log"
-        self.config = directory / "collector.yaml"
-        self.cores.mkdir(mode=0o1777, exist_ok=True)
-        self.cores.chmod(0o1777)
-        self.config.write_text(
-            config.format(archive=self.archive, cores=self.cores, runtime=self.runtime, directory=directory)
-        )
-        self.process: subprocess.Popen[bytes] | None = None
-
-    def start(self, *prefix: str) -> None:
-        """Start it and wait until it watches."""
-        before = self.log.stat().st_size if self.log.exists() else 0
-        with self.log.open("ab") as log:
-            command = [*prefix, *COLLECTOR, "daemon", "--config", str(self.config)]
-            self.process = subprocess.Popen(command, stderr=log, stdin=subprocess.DEVNULL)
-        wait_for(lambda: self.failed() or b"daemon.started" in self.log.read_bytes()[before:], "daemon.started")
-        assert not self.failed(), self.log.read_text()
-
-    def failed(self) -> bool:
-        return self.process is not None and self.process.poll() is not None
-
-    @property
-    def pid(self) -> int:
-        assert self.process is not None
-        return self.process.pid
-
-    def stop(self, number: int = signal.SIGTERM) -> int:
-        """Send a signal and wait for the end."""
-        assert self.process is not None
-        self.process.send_signal(number)
-        return self.process.wait(40)
-
-    def run(self, *arguments: str, **options: Any) -> subprocess.CompletedProcess[str]:
-        """Run a verb of the command line against this daemon's configuration."""
-        command = [*COLLECTOR, *arguments, "--config", str(self.config)]
-        return subprocess.run(command, capture_output=True, text=True, check=False, timeout=60, **options)
-
-    def events(self) -> list[dict[str, Any]]:
-        """Return what it has logged."""
-        return [json.loads(line) for line in self.log.read_text().splitlines() if line.startswith("{")]
-
-    def incidents(self) -> list[dict[str, Any]]:
-        """Return the manifests of all sealed incidents, oldest first."""
-        return [json.loads(path.read_text()) for path in sorted(self.archive.glob("*Z-??????/manifest.json"))]
-
-    def wait_for_incidents(self, count: int, timeout_s: float = 30.0) -> list[dict[str, Any]]:
-        """Wait until so many are sealed."""
-        return wait_for(lambda: (found := self.incidents())[count - 1 :] and found, f"{count} incidents", timeout_s)
-
-
-CONFIG = """
-version: 1
-archive: {{path: {archive}, reserve: 0%}}
-pressure: {{floor: 64MiB, psi_full: 100%}}
-runtime: {{directory: {runtime}}}
-storm: {{coalesce: 0s}}
-triggers:
-  - {{id: cores, type: core_files, paths: ["{cores}"], match: ["core*"], pipeline: crash}}
-pipelines:
-  crash:
-    steps:
-      - {{id: memory, collector: proc_files}}
-      - {{id: processes, collector: process_table}}
-      - {{id: kernel_log, collector: dmesg}}
-      - {{id: core, collector: core}}
-      - {{id: segments, collector: shm, timeout: 60s, with: {{from: crashed_process}}}}
-"""
+from harness import CONFIG, HERE, Daemon, make_daemon, open_up
 
 
 @pytest.fixture
@@ -115,7 +16,7 @@ def daemon_factory(tmp_path: Path) -> Iterator[Callable[..., Daemon]]:
     made: list[Daemon] = []
 
     def make(config: str = CONFIG, *, start: bool = True) -> Daemon:
-        daemon = _make(tmp_path, len(made), config)
+        daemon = make_daemon(tmp_path, len(made), config)
         made.append(daemon)
         if start:
             daemon.start()
@@ -128,26 +29,6 @@ def daemon_factory(tmp_path: Path) -> Iterator[Callable[..., Daemon]]:
             daemon.process.wait()
 
 
-def _make(tmp_path: Path, number: int, config: str) -> Daemon:
-    directory = tmp_path / f"daemon{number}"
-    directory.mkdir()
-    open_up(directory)
-    return Daemon(directory, config)
-
-
-@contextmanager
-def core_pattern(pattern: str) -> Iterator[None]:
-    """Let cores be written by *pattern*; what was set before is set again, whatever happens."""
-    with open("/tmp/core_pattern.lock", "w") as lock:
-        fcntl.flock(lock, fcntl.LOCK_EX)
-        before = CORE_PATTERN.read_text()
-        try:
-            CORE_PATTERN.write_text(pattern)
-            yield
-        finally:
-            CORE_PATTERN.write_text(before)
-
-
 @pytest.fixture(scope="session")
 def crasher(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """The compiled crasher."""
@@ -155,54 +36,3 @@ def crasher(tmp_path_factory: pytest.TempPathFactory) -> Path:
     subprocess.run(["gcc", "-O1", "-o", str(program), str(HERE / "crasher.c")], check=True)
     open_up(program.parent)
     return program
-
-
-def open_up(directory: Path) -> None:
-    """Let every user reach *directory*: pytest makes the ones above it for its own user only."""
-    for closed in (directory, *directory.parents):
-        if closed.stat().st_mode & 0o055 != 0o055:
-            closed.chmod(0o755)
-
-
-class Victim:
-    """A process that maps files and dies when it is told."""
-
-    def __init__(self, program: Path, *files: str, user: int | None = None) -> None:
-        unlimited = (resource.RLIM_INFINITY, resource.RLIM_INFINITY)
-        self.process = subprocess.Popen(
-            [str(program), *files],
-            stdin=subprocess.PIPE,
-            stdout=subprocess.PIPE,
-            user=user,
-            preexec_fn=lambda: resource.setrlimit(resource.RLIMIT_CORE, unlimited),
-        )
-        assert self.process.stdout is not None
-        assert self.process.stdout.readline() == b"ready\n"
-
-    def die(self) -> int:
-        """Let it crash; return its PID once the kernel has written its core."""
-        assert self.process.stdin is not None
-        self.process.stdin.close()
-        assert self.process.wait(60) == -signal.SIGSEGV
-        return self.process.pid
-
-
-def meminfo() -> dict[str, int]:
-    """Return ``/proc/meminfo`` in bytes."""
-    lines = (line.split() for line in Path("/proc/meminfo").read_text().splitlines())
-    return {words[0][:-1]: int(words[1]) * 1024 for words in lines}
-
-
-@contextmanager
-def segment(name: str, size: int, data: dict[int, bytes]) -> Iterator[str]:
-    """Make a segment in ``/dev/shm`` of *size* bytes, holes but for *data* by offset."""
-    path = f"/dev/shm/{name}-{os.getpid()}"
-    fd = os.open(path, os.O_RDWR | os.O_CREAT | os.O_EXCL, 0o600)
-    try:
-        os.ftruncate(fd, size)
-        for offset, piece in data.items():
-            os.pwrite(fd, piece, offset)
-        os.close(fd)
-        yield path
-    finally:
-        os.unlink(path)

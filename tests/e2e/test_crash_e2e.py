@@ -9,7 +9,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
-from conftest import Daemon, Victim, core_pattern, meminfo, segment
+from harness import Daemon, Victim, core_pattern, meminfo, segment
 
 MIB = 1 << 20
 pytestmark = pytest.mark.root

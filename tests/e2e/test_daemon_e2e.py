@@ -1,0 +1,158 @@
+"""The daemon's own life: what it costs, what it never does, how it dies and comes back."""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+import signal
+import subprocess
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+import psutil
+import pytest
+from harness import CONFIG, Daemon, Victim, core_pattern, segment, wait_for
+
+MIB = 1 << 20
+pytestmark = pytest.mark.root
+SLOW = CONFIG.replace("storm:", "copy: {{rate: 16MiB/s}}\nstorm:")
+
+
+def workers(daemon: Daemon) -> list[psutil.Process]:
+    return psutil.Process(daemon.pid).children()
+
+
+def crash(daemon: Daemon, crasher: Path, *segments: str) -> None:
+    with core_pattern(f"{daemon.cores}/core.%e.%p"):
+        Victim(crasher, *segments).die()
+
+
+def test_daemon_is_small_when_idle(daemon_factory: Callable[..., Daemon]) -> None:
+    """Resident: 45 MiB at most; each worker's private memory: 15 MiB at most."""
+    daemon = daemon_factory()
+    assert psutil.Process(daemon.pid).memory_info().rss <= 45 * MIB
+    assert len(workers(daemon)) == 2
+    for worker in workers(daemon):
+        memory = worker.memory_full_info()
+        assert memory.uss <= 15 * MIB
+
+
+def test_daemon_forks_nothing_between_marker_and_archive(
+    daemon_factory: Callable[..., Daemon], crasher: Path, tmp_path: Path
+) -> None:
+    """At crash time a fork may need memory that is not there: the workers stand ready, threads are all they add."""
+    daemon = daemon_factory()
+    trace = tmp_path / "trace"
+    pids = [str(daemon.pid), *(str(worker.pid) for worker in workers(daemon))]
+    calls = "trace=fork,vfork,clone,clone3,execve,execveat"
+    attach = [argument for pid in pids for argument in ("-p", pid)]
+    strace = subprocess.Popen(
+        ["strace", "-f", "-qq", "-e", calls, "-o", str(trace), *attach], stderr=subprocess.PIPE, text=True
+    )
+    try:
+        wait_for(lambda: all(_traced(pid) for pid in pids), "strace attached")
+        with segment("traced", 8 * MIB, {0: os.urandom(8 * MIB)}) as path:
+            crash(daemon, crasher, path)
+            (manifest,) = daemon.wait_for_incidents(1)
+    finally:
+        strace.send_signal(signal.SIGINT)
+        strace.wait()
+    assert manifest["state"] == "complete", manifest
+    calls_made = re.findall(r"^\d+ +((?:v?fork|clone3?|execve(?:at)?)\(.*)", trace.read_text(), re.MULTILINE)
+    assert [call for call in calls_made if "CLONE_THREAD" not in call] == []
+    assert calls_made, "the copy engine starts threads: strace would have seen them"
+
+
+def _traced(pid: str) -> bool:
+    return "TracerPid:\t0" not in Path(f"/proc/{pid}/status").read_text()
+
+
+def test_daemon_seals_what_was_under_way_when_it_was_killed(
+    daemon_factory: Callable[..., Daemon], crasher: Path
+) -> None:
+    """SIGKILL in the middle: after a restart the incident is archived as interrupted, with all it had."""
+    daemon = daemon_factory(SLOW)
+    with segment("slow", 64 * MIB, {n * MIB: os.urandom(MIB) for n in range(64)}) as path:
+        crash(daemon, crasher, path)
+        wait_for(lambda: list(daemon.archive.glob("*.partial/segments/**/*.part")), "copy under way")
+        daemon.stop(signal.SIGKILL)
+    assert not daemon.incidents()
+    daemon.start()
+    (manifest,) = daemon.wait_for_incidents(1)
+    assert manifest["state"] == "interrupted"
+    steps = {step["id"]: step for step in manifest["steps"]}
+    for step in ("memory", "processes", "kernel_log", "core"):
+        assert steps[step]["status"] == "ok"
+        assert steps[step]["artifacts"]
+    assert any(artifact["truncated"] for artifact in steps["segments"]["artifacts"] if "truncated" in artifact)
+    assert not list(daemon.archive.glob("*.partial"))
+    time.sleep(0.5)
+    assert len(daemon.incidents()) == 1, "the same core was collected twice"
+
+
+def test_daemon_finishes_or_seals_when_it_is_told_to_stop(daemon_factory: Callable[..., Daemon], crasher: Path) -> None:
+    """SIGTERM: the running step may end, the rest is skipped, the incident is sealed before the exit."""
+    daemon = daemon_factory(SLOW)
+    with segment("slow", 64 * MIB, {n * MIB: os.urandom(MIB) for n in range(64)}) as path:
+        crash(daemon, crasher, path)
+        wait_for(lambda: list(daemon.archive.glob("*.partial/segments/**/*.part")), "copy under way")
+        assert daemon.stop(signal.SIGTERM) == 0
+    (manifest,) = daemon.incidents()
+    assert manifest["state"] == "interrupted"
+    assert not list(daemon.archive.glob("*.partial"))
+
+
+def test_run_is_executed_by_the_daemon(daemon_factory: Callable[..., Daemon]) -> None:
+    """`collector run --now` uses the daemon's warm workers; the manifest knows who asked."""
+    daemon = daemon_factory()
+    environment = {**os.environ, "RUNTIME_DIRECTORY": str(daemon.runtime)}
+    done = subprocess.run(
+        [*daemon.command, "run", "--now", "--reason", "because", "--json", "--only", "memory"],
+        capture_output=True,
+        text=True,
+        check=False,
+        env=environment,
+    )
+    assert done.returncode == 0, done.stderr
+    result = json.loads(done.stdout)
+    assert Path(result["path"]).parent == daemon.archive
+    (manifest,) = daemon.incidents()
+    assert manifest["markers"][0]["reason"] == "because"
+    assert any(event["event"] == "incident.archived" for event in daemon.events())
+
+
+def test_status_answers_during_an_incident(daemon_factory: Callable[..., Daemon], crasher: Path) -> None:
+    """The loop never waits for a copy."""
+    daemon = daemon_factory(SLOW)
+    with segment("slow", 64 * MIB, {n * MIB: os.urandom(MIB) for n in range(64)}) as path:
+        crash(daemon, crasher, path)
+        wait_for(lambda: list(daemon.archive.glob("*.partial/segments/**/*.part")), "copy under way")
+        status = json.loads(daemon.run("status", "--json").stdout)
+    assert status["running"]["step"] == "segments"
+    assert status["workers_idle"] == 1
+    assert status["triggers"] == {"cores": "watching"}
+
+
+def test_second_daemon_is_refused(daemon_factory: Callable[..., Daemon]) -> None:
+    """Two would seal each other's incidents."""
+    daemon = daemon_factory()
+    second = daemon.run("daemon")
+    assert second.returncode == 77
+    assert "another daemon" in second.stderr
+
+
+def test_daemon_refuses_a_runtime_directory_that_others_prepared(
+    daemon_factory: Callable[..., Daemon], tmp_path: Path
+) -> None:
+    """A symlinked or open directory for socket and lock is an attack."""
+    daemon = daemon_factory(start=False)
+    daemon.runtime.symlink_to(tmp_path)
+    assert daemon.run("daemon").returncode == 77
+    daemon.runtime.unlink()
+    daemon.runtime.mkdir(mode=0o777)
+    daemon.runtime.chmod(0o777)
+    refused = daemon.run("daemon")
+    assert refused.returncode == 77
+    assert "0700" in refused.stderr
