@@ -20,7 +20,7 @@ class PsiTrigger:
     Args:
         kind: ``some`` or ``full``.
         stall_s: Stalled time within the window.
-        window_s: 0.5 to 10 seconds; without CAP_SYS_RESOURCE a multiple of 2.
+        window_s: 0.5 to 10 seconds; without CAP_SYS_RESOURCE a multiple of 2 (Linux 6.5).
 
     Raises:
         OSError: ``ENOENT`` or ``EOPNOTSUPP`` without PSI, ``EINVAL`` for values that the kernel refuses.
@@ -40,9 +40,15 @@ class PsiTrigger:
         """Return the descriptor that turns readable when the threshold is passed."""
         return self._epoll.fileno()
 
-    def fired(self) -> bool:
-        """Return whether the threshold was passed since the last call; at most once per window."""
-        return any(event & select.EPOLLPRI for _, event in self._epoll.poll(0))
+    def clear(self) -> None:
+        """
+        Make the descriptor unreadable until the threshold is passed again; at most once per window.
+
+        That it was readable is all there is to learn: whoever looks at it (the loop, through the epoll
+        instance) takes the event, and a second look finds none. Source: psi_trigger_poll() in
+        kernel/sched/psi.c.
+        """
+        self._epoll.poll(0)
 
     def close(self) -> None:
         """End the trigger."""

@@ -7,6 +7,7 @@ import re
 import time
 from collections.abc import Iterator
 from dataclasses import dataclass
+from errno import EINVAL
 from typing import ClassVar, Literal
 
 from collector.host.psi_trigger import PsiTrigger
@@ -16,7 +17,7 @@ from collector.model.units import Bytes, Seconds
 from collector.triggers.base import TriggerContext
 
 POLL_S = 1.0
-STALL, WINDOW, HOUR = Seconds(0.15), Seconds(1.0), Seconds(3600.0)
+STALL, WINDOW, HOUR = Seconds(0.3), Seconds(2.0), Seconds(3600.0)
 MARK = Bytes(256 << 20)
 _AVAILABLE = re.compile(rb"^MemAvailable:\s+([0-9]+) kB$", re.MULTILINE)
 
@@ -29,7 +30,7 @@ class MemoryPressure:
     Args:
         kind: ``some``: at least one task waits for memory; ``full``: all of them do.
         stall: Time lost so within *window*.
-        window: 500ms to 10s; without root a multiple of 2s.
+        window: 500ms to 10s; without CAP_SYS_RESOURCE a multiple of 2s.
         available: Where the kernel has no PSI, MemAvailable below this is pressure; looked at every second.
         cooldown: After a marker, none for so long, restarts included.
     """
@@ -48,7 +49,10 @@ class MemoryPressure:
         try:
             psi = PsiTrigger(ctx.host, kind=self.kind, stall_s=self.stall, window_s=self.window)
         except OSError as exc:
-            reason = f"/proc/pressure/memory: {exc.strerror}; MemAvailable is looked at instead"
+            why = (
+                "the window must be a multiple of 2s without CAP_SYS_RESOURCE" if exc.errno == EINVAL else exc.strerror
+            )
+            reason = f"/proc/pressure/memory: {why}; MemAvailable is looked at instead"
             return MemoryPressureWatch(self, ctx, None, POLL_S, reason)
         return MemoryPressureWatch(self, ctx, psi, None, None)
 
@@ -69,8 +73,11 @@ class MemoryPressureWatch:
         return self.psi.fileno() if self.psi is not None else -1
 
     def read(self) -> Iterator[Marker]:
-        """Yield a marker if the threshold was passed, and the last one is long enough ago."""
-        if self.psi is not None and self.psi.fired() and self._is_due():
+        """Yield a marker, unless the last one is not long enough ago; called because the threshold was passed."""
+        if self.psi is None:
+            return
+        self.psi.clear()
+        if self._is_due():
             stalled = f"{self.trigger.stall * 1000:g} ms of {self.trigger.window:g} s"
             yield self._marker(f"memory stall ({self.trigger.kind}) passed {stalled}")
 

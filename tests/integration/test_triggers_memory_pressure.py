@@ -1,0 +1,108 @@
+"""Memory pressure: a real stall in a memory cgroup, and a kernel without PSI."""
+
+from __future__ import annotations
+
+import os
+import select
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from collector.host.files import Host
+from collector.model.errors import UsageError
+from collector.model.marker import Marker, MarkerKind
+from collector.model.units import Bytes, Seconds
+from collector.triggers.base import TriggerContext
+from collector.triggers.memory_pressure import MemoryPressure
+
+CGROUP_V1 = Path("/sys/fs/cgroup/memory")
+# Writes and reads a file larger than its cgroup, again and again: every page it needs was just reclaimed.
+THRASH = """
+import sys
+sys.stdin.read()
+data = b"x" * (1 << 20)
+with open(sys.argv[1], "wb+") as file:
+    for _ in range(48): file.write(data)
+    while True:
+        file.seek(0)
+        while file.read(1 << 20): pass
+"""
+
+
+def context(notes: dict[str, str], root: str = "/") -> TriggerContext:
+    return TriggerContext(
+        id="starving",
+        host=Host(root=root),
+        ignore=(),
+        runtime_directory="/",
+        remember=notes.__setitem__,
+        recall=notes.get,
+    )
+
+
+@pytest.fixture
+def thrashing(tmp_path: Path) -> Iterator[None]:
+    """A process that stalls for memory, in a cgroup of its own."""
+    big = tmp_path / "big"
+    cgroup = CGROUP_V1 / f"collector-test-{os.getpid()}"
+    cgroup.mkdir()
+    child = None
+    try:
+        (cgroup / "memory.limit_in_bytes").write_text(str(24 << 20))
+        child = subprocess.Popen([sys.executable, "-c", THRASH, str(big)], stdin=subprocess.PIPE)
+        (cgroup / "cgroup.procs").write_text(str(child.pid))
+        assert child.stdin is not None
+        child.stdin.close()
+        yield
+    finally:
+        if child is not None:
+            child.kill()
+            child.wait()
+        for _ in range(50):
+            try:
+                cgroup.rmdir()
+                break
+            except OSError:
+                time.sleep(0.1)
+
+
+@pytest.mark.root
+@pytest.mark.skipif(os.geteuid() != 0 or not (CGROUP_V1 / "memory.limit_in_bytes").exists(), reason="needs cgroup v1")
+@pytest.mark.skipif(not os.path.exists("/proc/pressure/memory"), reason="this kernel has no PSI")
+@pytest.mark.usefixtures("thrashing")
+def test_memory_pressure_tells_a_real_stall_once() -> None:
+    """The kernel's own threshold wakes the loop, and the cool-down outlives a restart."""
+    notes: dict[str, str] = {}
+    trigger = MemoryPressure(stall=Seconds(0.005), window=Seconds(2.0))
+    told: list[Marker] = []
+    for wait_s in (30.0, 5.0):
+        watch = trigger.open(context(notes))
+        assert watch.degraded is None
+        ready = select.select([watch], [], [], wait_s)[0]
+        assert ready, "the kernel saw no stall"
+        told += watch.read()
+        watch.close()
+    (marker,) = told
+    assert marker.kind is MarkerKind.PRESSURE
+
+
+@pytest.mark.parametrize(("available_kb", "expected"), [(100, 1), (1_000_000, 0)])
+def test_memory_pressure_polls_where_there_is_no_psi(tmp_path: Path, available_kb: int, expected: int) -> None:
+    """Many kernels ship with PSI off: MemAvailable is looked at instead, and the status says so."""
+    (tmp_path / "proc").mkdir()
+    (tmp_path / "proc/meminfo").write_text(f"MemTotal: 9 kB\nMemAvailable:   {available_kb} kB\n")
+    watch = MemoryPressure(available=Bytes(1 << 20)).open(context({}, str(tmp_path)))
+    assert watch.fileno() == -1
+    assert watch.poll_s is not None
+    assert watch.degraded is not None
+    assert sum(1 for _ in range(3) for _ in watch.poll()) == expected
+
+
+def test_memory_pressure_refuses_a_window_that_the_kernel_refuses() -> None:
+    """Found at the start, not when the machine starves."""
+    with pytest.raises(UsageError, match="500ms"):
+        MemoryPressure(window=Seconds(60.0)).open(context({}))

@@ -1,0 +1,229 @@
+"""Exit files and the notify socket: what supervisors of processes say, and who may say it."""
+
+from __future__ import annotations
+
+import array
+import os
+import select
+import socket
+import subprocess
+import sys
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import pytest
+
+from collector.host.files import Host
+from collector.model.errors import DeniedError
+from collector.model.marker import Marker, MarkerKind
+from collector.triggers.base import Trigger, TriggerContext, Watch
+from collector.triggers.exit_files import ExitFiles
+from collector.triggers.notify import Notify
+
+NOBODY = 65534
+needs_root = pytest.mark.skipif(os.geteuid() != 0, reason="acts as another user")
+Opener = Callable[[Trigger], Watch]
+
+
+@pytest.fixture
+def ctx(tmp_path: Path) -> TriggerContext:
+    (tmp_path / "run").mkdir(mode=0o700)
+    return TriggerContext(
+        id="supervisor",
+        host=Host(),
+        ignore=(),
+        runtime_directory=str(tmp_path / "run"),
+        remember=lambda _key, _text: None,
+        recall=lambda _key: None,
+    )
+
+
+@pytest.fixture
+def watching(ctx: TriggerContext) -> Iterator[Opener]:
+    opened: list[Watch] = []
+
+    def start(trigger: Trigger) -> Watch:
+        watch = trigger.open(ctx)
+        opened.append(watch)
+        assert list(watch.poll()) == []
+        return watch
+
+    yield start
+    for watch in opened:
+        watch.close()
+
+
+def drain(watch: Watch) -> list[Marker]:
+    markers: list[Marker] = []
+    while select.select([watch], [], [], 0.05)[0]:
+        markers += watch.read()
+    return markers
+
+
+@pytest.fixture
+def drop(tmp_path: Path) -> Path:
+    (tmp_path / "drop").mkdir()
+    return tmp_path / "drop"
+
+
+def test_exit_files_takes_what_a_supervisor_leaves(watching: Opener, drop: Path) -> None:
+    """Lines or JSON; the file is gone once its marker was taken, and its facts are in the marker."""
+    (drop / "before").write_text("PID=4711\nCOMM=engine\nEXIT_CODE=dumped\nEXIT_STATUS=SEGV\nsite=a=b\n")
+    watch = watching(ExitFiles(paths=(str(drop),)))
+    (drop / "after").write_text('{"pid": 4712, "comm": "engine", "exit_status": 3, "start_time": 99}')
+    one, two = sorted(drain(watch), key=lambda marker: marker.process.pid if marker.process else 0)
+    assert (one.kind, one.signal, one.exit_status, one.attributes["SITE"]) == (MarkerKind.EXIT, 11, None, "a=b")
+    assert two.process is not None
+    assert (two.process.start_time_ticks, two.exit_status, two.signal) == (99, 3, None)
+    assert list(drop.iterdir()) == []
+
+
+def test_exit_files_leaves_what_is_still_written(watching: Opener, drop: Path) -> None:
+    """A scan that meets an open file waits for its close; temporary names never count."""
+    (drop / ".hidden").touch()
+    (drop / "x.tmp").write_text("PID=1")
+    with open(drop / "open", "w") as unfinished:
+        unfinished.write("COMM=engine\n")
+        unfinished.flush()
+        watch = watching(ExitFiles(paths=(str(drop),)))
+        assert drain(watch) == []
+    assert [marker.comm for marker in drain(watch)] == ["engine"]
+
+
+def test_exit_files_refuses_what_is_planted(watching: Opener, drop: Path, tmp_path: Path) -> None:
+    """Nothing is read or removed through a planted name."""
+    secret = tmp_path / "secret"
+    secret.write_text("PASSWORD=x")
+    (drop / "link").symlink_to(secret)
+    os.link(secret, drop / "hard")
+    os.mkfifo(drop / "fifo")
+    (drop / "long").write_bytes(b"A=" + b"x" * 70_000)
+    watch = watching(ExitFiles(paths=(str(drop),)))
+    markers = drain(watch)
+    assert len(markers) == 4
+    assert all(marker.refused and "PASSWORD" not in marker.attributes for marker in markers)
+    assert len(list(drop.iterdir())) == 4
+
+
+@pytest.mark.root
+@needs_root
+@pytest.mark.parametrize("policy", ["attribute", "refuse"])
+def test_exit_files_holds_the_owner_to_account(watching: Opener, drop: Path, policy: str) -> None:
+    """A file of nobody's speaks for nobody, and names no process of anybody else."""
+    drop.chmod(0o1777)
+    watch = watching(ExitFiles(paths=(str(drop),), unprivileged=policy))  # type: ignore[arg-type]
+    assert drain(watch) == []
+    (drop / ".x").write_text("PID=1\nUID=0\nCOMM=init\n")
+    os.chown(drop / ".x", NOBODY, NOBODY)
+    (drop / ".x").rename(drop / "x")
+    (marker,) = drain(watch)
+    assert marker.uid == NOBODY
+    assert (marker.refused is None) == (policy == "attribute")
+    assert marker.process is None
+
+
+@pytest.mark.parametrize("data", [b"", b"\xff\xfe=\0", b"{", b'{"a": {}}', b"{" * 5000, b"=\n=\n", b"A" * 8192])
+def test_notify_survives_any_datagram(watching: Opener, ctx: TriggerContext, data: bytes) -> None:
+    """Whatever comes is at most a marker without facts."""
+    watch = watching(Notify())
+    send(f"{ctx.runtime_directory}/notify.sock", data)
+    (marker,) = drain(watch)
+    assert marker.process is None
+
+
+def send(path: str, data: bytes) -> None:
+    with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as client:
+        client.sendto(data, path)
+
+
+def test_notify_makes_a_marker_of_a_datagram(watching: Opener, ctx: TriggerContext) -> None:
+    """As systemd passes it to a unit of OnFailure=."""
+    watch = watching(Notify())
+    said = {"UNIT": "engine.service", "SERVICE_RESULT": "core-dump", "EXIT_CODE": "dumped", "EXIT_STATUS": "SEGV"}
+    text = "".join(f"MONITOR_{key}={value}\n" for key, value in said.items())
+    send(f"{ctx.runtime_directory}/notify.sock", text.encode())
+    (marker,) = drain(watch)
+    assert (marker.kind, marker.unit, marker.signal) == (MarkerKind.NOTIFICATION, "engine.service", 11)
+    assert marker.reason.endswith(": core-dump")
+
+
+def test_notify_refuses_what_is_too_long(watching: Opener, ctx: TriggerContext) -> None:
+    """Half a message may say the opposite of the whole."""
+    watch = watching(Notify())
+    send(f"{ctx.runtime_directory}/notify.sock", b"A=" + b"x" * 9000)
+    (marker,) = drain(watch)
+    assert marker.refused is not None
+
+
+def test_notify_keeps_no_descriptor_that_comes_along(watching: Opener, ctx: TriggerContext) -> None:
+    """A sender cannot fill the descriptor table."""
+    watch = watching(Notify())
+    before = len(os.listdir("/proc/self/fd"))
+    with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as client:
+        client.connect(f"{ctx.runtime_directory}/notify.sock")
+        rights = array.array("i", [0] * 20)
+        client.sendmsg([b"A=1"], [(socket.SOL_SOCKET, socket.SCM_RIGHTS, rights)])
+    assert len(drain(watch)) == 1
+    assert len(os.listdir("/proc/self/fd")) == before
+
+
+AS_NOBODY = """
+import os, socket, sys
+os.setgid(65534); os.setuid(65534)
+s = socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM)
+try:
+    s.sendto(b"UID=0\\nPID=1\\nCOMM=init\\n", sys.argv[1])
+except PermissionError:
+    sys.exit(77)
+"""
+
+
+@pytest.mark.root
+@needs_root
+def test_notify_is_out_of_reach_by_default(watching: Opener, ctx: TriggerContext) -> None:
+    """Neither the directory nor the socket lets another user in."""
+    watch = watching(Notify())
+    path = f"{ctx.runtime_directory}/notify.sock"
+    assert subprocess.run([sys.executable, "-c", AS_NOBODY, path], check=False).returncode == 77
+    assert drain(watch) == []
+
+
+@pytest.mark.root
+@needs_root
+@pytest.mark.parametrize("policy", ["attribute", "refuse"])
+def test_notify_goes_by_the_kernels_credentials(
+    watching: Opener, tmp_path_factory: pytest.TempPathFactory, policy: str
+) -> None:
+    """What nobody says is nobody's, whatever it says."""
+    path = f"/run/collector-test-{os.getpid()}.sock"
+    watch = watching(Notify(socket=path, uids=(12345,), unprivileged=policy))  # type: ignore[arg-type]
+    assert subprocess.run([sys.executable, "-c", AS_NOBODY, path], check=False).returncode == 0
+    (marker,) = drain(watch)
+    assert (marker.uid, marker.process) == (NOBODY, None)
+    assert (marker.refused is None) == (policy == "attribute")
+
+
+def test_notify_refuses_a_directory_in_which_others_can_plant(ctx: TriggerContext, tmp_path: Path) -> None:
+    """A socket in /tmp is somebody else's to replace."""
+    tmp_path.chmod(0o777)
+    with pytest.raises(DeniedError, match="others may write"):
+        Notify(socket=str(tmp_path / "s")).open(ctx)
+
+
+@pytest.mark.parametrize("plant", ["file", "symlink"])
+def test_notify_refuses_a_name_that_is_taken(ctx: TriggerContext, plant: str, tmp_path: Path) -> None:
+    """Only a socket of ours is removed."""
+    path = Path(ctx.runtime_directory, "notify.sock")
+    path.touch() if plant == "file" else path.symlink_to(tmp_path / "target")
+    with pytest.raises(DeniedError, match="not a socket"):
+        Notify().open(ctx)
+    assert os.path.lexists(path)
+
+
+def test_notify_takes_over_from_an_earlier_life(watching: Opener, ctx: TriggerContext) -> None:
+    """A stale socket gives way, and the old watch does not remove the new one's name."""
+    first = Notify().open(ctx)
+    second = watching(Notify())
+    first.close()
+    send(f"{ctx.runtime_directory}/notify.sock", b"A=1")
+    assert len(drain(second)) == 1
