@@ -96,7 +96,7 @@ def examine(path: str | None) -> Loaded:
     """
     problems: list[Problem] = []
     trees: list[Mapping] = []
-    files = (path or PACKAGED, *_drop_ins(path or SYSTEM_PATH))
+    files = (path or PACKAGED, *drop_ins(path or SYSTEM_PATH))
     for file in files:
         tree, found = _read(file)
         problems += found
@@ -145,7 +145,7 @@ def _with_version(tree: Mapping, problems: list[Problem], *, due: bool = True) -
     return tree
 
 
-def _drop_ins(path: str) -> tuple[str, ...]:
+def drop_ins(path: str) -> tuple[str, ...]:
     """Return the drop-ins that belong to *path*, in lexical order."""
     directory = os.path.join(os.path.dirname(path), DROP_INS)
     try:
