@@ -1,0 +1,141 @@
+"""`collector config`: exit statuses, what goes to which stream, JSON that is JSON."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import pytest
+from click.testing import CliRunner, Result
+
+from collector.cli.main import cli, main
+
+GOOD = """\
+version: 1
+archive: {{path: {directory}/archive}}
+runtime: {{directory: {directory}/run}}
+triggers:
+  - {{id: cores, type: core_files, paths: [{directory}], pipeline: crash}}
+pipelines:
+  crash:
+    steps:
+      - {{id: log, collector: dmesg, when: {{signal: [SIGSEGV]}}}}
+"""
+
+
+@pytest.fixture
+def good(tmp_path: Path) -> Path:
+    path = tmp_path / "collector.yaml"
+    path.write_text(GOOD.format(directory=tmp_path))
+    return path
+
+
+@pytest.fixture
+def harmful(good: Path) -> Path:
+    good.write_text(good.read_text() + "copy: {rate: max}\n")
+    return good
+
+
+@pytest.fixture
+def bad(good: Path) -> Path:
+    good.write_text(good.read_text() + "copy: {rate: fast}\n")
+    return good
+
+
+def config(*arguments: str) -> Result:
+    return CliRunner().invoke(cli, ["config", *arguments], standalone_mode=False)
+
+
+def test_config_check_of_a_good_file_is_silent_but_for_ok(good: Path) -> None:
+    """Nothing to say is said in one line."""
+    result = config("check", str(good))
+    assert (result.return_value, result.output) == (0, f"{good}: ok\n")
+
+
+def test_config_check_of_a_bad_file_is_78(bad: Path) -> None:
+    """Errors go to stderr, one line each, as compilers write them."""
+    result = config("check", str(bad))
+    assert result.return_value == 78
+    assert result.stdout == ""
+    assert result.stderr.startswith(f"{bad}:10:14: error: `rate`: 'fast' is not adaptive")
+
+
+def test_config_check_warnings_are_errors_when_strict(harmful: Path) -> None:
+    """A warning does not fail, unless it is asked to."""
+    result = config("check", str(harmful))
+    assert result.return_value == 0
+    assert result.stderr.startswith(f"{harmful}:10:14: warning: at `max`")
+    assert config("check", str(harmful), "--strict").return_value == 78
+
+
+def test_config_check_json_is_one_document(bad: Path) -> None:
+    """With --json, stdout is one JSON document and nothing else."""
+    result = config("check", str(bad), "--json")
+    document = json.loads(result.stdout)
+    assert (result.return_value, result.stderr, document["ok"]) == (78, "", False)
+    (problem,) = document["problems"]
+    assert (problem["file"], problem["line"], problem["column"], problem["severity"]) == (str(bad), 10, 14, "error")
+
+
+def test_config_show_says_where_each_value_comes_from(good: Path) -> None:
+    """A value of the file has its line; the others are defaults."""
+    result = config("show", "--config", str(good))
+    assert f"path: {good.parent}/archive" in result.stdout
+    assert f"# {good}:2:17" in result.stdout
+    assert "# default" in result.stdout
+
+
+def test_config_show_json_has_values_and_origins(good: Path) -> None:
+    """The same for programs."""
+    document = json.loads(config("show", "--config", str(good), "--json").stdout)
+    assert document["config"]["pressure"]["floor"] == "512MiB"
+    assert document["origins"]["archive.path"] == f"{good}:2:17"
+    assert document["origins"]["pressure.floor"] == "default"
+
+
+def test_config_schema_is_the_shipped_one() -> None:
+    """What the verb prints is what editors load."""
+    shipped = Path(__file__).parents[3] / "config" / "collector.schema.json"
+    assert config("schema").stdout == shipped.read_text()
+
+
+def test_config_explain_tells_steps_and_conditions(good: Path) -> None:
+    """Which steps would run for such a crash, and why others would not."""
+    assert "PROCEED now" in config("explain", "cores", "--signal", "SEGV", "--config", str(good)).stdout
+    other = config("explain", "cores", "--signal", "SIGABRT", "--config", str(good)).stdout
+    assert "not for this crash: signal is SIGABRT, not SIGSEGV" in other
+
+
+def test_config_explain_json_holds_the_verdict(good: Path) -> None:
+    """With the numbers that it rests on."""
+    document = json.loads(config("explain", "cores", "--config", str(good), "--json").stdout)
+    (step,) = document["steps"]
+    assert step["verdict"]["floor_bytes"] >= 512 << 20
+
+
+@pytest.mark.parametrize(
+    ("arguments", "status"),
+    [
+        (["explain", "nobody"], 64),
+        (["explain", "cores", "--signal", "SIGNOPE"], 64),
+        (["explain", "--pid", "4194305"], 64),
+        (["reload"], 69),
+        (["show", "--nonsense"], 64),
+    ],
+)
+def test_config_verbs_fail_with_the_documented_status(
+    arguments: list[str], status: int, good: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Every failure is one line, a hint, and the exit status of the documentation."""
+    with pytest.raises(SystemExit) as caught:
+        main(["config", *arguments, "--config", str(good)])
+    assert caught.value.code == status
+    assert capsys.readouterr().err
+
+
+def test_config_show_of_a_bad_file_is_78(bad: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """All verbs refuse a bad file with the same words as `check`."""
+    with pytest.raises(SystemExit) as caught:
+        main(["config", "show", "--config", str(bad)])
+    assert caught.value.code == 78
+    assert f"{bad}:10:14: error:" in capsys.readouterr().err
