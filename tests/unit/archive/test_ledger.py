@@ -1,0 +1,244 @@
+"""The ledger: what it keeps over a death, and what it does when the file is gone, full, or no file at all."""
+
+from __future__ import annotations
+
+import os
+import signal
+import sqlite3
+import stat
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from collector.archive import ledger as ledger_module
+from collector.archive.ledger import Ledger, identity
+from collector.model.case import Fate
+from collector.model.marker import CoreRef, Marker, MarkerKind, ProcessRef
+
+
+def core(inode: int = 1, mtime_ns: int = 1, **fields: object) -> Marker:
+    reference = CoreRef(path="/crash/core", device=1, inode=inode, size_bytes=5, mtime_ns=mtime_ns, uid=0)
+    given = {"comm": "engine", "uid": 0, **fields}
+    return Marker(kind=MarkerKind.CORE_FILE, trigger="cores", at_s=0.0, core=reference, **given)  # type: ignore[arg-type]
+
+
+@pytest.fixture
+def path(tmp_path: Path) -> str:
+    return str(tmp_path / "ledger.sqlite")
+
+
+def test_ledger_knows_a_core_again_after_a_restart(path: str) -> None:
+    """The same file is not collected twice; a new core at the same path is another one."""
+    ledger = Ledger(path)
+    assert ledger.seen(core()) is None
+    number = ledger.record(core(), pipeline="crash")
+    ledger.decide(number, Fate.QUEUED)
+    ledger.begin(number, "i1")
+    ledger.finish(number, Fate.COLLECTED, incident="i1")
+    ledger.close()
+    again = Ledger(path)
+    assert again.seen(core(uid=7, comm="renamed")) is Fate.COLLECTED
+    assert again.seen(core(mtime_ns=2)) is None
+    assert again.seen(core(inode=2)) is None
+    assert again.pending() == []
+    again.close()
+
+
+@pytest.mark.parametrize("stage", ["recorded", "queued", "held", "begun"])
+def test_ledger_gives_back_what_was_not_finished(path: str, stage: str) -> None:
+    """Recorded and not finished: never forgotten, and the number of tries is known."""
+    ledger = Ledger(path)
+    number = ledger.record(core(process=ProcessRef(pid=7, start_time_ticks=9)), pipeline="crash")
+    if stage != "recorded":
+        ledger.decide(number, Fate.HELD if stage == "held" else Fate.QUEUED)
+    if stage == "begun":
+        ledger.begin(number, "i1")
+    ledger.close()
+    (entry,) = Ledger(path).pending()
+    assert (entry.id, entry.pipeline, entry.marker.process) == (number, "crash", ProcessRef(pid=7, start_time_ticks=9))
+    assert (entry.tries, entry.incident) == ((1, "i1") if stage == "begun" else (0, None))
+
+
+def test_ledger_tells_those_who_joined_the_incident(path: str) -> None:
+    """One case, several markers: all learn the incident, the joined ones keep their fate."""
+    ledger = Ledger(path)
+    first, second, late = (ledger.record(core(inode=n), pipeline="crash") for n in (1, 2, 3))
+    ledger.decide(first, Fate.QUEUED)
+    ledger.decide(second, Fate.JOINED, case=first)
+    ledger.begin(first, "i1")
+    ledger.finish(first, Fate.COLLECTED, incident="i1")
+    ledger.decide(late, Fate.JOINED, case=first)
+    ledger.close()
+    rows = sqlite3.connect(path).execute("SELECT fate, incident FROM markers ORDER BY id").fetchall()
+    assert rows == [("collected", "i1"), ("joined", "i1"), ("joined", "i1")]
+
+
+def test_ledger_counts_fates_and_losses(path: str) -> None:
+    """For the status: what came in, what became of it, what the kernel says was lost."""
+    ledger = Ledger(path)
+    for inode in range(4):
+        number = ledger.record(core(inode=inode), pipeline="crash")
+        ledger.decide(number, Fate.SUPPRESSED if inode else Fate.QUEUED)
+    ledger.add_lost("exits", 2)
+    ledger.add_lost("exits", 3)
+    ledger.close()
+    again = Ledger(path)
+    assert again.counts() == {"suppressed": 3, "queued": 1}
+    assert again.lost() == {"exits": 5}
+
+
+def test_ledger_remembers_small_texts(path: str) -> None:
+    """A position in the kernel's log, the last alarm."""
+    ledger = Ledger(path)
+    ledger.remember("kernel.kmsg", "boot 1")
+    ledger.remember("kernel.kmsg", "boot 2")
+    ledger.close()
+    again = Ledger(path)
+    assert (again.recall("kernel.kmsg"), again.recall("other")) == ("boot 2", None)
+
+
+def test_ledger_keeps_what_was_spent(path: str) -> None:
+    """Budgets outlive the daemon; a wall clock that was set back does not make them last for ever."""
+    ledger = Ledger(path)
+    number = ledger.record(core(), pipeline="crash")
+    ledger.begin(number, "i1")
+    ledger.finish(number, Fate.COLLECTED, incident="i1", size_bytes=42)
+    ledger.close()
+    db = sqlite3.connect(path)
+    db.execute("UPDATE spent SET at_s = at_s + 1e6")
+    db.commit()
+    db.close()
+    (spent,) = Ledger(path).spent(window_s=60.0, now_s=100.0)
+    assert (spent.executable, spent.uid, spent.size_bytes, spent.at_s) == ("engine (uid 0)", 0, 42, 100.0)
+
+
+def test_ledger_is_bounded(path: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Old rows go, their counts stay; what is open never goes."""
+    monkeypatch.setattr(ledger_module, "MAX_ROWS", 10)
+    monkeypatch.setattr(ledger_module, "MAX_NOTES", 3)
+    ledger = Ledger(path)
+    for inode in range(50):
+        number = ledger.record(core(inode=inode), pipeline="crash")
+        ledger.decide(number, Fate.QUEUED if inode == 0 else Fate.SUPPRESSED)
+        ledger.remember(f"key{inode}", "")
+    ledger.tidy()
+    ledger.tidy()
+    assert ledger.counts() == {"queued": 1, "suppressed": 49}
+    ledger.close()
+    db = sqlite3.connect(path)
+    assert db.execute("SELECT count(*) FROM markers").fetchone() == (11,)
+    assert db.execute("SELECT count(*) FROM notes").fetchone() == (3,)
+
+
+def test_ledger_is_private_and_no_symlink(path: str, tmp_path: Path) -> None:
+    """It holds names and paths of other people's processes."""
+    Ledger(path).close()
+    assert stat.S_IMODE(os.stat(path).st_mode) == 0o600
+    (tmp_path / "link").symlink_to(tmp_path / "target")
+    ledger = Ledger(str(tmp_path / "link"))
+    assert ledger.problem is not None
+    assert not (tmp_path / "target").exists()
+
+
+def test_ledger_sets_a_damaged_file_aside(path: str) -> None:
+    """A power cut must not stop the collection of evidence for ever."""
+    Path(path).write_bytes(b"no database" * 1000)
+    ledger = Ledger(path)
+    assert ledger.problem is None
+    assert ledger.record(core(), pipeline="crash") == 1
+    assert Path(f"{path}.damaged").exists()
+
+
+def test_ledger_goes_on_in_memory_without_its_directory(tmp_path: Path) -> None:
+    """The daemon does not depend on it, and says so."""
+    ledger = Ledger(str(tmp_path / "missing" / "ledger.sqlite"))
+    assert ledger.problem is not None
+    number = ledger.record(core(), pipeline="crash")
+    assert ledger.seen(core()) is Fate.RECORDED
+    ledger.finish(number, Fate.COLLECTED, incident="i1")
+    assert ledger.counts() == {"collected": 1}
+    (tmp_path / "missing").mkdir()
+    ledger.tidy()
+    assert ledger.problem is None
+    ledger.close()
+    assert Ledger(str(tmp_path / "missing" / "ledger.sqlite")).seen(core()) is Fate.COLLECTED
+
+
+FULL = """
+import resource, signal, sys
+from collector.archive.ledger import Ledger
+from collector.model.case import Fate
+from collector.model.marker import CoreRef, Marker, MarkerKind
+
+def core(inode):
+    return Marker(kind=MarkerKind.CORE_FILE, trigger="cores", at_s=0.0, comm="engine", core=CoreRef(
+        path="/crash/core", device=1, inode=inode, size_bytes=5, mtime_ns=1, uid=0))
+
+ledger = Ledger(sys.argv[1])
+before = ledger.record(core(0), pipeline="crash")
+signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
+soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
+resource.setrlimit(resource.RLIMIT_FSIZE, (65536, hard))  # every write beyond fails, as on a full disk
+for inode in range(1, 500):
+    ledger.record(core(inode), pipeline="crash")
+print(ledger.problem is not None, ledger.seen(core(0)), ledger.seen(core(499)), len(ledger.pending()))
+resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
+ledger.finish(before, Fate.COLLECTED, incident="i1")
+ledger.tidy()
+print(ledger.problem)
+ledger.close()
+"""
+
+
+def test_ledger_goes_on_in_memory_when_the_disk_is_full_and_returns(path: str) -> None:
+    """No marker is lost between the two: what was recorded in memory is in the file afterwards."""
+    done = subprocess.run([sys.executable, "-c", FULL, path], capture_output=True, text=True, check=True)
+    assert done.stdout.splitlines() == ["True recorded recorded 500", "None"]
+    again = Ledger(path)
+    assert again.counts() == {"recorded": 499, "collected": 1}
+
+
+KILLED = """
+import os, sys
+from collector.archive.ledger import Ledger
+from collector.model.marker import CoreRef, Marker, MarkerKind
+ledger = Ledger(sys.argv[1])
+inode = 0
+while True:
+    inode += 1
+    with ledger.batch():
+        ledger.record(Marker(kind=MarkerKind.CORE_FILE, trigger="c", at_s=0.0, core=CoreRef(
+            path="/c", device=1, inode=inode, size_bytes=1, mtime_ns=1, uid=0)), pipeline="crash")
+    os.write(1, b"%d\\n" % inode)
+"""
+
+
+def test_ledger_keeps_what_was_recorded_when_the_daemon_is_killed(path: str) -> None:
+    """SIGKILL at any instant: every row that was acknowledged is there."""
+    for _ in range(3):
+        child = subprocess.Popen([sys.executable, "-c", KILLED, path], stdout=subprocess.PIPE)
+        assert child.stdout is not None
+        lines = [child.stdout.readline() for _ in range(50)]
+        child.send_signal(signal.SIGKILL)
+        acknowledged = (lines + child.communicate()[0].splitlines())[-2]
+        ledger = Ledger(path)
+        assert ledger.problem is None
+        assert len(ledger.pending()) >= min(int(acknowledged), 1000)
+        ledger.close()
+
+
+def test_identity_is_the_sources_own_where_there_is_no_core() -> None:
+    """A record of the kernel's log comes again after a restart; a manual request does not."""
+    line = Marker(kind=MarkerKind.KERNEL_LOG, trigger="kernel", at_s=0.0, attributes={"identity": "boot:7"})
+    assert identity(line) == "kernel:boot:7"
+    assert identity(Marker(kind=MarkerKind.MANUAL, trigger="manual", at_s=0.0)) is None
+
+
+def test_ledger_takes_any_text(path: str) -> None:
+    """Names are data: quotes and zeros form no statement."""
+    ledger = Ledger(path)
+    number = ledger.record(core(comm="'); DROP TABLE markers; --\0"), pipeline="crash")
+    (entry,) = ledger.pending()
+    assert (entry.id, entry.marker.comm) == (number, "'); DROP TABLE markers; --\0")

@@ -1,0 +1,275 @@
+"""Admission: one incident for each crash, a bounded number of them, and the newest of every storm."""
+
+from __future__ import annotations
+
+import msgspec
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from collector.model.admission import MAX_HELD, Admission, Own, Ruling
+from collector.model.case import MAX_MARKERS, Fate
+from collector.model.marker import CoreRef, Marker, MarkerKind, ProcessRef
+from collector.model.storm import CountBudget, Spent, StormSettings, TotalBudget
+
+FREE = StormSettings(
+    coalesce_s=0.0,
+    per_executable=CountBudget(count=0, window_s=60.0),
+    per_uid=CountBudget(count=0, window_s=60.0),
+    total=TotalBudget(count=0, size_bytes=0, window_s=60.0),
+)
+
+
+def core(inode: int, pid: int | None = None, comm: str = "engine", uid: int = 0) -> Marker:
+    return Marker(
+        kind=MarkerKind.CORE_FILE,
+        trigger="cores",
+        at_s=0.0,
+        comm=comm,
+        uid=uid,
+        process=ProcessRef(pid=pid) if pid else None,
+        core=CoreRef(path=f"/crash/core.{inode}", device=1, inode=inode, size_bytes=1, mtime_ns=1, uid=uid),
+    )
+
+
+def exit_of(pid: int, ticks: int | None = None, **fields: object) -> Marker:
+    process = ProcessRef(pid=pid, start_time_ticks=ticks)
+    given_fields = {"comm": "engine", "signal": 11, **fields}
+    return Marker(kind=MarkerKind.EXIT, trigger="exits", at_s=0.0, process=process, **given_fields)  # type: ignore[arg-type]
+
+
+def line_of(pid: int) -> Marker:
+    return Marker(kind=MarkerKind.KERNEL_LOG, trigger="kernel", at_s=0.0, process=ProcessRef(pid=pid), signal=11)
+
+
+class Desk:
+    """Offers markers with numbers of its own."""
+
+    def __init__(self, settings: StormSettings = FREE, own: Own | None = None) -> None:
+        self.admission = Admission(settings, own)
+        self.number = 0
+
+    def offer(self, marker: Marker, now_s: float = 0.0) -> Ruling:
+        self.number += 1
+        return self.admission.offer(self.number, marker, pipeline="crash", now_s=now_s)
+
+    def run(self, now_s: float, size_bytes: int = 1) -> int | None:
+        """Run the next case to its end; return its number."""
+        case = self.admission.next(now_s)
+        if case is None:
+            return None
+        self.admission.finished(case, incident=f"i{case.id}", size_bytes=size_bytes)
+        return case.id
+
+
+@pytest.mark.parametrize("order", [(0, 1, 2), (2, 1, 0), (1, 0, 2), (1, 2, 0)])
+def test_admission_joins_the_markers_of_one_crash(order: tuple[int, ...]) -> None:
+    """A core, an exit and a kernel log line of one PID are one incident, in whatever order they come."""
+    desk = Desk()
+    markers = [core(1, pid=7), exit_of(7, ticks=99), line_of(7)]
+    rulings = [desk.offer(markers[index], 0.01 * step) for step, index in enumerate(order)]
+    assert [ruling.fate for ruling in rulings] == [Fate.QUEUED, Fate.JOINED, Fate.JOINED]
+    case = desk.admission.next(0.1)
+    assert case is not None
+    assert len(case.markers) == 3
+    merged = case.marker
+    assert merged.core is not None
+    assert (merged.signal, merged.uid, merged.process) == (11, 0, ProcessRef(pid=7, start_time_ticks=99))
+    assert desk.admission.next(9.0) is None
+
+
+def test_admission_waits_for_the_core_that_an_exit_announces() -> None:
+    """The incident begins with the core, or without it once it has settled; nothing else waits."""
+    desk = Desk()
+    desk.offer(exit_of(7))
+    assert desk.admission.next(0.1) is None
+    assert desk.admission.due_s(0.1) == FREE.settle_s
+    desk.offer(core(1, pid=7), 0.2)
+    assert desk.run(0.2) == 1
+    desk.offer(exit_of(8), 1.0)
+    assert desk.run(1.0) is None
+    assert desk.run(1.0 + FREE.settle_s) == 3
+    desk.offer(exit_of(9, attributes={"core_dumped": "no"}), 2.0)
+    assert desk.run(2.0) == 4
+
+
+@pytest.mark.parametrize(
+    ("second", "after_s"),
+    [
+        (exit_of(7, ticks=100), 1.0),  # another start time: the PID was recycled
+        (line_of(7), 31.0),  # no start time, and too long ago
+        (core(2, pid=7), 1.0),  # a second core
+        (core(2, pid=8), 1.0),  # another process
+        (core(2, pid=7, uid=65534), 1.0),  # a planted core that names the PID
+    ],
+)
+def test_admission_keeps_two_crashes_apart(second: Marker, after_s: float) -> None:
+    """A PID alone proves nothing."""
+    desk = Desk()
+    first = msgspec.structs.replace(core(1, pid=7), process=ProcessRef(pid=7, start_time_ticks=99))
+    desk.offer(first)
+    assert desk.offer(second, after_s).fate is Fate.QUEUED
+
+
+def test_admission_does_not_let_a_planted_core_swallow_the_real_one() -> None:
+    """Nobody's file comes first and names the PID that is dying; the real core still gets its incident."""
+    desk = Desk()
+    desk.offer(core(1, pid=7, uid=65534))
+    assert desk.offer(exit_of(7, uid=0), 0.1).fate is Fate.QUEUED
+    assert desk.offer(core(2, pid=7), 0.2).fate is Fate.JOINED
+    assert [desk.run(1.0), desk.run(1.0), desk.run(1.0)] == [1, 2, None]
+
+
+def test_admission_names_the_incident_to_those_who_come_late() -> None:
+    """An archived incident is immutable; the ledger says where the marker belongs. A late core is collected."""
+    desk = Desk()
+    desk.offer(exit_of(7, attributes={"core_dumped": "no"}))
+    desk.run(0.0)
+    ruling = desk.offer(line_of(7), 1.0)
+    assert ruling.fate is Fate.JOINED
+    assert ruling.case is not None
+    assert ruling.case.incident == "i1"
+    assert desk.offer(core(1, pid=7), 5.0).fate is Fate.QUEUED
+
+
+def test_admission_coalesces_crashes_of_one_executable() -> None:
+    """A crash loop is one incident within the window, with the first and the newest markers."""
+    desk = Desk(msgspec.structs.replace(FREE, coalesce_s=5.0))
+    fates = [desk.offer(core(inode, pid=inode), inode * 0.01).fate for inode in range(1, 101)]
+    assert fates == [Fate.QUEUED] + [Fate.JOINED] * 99
+    case = desk.admission.next(1.5)
+    assert case is not None
+    assert len(case.markers) == MAX_MARKERS
+    inodes = [marker.core.inode for marker in case.markers if marker.core]
+    assert (inodes[0], inodes[-1], case.left_out) == (1, 100, 100 - MAX_MARKERS)
+    assert desk.offer(core(200, pid=200, comm="other"), 1.5).fate is Fate.QUEUED
+    assert desk.offer(core(201, pid=201), 5.5).fate is Fate.QUEUED
+
+
+def test_admission_keeps_the_first_and_the_newest_of_a_storm() -> None:
+    """Beyond the budget each new crash displaces the one held before it; the last is collected later."""
+    desk = Desk(msgspec.structs.replace(FREE, per_executable=CountBudget(count=2, window_s=60.0)))
+    rulings = [desk.offer(core(inode, pid=inode), float(inode)) for inode in range(1, 6)]
+    assert [ruling.fate for ruling in rulings] == [Fate.QUEUED] * 2 + [Fate.HELD] * 3
+    assert [ruling.displaced for ruling in rulings[2:]] == [(), (3,), (4,)]
+    assert [desk.run(6.0), desk.run(6.0), desk.run(6.0)] == [1, 2, None]
+    due_s = desk.admission.due_s(6.0)
+    assert due_s is not None
+    assert desk.run(due_s) == 5
+    assert desk.admission.held == 0
+
+
+def test_admission_joins_what_belongs_to_a_held_crash() -> None:
+    """The exit of a held core must not displace the core."""
+    desk = Desk(msgspec.structs.replace(FREE, per_executable=CountBudget(count=1, window_s=60.0)))
+    desk.offer(core(1, pid=1))
+    desk.offer(core(2, pid=2))
+    ruling = desk.offer(exit_of(2))
+    assert (ruling.fate, ruling.displaced) == (Fate.JOINED, ())
+
+
+def test_admission_charges_a_flood_to_whoever_made_it() -> None:
+    """Nobody's files, named like the engine's, spend nobody's budget."""
+    budget = CountBudget(count=2, window_s=60.0)
+    desk = Desk(msgspec.structs.replace(FREE, per_executable=budget, per_uid=CountBudget(count=3, window_s=60.0)))
+    fates = [desk.offer(core(n, pid=n, comm=f"engine{n % 3}", uid=65534)).fate for n in range(1, 10)]
+    assert fates.count(Fate.QUEUED) == 3
+    assert desk.offer(core(100, pid=100, comm="engine0")).fate is Fate.QUEUED
+
+
+def test_admission_stops_at_the_bytes_of_a_window() -> None:
+    """Few large incidents fill a disk as well as many small ones."""
+    desk = Desk(msgspec.structs.replace(FREE, total=TotalBudget(count=0, size_bytes=100, window_s=60.0)))
+    desk.offer(core(1, pid=1))
+    desk.run(0.0, size_bytes=100)
+    ruling = desk.offer(core(2, pid=2), 1.0)
+    assert (ruling.fate, "100 bytes" in ruling.reason) == (Fate.HELD, True)
+
+
+def test_admission_remembers_what_was_spent_before_a_restart() -> None:
+    """Restarting the daemon is no way around a budget."""
+    desk = Desk(msgspec.structs.replace(FREE, per_executable=CountBudget(count=1, window_s=60.0)))
+    desk.admission.restore([Spent(at_s=-10.0, executable="engine (uid 0)", uid=0)])
+    assert desk.offer(core(1, pid=1), 0.0).fate is Fate.HELD
+    assert desk.run(51.0) == 1
+
+
+def test_admission_bounds_its_queue_and_gives_the_last_place_to_the_newest() -> None:
+    """The first stay in the queue; what is displaced gets its budget back."""
+    desk = Desk(msgspec.structs.replace(FREE, queue=3))
+    displaced = [desk.offer(core(n, pid=n, comm=f"c{n}")).displaced for n in range(1, 7)]
+    assert displaced == [(), (), (), (3,), (4,), (5,)]
+    assert [desk.run(1.0) for _ in range(4)] == [1, 2, 6, None]
+
+
+def test_admission_never_triggers_on_the_collector_itself() -> None:
+    """Neither its workers, nor its unit; also not when they are long dead."""
+    desk = Desk(own=Own(pids=frozenset({77}), units=frozenset({"collector.service"})))
+    assert desk.offer(exit_of(77)).fate is Fate.SUPPRESSED
+    assert desk.offer(exit_of(78, unit="collector.service")).fate is Fate.SUPPRESSED
+    assert desk.offer(exit_of(79)).fate is Fate.QUEUED
+
+
+def test_admission_records_what_its_source_refuses() -> None:
+    """It costs a row and no budget."""
+    desk = Desk()
+    ruling = desk.offer(msgspec.structs.replace(core(1, pid=1), refused="a symlink"))
+    assert (ruling.fate, ruling.reason) == (Fate.REFUSED, "a symlink")
+    assert desk.run(1.0) is None
+
+
+def test_admission_lets_a_person_through() -> None:
+    """Whoever asks by hand waits for the running incident, and for nothing else."""
+    desk = Desk(msgspec.structs.replace(FREE, total=TotalBudget(count=1, size_bytes=0, window_s=60.0)))
+    desk.offer(core(1, pid=1))
+    desk.offer(core(2, pid=2))
+    assert desk.offer(Marker(kind=MarkerKind.MANUAL, trigger="manual", at_s=0.0)).fate is Fate.QUEUED
+    assert [desk.run(1.0), desk.run(1.0), desk.run(1.0)] == [3, 1, None]
+
+
+def test_admission_runs_one_case_at_a_time() -> None:
+    """The next begins when the last has ended."""
+    desk = Desk()
+    desk.offer(core(1, pid=1))
+    desk.offer(core(2, pid=2))
+    case = desk.admission.next(0.0)
+    assert case is not None
+    assert desk.admission.next(0.0) is None
+    desk.admission.finished(case, incident=None, size_bytes=0)
+    assert desk.run(0.0) == 2
+
+
+@settings(max_examples=60, deadline=None)
+@given(
+    st.lists(st.tuples(st.integers(1, 40), st.integers(0, 3), st.booleans(), st.floats(0.0, 3.0)), max_size=300),
+    st.integers(1, 5),
+    st.integers(1, 4),
+)
+def test_admission_accounts_for_every_marker(events: list[tuple[int, int, bool, float]], per: int, queue: int) -> None:
+    """Every marker ends: joined, suppressed, or in exactly one case that ran; the tables stay bounded."""
+    budget = CountBudget(count=per, window_s=10.0)
+    desk = Desk(msgspec.structs.replace(FREE, coalesce_s=1.0, per_executable=budget, queue=queue))
+    waiting: set[int] = set()
+    ran: list[int] = []
+    now_s = 0.0
+    for pid, name, is_core, gap_s in events:
+        now_s += gap_s
+        marker = core(desk.number, pid=pid, comm=f"c{name}") if is_core else exit_of(pid, comm=f"c{name}")
+        ruling = desk.offer(marker, now_s)
+        if ruling.fate in {Fate.QUEUED, Fate.HELD}:
+            waiting.add(desk.number)
+        assert waiting.issuperset(ruling.displaced)
+        waiting.difference_update(ruling.displaced)
+        if gap_s > 1.0 and (number := desk.run(now_s)) is not None:
+            ran.append(number)
+        assert desk.admission.queued <= queue
+        assert desk.admission.held <= MAX_HELD
+    for _ in range(1000):
+        due_s = desk.admission.due_s(now_s)
+        if due_s is None:
+            break
+        now_s = max(now_s, due_s)
+        if (number := desk.run(now_s)) is not None:
+            ran.append(number)
+    assert len(ran) == len(set(ran))
+    assert set(ran) == waiting
