@@ -1,8 +1,11 @@
 from __future__ import annotations
 
+import fcntl
 import os
 import select
 import time
+from collections.abc import Iterator
+from pathlib import Path
 
 import pytest
 
@@ -60,6 +63,42 @@ def test_parse_record_refuses_what_is_none(raw: bytes) -> None:
     """A line that has no prefix is no record."""
     with pytest.raises(ValueError, match=r"kmsg|int"):
         parse_record(raw)
+
+
+@pytest.fixture
+def packets(tmp_path: Path) -> Iterator[tuple[Host, int]]:
+    """A log of our own: a FIFO that keeps the bounds of what is written, and its write end."""
+    (tmp_path / "dev").mkdir()
+    os.mkfifo(tmp_path / "dev" / "kmsg")
+    fd = os.open(tmp_path / "dev" / "kmsg", os.O_RDWR)
+    fcntl.fcntl(fd, fcntl.F_SETFL, os.O_DIRECT)
+    yield Host(str(tmp_path)), fd
+    os.close(fd)
+
+
+def test_kmsg_counts_the_records_that_were_overwritten(packets: tuple[Host, int]) -> None:
+    """A gap in the numbers is what was lost; the first number is no gap."""
+    host, fd = packets
+    for seq in (7, 8, 12, 13):
+        os.write(fd, f"6,{seq},1,-;hello\n".encode())
+    log = Kmsg(host)
+    assert [(record.seq, log.lost) for record in log.records()] == [(7, 0), (8, 0), (12, 3), (13, 3)]
+    assert list(log.records()) == []
+    os.write(fd, b"6,15,1,-;later\n")
+    assert [record.seq for record in log.records()] == [15]
+    assert log.lost == 4
+    log.close()
+
+
+def test_kmsg_newest_is_the_last_record_that_is_there(packets: tuple[Host, int]) -> None:
+    """It gives an end to a log that has none."""
+    host, fd = packets
+    log = Kmsg(host)
+    assert log.newest_seq() is None
+    for seq in (7, 9):
+        os.write(fd, f"6,{seq},1,-;hello\n".encode())
+    assert log.newest_seq() == 9
+    log.close()
 
 
 @pytest.mark.root

@@ -1,0 +1,104 @@
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import msgspec
+import pytest
+from collecting import Collected, collect, context
+
+from collector.collectors.dmesg import Dmesg
+
+pytestmark = [pytest.mark.root, pytest.mark.skipif(os.geteuid() != 0, reason="/dev/kmsg needs root")]
+
+
+def say(text: str) -> None:
+    """Write a record into the kernel's log, as a user."""
+    with open("/dev/kmsg", "wb") as kmsg:
+        kmsg.write(f"<12>{text}\n".encode())
+
+
+def mark() -> str:
+    return f"collector-test-{os.getpid()}-{time.monotonic_ns()}"
+
+
+def messages(collected: Collected) -> list[str]:
+    return [row["message"] for row in collected.rows("dmesg.jsonl") if "message" in row]
+
+
+def test_dmesg_has_what_was_said_in_both_forms() -> None:
+    """The same records as lines of JSON and as text."""
+    words = mark()
+    say(words)
+    collected = collect(Dmesg())
+    (row,) = [row for row in collected.rows("dmesg.jsonl") if row.get("message") == words]
+    assert (row["facility"], row["level"]) == ("user", "warning")
+    assert f"user    warning {words}\n" in collected.text("dmesg.txt")
+    assert len(collected.text("dmesg.txt").splitlines()) == len(collected.rows("dmesg.jsonl"))
+
+
+def test_dmesg_takes_what_was_said_since() -> None:
+    """What is older stays out, what is newer than the start too: the log never ends by itself."""
+    old, new = mark(), mark() + "-new"
+    say(old)
+    time.sleep(0.3)
+    say(new)
+    found = messages(collect(Dmesg(since=0.25)))  # type: ignore[arg-type]
+    assert new in found
+    assert old not in found
+
+
+def test_dmesg_ends_though_the_log_goes_on() -> None:
+    """What is said while it is read belongs to the next incident, and both forms end alike."""
+    steps = Dmesg().collect(context())
+    first = next(steps)
+    late = mark()
+    say(late)
+    assert late.encode() not in b"".join(first.body)  # type: ignore[arg-type]
+    assert late.encode() not in b"".join(next(steps).body)  # type: ignore[arg-type]
+
+
+def test_dmesg_shows_no_control_characters() -> None:
+    """Whoever writes to /dev/kmsg cannot clear an engineer's screen, or forge a line."""
+    words = mark()
+    say(f"{words}\x1b[2J\x07 end")
+    collected = collect(Dmesg(since=60.0))  # type: ignore[arg-type]
+    assert rf"{words}\x1b[2J\x07 end" in messages(collected)
+    assert b"\x1b" not in collected["dmesg.txt"]
+
+
+@pytest.mark.slow  # it wraps the kernel's log around, which others on the machine may want to read
+def test_dmesg_says_how_many_records_were_overwritten() -> None:
+    """Between two reads the kernel wraps around its buffer: the gap has a number, in both forms."""
+    words = mark()
+    for _ in range(2000):
+        say(words)
+    steps = Dmesg().collect(context())
+    body = iter(next(steps).body)  # type: ignore[arg-type]
+    data = next(body)
+    for _ in range(2000):
+        say(words + "x" * 800)
+    data += b"".join(body)
+    (lost,) = [row["overwritten"] for row in map(msgspec.json.decode, data.splitlines()) if "overwritten" in row]
+    assert lost > 100
+
+
+AS_NOBODY = """
+import os, sys
+sys.path.insert(0, sys.argv[1])
+from collecting import collect
+from collector.collectors.dmesg import Dmesg
+os.setresuid(65534, 65534, 65534)
+collected = collect(Dmesg())
+print(collected.error, collected.error and collected.error.hint)
+"""
+
+
+def test_dmesg_without_permission_fails_with_a_hint() -> None:
+    """kernel.dmesg_restrict, or the mode of /dev/kmsg: the step says what to do."""
+    argv = [sys.executable, "-c", AS_NOBODY, str(Path(__file__).parents[1])]
+    said = subprocess.run(argv, capture_output=True, text=True, check=True).stdout
+    assert said == "/dev/kmsg: Operation not permitted run as root, or with CAP_SYSLOG\n"

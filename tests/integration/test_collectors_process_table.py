@@ -1,0 +1,173 @@
+from __future__ import annotations
+
+import contextlib
+import os
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+from collecting import collect, context
+from hanging_fuse import mounted, wedged_process
+
+from collector.collectors.process_table import ProcessTable
+from collector.model.redaction import Redaction
+
+needs_root = pytest.mark.skipif(os.geteuid() != 0, reason="needs root")
+SECRET = "hunter2-correct-horse"
+NAMED = """
+import ctypes, sys
+ctypes.CDLL(None).prctl(15, bytes.fromhex(sys.argv[1]), 0, 0, 0)
+print("ready", flush=True)
+sys.stdin.read()
+"""
+
+
+@contextlib.contextmanager
+def named(comm: bytes, *arguments: bytes | str) -> Iterator[int]:
+    """Run a process that calls itself *comm*."""
+    argv = [sys.executable, "-c", NAMED, comm.hex(), *arguments]
+    with subprocess.Popen(argv, stdin=subprocess.PIPE, stdout=subprocess.PIPE) as child:
+        assert child.stdout is not None
+        assert child.stdin is not None
+        assert child.stdout.readline() == b"ready\n"
+        yield child.pid
+        child.stdin.close()
+
+
+def test_process_table_lists_this_process_as_ps_does() -> None:
+    """The same numbers as ps gives for what does not change."""
+    columns = ("pid", "ppid", "uid", "comm", "nlwp", "ni", "cgroup")
+    table = collect(ProcessTable()).table("processes.tsv")
+    (row,) = [row for row in table if row["pid"] == str(os.getpid())]
+    shown = subprocess.run(
+        ["ps", "-o", ",".join(f"{name}=" for name in columns[:6]), "-p", row["pid"]],
+        capture_output=True,
+        text=True,
+        check=True,
+    ).stdout.split()
+    assert shown == [row["pid"], row["ppid"], row["uid"], row["comm"], row["threads"], row["nice"]]
+    assert int(row["rss_kib"]) > 1000
+    assert row["state"] == "R"
+    assert int(row["start_ticks"]) > 0
+    assert row["cgroup"].startswith("/")
+
+
+def test_process_table_has_every_process() -> None:
+    """Each once: those that live before and after are all there."""
+    before = {name for name in os.listdir("/proc") if name.isdigit()}
+    listed = [row["pid"] for row in collect(ProcessTable()).table("processes.tsv")]
+    after = {name for name in os.listdir("/proc") if name.isdigit()}
+    assert before & after <= set(listed)
+    assert len(listed) == len(set(listed))
+
+
+@pytest.mark.parametrize(
+    "comm", [b"a) R 1\nUid: 0", b"tab\there", b"\x1b[2Jclear", b"\xff\xfe", b"(((", b"back\\slash"]
+)
+def test_process_table_is_not_deceived_by_a_name(comm: bytes) -> None:
+    """One process, one line, its own numbers, whatever it calls itself."""
+    with named(comm) as pid:
+        table = collect(ProcessTable()).table("processes.tsv")
+    (row,) = [row for row in table if row["pid"] == str(pid)]
+    assert (row["ppid"], row["uid"], row["state"]) == (str(os.getpid()), str(os.geteuid()), "S")
+    assert row["comm"].isprintable()
+    assert len({len(row) for row in table}) == 1
+
+
+def test_process_table_shows_hostile_arguments_on_one_line_each() -> None:
+    """Line breaks, tabs, terminal escapes and invalid UTF-8 in a command line."""
+    with named(b"x", b"a\nb\tc\x1b[2J\xff") as pid:
+        table = collect(ProcessTable()).table("commands.tsv")
+    (row,) = [row for row in table if row["pid"] == str(pid)]
+    assert row["args"].endswith(r"a\x0ab\x09c\x1b[2J\xff")
+
+
+def test_process_table_hides_secrets_in_arguments() -> None:
+    """On by default; off if the operator says so."""
+    with named(b"x", "--token", SECRET, f"--db-password={SECRET}") as pid:
+        assert SECRET.encode() not in collect(ProcessTable()).everything()
+        shown = collect(ProcessTable(), context(redaction=Redaction(enabled=False))).table("commands.tsv")
+    assert any(SECRET in row["args"] for row in shown if row["pid"] == str(pid))
+
+
+def test_process_table_commands_are_those_of_the_table() -> None:
+    """PID and start time together join the two files."""
+    collected = collect(ProcessTable())
+    starts = {row["pid"]: row["start_ticks"] for row in collected.table("processes.tsv")}
+    commands = collected.table("commands.tsv")
+    (own,) = [row for row in commands if row["pid"] == str(os.getpid())]
+    assert starts[own["pid"]] == own["start_ticks"]
+    assert "pytest" in own["args"]
+
+
+@needs_root
+@pytest.mark.root
+@pytest.mark.skipif(not os.path.exists("/dev/fuse"), reason="needs FUSE")
+def test_process_table_is_whole_though_one_process_holds_its_lock(tmp_path: Path) -> None:
+    """ps would hang; here the table has the process, and only its command line is missing."""
+    (tmp_path / "fuse").mkdir()
+    with mounted(tmp_path / "fuse") as mountpoint, wedged_process(mountpoint) as wedged, named(b"after") as after:
+        collected = collect(ProcessTable(read_timeout=0.1))  # type: ignore[arg-type]
+    states = {row["pid"]: row["state"] for row in collected.table("processes.tsv")}
+    commands = {row["pid"] for row in collected.table("commands.tsv")}
+    assert states[str(wedged)] == "D"
+    assert str(wedged) not in commands
+    assert str(after) in commands
+    assert [row["path"] for row in collected.rows("unread.jsonl")] == [f"/proc/{wedged}/cmdline"]
+
+
+CROWD = r"""
+#include <stdlib.h>
+#include <signal.h>
+#include <sys/prctl.h>
+#include <unistd.h>
+int main(int argc, char **argv) {
+    int count = atoi(argv[1]);
+    pid_t parent = getpid();
+    for (int i = 0; i < count; i++)
+        if (fork() == 0) {
+            prctl(PR_SET_PDEATHSIG, SIGKILL);
+            if (getppid() != parent) _exit(0);
+            pause();
+            _exit(0);
+        }
+    write(1, "ok\n", 3);
+    pause();
+}
+"""
+MEASURE = """
+import resource, sys, time
+sys.path.insert(0, sys.argv[1])
+from collecting import context
+from collector.collectors.process_table import ProcessTable
+lines, started = 0, time.process_time()
+for artifact in ProcessTable().collect(context()):
+    for piece in artifact.body:
+        lines += piece.count(b"\\n")
+print(lines, resource.getrusage(resource.RUSAGE_SELF).ru_maxrss, round(time.process_time() - started, 3))
+"""
+
+
+@pytest.mark.slow
+def test_process_table_takes_no_more_memory_for_ten_thousand_processes(tmp_path: Path) -> None:
+    """It streams: a hundred or ten thousand processes, the same peak (4 MiB of slack for the allocator)."""
+    (tmp_path / "crowd.c").write_text(CROWD)
+    subprocess.run(["gcc", "-O1", "-o", str(tmp_path / "crowd"), str(tmp_path / "crowd.c")], check=True)
+    small = measure()
+    with subprocess.Popen([str(tmp_path / "crowd"), "10000"], stdout=subprocess.PIPE) as crowd:
+        assert crowd.stdout is not None
+        assert crowd.stdout.readline() == b"ok\n"
+        large = measure()
+        crowd.kill()
+    assert large[0] >= small[0] + 2 * 10_000
+    assert large[1] - small[1] <= 4096
+
+
+def measure() -> tuple[int, int]:
+    """Return lines and peak RSS in KiB of one process table, taken by a fresh process."""
+    argv = [sys.executable, "-c", MEASURE, str(Path(__file__).parents[1])]
+    lines, peak_kib, cpu_s = subprocess.run(argv, capture_output=True, text=True, check=True).stdout.split()
+    print(f"{lines} lines, {peak_kib} KiB, {cpu_s} s of CPU")
+    return int(lines), int(peak_kib)
