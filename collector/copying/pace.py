@@ -27,14 +27,13 @@ SLOWED = 3.0
 
 WINDOW_S = 0.1
 WINDOW_CHUNKS = 4
-RECOVERY_S = 4.0
-RECOVERY_LIMIT_S = 30.0
+RECOVERY_S = 15.0
+RECOVERY_LIMIT_S = 60.0
 """Time in which a cut is made good; doubled by each cut that follows, so that the limit is met less often."""
 
 PROBE_PER_S = 2.0
 """Beyond what the disk was last seen to do, the rate grows by this factor: it may have become faster."""
 
-LEAST_SHARE = 0.2
 LEAST_RATE = 4 * MIB
 STALLED_SHARE = 0.2
 """Share of time that others, not the copy, waited for I/O, above which the copy backs off."""
@@ -111,11 +110,10 @@ class Adaptive:
     """
     Full speed on a disk that is fast enough; on a slower one, its speed less room for others.
 
-    A window of writes tells the latency of a MiB and the share of time the disk was kept busy.
-    Beyond `PATIENCE_S` and `BUSY_LIMIT` the rate becomes `BUSY_SHARE` of what the disk delivered.
-    Beyond `SLOWED` times the baseline, or while others wait for I/O, it is cut by `BACK_OFF`,
-    never below `LEAST_SHARE` of the disk. A lone slow window is a hiccup: the first cut takes two.
-    A cut is made good linearly within `RECOVERY_S`.
+    A window of writes tells the latency of a MiB and the share of time that the disk was kept busy.
+    Two windows in a row that are slower than `PATIENCE_S`, and busier than `BUSY_LIMIT` or slower than
+    `SLOWED` times the baseline, set the rate to `BUSY_SHARE` of what the disk delivered meanwhile; one
+    alone is a hiccup. The rate recovers linearly within `RECOVERY_S`, and then looks for more.
     """
 
     rate: float | None = None
@@ -125,6 +123,7 @@ class Adaptive:
     _next_s: float = 0.0
     _grown_s: float = 0.0
     _recovery_s: float = RECOVERY_S / 2
+    _yielded_s: float = -RECOVERY_LIMIT_S
     _suspect: Window | None = field(default=None)
     _window: Window | None = field(default=None)
 
@@ -150,34 +149,38 @@ class Adaptive:
             self._judge(now_s, window)
 
     def stalled(self, now_s: float, share: float) -> None:
-        """Back off while others wait for the disk more than a little."""
-        if share > STALLED_SHARE and self.capacity:
-            self._cut((self.rate or self.capacity) * BACK_OFF, now_s)
+        """
+        Back off for others, once in `RECOVERY_LIMIT_S`: if they go on waiting, it is not for this copy.
+
+        PSI does not tell disks apart, so it never slows down a copy to a disk that is fast enough.
+        """
+        if self.rate is not None and share > STALLED_SHARE and now_s - self._yielded_s > RECOVERY_LIMIT_S:
+            self._yielded_s = now_s
+            self._cut(self.rate * BACK_OFF, now_s)
 
     def _judge(self, now_s: float, window: Window) -> None:
-        # A small write costs as much as a large one; a disk is not slow for seeking between pieces.
-        latency_s = window.waited_s / max(window.chunks, window.size / MIB)
+        elapsed_s = now_s - window.start_s
+        busy = window.waited_s / elapsed_s
+        # Of writes side by side each waits for the others, too. A small write costs as much as a large
+        # one: a disk is not slow for seeking between pieces.
+        latency_s = window.waited_s / max(1.0, busy) / max(window.chunks, window.size / MIB)
         usual_s = self.baseline_s if self.baseline_s is not None else latency_s
         # The baseline follows a disk that became slower for good, at 2 % a window.
         self.baseline_s = min(latency_s, usual_s * 1.02)
         suspect, self._suspect = self._suspect, None
-        if latency_s <= PATIENCE_S:
+        strained = busy > BUSY_LIMIT or (self.rate is not None and latency_s > SLOWED * usual_s)
+        if latency_s <= PATIENCE_S or not strained:
             return
-        if self.rate is None and suspect is None:
+        if suspect is None:
             self._suspect = window
             return
-        first = suspect or window
-        elapsed_s = now_s - first.start_s
-        delivered = (window.size + (suspect.size if suspect else 0)) / elapsed_s
-        busy = min(1.0, window.waited_s / (now_s - window.start_s))
-        if busy > BUSY_LIMIT:
-            self.capacity = delivered
-            self._cut(delivered * BUSY_SHARE / busy, now_s)
-        elif self.rate is not None and latency_s > SLOWED * usual_s:
-            self._cut(self.rate * BACK_OFF, now_s)
+        delivered = (window.size + suspect.size) / (now_s - suspect.start_s)
+        # A disk does not lose its speed from one moment to the next; a window in which it does nothing tells little.
+        self.capacity = max(delivered, self.capacity * BACK_OFF)
+        self._cut(self.capacity * BUSY_SHARE, now_s)
 
     def _cut(self, rate: float, now_s: float) -> None:
-        self.rate = max(rate, LEAST_RATE, self.capacity * LEAST_SHARE)
+        self.rate = max(rate, LEAST_RATE)
         self.slow_downs += 1
         self._grown_s = now_s
         self._recovery_s = min(RECOVERY_LIMIT_S, self._recovery_s * 2)
