@@ -1,0 +1,71 @@
+"""``collector notify``: tell the daemon of a crash, from a supervisor or a unit of systemd."""
+
+from __future__ import annotations
+
+import os
+import re
+import socket
+
+import click
+
+from collector.model.errors import DeniedError, UnreachableError, UsageError
+
+DEFAULT_SOCKET = "/run/collector/notify.sock"
+# Set by systemd for ExecStopPost=, and with MONITOR_ before them for the units of OnFailure= (systemd 251).
+SERVICE_KEYS = ("SERVICE_RESULT", "EXIT_CODE", "EXIT_STATUS", "INVOCATION_ID")
+TRIGGER_KEYS = tuple(f"MONITOR_{key}" for key in (*SERVICE_KEYS, "UNIT"))
+_FACT = re.compile(r"[A-Za-z_][A-Za-z0-9_]{0,63}=.*", re.DOTALL)
+
+
+@click.command("notify")
+@click.argument("facts", nargs=-1, metavar="KEY=VALUE...")
+@click.option("--socket", "path", metavar="PATH", help="The daemon's socket, instead of the configured one.")
+@click.option("--systemd", is_flag=True, help="Add what systemd says in the environment; do nothing after a success.")
+@click.option("--config", metavar="PATH", help="Configuration file [/etc/collector/collector.yaml].")
+def notify_command(*, facts: tuple[str, ...], path: str | None, systemd: bool, config: str | None) -> int:
+    """
+    Tell the daemon of a crash.
+
+    Known keys: PID, START_TIME, COMM, EXE, UID, UNIT, SIGNAL, EXIT_STATUS, REASON. Others are kept as they are.
+    """
+    for fact in facts:
+        if not _FACT.fullmatch(fact):
+            raise UsageError(f"{fact!r} is not KEY=VALUE")
+    said = list(facts)
+    if systemd:
+        if "success" in {os.environ.get("SERVICE_RESULT"), os.environ.get("MONITOR_SERVICE_RESULT")}:
+            return 0
+        said += [f"{key}={os.environ[key]}" for key in (*SERVICE_KEYS, *TRIGGER_KEYS) if key in os.environ]
+    if not said:
+        raise UsageError("nothing to tell", hint="collector notify PID=4711 SIGNAL=SEGV")
+    # A line break would make two facts of one.
+    _send(path or _socket(config), "\n".join(fact.replace("\n", " ") for fact in said).encode(errors="surrogateescape"))
+    return 0
+
+
+def _send(path: str, data: bytes) -> None:
+    """Send one datagram; never wait, for whoever calls may have a dying process to look after."""
+    with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM | socket.SOCK_NONBLOCK | socket.SOCK_CLOEXEC) as client:
+        try:
+            client.sendto(data, path)
+        except PermissionError as exc:
+            raise DeniedError(f"{path}: {exc.strerror}", hint="add your uid to the notify trigger") from exc
+        except BlockingIOError as exc:
+            raise UnreachableError(f"{path}: the daemon's queue is full") from exc
+        except OSError as exc:
+            hint = "is the daemon running, with a trigger of type notify?"
+            raise UnreachableError(f"{path}: {exc.strerror}", hint=hint) from exc
+
+
+def _socket(config: str | None) -> str:
+    """Return the path of the socket; the configuration is read only where the usual one is not there."""
+    if config is None and os.path.exists(DEFAULT_SOCKET):
+        return DEFAULT_SOCKET
+    from collector.config.directories import effective_runtime_directory  # noqa: PLC0415 - 30 ms, mostly not needed
+    from collector.config.load import find, load  # noqa: PLC0415
+    from collector.config.nodes import text_of  # noqa: PLC0415
+
+    loaded = load(find(config)).config
+    named = (text_of(trigger.options.get("socket")) for trigger in loaded.triggers if trigger.type == "notify")
+    directory = effective_runtime_directory(loaded, is_root=os.geteuid() == 0, environ=os.environ)
+    return next((path for path in named if path), os.path.join(directory, "notify.sock"))

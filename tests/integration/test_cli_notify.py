@@ -1,0 +1,69 @@
+"""``collector notify``, from the command line to the marker."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from collector.host.files import Host
+from collector.triggers.base import TriggerContext
+from collector.triggers.notify import Notify, NotifyWatch
+
+
+@pytest.fixture
+def watch(tmp_path: Path) -> Iterator[NotifyWatch]:
+    tmp_path.chmod(0o700)
+    ctx = TriggerContext(
+        id="notify",
+        host=Host(),
+        ignore=(),
+        runtime_directory=str(tmp_path),
+        remember=lambda _key, _text: None,
+        recall=lambda _key: None,
+    )
+    watch = Notify().open(ctx)
+    yield watch
+    watch.close()
+
+
+def notify(watch: NotifyWatch | None, *arguments: str, **environment: str) -> int:
+    command = [sys.executable, "-m", "collector.cli.main", "notify", *arguments]
+    if watch is not None:
+        command += ["--socket", watch.path]
+    environ = {key: value for key, value in os.environ.items() if not key.startswith(("SERVICE_", "EXIT_"))}
+    return subprocess.run(command, check=False, env={**environ, **environment}, capture_output=True).returncode
+
+
+def test_notify_tells_what_it_is_told(watch: NotifyWatch) -> None:
+    """Each argument is one fact, also one that holds a line break."""
+    assert notify(watch, "PID=4711", "SIGNAL=SEGV", "NOTE=a=b\nPID=1") == 0
+    (marker,) = watch.read()
+    assert marker.process is not None
+    assert (marker.process.pid, marker.signal, marker.attributes["NOTE"]) == (4711, 11, "a=b PID=1")
+
+
+def test_notify_tells_what_systemd_says(watch: NotifyWatch) -> None:
+    """As in ExecStopPost=: after a success there is nothing to tell."""
+    assert notify(watch, "--systemd", "UNIT=a.service", SERVICE_RESULT="success", EXIT_CODE="exited") == 0
+    assert list(watch.read()) == []
+    said = {"SERVICE_RESULT": "core-dump", "EXIT_CODE": "dumped", "EXIT_STATUS": "SEGV"}
+    assert notify(watch, "--systemd", "UNIT=a.service", **said) == 0
+    (marker,) = watch.read()
+    assert (marker.unit, marker.signal, marker.reason.endswith("core-dump")) == ("a.service", 11, True)
+
+
+@pytest.mark.parametrize(("arguments", "status"), [((), 64), (("x",), 64), (("A=1", "--socket", "/nonexistent"), 69)])
+def test_notify_says_why_not(arguments: tuple[str, ...], status: int) -> None:
+    """sysexits: a wrong command line, a daemon that is not there."""
+    assert notify(None, *arguments) == status
+
+
+def test_notify_does_not_wait_for_a_full_queue(watch: NotifyWatch) -> None:
+    """Whoever calls has a dying process to look after."""
+    statuses = {notify(watch, "A=1") for _ in range(int(Path("/proc/sys/net/unix/max_dgram_qlen").read_text()) + 3)}
+    assert statuses == {0, 69}
