@@ -32,6 +32,7 @@ CODES = {
 }  # fmt: skip
 SIGNALS = {int(known): known.name for known in signal.Signals}
 COMMON_CODES = {0: "SI_USER", 0x80: "SI_KERNEL", -1: "SI_QUEUE", -2: "SI_TIMER", -6: "SI_TKILL"}
+SENT = frozenset({0, -1, -6})
 
 
 class Signal(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
@@ -92,7 +93,7 @@ def parse_signal(layout: Layout, desc: bytes) -> Signal | None:
     union = 16 if layout.word == 8 else 12
     signal_name = SIGNALS.get(number, f"signal {number}")
     code_name = COMMON_CODES.get(code) or CODES.get(number, {}).get(code, "")
-    if code <= 0:
+    if code in SENT:
         pid, uid = layout.unpack("iI", desc, union)
         return Signal(number=number, name=signal_name, code=code, code_name=code_name, sender_pid=pid, sender_uid=uid)
     address = None

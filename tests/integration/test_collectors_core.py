@@ -1,0 +1,224 @@
+from __future__ import annotations
+
+import contextlib
+import fcntl
+import os
+import resource
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+import fake_core
+import msgspec
+import pytest
+import zstandard
+from collecting import Collected, collect, context, core_ref, manual
+
+from collector.collectors.core import Core, Keep
+from collector.collectors.shm import Shm
+from collector.model.artifact import Bulk, HardLink
+
+needs_root = pytest.mark.skipif(os.geteuid() != 0, reason="core_pattern needs root")
+SECRET = "hunter2-correct-horse"
+ADDRESS = 0x1234
+CRASH = f"""
+import ctypes, mmap, os, sys, threading, time
+held = []
+for path in sys.argv[1:]:
+    if path.startswith("/"):
+        fd = os.open(path, os.O_RDWR)
+        held.append(mmap.mmap(fd, 0))
+for _ in range(2):
+    threading.Thread(target=time.sleep, args=(600,), daemon=True).start()
+with open("maps", "wb") as file:
+    file.write(open("/proc/self/maps", "rb").read())
+ctypes.memset({ADDRESS}, 1, 1)
+"""
+
+
+@contextlib.contextmanager
+def cores_in(directory: Path) -> Iterator[None]:
+    """Have the kernel write cores into *directory*, for this moment and for one user of the machine at a time."""
+    pattern = Path("/proc/sys/kernel/core_pattern")
+    with open("/tmp/core_pattern.lock", "w") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        before = pattern.read_text()
+        try:
+            pattern.write_text(f"{directory}/core.%p")
+            yield
+        finally:
+            pattern.write_text(before)
+
+
+def crash(directory: Path, *arguments: str) -> tuple[int, Path]:
+    """Let a process die of SIGSEGV; return its PID and its core."""
+    with cores_in(directory):
+        child = subprocess.Popen(
+            [sys.executable, "-c", CRASH, *arguments],
+            cwd=directory,
+            preexec_fn=lambda: resource.setrlimit(resource.RLIMIT_CORE, (resource.RLIM_INFINITY, -1)),
+        )
+        assert child.wait() == -11
+    return child.pid, directory / f"core.{child.pid}"
+
+
+def collect_core(path: Path, **fields: object) -> Collected:
+    return collect(Core(**fields), context(manual(core=core_ref(str(path)))))  # type: ignore[arg-type]
+
+
+@needs_root
+@pytest.mark.root
+def test_core_of_a_real_crash_tells_its_story(tmp_path: Path) -> None:
+    """Signal, address, process, threads with registers, mapped files: as the kernel wrote them."""
+    segment = Path(f"/dev/shm/collector-test-{os.getpid()}-{time.monotonic_ns()}")
+    segment.write_bytes(b"evidence" * 1024)
+    try:
+        pid, path = crash(tmp_path, str(segment), "--password", SECRET)
+        collected = collect_core(path, keep=Keep.NONE)
+        own = collect(Shm(), context(manual(core=core_ref(str(path)))))
+    finally:
+        segment.unlink()
+    core = collected.document("core.json")
+    assert core["signal"] == {
+        "number": 11, "name": "SIGSEGV", "code": 1, "code_name": "SEGV_MAPERR", "fault_address": hex(ADDRESS),
+    }  # fmt: skip
+    assert (core["pid"], core["ppid"], core["uid"], core["threads"]) == (pid, os.getpid(), 0, 3)
+    assert (core["command"], core.get("cut_off", False)) == (Path(sys.executable).name[:15], False)
+    threads = collected.rows("threads.jsonl")
+    assert threads[0]["tid"] == pid
+    assert len({thread["tid"] for thread in threads}) == 3
+    assert threads[0]["registers"] == core["crashed_thread"]["registers"]
+    assert str(segment) in [row["path"] for row in collected.rows("mapped_files.jsonl")]
+    assert SECRET.encode() not in collected.everything()
+    assert own["segments/0001"] == b"evidence" * 1024
+
+
+@needs_root
+@pytest.mark.root
+def test_core_of_a_real_crash_agrees_with_what_the_process_saw(tmp_path: Path) -> None:
+    """The mapped files are those of its own /proc/self/maps, address by address."""
+    _, path = crash(tmp_path)
+    collected = collect_core(path, keep=Keep.NONE)
+    lines = [line.split() for line in (tmp_path / "maps").read_text().splitlines()]
+    seen = {(f"0x{line[0].split('-')[0]}", line[5]) for line in lines if len(line) == 6 and line[5].startswith("/")}
+    rows = collected.rows("mapped_files.jsonl")
+    assert {(row["start"], row["path"]) for row in rows} == seen
+    assert collected.document("core.json")["mapped_files"] == len(rows)
+
+
+@needs_root
+@pytest.mark.root
+def test_core_that_the_kernel_cut_off_says_so(tmp_path: Path) -> None:
+    """RLIMIT_CORE, or a full disk: the notes are there, the memory is not."""
+    _, path = crash(tmp_path)
+    os.truncate(path, 65_536)
+    core = collect_core(path, keep=Keep.NONE).document("core.json")
+    assert core["cut_off"] is True
+    assert core["signal"]["number"] == 11
+
+
+@pytest.fixture
+def core_file(tmp_path: Path) -> Path:
+    path = tmp_path / "core.42"
+    path.write_bytes(fake_core.core(fake_core.crash(), loads=3))
+    return path
+
+
+@pytest.mark.parametrize(("keep", "kind"), [(Keep.LINK, HardLink), (Keep.COPY, Bulk), (Keep.NONE, None)])
+def test_core_is_kept_as_configured(core_file: Path, keep: Keep, kind: type | None) -> None:
+    """What the notes say comes first, the core itself last."""
+    collected = collect_core(core_file, keep=keep)
+    names = ["core.json", "threads.jsonl", "mapped_files.jsonl"]
+    assert list(collected.artifacts) == (names if kind is None else [*names, "core"])
+    if kind is not None:
+        assert isinstance(collected.artifacts["core"].artifact.body, kind)
+        assert collected["core"] == core_file.read_bytes()
+
+
+def test_core_compressed_as_systemd_does_is_read_and_kept_as_it_is(tmp_path: Path) -> None:
+    """And what systemd-coredump wrote beside it."""
+    path = tmp_path / "core.engine.zst"
+    data = zstandard.ZstdCompressor().compress(fake_core.core(fake_core.crash(), loads=100))
+    path.write_bytes(data)
+    with contextlib.suppress(OSError):
+        os.setxattr(path, "user.coredump.hostname", b"db1\x1b[2J")
+    collected = collect_core(path)
+    core = collected.document("core.json")
+    assert (core["pid"], core["command"], core["arguments"]) == (42, "engine", "engine --token [redacted]")
+    assert core.get("attributes", {}).get("user.coredump.hostname") in {None, r"db1\x1b[2J"}
+    assert collected["core"] == data
+
+
+@pytest.mark.parametrize("data", [b"", b"not a core at all", b"\x04\x22\x4d\x18rest", fake_core.core(b"")[:100]])
+def test_core_that_cannot_be_read_is_kept_all_the_same(tmp_path: Path, data: bytes) -> None:
+    """The step fails with the reason, but the file is evidence."""
+    path = tmp_path / "core"
+    path.write_bytes(data)
+    collected = collect_core(path)
+    assert collected["core"] == data
+    assert collected.document("core.json")["problem"]
+    assert collected.error is not None
+
+
+def test_core_names_are_data(tmp_path: Path) -> None:
+    """A command, arguments and mapped files made of control characters and markup."""
+    notes = b"".join(
+        fake_core.note(kind, desc)
+        for kind, desc in (
+            (fake_core.NT_PRSTATUS, fake_core.prstatus(42, 11, tuple(range(27)))),
+            (fake_core.NT_PRPSINFO, fake_core.prpsinfo(42, b"\x1b[2Ja\nb\xff", b"<script>\r\n%s %n")),
+            (fake_core.NT_FILE, fake_core.nt_file([(1, 2, 0, b"/dev/shm/\x1b[2J\n\xff"), (1, 2, 0, b"")])),
+        )
+    )
+    path = tmp_path / "core"
+    path.write_bytes(fake_core.core(notes))
+    collected = collect_core(path)
+    core = collected.document("core.json")
+    assert core["command"] == r"\x1b[2Ja\x0ab\xff"
+    assert core["arguments"] == r"<script>\x0d\x0a%s %n"
+    assert [row["path"] for row in collected.rows("mapped_files.jsonl")] == [r"/dev/shm/\x1b[2J\x0a\xff", ""]
+
+
+@pytest.mark.parametrize("kind", ["file", "symlink", "fifo", "nothing"])
+def test_core_that_was_replaced_is_refused(core_file: Path, tmp_path: Path, kind: str) -> None:
+    """The marker's inode counts, not its name: a planted file, a symlink to it or a FIFO is not taken."""
+    reference = core_ref(str(core_file))
+    other = tmp_path / "elsewhere"
+    other.mkdir()
+    core_file.rename(other / "moved")
+    if kind == "file":
+        core_file.write_bytes(b"planted")
+    elif kind == "symlink":
+        core_file.symlink_to(other / "moved")
+    elif kind == "fifo":
+        os.mkfifo(core_file)
+    collected = collect(Core(), context(manual(core=reference)))
+    assert list(collected.artifacts) == []
+    assert "is gone" in str(collected.error)
+
+
+def test_core_is_found_though_its_name_was_escaped_or_changed(core_file: Path, tmp_path: Path) -> None:
+    """core_pattern may put the command's name into the file's: what is not printable reaches us escaped."""
+    core_file.rename(tmp_path / "core.a\nb\udcff")
+    collected = collect(Core(keep=Keep.NONE), context(manual(core=core_ref(str(tmp_path / "core.a\nb\udcff")))))
+    assert collected.document("core.json")["pid"] == 42
+    reference = core_ref(str(tmp_path / "core.a\nb\udcff"))
+    escaped = msgspec.structs.replace(reference, path=str(tmp_path / r"core.a\x0ab\xff"))
+    assert collect(Core(keep=Keep.NONE), context(manual(core=escaped))).document("core.json")["pid"] == 42
+
+
+def test_core_without_one_is_no_failure() -> None:
+    """A run by hand has no core; the step says so and is done."""
+    collected = collect(Core())
+    assert collected.document("core.json")["problem"] == "the marker has no core file"
+    assert collected.error is None
+
+
+def test_core_leaves_no_descriptor_open(core_file: Path) -> None:
+    """Whatever is kept."""
+    before = os.listdir("/proc/self/fd")
+    for keep in Keep:
+        collect_core(core_file, keep=keep)
+    assert os.listdir("/proc/self/fd") == before

@@ -1,0 +1,337 @@
+from __future__ import annotations
+
+import contextlib
+import os
+import socket
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+import fake_core
+import pytest
+from collecting import Collected, collect, context, core_ref, manual, take
+from hanging_fuse import mounted, wedged_process
+
+from collector.collectors.shm import From, Shm
+from collector.model.artifact import Bulk
+from collector.model.marker import CoreRef
+
+ROOT = Path("/dev/shm")
+NOBODY = 65534
+needs_root = pytest.mark.skipif(os.geteuid() != 0, reason="needs root")
+HOLD = """
+import mmap, os, sys
+held = []
+for path in sys.argv[1:]:
+    fd = os.open(path, os.O_RDWR)
+    held.append(mmap.mmap(fd, 0))
+    os.close(fd)
+print("ready", flush=True)
+sys.stdin.read()
+"""
+
+
+@pytest.fixture
+def own() -> Iterator[Path]:
+    """A directory of the test's own in the real /dev/shm."""
+    path = ROOT / f"collector-test-{os.getpid()}-{time.monotonic_ns()}"
+    path.mkdir()
+    yield path
+    subprocess.run(["rm", "-rf", str(path)], check=True)
+
+
+def segment(path: Path, data: bytes = b"x" * 8192) -> str:
+    """Write a segment; return its name below /dev/shm."""
+    path.write_bytes(data)
+    return str(path.relative_to(ROOT))
+
+
+@contextlib.contextmanager
+def holder(*paths: Path) -> Iterator[int]:
+    """Run a process that has segments mapped."""
+    argv = [sys.executable, "-c", HOLD, *map(str, paths)]
+    with subprocess.Popen(argv, stdin=subprocess.PIPE, stdout=subprocess.PIPE) as child:
+        assert child.stdout is not None
+        assert child.stdin is not None
+        assert child.stdout.readline() == b"ready\n"
+        yield child.pid
+        child.stdin.close()
+
+
+def core_of(path: Path, *names: bytes) -> CoreRef:
+    """Write a core whose process had *names* mapped; return a reference to it."""
+    files = [(0x1000, 0x2000, 0, name) for name in names]
+    path.write_bytes(fake_core.core(fake_core.note(fake_core.NT_FILE, fake_core.nt_file(files))))
+    return core_ref(str(path))
+
+
+def chosen(collected: Collected) -> dict[str, bytes]:
+    """Return what was taken, by the segment's name."""
+    return {row["name"]: collected[row["artifact"]] for row in collected.rows("segments.jsonl") if row.get("artifact")}
+
+
+def shm(**fields: object) -> Shm:
+    return Shm(**fields)  # type: ignore[arg-type]
+
+
+def test_shm_lists_everything_and_copies_nothing_unasked(own: Path) -> None:
+    """The inventory costs nothing; bytes are copied for a reason."""
+    name = segment(own / "a")
+    collected = collect(Shm())
+    row = next(row for row in collected.rows("inventory.jsonl") if row["name"] == name)
+    assert (row["size_bytes"], row["data_bytes"], row["uid"], row["links"], row["mode"]) == (
+        8192,
+        8192,
+        os.geteuid(),
+        1,
+        "0644",
+    )
+    assert chosen(collected) == {}
+
+
+def test_shm_takes_what_globs_name_glob_by_glob(own: Path) -> None:
+    """In the order of the list, smallest first, without what is excluded."""
+    large, small = segment(own / "b.large", b"l" * 20_000), segment(own / "b.small", b"s" * 100)
+    first = segment(own / "a.first", b"f" * 50_000)
+    segment(own / "b.tmp")
+    collected = collect(shm(segments=(f"{own.name}/a.*", f"{own.name}/b.*"), exclude=("*.tmp",)))
+    assert list(chosen(collected).items()) == [(first, b"f" * 50_000), (small, b"s" * 100), (large, b"l" * 20_000)]
+    (excluded,) = [row for row in collected.rows("segments.jsonl") if row.get("not_taken")]
+    assert (excluded["name"], excluded["not_taken"]) == (f"{own.name}/b.tmp", "excluded")
+
+
+def test_shm_plan_is_on_disk_before_the_first_byte_is_copied(own: Path) -> None:
+    """Metadata first: inventory and plan come before all segments."""
+    segment(own / "a")
+    paths = list(collect(shm(segments=(f"{own.name}/*",))).artifacts)
+    assert paths == ["inventory.jsonl", "segments.jsonl", "segments/0001"]
+
+
+def test_shm_takes_the_segments_of_a_dead_process(own: Path, tmp_path: Path) -> None:
+    """Known from its core; those that are gone are told; other files of the core are none of shm's business."""
+    name = segment(own / "engine.1", b"evidence")
+    elsewhere = (b"/usr/lib/libc.so", b"/dev/shm/../../etc/passwd", b"/memfd:x (deleted)")
+    gone, never = os.fsencode(own / "gone") + b" (deleted)", os.fsencode(own / "never")
+    core = core_of(tmp_path / "core", os.fsencode(own / "engine.1"), gone, never, *elsewhere)
+    collected = collect(Shm(), context(manual(core=core)))
+    assert chosen(collected) == {name: b"evidence"}
+    reasons = {row["name"]: row["not_taken"] for row in collected.rows("segments.jsonl") if row.get("not_taken")}
+    assert set(reasons) == {f"{own.name}/gone", f"{own.name}/never"}
+    assert all(reason.startswith("deleted") for reason in reasons.values())
+
+
+def test_shm_takes_the_segments_of_a_live_process(own: Path) -> None:
+    """Known from its maps; what only others have mapped stays."""
+    name = segment(own / "mine", b"mine" * 1024)
+    segment(own / "other")
+    with holder(own / "mine") as pid:
+        collected = collect(Shm(), context(manual(pid)))
+    assert chosen(collected) == {name: b"mine" * 1024}
+    assert collected.rows("segments.jsonl")[0]["why"] == "mapped by the crashed process"
+
+
+@needs_root
+@pytest.mark.root
+def test_shm_takes_a_deleted_segment_from_the_process_that_still_holds_it(own: Path) -> None:
+    """Many programs unlink what they have mapped; the mapping leads to the bytes."""
+    name = segment(own / "unlinked", b"still there")
+    with holder(own / "unlinked") as pid:
+        (own / "unlinked").unlink()
+        segment(own / "unlinked", b"somebody else's")
+        collected = collect(Shm(), context(manual(pid)))
+    assert chosen(collected) == {name: b"still there"}
+
+
+def test_shm_does_not_take_another_file_for_the_crashs_own(own: Path) -> None:
+    """Same name, other inode: without permission to follow the mapping it is told as gone."""
+    segment(own / "unlinked", b"the crash's")
+    with holder(own / "unlinked") as pid:
+        (own / "unlinked").unlink()
+        segment(own / "unlinked", b"somebody else's")
+        collected = collect(shm(exclude=("unlinked",)), context(manual(pid)))
+    assert chosen(collected) == {}
+
+
+def test_shm_from_none_takes_globs_only(own: Path) -> None:
+    """The operator's choice."""
+    segment(own / "mine")
+    with holder(own / "mine") as pid:
+        assert chosen(collect(shm(from_=From.NONE), context(manual(pid)))) == {}
+
+
+def test_shm_limits_count_data_and_not_length(own: Path) -> None:
+    """A sparse segment of a gibibyte with two pages of data fits into a mebibyte, and one that does not is told."""
+    with (own / "sparse").open("wb") as file:
+        file.truncate(1 << 30)
+        file.seek(1 << 29)
+        file.write(b"x" * 8192)
+    segment(own / "dense", b"d" * (2 << 20))
+    collected = collect_plan(shm(segments=(f"{own.name}/*",), max_total=1 << 20))
+    rows = {row["name"].rpartition("/")[2]: row for row in collected.rows("segments.jsonl")}
+    assert rows["sparse"]["artifact"] == "segments/0001"
+    assert "do not fit" in rows["dense"]["not_taken"]
+
+
+def collect_plan(collector: Shm) -> Collected:
+    """Collect, but without reading segments: a gibibyte of zeros is not needed."""
+    collected = Collected()
+    for artifact in collector.collect(context()):
+        if isinstance(artifact.body, Bulk):
+            os.close(artifact.body.fd)
+        else:
+            collected.artifacts[str(artifact.path)] = take(artifact)
+    return collected
+
+
+def test_shm_cuts_a_segment_that_is_too_long_and_marks_it(own: Path) -> None:
+    """The first bytes of data, holes counted in, marked truncated."""
+    with (own / "cut").open("wb") as file:
+        file.seek(1 << 20)
+        file.write(b"x" * (1 << 20))
+    collected = collect(shm(segments=(f"{own.name}/*",), max_each=4096))
+    taken = collected.artifacts["segments/0001"]
+    assert taken.artifact.truncated
+    assert len(taken.data) == (1 << 20) + 4096
+    assert taken.data.count(b"x") == 4096
+
+
+@needs_root
+@pytest.mark.root
+def test_shm_opens_nothing_but_regular_files(own: Path) -> None:
+    """A FIFO, a socket, a symlink to a root-only file, a device, a directory under every glob: listed, never read."""
+    os.mkfifo(own / "fifo")
+    (own / "symlink").symlink_to("/etc/shadow")
+    (own / "symlinked-directory").symlink_to("/etc")
+    os.mknod(own / "device", 0o666 | 0o020000, os.makedev(1, 5))  # /dev/zero: it would never end
+    (own / "directory").mkdir()
+    with socket.socket(socket.AF_UNIX) as listener:
+        listener.bind(str(own / "socket"))
+        collected = collect(shm(segments=("*",), max_total=0))
+        kinds = {
+            row["name"]: row["kind"] for row in collected.rows("inventory.jsonl") if row["name"].startswith(own.name)
+        }
+        collected = collect(shm(segments=(f"{own.name}/*",)))
+    assert set(kinds.values()) == {"FIFO", "socket", "symlink", "character device", "directory"}
+    assert collected.rows("segments.jsonl") == []
+    assert not [name for name in kinds if name.startswith(f"{own.name}/symlinked-directory/")]
+
+
+@needs_root
+@pytest.mark.root
+@pytest.mark.parametrize("kind", ["symlink", "fifo", "file"])
+def test_shm_refuses_a_segment_that_was_swapped_before_it_was_opened(own: Path, kind: str) -> None:
+    """Between plan and copy the name changes its meaning: the new file is not taken."""
+    segment(own / "a")
+    segment(own / "b", b"another")
+    steps = shm(segments=(f"{own.name}/a",)).collect(context())
+    for artifact in steps:
+        list(artifact.body)  # type: ignore[arg-type]
+        if str(artifact.path) == "segments.jsonl":
+            break
+    (own / "a").unlink()
+    if kind == "symlink":
+        (own / "a").symlink_to("/etc/shadow")
+    elif kind == "fifo":
+        os.mkfifo(own / "a")
+    else:
+        (own / "b").rename(own / "a")
+    rest = list(steps)
+    assert [str(artifact.path) for artifact in rest] == ["unread.jsonl"]
+
+
+@needs_root
+@pytest.mark.root
+def test_shm_records_who_owns_a_segment_and_how_many_names_it_has(own: Path) -> None:
+    """/dev/shm is world-writable: a hard link, or another user's file, is told apart."""
+    name = segment(own / "theirs")
+    os.chown(own / "theirs", NOBODY, NOBODY)
+    os.link(own / "theirs", own / "second")
+    collected = collect(shm(segments=(name,)))
+    row = next(row for row in collected.rows("inventory.jsonl") if row["name"] == name)
+    source = collected.artifacts["segments/0001"].artifact.source
+    assert (row["uid"], row["links"]) == (NOBODY, 2)
+    assert source is not None
+    assert (source.uid, source.gid, source.path) == (NOBODY, NOBODY, f"/dev/shm/{name}")
+
+
+@pytest.mark.parametrize(
+    "name", [b"a\nb", b"\x1b[2J", b"\xff\xfe", b"...", b"-rf", b"%s%n", b"<script>", b"a (deleted)"]
+)
+def test_shm_names_form_no_path(own: Path, name: bytes) -> None:
+    """Artifacts are numbered; the name is data, escaped."""
+    (own / os.fsdecode(name)).write_bytes(b"evidence")
+    collected = collect(shm(segments=(f"{own.name}/*",)))
+    assert collected["segments/0001"] == b"evidence"
+    (row,) = collected.rows("segments.jsonl")
+    assert row["name"].isprintable()
+
+
+def test_shm_considers_a_bounded_number_of_segments(own: Path) -> None:
+    """Anybody can make a million of them."""
+    for number in range(20):
+        segment(own / str(number), b"x")
+    collected = collect(shm(segments=(f"{own.name}/*",), max_segments=5))
+    assert len(chosen(collected)) == 5
+    assert any("15 more" in row["meaning"] for row in collected.rows("unread.jsonl"))
+
+
+def test_shm_without_the_core_still_has_the_rest(own: Path, tmp_path: Path) -> None:
+    """A core that was replaced costs its own segments, not those of the globs."""
+    name = segment(own / "a", b"evidence")
+    core = core_of(tmp_path / "core", os.fsencode(own / "other"))
+    (tmp_path / "core").unlink()
+    collected = collect(shm(segments=(f"{own.name}/*",)), context(manual(core=core)))
+    assert chosen(collected) == {name: b"evidence"}
+    assert "is gone" in collected.rows("unread.jsonl")[0]["meaning"]
+
+
+@needs_root
+@pytest.mark.root
+@pytest.mark.skipif(not os.path.exists("/dev/fuse"), reason="needs FUSE")
+def test_shm_is_not_held_by_a_process_that_holds_its_own_lock(own: Path, tmp_path: Path) -> None:
+    """Its maps cannot be read: that is told, and the globs' segments are there."""
+    name = segment(own / "a", b"evidence")
+    (tmp_path / "fuse").mkdir()
+    with mounted(tmp_path / "fuse") as mountpoint, wedged_process(mountpoint) as pid:
+        collected = collect(shm(segments=(f"{own.name}/*",), read_timeout=0.1), context(manual(pid)))
+    assert chosen(collected) == {name: b"evidence"}
+    assert [row["path"] for row in collected.rows("unread.jsonl")] == [f"/proc/{pid}/maps"]
+
+
+@needs_root
+@pytest.mark.root
+def test_shm_takes_no_file_of_a_file_system_that_a_process_mounted_over_its_dev_shm(own: Path, tmp_path: Path) -> None:
+    """In a mount namespace of its own, /dev/shm may be anything: only tmpfs files are taken through a mapping."""
+    (tmp_path / "disk").mkdir()
+    (tmp_path / "disk" / "x").write_bytes(b"not a segment" * 1000)
+    script = f"mount --bind {tmp_path}/disk /dev/shm && exec {sys.executable} -c '{HOLD}' /dev/shm/x"
+    argv = ["unshare", "-m", "/bin/sh", "-c", script]
+    with subprocess.Popen(argv, stdin=subprocess.PIPE, stdout=subprocess.PIPE) as child:
+        assert child.stdout is not None
+        assert child.stdin is not None
+        assert child.stdout.readline() == b"ready\n"
+        collected = collect(Shm(), context(manual(child.pid)))
+        child.stdin.close()
+    (row,) = collected.rows("segments.jsonl")
+    assert row["name"] == "x"
+    assert "not on a tmpfs" in row["not_taken"]
+
+
+def test_shm_leaves_no_descriptor_open(own: Path) -> None:
+    """Also with segments that could not be taken."""
+    segment(own / "a")
+    before = os.listdir("/proc/self/fd")
+    with holder(own / "a") as pid:
+        collect(Shm(), context(manual(pid)))
+    assert os.listdir("/proc/self/fd") == before
+
+
+def test_shm_reading_adds_no_memory(own: Path) -> None:
+    """Planning looks at sizes and extents only: a sparse segment stays as small as it was."""
+    with (own / "sparse").open("wb") as file:
+        file.truncate(8 << 30)
+    before = (own / "sparse").stat().st_blocks
+    collect_plan(shm(segments=(f"{own.name}/*",), max_each=4096))
+    assert (own / "sparse").stat().st_blocks == before == 0
