@@ -48,6 +48,12 @@ def never_dump() -> None:
         call("prctl", PR_SET_DUMPABLE, 0, 0, 0, 0)
 
 
+def data_bytes() -> int:
+    """Return the private writable memory of this process, as RLIMIT_DATA counts it (``VmData``)."""
+    with open("/proc/self/statm", encoding="ascii") as file:
+        return int(file.read().split()[5]) * resource.getpagesize()
+
+
 def set_oom_score_adj(value: int) -> bool:
     """Set who dies first when memory ends, -1000 to 1000; lowering it needs CAP_SYS_RESOURCE."""
     try:

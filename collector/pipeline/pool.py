@@ -63,7 +63,7 @@ class Pool:
         self._settings = settings
         self._idle: list[Worker] = []
         self._busy: list[Worker] = []
-        self._abandoned: list[Worker] = []
+        self._abandoned: list[int] = []
         self._past: deque[int] = deque(maxlen=8)
         self._stop_at_s = float("inf")
 
@@ -75,12 +75,12 @@ class Pool:
     @property
     def abandoned(self) -> list[int]:
         """Process ids of workers that were killed and have not died."""
-        return [lost.pid for lost in self._abandoned]
+        return list(self._abandoned)
 
     @property
     def pids(self) -> list[int]:
         """Process ids of all workers, and of the last few lost: word of their death may still be on its way."""
-        return [one.pid for one in (*self._idle, *self._busy, *self._abandoned)] + list(self._past)
+        return [one.pid for one in (*self._idle, *self._busy)] + [*self._abandoned, *self._past]
 
     @property
     def stopping(self) -> bool:
@@ -187,7 +187,8 @@ class Pool:
             if status is StepStatus.FAILED and how:
                 reason = f"{reason} ({how})"
             return Result(Done(status=status, reason=reason))
-        self._abandoned.append(one)
+        self._abandoned.append(one.pid)
+        one.close()  # a hundred that hang must not cost the supervisor its descriptors
         return Result(
             Done(
                 status=StepStatus.ABANDONED,
@@ -196,10 +197,9 @@ class Pool:
         )
 
     def _reap(self) -> None:
-        for one in list(self._abandoned):
-            if _is_dead(one):
-                _reap(one)
-                self._abandoned.remove(one)
+        for pid in list(self._abandoned):
+            if os.waitpid(pid, os.WNOHANG)[0]:  # ours until it is waited for: the PID is nobody else's
+                self._abandoned.remove(pid)
         for one in list(self._idle):
             if _is_dead(one):
                 _reap(one)

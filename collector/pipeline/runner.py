@@ -30,10 +30,13 @@ ARCHIVE_JOB_S = 60.0
 """Deadline of a job that only writes the archive's own records."""
 
 FORK = Budget(memory_bytes=16 << 20)
-"""What a new worker may need; measured private memory of a warm one is below that."""
+"""What a new worker may need: twice the 8 MiB of private memory that a warm one has."""
 
-FORK_LIMITS = Limits(floor_bytes=0, psi_full_percent=100.0, on_pressure=Policy.WAIT, wait_s=30.0)
-"""A worker is forked above the kernel's own floor only. Without one nothing more can be archived, so it waits."""
+FORK_LIMITS = Limits(floor_bytes=0, psi_full_percent=100.0, on_pressure=Policy.SKIP, wait_s=0.0)
+"""A worker is forked above the kernel's own floor only."""
+
+FORK_WAIT_S = 30.0
+"""How long an incident that has lost all workers waits for one: without it nothing more can be archived."""
 
 BACK_OFF_S = (0.25, 2.0)
 """First and longest pause between two looks of a waiting step."""
@@ -102,6 +105,12 @@ class Runner:
             return (yield from run.line())
         finally:
             self.running = None
+
+
+def may_fork(sampler: Sampler) -> bool:
+    """Return whether the gate lets a worker be forked now."""
+    verdict = decide(sampler.sample(), None, budget=FORK, limits=FORK_LIMITS)
+    return verdict.decision is Decision.PROCEED
 
 
 class _Run:
@@ -246,18 +255,12 @@ class _Run:
 
     def _spare(self) -> Line[None]:
         """Fork a worker if all are lost: the one fork that an incident may see, and only with the gate open."""
-        since_s = time.monotonic()
-        while self._pool.idle == 0:
-            waited_s = time.monotonic() - since_s
-            sample = self._sampler.sample()
-            verdict = decide(sample, self._previous, budget=FORK, limits=FORK_LIMITS, waited_s=waited_s)
-            self._previous = sample
-            if verdict.decision is Decision.PROCEED:
+        until_s = time.monotonic() + FORK_WAIT_S
+        while self._pool.idle == 0 and time.monotonic() < until_s:
+            if may_fork(self._sampler):
                 self._pool.fill(1)
-            elif verdict.decision is Decision.WAIT:
-                yield from sleep(BACK_OFF_S[0])
             else:
-                return
+                yield from sleep(BACK_OFF_S[0])
 
     def _seal(self) -> Line[Outcome]:
         result = yield from self._record(

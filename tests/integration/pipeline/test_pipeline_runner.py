@@ -75,6 +75,11 @@ class Bad:
                     supervisor().send(b'{"type":"progress","size_bytes":1}')
             case "escape":
                 yield Artifact(path=PurePosixPath("..", "..", "escaped"), body=b"!")
+            case "memory":
+                yield Artifact(path=PurePosixPath("size"), body=str(len(bytearray(256 << 20))).encode())
+            case "descriptors":
+                held = [os.open("/dev/null", os.O_RDONLY) for _ in range(10_000)]
+                yield Artifact(path=PurePosixPath("size"), body=str(len(held)).encode())
             case "stop":
                 os.kill(os.getpid(), signal.SIGSTOP)
             case number:
@@ -181,14 +186,21 @@ def test_runner_trusts_no_reply(lab: Lab, how: str, said: str) -> None:
 
 
 def test_runner_records_what_a_collector_raises(lab: Lab) -> None:
-    """An error on purpose has its hint; a bug says that it is one. The worker lives on."""
-    before = set(lab.pool.pids)
+    """An error on purpose has its hint; a bug says that it is one, and its worker is replaced."""
     failed, bug, fine = lab.steps(Bad(how="raise"), Bad(how="bug"), Fine())
     assert (failed.status, failed.reason, failed.hint) == (StepStatus.FAILED, "no evidence here", "look elsewhere")
     assert "ZeroDivisionError" in bug.reason
     assert bug.hint is not None
     assert fine.status is StepStatus.OK
-    assert set(lab.pool.pids) == before
+
+
+@pytest.mark.parametrize(("how", "said"), [("memory", "MemoryError"), ("descriptors", "Too many open files")])
+def test_runner_bounds_what_a_worker_may_take(lab: Lab, how: str, said: str) -> None:
+    """RLIMIT_DATA and RLIMIT_NOFILE: a collector that runs away fails its step, not the machine."""
+    failed, fine = lab.steps(Bad(how=how), Fine())
+    assert failed.status is StepStatus.FAILED
+    assert said in failed.reason
+    assert fine.status is StepStatus.OK
 
 
 def test_runner_lets_no_artifact_leave_its_step(lab: Lab) -> None:
