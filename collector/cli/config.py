@@ -11,8 +11,7 @@ import click
 from collector.cli.config_explain import explain_command
 from collector.cli.options import config_option, json_option
 from collector.collectors.registry import COLLECTORS
-from collector.config.directories import effective_runtime_directory
-from collector.config.load import examine, find
+from collector.config.load import find
 from collector.config.schema import schema_of
 from collector.model.errors import ConfigError, UnreachableError
 from collector.model.problem import Problem, Severity
@@ -101,11 +100,9 @@ def reload_command(*, config: str | None, as_json: bool) -> int:
     """Have the daemon read its configuration again; a bad one is refused, and the old one stays in force."""
     # Only here: they bring the workers along, which nothing else of this group needs.
     from collector.daemon.messages import ReloadRequest, Reply  # noqa: PLC0415
-    from collector.daemon.requests import ask, connected  # noqa: PLC0415
+    from collector.daemon.requests import ask, connected, runtime_directory  # noqa: PLC0415
 
-    settings = examine(find(config)).config  # also of a bad file: it is the daemon that must refuse it
-    directory = effective_runtime_directory(settings, is_root=os.geteuid() == 0, environ=os.environ)
-    with connected(directory) as sock:
+    with connected(runtime_directory(find(config))) as sock:
         for answer in ask(sock, ReloadRequest()):
             if isinstance(answer, Reply):
                 return _told(answer.exit_code, answer.message, as_json=as_json)

@@ -87,6 +87,14 @@ def in_order(problems: Iterable[Problem], files: Sequence[str]) -> tuple[Problem
     return tuple(sorted(dict.fromkeys(problems), key=place))
 
 
+def glance(path: str | None) -> Config:
+    """Return the configuration at *path* as far as it can be read, defaults where not: to find a running daemon."""
+    try:
+        return examine(path).config
+    except ConfigError:
+        return Config(version=1)
+
+
 def examine(path: str | None) -> Loaded:
     """
     Return the configuration at *path* as far as it can be read, with its problems.

@@ -10,14 +10,14 @@ from collections.abc import Iterator
 import msgspec
 
 from collector.config.directories import effective_runtime_directory
-from collector.config.load import load
+from collector.config.load import glance
 from collector.daemon.messages import MESSAGE_LIMIT, SOCKET_NAME, Answer, Reply, Request, Status
 from collector.model.errors import UnreachableError
 
 
 def runtime_directory(config: str | None) -> str:
-    """Return where the daemon of this configuration listens."""
-    return effective_runtime_directory(load(config).config, is_root=os.geteuid() == 0, environ=os.environ)
+    """Return where the daemon of this configuration listens, also if the file was broken since it was started."""
+    return effective_runtime_directory(glance(config), is_root=os.geteuid() == 0, environ=os.environ)
 
 
 @contextlib.contextmanager

@@ -1,0 +1,164 @@
+"""Reload while it crashes: nothing is lost, and what is in force is the last good configuration."""
+
+from __future__ import annotations
+
+import os
+import signal
+from collections.abc import Callable
+from pathlib import Path
+
+from harness import CONFIG, Daemon, wait_for
+
+from collector.config.load import load
+from collector.daemon.messages import ReloadRequest, Reply, Request, Status, StatusRequest
+from collector.daemon.requests import ask, connected
+
+EDITS = 100
+CRASHES = 10
+
+GENERATION = """
+version: 1
+archive: {{path: {archive}, reserve: 0%, keep: {{count: null}}}}
+pressure: {{floor: 64MiB, psi_full: 100%}}
+runtime: {{directory: {runtime}}}
+storm:
+  coalesce: 0s
+  per_executable: {{count: 1000}}
+  per_uid: {{count: 1000}}
+  total: {{count: 1000}}
+  queue: 1000
+triggers:
+  - {{id: cores, type: core_files, paths: ["{cores}"], pipeline: crash}}
+pipelines:
+  crash:
+    steps:
+      - {{id: memory, collector: proc_files}}
+      - {{id: processes, collector: process_table}}
+      - {{id: generation-0, collector: dmesg}}
+"""
+BAD = (
+    "pipelines: {}\n",
+    "version: 1\npipelines: {crash: {steps: [{id: a, collector: gone}]}}\n",
+    "\t",
+    "{",
+    "version: 7\n",
+    "",
+)
+
+
+def answer_of(daemon: Daemon, request: Request) -> Reply | Status:
+    with connected(str(daemon.runtime)) as sock:
+        for answer in ask(sock, request):
+            assert isinstance(answer, Reply | Status)
+            return answer
+    raise AssertionError("no answer")
+
+
+def status_of(daemon: Daemon) -> Status:
+    status = answer_of(daemon, StatusRequest())
+    assert isinstance(status, Status)
+    return status
+
+
+def crash(daemon: Daemon, number: int) -> None:
+    """A core file appears as dumpers make it: complete, under its name in one step."""
+    hidden = daemon.directory / "unfinished"
+    hidden.write_bytes(b"\x7fELF" + bytes([number]) * 4096)
+    hidden.rename(daemon.cores / f"core.{number}")
+
+
+def put(daemon: Daemon, text: str) -> None:
+    new = daemon.directory / "new.yaml"
+    new.write_text(text)
+    new.rename(daemon.config)
+
+
+def reload(daemon: Daemon, edit: int, *, good: bool) -> None:
+    """Every tenth edit is told by signal, the others through the socket, which says what came of it."""
+    if edit % 10:
+        reply = answer_of(daemon, ReloadRequest())
+        assert isinstance(reply, Reply)
+        assert reply.exit_code == (0 if good else 78)
+        return
+    before = status_of(daemon).config_hash
+    os.kill(daemon.pid, signal.SIGHUP)
+    if good:
+        wait_for(lambda: status_of(daemon).config_hash != before, "new generation")
+    else:
+        wait_for(lambda: status_of(daemon).config_problem, "refusal")
+
+
+def test_config_reload_storm_loses_no_incident(daemon_factory: Callable[..., Daemon]) -> None:
+    """100 alternating good and bad edits while it crashes: every crash is archived, each by one whole generation."""
+    daemon = daemon_factory(GENERATION)
+    first = daemon.config.read_text()
+    hashes = {load(str(daemon.config)).hash: "generation-0"}
+    for edit in range(1, EDITS + 1):
+        good = edit % 2 == 1
+        put(daemon, first.replace("generation-0", f"generation-{edit}") if good else BAD[edit // 2 % len(BAD)])
+        if good:
+            hashes[load(str(daemon.config)).hash] = f"generation-{edit}"
+        if edit % (EDITS // CRASHES) == 0:
+            crash(daemon, edit)
+        reload(daemon, edit, good=good)
+    incidents = daemon.wait_for_incidents(CRASHES, timeout_s=60)
+    assert len(incidents) == CRASHES
+    for incident in incidents:
+        assert hashes[incident["config_hash"]] in incident["planned"]
+        assert incident["state"] == "complete"
+    assert {marker["core"]["path"] for incident in incidents for marker in incident["markers"]} == {
+        f"{daemon.cores}/core.{edit}" for edit in range(1, EDITS + 1) if edit % (EDITS // CRASHES) == 0
+    }
+    status = status_of(daemon)
+    assert hashes[status.config_hash] == f"generation-{EDITS - 1}"
+    assert status.config_problem is not None
+    assert daemon.stop() == 0
+
+
+def test_config_reload_of_a_bad_file_keeps_the_old_one_and_says_so(daemon_factory: Callable[..., Daemon]) -> None:
+    """Log, status and the exit status of `config reload` all say that the file was refused, and where it is wrong."""
+    daemon = daemon_factory(CONFIG)
+    old = status_of(daemon).config_hash
+    put(daemon, daemon.config.read_text() + "copy: {rate: fast}\n")
+    place = f"{daemon.config}:17:14"
+    result = daemon.run("config", "reload")
+    assert result.returncode == 78
+    assert place in result.stderr
+    assert status_of(daemon).config_hash == old
+    assert place in daemon.run("status").stdout
+    assert any(place in str(event.get("problems")) for event in daemon.events() if event["event"] == "config.refused")
+
+
+def test_config_reload_of_a_good_file_takes_effect(daemon_factory: Callable[..., Daemon]) -> None:
+    """And once it is mended, all three say so."""
+    daemon = daemon_factory(CONFIG)
+    old = status_of(daemon).config_hash
+    put(daemon, daemon.config.read_text().replace("64MiB", "65MiB"))
+    assert daemon.run("config", "reload").returncode == 0
+    status = status_of(daemon)
+    assert status.config_problem is None
+    assert status.config_hash == load(str(daemon.config)).hash != old
+
+
+def test_config_reload_on_change_needs_no_telling(daemon_factory: Callable[..., Daemon]) -> None:
+    """With `reload_on_change`, an edit takes effect by itself; a bad one is refused as ever."""
+    daemon = daemon_factory(CONFIG.replace("{runtime}}}", "{runtime}, reload_on_change: true}}"))
+    text = daemon.config.read_text()
+    put(daemon, text.replace("64MiB", "65MiB"))
+    good = load(str(daemon.config)).hash
+    wait_for(lambda: status_of(daemon).config_hash == good, "new generation")
+    put(daemon, text + "copi: {}\n")
+    wait_for(lambda: status_of(daemon).config_problem, "refusal")
+    assert status_of(daemon).config_hash == good
+
+
+def test_config_reload_of_a_drop_in_takes_effect(daemon_factory: Callable[..., Daemon]) -> None:
+    """A drop-in is part of the configuration."""
+    daemon = daemon_factory(CONFIG)
+    old = status_of(daemon).config_hash
+    drop_in = daemon.directory / "conf.d" / "10-local.yaml"
+    drop_in.parent.mkdir()
+    drop_in.write_text("pressure: {wait: 1s}\n")
+    assert daemon.run("config", "reload").returncode == 0
+    assert status_of(daemon).config_hash != old
+    assert Path(drop_in).exists()
