@@ -140,8 +140,7 @@ class _Composer:
     def _value(self, event: yaml.Event, depth: int) -> Node:
         mark = self._start(event)
         if isinstance(event, yaml.ScalarEvent):
-            self._check_text(event)
-            return Scalar(event.value, event.style is None, mark)
+            return Scalar(self._text(event), event.style is None, mark)
         if isinstance(event, yaml.SequenceStartEvent):
             items = []
             while not isinstance(item := next(self._events), yaml.SequenceEndEvent):
@@ -188,10 +187,16 @@ class _Composer:
                 Problem(mark=self._start(event), message=f"more than {MAX_NODES} values, aliases expanded")
             )
 
-    def _check_text(self, event: yaml.ScalarEvent) -> None:
-        """Escapes can smuggle in what no path and no log line may hold."""
-        if "\0" in event.value or any("\ud800" <= char <= "\udfff" for char in event.value):
+    def _text(self, event: yaml.ScalarEvent) -> str:
+        """Return the text; escapes may smuggle in what no path may hold, and JSON's pairs of half characters."""
+        try:
+            text = event.value.encode("utf-16-le", "surrogatepass").decode("utf-16-le")
+        except UnicodeDecodeError:
+            text = "\0"
+        if "\0" in text:
             self._report(event, "the text holds a NUL or half a character", hint="remove the escape")
+            return ""
+        return text
 
     def _report(self, event: yaml.Event, message: str, *, hint: str | None = None) -> None:
         self.problems.append(Problem(mark=self._start(event), message=message, hint=hint))

@@ -53,6 +53,12 @@ def written(value: Any, annotation: Any) -> Any:  # noqa: PLR0911 - one return p
     return value
 
 
+def _quoted(text: str) -> str:
+    """Return *text* in double quotes; JSON's escapes are YAML's, but for characters beyond 16 bits."""
+    escaped = json.dumps(text, ensure_ascii=False)
+    return "".join(char if char.isprintable() else f"\\U{ord(char):08x}" for char in escaped)
+
+
 def inline(value: Any) -> str:
     """Return a single value, or a list of them, as YAML on one line; text that could be misread is quoted."""
     if isinstance(value, list):
@@ -61,5 +67,5 @@ def inline(value: Any) -> str:
         return "{" + ", ".join(f"{inline(key)}: {inline(item)}" for key, item in value.items()) + "}"
     if isinstance(value, str):
         bare = (_BARE.fullmatch(value) and value.lower() not in _WORDS) or _AMOUNT.fullmatch(value)
-        return value if bare else json.dumps(value)
+        return value if bare else _quoted(value)
     return json.dumps(value)

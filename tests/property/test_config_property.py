@@ -32,7 +32,16 @@ pieces = st.sampled_from(
         ),
         *(b"- ", b": ", b"? ", b"{", b"}", b"[", b"]", b",", b"'", b'"', b"|\n", b">-\n", b"#", b"@", b"`"),
         *(b"&a ", b"*a", b"<<: *a\n", b"!!python/name:os.system ", b"!x ", b"%YAML 1.1\n", b"---\n", b"...\n"),
-        *(b"\\x00", b"\\ud800", b"\\UFFFFFFFF", b"\xff", b"\xef\xbb\xbf", b"\x00", b"\xc2\x85"),
+        *(
+            b"\\x00",
+            b'"\\ud800"',
+            b'"\\ud83d\\ude00"',
+            b'"\\UFFFFFFFF"',
+            b"\xff",
+            b"\xef\xbb\xbf",
+            b"\x00",
+            b"\xc2\x85",
+        ),
         *(b"\t", b"\n", b" ", b"  ", b"~", b"null", b"no", b"010", b"0x10", b"1:30", b"1e400", b".inf", b"9" * 5000),
         *(b"64MiB", b"5%", b"14d", b"id", b"with"),
     ]
@@ -51,7 +60,7 @@ def file(tmp_path: Path) -> Path:
     return tmp_path / "collector.yaml"
 
 
-bounded = settings(max_examples=250, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+bounded = settings(max_examples=200, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
 
 
 @bounded

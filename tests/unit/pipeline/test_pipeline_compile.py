@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 
 import pytest
+from hypothesis import HealthCheck, example, given, settings
+from hypothesis import strategies as st
 
 from collector.collectors.dmesg import Dmesg
 from collector.collectors.shm import From, Shm
@@ -94,6 +97,38 @@ def test_compile_of_what_is_shown_is_what_is_in_force(path: Path, tmp_path: Path
     assert shown.pipelines == plan.pipelines
     assert shown.triggers == plan.triggers
     assert values(effective(shown)) == values(effective(plan))
+
+
+@given(
+    words=st.lists(st.text(st.characters(exclude_categories=["Cs"], exclude_characters="\0"), max_size=12), max_size=4)
+)
+@example(
+    words=[
+        "no",
+        "~",
+        "null",
+        "010",
+        "12:30",
+        "a: b",
+        "# x",
+        "*.core",
+        "&a",
+        "",
+        " ",
+        "5%",
+        "\x85\u2028\t\n",
+        "'\"",
+        "1e3",
+    ]
+)
+@settings(deadline=None, max_examples=60, suppress_health_check=[HealthCheck.function_scoped_fixture])
+def test_compile_of_what_is_shown_keeps_text_as_it_is(words: list[str], tmp_path: Path) -> None:
+    """Text that YAML could take for something else is quoted where it is shown."""
+    step = {"id": "a", "collector": "shm", "with": {"exclude": words}}
+    plan = plan_of(tmp_path, json.dumps({"version": 1, "pipelines": {"crash": {"steps": [step]}}}))
+    shown = plan_of(tmp_path, "\n".join(as_yaml(effective(plan))) + "\n")
+    assert shown.pipelines == plan.pipelines
+    assert shown.pipelines["crash"].steps[0].collector.exclude == tuple(words)  # type: ignore[attr-defined]
 
 
 def test_effective_value_names_its_origin(tmp_path: Path) -> None:
