@@ -39,6 +39,8 @@ NODE_FILES = ("meminfo", "numastat", "vmstat")
 MAX_BYTES = 4 << 20
 
 _ALLOWED = re.compile(r"/(?:proc|sys)(?:/[^/\0]+)+")
+# Reading these takes away what somebody else is waiting for.
+_CONSUMED = re.compile(r"/proc/kmsg|/sys/.*/trace_pipe(?:_raw)?")
 _OF_A_PROCESS = re.compile(r"/proc/(?:[0-9]+|self|thread-self)(?:/|\Z)")
 
 
@@ -61,6 +63,8 @@ class ProcFiles:
                 raise ValueError(f"{path!r} is not below /proc or /sys; for other files use the collector `files`")
             if _OF_A_PROCESS.match(path):
                 raise ValueError(f"{path!r} belongs to a process; use the collector `process`")
+            if _CONSUMED.fullmatch(path):
+                raise ValueError(f"{path!r} is used up by reading it; for the kernel's log use the collector `dmesg`")
 
     def collect(self, ctx: Context) -> Iterator[Artifact]:
         """Yield one artifact per file; what this kernel does not have is no failure."""
@@ -77,7 +81,7 @@ class ProcFiles:
 
 
 def _read(host: Host, path: str) -> Artifact:
-    # O_NONBLOCK: /proc/kmsg, trace_pipe and the like would wait for somebody to say something.
+    # O_NONBLOCK: some of these files would wait for somebody to say something.
     fd = host.open(path, READ_FLAGS | os.O_NONBLOCK)
     try:
         require_regular(os.fstat(fd).st_mode, path)

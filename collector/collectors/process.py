@@ -86,7 +86,11 @@ class ProcessDetails:
             for process, row in held:
                 yield from _while_the_same(process, row, self._state(process, unread))
             for process, row in held:
-                if row.outcome == "read":
+                if row.outcome != "read":
+                    continue
+                if ctx.remaining_s() < guard.longest_s:
+                    row.outcome = "only its state was read: the step's time was used up"
+                else:
                     yield from _while_the_same(process, row, self._guarded(process, row, ctx.redaction, guard, unread))
         yield Artifact(path=PurePosixPath("inventory.jsonl"), body=jsonl(rows), media="jsonl")
         yield from unread.artifacts()

@@ -10,9 +10,10 @@ from typing import ClassVar
 
 from collector.collectors.base import Context
 from collector.host.deadline import Guard
-from collector.host.proctable import commands, rows
+from collector.host.proctable import commands, rows, uptime_s
 from collector.host.unread import Unreads
 from collector.model.artifact import Artifact, Footprint, SourceInfo
+from collector.model.errors import StepError
 from collector.model.text import joined
 from collector.model.units import Seconds
 
@@ -34,9 +35,13 @@ class ProcessTable:
     def collect(self, ctx: Context) -> Iterator[Artifact]:
         """Yield ``processes.tsv``, which cannot hang, then ``commands.tsv``, which can."""
         source = SourceInfo(path="/proc")
-        yield Artifact(path=PurePosixPath("processes.tsv"), body=joined(rows(ctx.host)), source=source)
+        try:
+            now_s = uptime_s(ctx.host)
+        except OSError as exc:
+            raise StepError(f"/proc/uptime: {exc.strerror}", hint="is /proc mounted?") from exc
+        yield Artifact(path=PurePosixPath("processes.tsv"), body=joined(rows(ctx.host, now_s)), source=source)
         unread = Unreads()
         with closing(Guard(self.read_timeout)) as guard:
-            lines = commands(ctx.host, ctx.redaction, guard, unread)
+            lines = commands(ctx.host, ctx.redaction, guard, unread, ctx.remaining_s)
             yield Artifact(path=PurePosixPath("commands.tsv"), body=joined(lines), source=source)
         yield from unread.artifacts()

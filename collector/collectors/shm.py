@@ -51,7 +51,7 @@ class Shm:
     """
 
     name: ClassVar[str] = "shm"
-    footprint: ClassVar[Footprint] = Footprint(peak_bytes=64 << 20, timeout_s=600.0)
+    footprint: ClassVar[Footprint] = Footprint(peak_bytes=16 << 20, timeout_s=600.0)
     from_: From = From.CRASHED_PROCESS
     segments: tuple[str, ...] = ()
     exclude: tuple[str, ...] = ()

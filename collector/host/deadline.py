@@ -48,6 +48,11 @@ class Guard:
         self.gave_up = 0
         """Calls that were given up so far."""
 
+    @property
+    def longest_s(self) -> float:
+        """How long a call may take until it is given up: progress is looked for twice."""
+        return 2 * self._timeout_s
+
     def call(self, read: Callable[[], T]) -> T:
         """
         Return what *read* returns, or raise what it raises.

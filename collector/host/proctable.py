@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from functools import partial
 from itertools import islice
 
@@ -11,6 +11,7 @@ from collector.host.deadline import Guard, WedgedError
 from collector.host.files import READ_FLAGS, Host
 from collector.host.procfs import CLOCK_TICKS_PER_S, PAGE_BYTES, STAT_LIMIT, Stat, parse_stat, pids
 from collector.host.unread import Unreads
+from collector.model.artifact import Truncated
 from collector.model.redaction import Redaction
 from collector.model.text import escape
 
@@ -28,15 +29,18 @@ def uptime_s(host: Host) -> float:
     return float(host.read("/proc/uptime", limit=64).split()[0])
 
 
-def rows(host: Host) -> Iterator[bytes]:
+def rows(host: Host, now_s: float) -> Iterator[bytes]:
     """
     Yield the table, a header and one line per process, tabs between the fields.
+
+    Args:
+        host: The door to the kernel.
+        now_s: Seconds since boot, for the ages.
 
     A field that could not be read is empty. None of the files read here takes the process's
     ``mmap_lock``, so none of these reads can hang on another process.
     """
     yield "\t".join(COLUMNS).encode() + b"\n"
-    now_s = uptime_s(host)
     proc = os.open(host.path("/proc"), os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
     try:
         for pid in pids(host):
@@ -127,16 +131,21 @@ ARGS_LIMIT = 4096
 BATCH = 64
 
 
-def commands(host: Host, redaction: Redaction, guard: Guard, unread: Unreads) -> Iterator[bytes]:
+def commands(
+    host: Host, redaction: Redaction, guard: Guard, unread: Unreads, remaining_s: Callable[[], float]
+) -> Iterator[bytes]:
     """
     Yield what can only be read under another process's locks: command lines and I/O counters.
 
-    A process whose locks are held costs one deadline and its own line.
+    A process whose locks are held costs one deadline and its own line. When the step's own time
+    is nearly used up, the stream ends with `Truncated` instead of with the worker.
     """
     yield "\t".join(COMMAND_COLUMNS).encode() + b"\n"
     listing = pids(host)
     while batch := list(islice(listing, BATCH)):
         while batch:
+            if remaining_s() < guard.longest_s:
+                raise Truncated("the step's time was used up")
             lines: list[bytes | None] = []
             try:
                 guard.call_many(partial(_command, host, redaction), batch, lines)

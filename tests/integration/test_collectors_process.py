@@ -107,6 +107,15 @@ def test_process_that_is_gone_is_a_line_and_no_failure() -> None:
     assert list(collected.artifacts) == ["inventory.jsonl"]
 
 
+def test_process_ends_in_time_with_what_it_has() -> None:
+    """Short of time, the state is there and the memory files are not tried."""
+    with running() as child:
+        collected = collect(ProcessDetails(), context(manual(child.pid), timeout_s=1.0))
+    assert f"{child.pid}/status" in collected
+    assert f"{child.pid}/maps" not in collected
+    assert "time was used up" in collected.rows("inventory.jsonl")[0]["outcome"]
+
+
 def test_process_number_is_bounded_and_the_rest_is_told() -> None:
     """Thirty-two matching processes, not ten thousand."""
     with running(), running():
@@ -245,6 +254,7 @@ int main(void) { pause(); return 0; }
 
 @needs_root
 @pytest.mark.root
+@pytest.mark.skipif(shutil.which("gcc") is None, reason="needs gcc, for a program without libraries")
 def test_process_is_never_looked_up_through_its_own_root(tmp_path: Path) -> None:
     """A process in a tree of its own making: links are text, and nothing of that tree is read."""
     (tmp_path / "hold.c").write_text(HOLD)

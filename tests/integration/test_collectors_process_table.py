@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import contextlib
 import os
+import shutil
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -118,6 +119,13 @@ def test_process_table_is_whole_though_one_process_holds_its_lock(tmp_path: Path
     assert [row["path"] for row in collected.rows("unread.jsonl")] == [f"/proc/{wedged}/cmdline"]
 
 
+def test_process_table_ends_in_time_with_what_it_has() -> None:
+    """Short of time, the first file is whole and the second one says that it is not."""
+    collected = collect(ProcessTable(), context(timeout_s=1.0))
+    assert len(collected.table("processes.tsv")) > 2
+    assert collected.artifacts["commands.tsv"].cut == "the step's time was used up"
+
+
 CROWD = r"""
 #include <stdlib.h>
 #include <signal.h>
@@ -151,6 +159,7 @@ print(lines, resource.getrusage(resource.RUSAGE_SELF).ru_maxrss, round(time.proc
 
 
 @pytest.mark.slow
+@pytest.mark.skipif(shutil.which("gcc") is None, reason="needs gcc")
 def test_process_table_takes_no_more_memory_for_ten_thousand_processes(tmp_path: Path) -> None:
     """It streams: a hundred or ten thousand processes, the same peak (4 MiB of slack for the allocator)."""
     (tmp_path / "crowd.c").write_text(CROWD)

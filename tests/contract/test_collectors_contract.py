@@ -1,0 +1,156 @@
+"""What holds for every collector in the registry, those to come included."""
+
+from __future__ import annotations
+
+import dataclasses
+import importlib
+import inspect
+import os
+import re
+import typing
+from pathlib import Path
+from typing import Any
+
+import msgspec
+import pytest
+import yaml
+from collecting import Collected, collect, context, manual
+
+from collector.archive import layout
+from collector.collectors import base
+from collector.collectors.base import Collector
+from collector.collectors.registry import COLLECTORS
+from collector.config.keys import keys_of, summary_of
+from collector.model.artifact import Bulk, Footprint, HardLink
+
+ROOT = Path(__file__).parents[2]
+MEDIA = {"text", "json", "jsonl", "binary"}
+REQUIRED: dict[str, dict[str, Any]] = {"files": {"paths": ("/etc/host*",)}, "command": {"argv": ("/bin/ls", "/")}}
+LARGEST_PEAK = 64 << 20
+every = pytest.mark.parametrize("cls", COLLECTORS.values(), ids=list(COLLECTORS))
+
+
+def page(cls: type[Collector]) -> Path:
+    return ROOT / "docs" / "collectors" / f"{cls.name}.md"
+
+
+def make(cls: type[Collector]) -> Collector:
+    return cls(**REQUIRED.get(cls.name, {}))
+
+
+@every
+def test_collector_is_a_frozen_dataclass_with_keyword_only_fields(cls: type[Collector]) -> None:
+    """It can be compared, pickled to a worker, and never changes."""
+    parameters = cls.__dataclass_params__  # type: ignore[attr-defined]
+    assert parameters.frozen
+    assert hasattr(cls, "__slots__")
+    assert all(field.kw_only for field in dataclasses.fields(cls))  # type: ignore[arg-type]
+    assert make(cls) == make(cls)
+
+
+@every
+def test_collector_is_named_as_its_module(cls: type[Collector]) -> None:
+    """One file, one collector, one name."""
+    assert cls.__module__ == f"collector.collectors.{cls.name}"
+    assert isinstance(make(cls), Collector)
+
+
+@every
+def test_collector_knows_the_context_only(cls: type[Collector]) -> None:
+    """Collectors never import each other; the interface and the host are all they know."""
+    source = inspect.getsource(importlib.import_module(cls.__module__))
+    imported = set(re.findall(r"^from collector\.(\w+)(?:\.(\w+))?", source, re.MULTILINE))
+    assert {package for package, _ in imported} <= {"collectors", "host", "model"}
+    assert {module for package, module in imported if package == "collectors"} <= {base.__name__.rpartition(".")[2]}
+
+
+@every
+def test_collector_fields_are_typed_described_and_have_defaults(cls: type[Collector]) -> None:
+    """The fields are the YAML keys and the docstring is their reference; what has no default is said to be needed."""
+    keys = keys_of(cls)
+    hints = typing.get_type_hints(cls)
+    assert summary_of(cls)
+    for key in keys.values():
+        assert key.description.endswith("."), f"{key.name} has no description"
+        assert hints[key.attribute] is not Any
+    needed = {field.name for field in dataclasses.fields(cls) if field.default is dataclasses.MISSING}  # type: ignore[arg-type]
+    assert needed == set(REQUIRED.get(cls.name, {}))
+
+
+@every
+def test_collector_declares_what_it_may_cost(cls: type[Collector]) -> None:
+    """The gate decides on this."""
+    assert isinstance(cls.footprint, Footprint)
+    assert 0 < cls.footprint.peak_bytes <= LARGEST_PEAK
+    assert 0 < cls.footprint.timeout_s <= 3600
+
+
+@every
+def test_collector_has_a_page_with_an_example_of_every_key(cls: type[Collector]) -> None:
+    """The page shows a block that compiles (another test compiles it) and speaks of every key and artifact."""
+    text = page(cls).read_text()
+    steps = [
+        step for block in re.findall(r"```yaml\n(.*?)```", text, re.DOTALL) for step in as_steps(yaml.safe_load(block))
+    ]
+    assert cls.name in [step["collector"] for step in steps]
+    for name in keys_of(cls):
+        assert f"`{name}`" in text, f"{page(cls).name} does not speak of `{name}`"
+    for heading in ("## What it collects", "## Why", "## Configuration", "## At three in the morning"):
+        assert heading in text, heading
+
+
+def as_steps(content: Any) -> list[dict[str, Any]]:
+    items = content if isinstance(content, list) else [content]
+    return [item for item in items if isinstance(item, dict) and "collector" in item]
+
+
+def test_collector_pages_are_those_of_the_registry() -> None:
+    """No page is left of a collector that is gone."""
+    assert {path.stem for path in (ROOT / "docs" / "collectors").glob("*.md")} == set(COLLECTORS)
+
+
+def check(collected: Collected) -> None:
+    """Hold everything that was collected to the rules for artifacts."""
+    for path, taken in collected.artifacts.items():
+        artifact = taken.artifact
+        assert layout.is_artifact_path(f"step/{path}"), path
+        assert artifact.media in MEDIA
+        assert artifact.source is None or artifact.source.path.isprintable()
+        if artifact.media in {"json", "jsonl"}:
+            assert not isinstance(artifact.body, Bulk | HardLink)
+            documents = taken.data.splitlines() if artifact.media == "jsonl" else [taken.data]
+            assert all(msgspec.json.decode(document) is not None for document in documents)
+    if collected.error is not None:
+        assert str(collected.error)
+
+
+@every
+def test_collector_on_this_machine_yields_valid_artifacts_and_leaks_nothing(cls: type[Collector]) -> None:
+    """Paths of our own making, pieces that are bounded (`collecting` checks that), no descriptor left open."""
+    before = os.listdir("/proc/self/fd")
+    collected = collect(make(cls), context(manual(os.getpid())))
+    check(collected)
+    assert collected.artifacts or collected.error
+    assert os.listdir("/proc/self/fd") == before
+
+
+@every
+def test_collector_on_an_empty_machine_ends_with_a_sentence_or_without(cls: type[Collector], tmp_path: Path) -> None:
+    """No /proc, no /dev, no such process: a step error with its reason, or less evidence, never another exception."""
+    for name in ("proc", "sys", "dev", "etc"):
+        (tmp_path / name).mkdir()
+    check(collect(make(cls), context(manual(42), root=str(tmp_path))))
+
+
+@every
+def test_collector_stopped_halfway_leaves_nothing_open(cls: type[Collector]) -> None:
+    """A worker may stop asking at any artifact: a full disk, a bug elsewhere."""
+    before = os.listdir("/proc/self/fd")
+    steps = make(cls).collect(context(manual(os.getpid()), timeout_s=3.0))
+    for artifact in steps:
+        if isinstance(artifact.body, Bulk | HardLink):
+            os.close(artifact.body.fd)
+        del artifact
+        break
+    steps.close()  # type: ignore[attr-defined]
+    assert os.listdir("/proc/self/fd") == before
