@@ -144,7 +144,8 @@ def _finding(finding: Finding) -> Iterator[str]:
     indent = " " * 34
     for match in finding.matches[:SHOWN_FILES]:
         sparse = f" of {size(match.size_bytes)}" if match.size_bytes > match.data_bytes else ""
-        yield f"{indent}{size(match.bytes_to_copy):>10}{sparse}  {escape_name(match.name)}"
+        why = f"not taken: {match.not_taken}" if match.not_taken else match.why
+        yield f"{indent}{size(match.bytes_to_copy):>10}{sparse}  {match.name}{f' ({why})' if why else ''}"
     if len(finding.matches) > SHOWN_FILES:
         yield f"{indent}and {len(finding.matches) - SHOWN_FILES} more"
     if finding.disk_bytes is not None:

@@ -14,15 +14,18 @@ from collector.pressure.gate import decide
 
 class Match(msgspec.Struct, frozen=True, kw_only=True):
     """
-    A file that a step would take.
+    A file that a step would consider.
 
     *bytes_to_copy* is what would be copied of its *data_bytes*; a sparse file is longer (*size_bytes*).
+    *why* it was found; *not_taken* says why it is left where it is after all.
     """
 
     name: str
     size_bytes: int
     data_bytes: int
     bytes_to_copy: int
+    why: str = ""
+    not_taken: str = ""
 
 
 class Finding(msgspec.Struct, frozen=True, kw_only=True):

@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-import fnmatch
 import os
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterator
 from contextlib import closing
 
 from collector.collectors.base import Collector
@@ -20,6 +19,8 @@ from collector.host.shm import ROOT, Entry, walk
 from collector.host.unread import Unreads
 from collector.model.errors import StepError
 from collector.model.marker import Marker
+from collector.model.segments import OWN, Candidate, Limits, Planned, matches, plan, rank
+from collector.model.text import escape_name
 from collector.pipeline.explain import Finding, Match
 from collector.pipeline.steps import Pipeline
 
@@ -53,22 +54,38 @@ def _segments(shm: Shm, marker: Marker, host: Host) -> Finding:
         alive = list(_described(marker, host))
         own = {name for pid in alive for name in mapped_segments(host, pid)}
         unknown = None if alive else "the segments that the crashed process had mapped"
-    chosen = [entry for entry in _entries(host) if _is_chosen(shm, entry.name, own)][: shm.max_segments]
-    matches = tuple(
-        Match(
-            name=f"{ROOT}/{entry.name}",
-            size_bytes=entry.size_bytes,
-            data_bytes=entry.data_bytes,
-            bytes_to_copy=min(entry.data_bytes, shm.max_each if shm.max_each is not None else entry.data_bytes),
-        )
-        for entry in chosen
+    candidates = [found for entry in _entries(host) if (found := _candidate(shm, entry, own)) is not None]
+    limits = Limits(max_each=shm.max_each, max_total=shm.max_total)
+    planned = plan(candidates[: shm.max_segments], order=shm.order, limits=limits)
+    matched = tuple(_match(row) for _, row in planned)
+    return Finding(matches=matched, disk_bytes=sum(match.bytes_to_copy for match in matched), unknown=unknown)
+
+
+def _candidate(shm: Shm, entry: Entry, own: set[str]) -> Candidate | None:
+    why = (0, OWN) if entry.name in own else rank(entry.name, shm.segments)
+    if why is None:
+        return None
+    return Candidate(
+        name=entry.name,
+        rank=why[0],
+        why=why[1],
+        size_bytes=entry.size_bytes,
+        data_bytes=entry.data_bytes,
+        mtime_ns=entry.mtime_ns,
+        gone="excluded" if any(matches(entry.name, glob) for glob in shm.exclude) else "",
     )
-    return Finding(matches=matches, disk_bytes=_capped(matches, shm.max_total), unknown=unknown)
 
 
-def _is_chosen(shm: Shm, name: str, own: set[str]) -> bool:
-    wanted = name in own or any(fnmatch.fnmatchcase(name, glob) for glob in shm.segments)
-    return wanted and not any(fnmatch.fnmatchcase(name, glob) for glob in shm.exclude)
+def _match(row: Planned) -> Match:
+    taken = row.data_bytes if row.limit_bytes is None else row.limit_bytes
+    return Match(
+        name=f"{ROOT}/{row.name}",
+        size_bytes=row.size_bytes,
+        data_bytes=row.data_bytes,
+        bytes_to_copy=0 if row.not_taken else taken,
+        why=row.why,
+        not_taken=row.not_taken,
+    )
 
 
 def _entries(host: Host) -> Iterator[Entry]:
@@ -77,7 +94,7 @@ def _entries(host: Host) -> Iterator[Entry]:
     except OSError:
         return
     try:
-        yield from (entry for entry in walk(fd, Unreads()) if entry.kind == "regular file")
+        yield from (entry for entry in walk(fd, Unreads()) if entry.regular)
     finally:
         os.close(fd)
 
@@ -116,18 +133,14 @@ def _files(files: Files, host: Host) -> Finding:
     unread = Unreads()
     found = [entry for glob in files.paths for entry in expand(host, glob, unread)]
     newest = sorted(found, key=lambda entry: entry.status.st_mtime_ns, reverse=True)[: files.max_files]
-    matches = tuple(
+    found_files = tuple(
         Match(
-            name=entry.path,
+            name=escape_name(entry.path),
             size_bytes=entry.status.st_size,
             data_bytes=min(entry.status.st_size, 512 * entry.status.st_blocks),
             bytes_to_copy=min(entry.status.st_size, files.max_bytes),
         )
         for entry in newest
     )
-    return Finding(matches=matches, disk_bytes=_capped(matches, files.max_total))
-
-
-def _capped(matches: Iterable[Match], most: int | None) -> int:
-    total = sum(match.bytes_to_copy for match in matches)
-    return total if most is None else min(total, most)
+    total = sum(match.bytes_to_copy for match in found_files)
+    return Finding(matches=found_files, disk_bytes=min(total, files.max_total))

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import fnmatch
 import glob
 import os
 import stat
@@ -17,6 +16,7 @@ from collector.host import filesystem
 from collector.host.shm import ROOT, walk
 from collector.host.unread import Unreads
 from collector.model.pressure import Sample
+from collector.model.segments import matches
 from collector.pipeline.compile import Plan
 from collector.pressure.sampler import Sampler
 
@@ -102,7 +102,7 @@ def _unmatched(plan: Plan[Any]) -> Iterator[tuple[Path, str]]:
     names = shared_memory()
     for path, owner in _owners(plan):
         for index, text in enumerate(getattr(owner, "segments", ())):
-            if not any(fnmatch.fnmatchcase(name, text) for name in names):
+            if not any(matches(name, text) for name in names):
                 yield (*path, "segments", index), text
 
 
@@ -133,7 +133,7 @@ def shared_memory() -> list[str]:
     except OSError:
         return []
     try:
-        return [entry.name for entry in walk(fd, Unreads()) if entry.kind == "regular file"]
+        return [entry.name for entry in walk(fd, Unreads()) if entry.regular]
     finally:
         os.close(fd)
 

@@ -120,7 +120,8 @@ def test_explain_says_what_only_the_crash_will_tell(segment: Segment, tmp_path: 
     )
     found = findings(steps, marker(), Host())
     assert len(own(found["a"], segment)) == 1
-    assert own(found["b"], segment) == []
+    (excluded,) = own(found["b"], segment)
+    assert (excluded.not_taken, excluded.bytes_to_copy, found["b"].disk_bytes) == ("excluded", 0, 0)
     assert found["a"].unknown is not None
 
 
