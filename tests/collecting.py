@@ -67,10 +67,17 @@ class Collected:
         return b"".join(facts) + str(self.error).encode()
 
 
-def manual(pid: int | None = None, *, start_ticks: int | None = None, core: CoreRef | None = None) -> Marker:
-    """Return a marker, with a process or a core."""
-    process = ProcessRef(pid=pid, start_time_ticks=start_ticks) if pid is not None else None
-    return Marker(kind=MarkerKind.MANUAL, trigger="test", at_s=0.0, process=process, core=core)
+def manual(*pids: int, start_ticks: int | None = None, core: CoreRef | None = None) -> Marker:
+    """Return a marker of now, with processes or a core."""
+    processes = [ProcessRef(pid=pid, start_time_ticks=start_ticks) for pid in pids]
+    return Marker(
+        kind=MarkerKind.MANUAL,
+        trigger="test",
+        at_s=time.time(),
+        process=processes[0] if processes else None,
+        core=core,
+        also=tuple(processes[1:]),
+    )
 
 
 def core_ref(path: str) -> CoreRef:

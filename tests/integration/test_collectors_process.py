@@ -18,7 +18,6 @@ from collector.host.deadline import wedged_threads
 from collector.host.files import Host
 from collector.host.procfs import Process
 from collector.model.errors import StepError
-from collector.model.marker import Marker, ProcessRef
 
 needs_root = pytest.mark.skipif(os.geteuid() != 0, reason="needs root")
 SECRET = "hunter2-correct-horse"
@@ -75,13 +74,7 @@ def test_process_tells_everything_of_a_live_process() -> None:
 def test_process_reads_what_can_hang_after_everything_else() -> None:
     """The order of the artifacts is the order of the reads: of all processes, first what none can withhold."""
     with running() as first, running() as second:
-        marker = Marker(
-            kind=manual().kind,
-            trigger="t",
-            at_s=0,
-            process=ProcessRef(pid=first.pid),
-            also=(ProcessRef(pid=second.pid),),
-        )
+        marker = manual(first.pid, second.pid)
         paths = list(collect(ProcessDetails(), context(marker)).artifacts)
     assert paths.index(f"{second.pid}/fds.jsonl") < paths.index(f"{first.pid}/cmdline")
     assert paths.index(f"{first.pid}/io") < paths.index(f"{first.pid}/cmdline") < paths.index(f"{first.pid}/smaps")
@@ -286,9 +279,7 @@ def test_process_that_holds_its_own_lock_costs_its_memory_files_only(tmp_path: P
     """A thread that sleeps on a dead disk with mmap_lock held: every other file is there, and every other process."""
     (tmp_path / "fuse").mkdir()
     with mounted(tmp_path / "fuse") as mountpoint, wedged_process(mountpoint) as wedged, running() as other:
-        marker = Marker(
-            kind=manual().kind, trigger="t", at_s=0, process=ProcessRef(pid=wedged), also=(ProcessRef(pid=other.pid),)
-        )
+        marker = manual(wedged, other.pid)
         collected = collect(ProcessDetails(read_timeout=0.2), context(marker))  # type: ignore[arg-type]
         assert wedged_threads() == 1
     assert b"State:\tD" in collected[f"{wedged}/status"]
