@@ -189,14 +189,11 @@ class _Composer:
 
     def _text(self, event: yaml.ScalarEvent) -> str:
         """Return the text; escapes may smuggle in what no path may hold, and JSON's pairs of half characters."""
-        try:
-            text = event.value.encode("utf-16-le", "surrogatepass").decode("utf-16-le")
-        except UnicodeDecodeError:
-            text = "\0"
-        if "\0" in text:
+        raw = event.value.encode("utf-16-le", "surrogatepass")
+        text = raw.decode("utf-16-le", "replace")
+        if "\0" in text or text.encode("utf-16-le") != raw:
             self._report(event, "the text holds a NUL or half a character", hint="remove the escape")
-            return ""
-        return text
+        return text.replace("\0", "")
 
     def _report(self, event: yaml.Event, message: str, *, hint: str | None = None) -> None:
         self.problems.append(Problem(mark=self._start(event), message=message, hint=hint))

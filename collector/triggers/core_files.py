@@ -57,11 +57,13 @@ class CoreFiles:
     catch_up: Seconds = DAY
     unprivileged: Literal["attribute", "refuse"] = "attribute"
 
-    def open(self, ctx: TriggerContext) -> CoreFilesWatch:
-        """Start to watch; raise `CollectorError` where inotify has no instance left."""
+    def __post_init__(self) -> None:
         for path in self.paths:
             if not path.startswith("/"):
-                raise UsageError(f"trigger {ctx.id}: {path!r} is not an absolute path")
+                raise UsageError(f"{path!r} is not an absolute path")
+
+    def open(self, ctx: TriggerContext) -> CoreFilesWatch:
+        """Start to watch; raise `CollectorError` where inotify has no instance left."""
         matching = re.compile("|".join(map(fnmatch.translate, self.match)) or r"(?!)")
         excluded = re.compile("|".join(map(fnmatch.translate, self.exclude)) or r"(?!)")
         try:

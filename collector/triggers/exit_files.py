@@ -44,11 +44,13 @@ class ExitFiles:
     unprivileged: Literal["attribute", "refuse"] = "attribute"
     remove: bool = True
 
-    def open(self, ctx: TriggerContext) -> ExitFilesWatch:
-        """Start to watch; raise `CollectorError` where inotify has no instance left."""
+    def __post_init__(self) -> None:
         for path in self.paths:
             if not path.startswith("/"):
-                raise UsageError(f"trigger {ctx.id}: {path!r} is not an absolute path")
+                raise UsageError(f"{path!r} is not an absolute path")
+
+    def open(self, ctx: TriggerContext) -> ExitFilesWatch:
+        """Start to watch; raise `CollectorError` where inotify has no instance left."""
         matching = re.compile("|".join(map(fnmatch.translate, self.match)) or r"(?!)")
         excluded = re.compile("|".join(map(fnmatch.translate, (*self.exclude, ".*"))))
         try:

@@ -40,12 +40,15 @@ class KernelLog:
     patterns: tuple[str, ...] = ()
     pstore: bool = True
 
+    def __post_init__(self) -> None:
+        try:
+            Lines(self.events, self.patterns)
+        except ValueError as exc:
+            raise UsageError(str(exc)) from exc
+
     def open(self, ctx: TriggerContext) -> KernelLogWatch:
         """Start to read; raise `DeniedError` where the log is not readable."""
-        try:
-            lines = Lines(self.events, self.patterns)
-        except ValueError as exc:
-            raise UsageError(f"trigger {ctx.id}: {exc}") from exc
+        lines = Lines(self.events, self.patterns)
         boot_id = identify(ctx.host).boot_id
         kept = ctx.recall(f"{ctx.id}.kmsg")
         try:

@@ -42,10 +42,12 @@ class MemoryPressure:
     available: Bytes = MARK
     cooldown: Seconds = HOUR
 
+    def __post_init__(self) -> None:
+        if not (0.5 <= self.window <= 10 and 0 < self.stall <= self.window):
+            raise UsageError("the window must be 500ms to 10s, the stall no longer than it")
+
     def open(self, ctx: TriggerContext) -> MemoryPressureWatch:
         """Start to watch; without PSI by polling."""
-        if not (0.5 <= self.window <= 10 and 0 < self.stall <= self.window):
-            raise UsageError(f"trigger {ctx.id}: the window must be 500ms to 10s, the stall no longer than it")
         try:
             psi = PsiTrigger(ctx.host, kind=self.kind, stall_s=self.stall, window_s=self.window)
         except OSError as exc:

@@ -47,12 +47,15 @@ class ExitRule:
     signals: tuple[str, ...] = CORE_NAMES
     statuses: tuple[int, ...] = ()
 
+    def __post_init__(self) -> None:
+        for name in self.signals:
+            if _full(name) not in signal.Signals.__members__:
+                raise UsageError(f"{name!r}: there is no signal {_full(name)}")
+
     @property
     def numbers(self) -> frozenset[int]:
-        """The signals as numbers; raise `KeyError` for an unknown name."""
-        return frozenset(
-            signal.Signals[name if name.startswith("SIG") else f"SIG{name}"].value for name in self.signals
-        )
+        """The signals as numbers."""
+        return frozenset(signal.Signals[_full(name)].value for name in self.signals)
 
     def names(self, who: Identity | None) -> bool:
         """Return whether the rule is about that process; a rule with names is about none unknown."""
@@ -60,6 +63,11 @@ class ExitRule:
         return all(
             not globs or (value and any(fnmatch.fnmatchcase(value, glob) for glob in globs)) for globs, value in wanted
         )
+
+
+def _full(name: str) -> str:
+    """Return a signal's name with its prefix."""
+    return name if name.startswith("SIG") else f"SIG{name}"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -76,10 +84,7 @@ class ProcessExits:
 
     def open(self, ctx: TriggerContext) -> ProcessExitsWatch:
         """Start to watch; raise `CollectorError` without CAP_NET_ADMIN or without the connector."""
-        try:
-            rules = [(rule, rule.numbers) for rule in self.rules]
-        except KeyError as exc:
-            raise UsageError(f"trigger {ctx.id}: there is no signal {exc.args[0]}") from exc
+        rules = [(rule, rule.numbers) for rule in self.rules]
         try:
             exits = ProcConnector(kinds=COREDUMP | EXIT, buffer_bytes=BUFFER_BYTES)
         except OSError as exc:
