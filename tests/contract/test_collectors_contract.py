@@ -7,6 +7,8 @@ import importlib
 import inspect
 import os
 import re
+import sys
+import types
 import typing
 from pathlib import Path
 from typing import Any
@@ -154,3 +156,19 @@ def test_collector_stopped_halfway_leaves_nothing_open(cls: type[Collector]) -> 
         break
     steps.close()  # type: ignore[attr-defined]
     assert os.listdir("/proc/self/fd") == before
+
+
+def test_guide_to_writing_a_collector_shows_one_that_works(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The page's example is a collector, and does what its own test says."""
+    text = (ROOT / "docs" / "writing-a-collector.md").read_text()
+    code = re.search(r"```python\n(.*?)```", text, re.DOTALL)
+    assert code is not None
+    module = types.ModuleType("numa_balancing")
+    monkeypatch.setitem(sys.modules, module.__name__, module)
+    exec(compile(code[1], "writing-a-collector.md", "exec"), module.__dict__)
+    example = module.NumaBalancing()
+    assert isinstance(example, Collector)
+    source = tmp_path / module.SOURCE.lstrip("/")
+    source.parent.mkdir(parents=True)
+    source.write_bytes(b"numa 1\n")
+    assert collect(example, context(root=str(tmp_path)))["numa_balancing"] == b"numa 1\n"
