@@ -12,7 +12,7 @@ import json
 import sys
 import types
 import typing
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -249,10 +249,11 @@ def _kind(annotation: Any) -> str:  # noqa: PLR0911 - one return per kind of typ
 
 
 def _bounds(arguments: tuple[Any, ...]) -> str:
-    show = units.format_bytes if arguments[0] is units.Bytes else str
+    shown = {units.Bytes: units.format_bytes, units.Seconds: units.format_seconds}
+    show: Callable[[Any], str] = shown.get(arguments[0], str)
     for meta in arguments[1:]:
-        if meta.ge is not None and meta.le is not None:
-            return f", {show(meta.ge)} to {show(meta.le)}"
+        if meta.ge is not None:
+            return f", {show(meta.ge)} to {show(meta.le)}" if meta.le is not None else f", at least {show(meta.ge)}"
     return ""
 
 

@@ -6,7 +6,7 @@ from typing import Annotated, Literal
 
 import msgspec
 
-from collector.config.names import Count, Directory
+from collector.config.names import Count, Deadline, Directory, Window
 from collector.model.units import Bytes, Seconds
 
 RUNTIME_DIRECTORY = "/run/collector"
@@ -22,7 +22,7 @@ class CountBudget(msgspec.Struct, frozen=True, kw_only=True):
     """
 
     count: Count = 5
-    window: Seconds = Seconds(600.0)
+    window: Window = Seconds(600.0)
 
 
 class TotalBudget(msgspec.Struct, frozen=True, kw_only=True):
@@ -37,7 +37,7 @@ class TotalBudget(msgspec.Struct, frozen=True, kw_only=True):
 
     count: Count = 20
     bytes: Bytes = Bytes(200 << 30)
-    window: Seconds = Seconds(3600.0)
+    window: Window = Seconds(3600.0)
 
 
 class Storm(msgspec.Struct, frozen=True, kw_only=True):
@@ -78,5 +78,5 @@ class Runtime(msgspec.Struct, frozen=True, kw_only=True):
     workers: Annotated[int, msgspec.Meta(ge=1, le=16)] = 2
     nice: Annotated[int, msgspec.Meta(ge=0, le=19)] = 10
     ionice: Literal["idle", "best-effort", "none"] = "idle"
-    incident_timeout: Seconds = Seconds(1800.0)
+    incident_timeout: Deadline = Seconds(1800.0)
     reload_on_change: bool = False

@@ -118,9 +118,12 @@ _READERS: dict[type, Callable[[str, str], Any]] = {bool: _bool, int: _int, float
 _WORDS: dict[type, str] = {bool: "truth", int: "number", float: "number"}
 
 
+_SHOWN: dict[Any, Callable[[Any], str]] = {units.Bytes: units.format_bytes, units.Seconds: units.format_seconds}
+
+
 def objection_to(value: Any, inner: Any, meta: msgspec.Meta) -> str | None:
     """Say what *meta* has against *value*."""
-    show: Callable[[Any], str] = units.format_bytes if inner is units.Bytes else str
+    show: Callable[[Any], str] = _SHOWN.get(inner, str)
     if meta.ge is not None and value < meta.ge:
         return f"is at least {show(meta.ge)}, not {show(value)}"
     if meta.le is not None and value > meta.le:

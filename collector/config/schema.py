@@ -171,10 +171,11 @@ def _bounds(notes: tuple[Any, ...]) -> Schema:
     if notes[0] in UNIT_SCHEMAS:
         return {}
     names = {"ge": "minimum", "le": "maximum", "pattern": "pattern"}
+    extra = {key: value for meta in notes[1:] for key, value in (meta.extra_json_schema or {}).items()}
     found = (
         (word, getattr(meta, name))
         for meta in notes[1:]
         if isinstance(meta, msgspec.Meta)
         for name, word in names.items()
     )
-    return {word: bound for word, bound in found if bound is not None}
+    return {word: bound for word, bound in found if bound is not None} | extra

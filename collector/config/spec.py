@@ -11,7 +11,7 @@ from typing import Annotated, ClassVar, Literal
 
 import msgspec
 
-from collector.config.names import Count, Directory, Name
+from collector.config.names import Count, Deadline, Directory, Name, Signal
 from collector.config.nodes import Mapping
 from collector.config.runtime import Runtime, Storm
 from collector.model.copying import CopySettings, Digest, MethodChoice
@@ -35,8 +35,9 @@ class Keep(msgspec.Struct, frozen=True, kw_only=True):
     """
 
     count: Count | None = 50
-    age: Seconds | None = Seconds(14 * 86_400.0)
-    size: Bytes | None = Bytes(200 << 30)
+    # The bounds catch a missing unit: `age: 14` would be 14 seconds, `size: 200` 200 bytes.
+    age: Annotated[Seconds, msgspec.Meta(ge=3600.0)] | None = Seconds(14 * 86_400.0)
+    size: Annotated[Bytes, msgspec.Meta(ge=1 << 20)] | None = Bytes(200 << 30)
 
 
 class Archive(msgspec.Struct, frozen=True, kw_only=True):
@@ -138,7 +139,7 @@ class When(msgspec.Struct, frozen=True, kw_only=True):
 
     comm: tuple[str, ...] = ()
     exe: tuple[str, ...] = ()
-    signal: tuple[str, ...] = ()
+    signal: tuple[Signal, ...] = ()
     trigger: tuple[str, ...] = ()
     unit: tuple[str, ...] = ()
 
@@ -186,7 +187,7 @@ class Step(msgspec.Struct, frozen=True, kw_only=True):
     id: Name
     collector: str
     with_: Mapping = msgspec.field(name="with", default=NO_OPTIONS)
-    timeout: Seconds | None = None
+    timeout: Deadline | None = None
     budget: Bytes | None = None
     pressure: StepPressure | None = None
     when: When = When()
@@ -207,7 +208,7 @@ class Pipeline(msgspec.Struct, frozen=True, kw_only=True):
     """
 
     steps: tuple[Step, ...]
-    timeout: Seconds | None = None
+    timeout: Deadline | None = None
     let_smaller_first: bool = True
     replace: bool = False
 
@@ -223,7 +224,7 @@ class Defaults(msgspec.Struct, frozen=True, kw_only=True):
         with: Options per collector, by its name; a step's own options win.
     """
 
-    timeout: Seconds | None = None
+    timeout: Deadline | None = None
     required: bool = True
     pressure: StepPressure | None = None
     with_: dict[str, Mapping] = msgspec.field(name="with", default_factory=dict)
