@@ -110,7 +110,8 @@ class ProcessDetails:
             row = Chosen(pid=pid, why=why, start_ticks=start_ticks)
             rows.append(row)
             try:
-                process = stack.enter_context(Process(ctx.host, pid, start_ticks))
+                lived_at_s = ctx.marker.at_s if why == "marker" else None
+                process = stack.enter_context(Process(ctx.host, pid, start_ticks, lived_at_s=lived_at_s))
                 row.start_ticks, row.comm = process.start_ticks, escape(process.stat().comm)
                 row.exe = _executable(process)
             except ReplacedError:

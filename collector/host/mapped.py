@@ -86,7 +86,9 @@ def own_segments(host: Host, marker: Marker, stack: ExitStack, guard: Guard, unr
         if reference is None:
             continue
         try:
-            process = stack.enter_context(Process(host, reference.pid, reference.start_time_ticks))
+            process = stack.enter_context(
+                Process(host, reference.pid, reference.start_time_ticks, lived_at_s=marker.at_s)
+            )
             for mapped in of_process(process, guard):
                 _add(own, mapped, process)
         except (OSError, StepError) as exc:

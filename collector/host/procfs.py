@@ -6,6 +6,7 @@ import contextlib
 import errno
 import os
 import signal
+import time
 from collections.abc import Iterator
 from types import TracebackType
 from typing import Self
@@ -19,6 +20,8 @@ CLOCK_TICKS_PER_S = os.sysconf("SC_CLK_TCK")
 PAGE_BYTES = os.sysconf("SC_PAGE_SIZE")
 # Enough for any stat: 52 numbers of at most 20 digits and a name of 64 bytes (a kernel worker's).
 STAT_LIMIT = 2048
+# Core names give whole seconds, and the kernel whole ticks.
+CLOCK_SLACK_S = 2.0
 
 
 class ReplacedError(StepError):
@@ -90,12 +93,20 @@ class Process:
     process is gone, every look-up in it fails, whoever has the PID by then. The start time is
     compared besides, so that nothing rests on one kernel's behaviour.
 
+    Args:
+        host: The machine.
+        pid: Its number.
+        start_ticks: When it started, where that is known.
+        lived_at_s: Else a time, seconds since the epoch, at which it must have lived already.
+
     Raises:
-        ReplacedError: If the process did not start at *start_ticks*.
+        ReplacedError: If it is another process than the one that is meant.
         OSError: If there is no such process.
     """
 
-    def __init__(self, host: Host, pid: int, start_ticks: int | None = None) -> None:
+    def __init__(
+        self, host: Host, pid: int, start_ticks: int | None = None, *, lived_at_s: float | None = None
+    ) -> None:
         self.pid = pid
         # Another root's PIDs belong to another PID namespace: there a pidfd would be somebody else's.
         self._pidfd = os.pidfd_open(pid) if host.root == "/" else -1
@@ -103,7 +114,7 @@ class Process:
         try:
             self.dir_fd = os.open(host.path(f"/proc/{pid}"), os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
             self.start_ticks = self.stat().start_ticks
-            self._confirm(start_ticks)
+            self._confirm(start_ticks, lived_at_s)
         except BaseException:
             self.close()
             raise
@@ -121,7 +132,7 @@ class Process:
                 os.close(fd)
         self.dir_fd = self._pidfd = -1
 
-    def _confirm(self, start_ticks: int | None) -> None:
+    def _confirm(self, start_ticks: int | None, lived_at_s: float | None) -> None:
         """Make sure that pidfd and directory belong to one process, and to the one that is meant."""
         if self._pidfd >= 0:
             # Not yet reaped, so the PID was nobody else's when the directory was opened.
@@ -131,6 +142,10 @@ class Process:
             raise ReplacedError(
                 f"process {self.pid} is another one now: it started at tick {self.start_ticks}, not {start_ticks}"
             )
+        if start_ticks is None and lived_at_s is not None and self._pidfd >= 0:
+            age_s = time.clock_gettime(time.CLOCK_BOOTTIME) - self.start_ticks / CLOCK_TICKS_PER_S
+            if age_s + CLOCK_SLACK_S < time.time() - lived_at_s:
+                raise ReplacedError(f"process {self.pid} is another one now: it started after the crash")
 
     def open(self, name: str) -> int:
         """Open the process's file *name*."""
