@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import time
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -14,7 +15,7 @@ from collector.collectors.base import Context
 from collector.host.spawn import Command
 from collector.model.artifact import Artifact, Footprint, Truncated
 from collector.model.errors import StepError
-from collector.model.text import json
+from collector.model.text import escape, json
 from collector.model.units import Bytes
 
 # Kill the command before the worker itself is killed, which would leave it without a parent.
@@ -22,7 +23,11 @@ MARGIN_S = 1.5
 
 
 class Result(msgspec.Struct, frozen=True, kw_only=True):
-    """``result.json``: *exit_status* is negative for a signal, ``null`` if it could not be ended."""
+    """
+    ``result.json``: *exit_status* is negative for a signal, ``null`` if it could not be ended.
+
+    *argv* is redacted: what an operator gives a command may be a credential.
+    """
 
     argv: tuple[str, ...]
     exit_status: int | None
@@ -64,7 +69,7 @@ class RunCommand:
         finally:
             command.close(started_s if killed else until_s)
         result = Result(
-            argv=self.argv,
+            argv=tuple(escape(argument) for argument in ctx.redaction.arguments(map(os.fsencode, self.argv))),
             exit_status=command.exit_status,
             duration_s=round(time.monotonic() - started_s, 3),
             killed="".join(killed),
