@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import fcntl
 import json
 import os
@@ -131,13 +132,20 @@ def open_up(directory: Path) -> None:
 class Victim:
     """A process that maps files and dies when it is told."""
 
-    def __init__(self, program: Path, *files: str, user: int | None = None) -> None:
+    def __init__(
+        self,
+        program: Path | str,
+        *files: str | bytes,
+        user: int | None = None,
+        environment: dict[str, str] | None = None,
+    ) -> None:
         unlimited = (resource.RLIM_INFINITY, resource.RLIM_INFINITY)
         self.process = subprocess.Popen(
             [str(program), *files],
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
             user=user,
+            env=environment,
             preexec_fn=lambda: resource.setrlimit(resource.RLIMIT_CORE, unlimited),
         )
         assert self.process.stdout is not None
@@ -178,3 +186,51 @@ def make_daemon(tmp_path: Path, number: int, config: str) -> Daemon:
     directory.mkdir()
     open_up(directory)
     return Daemon(directory, config)
+
+
+CORES = '{id: cores, type: core_files, paths: ["$cores"], match: ["core*"], pipeline: crash}'
+HOLD = '{id: hold, collector: command, timeout: 30s, with: {argv: [/bin/cat, "$directory/hold"]}}'
+"""A step that waits until a test lets it go; see `held`."""
+
+
+def config_of(*steps: str, triggers: tuple[str, ...] = (CORES,), more: str = "") -> str:
+    """
+    Return a configuration for `Daemon`.
+
+    Args:
+        steps: Steps, in flow style. ``$directory`` and ``$cores`` are the daemon's.
+        triggers: Triggers, likewise.
+        more: Further sections, likewise.
+    """
+    storm, _, _ = CONFIG.partition("triggers:")
+    listed = [f"  - {trigger}" for trigger in triggers] + ["pipelines:", "  crash:", "    steps:"]
+    text = "\n".join(
+        [more, "triggers:" if triggers else "triggers: []", *listed, *(f"      - {step}" for step in steps)]
+    )
+    text = text.replace("{", "{{").replace("}", "}}")
+    return storm + text.replace("$directory", "{directory}").replace("$cores", "{cores}") + "\n"
+
+
+@contextmanager
+def held(fifo: Path) -> Iterator[None]:
+    """Wait until a step reads *fifo*, hold it there for the time of the block, then let it go on."""
+    writer = wait_for(lambda: _writer(fifo), f"reader of {fifo}")
+    try:
+        yield
+    finally:
+        os.close(writer)
+
+
+def _writer(fifo: Path) -> int | None:
+    try:
+        return os.open(fifo, os.O_WRONLY | os.O_NONBLOCK)
+    except OSError as exc:
+        if exc.errno != errno.ENXIO:  # nobody reads it yet
+            raise
+        return None
+
+
+def contents(directory: Path) -> dict[str, bytes]:
+    """Return the bytes of every regular file below, by its path; no symlink is followed."""
+    files = (path for path in sorted(directory.rglob("*")) if path.is_file() and not path.is_symlink())
+    return {str(path.relative_to(directory)): path.read_bytes() for path in files}
