@@ -15,17 +15,18 @@ from collector.host.unread import Unreads
 from collector.model.artifact import Artifact, Footprint, SourceInfo
 from collector.model.errors import StepError
 
-# What moves fastest comes first. Left out on purpose: pagetypeinfo (holds the zone lock while it
+# What moves fastest comes first; what takes a lock that others may hold for long (slab_mutex,
+# module_mutex, flc_lock) comes last. Left out on purpose: pagetypeinfo (holds the zone lock while it
 # walks the free lists), vmallocinfo, net/tcp and net/unix (walk every socket under locks).
 PATHS = (
     "/proc/meminfo", "/proc/vmstat", "/proc/zoneinfo", "/proc/buddyinfo",
     "/proc/pressure/memory", "/proc/pressure/io", "/proc/pressure/cpu", "/proc/pressure/irq",
-    "/proc/loadavg", "/proc/stat", "/proc/diskstats", "/proc/interrupts", "/proc/softirqs", "/proc/slabinfo",
+    "/proc/loadavg", "/proc/stat", "/proc/diskstats", "/proc/interrupts", "/proc/softirqs",
     "/proc/net/sockstat", "/proc/net/sockstat6", "/proc/net/dev", "/proc/net/snmp", "/proc/net/netstat",
-    "/proc/net/softnet_stat", "/proc/schedstat", "/proc/locks",
+    "/proc/net/softnet_stat", "/proc/schedstat",
     "/proc/sysvipc/shm", "/proc/sysvipc/sem", "/proc/sysvipc/msg",
     "/proc/self/mountinfo", "/proc/mounts", "/proc/swaps", "/proc/partitions", "/proc/filesystems",
-    "/proc/cmdline", "/proc/version", "/proc/uptime", "/proc/modules", "/proc/cpuinfo", "/proc/mdstat",
+    "/proc/cmdline", "/proc/version", "/proc/uptime", "/proc/cpuinfo", "/proc/mdstat",
     "/proc/sys/fs/file-nr", "/proc/sys/fs/inode-nr", "/proc/sys/kernel/core_pattern", "/proc/sys/kernel/pid_max",
     "/proc/sys/kernel/random/boot_id", "/proc/sys/kernel/shmmax", "/proc/sys/kernel/shmall",
     "/proc/sys/kernel/tainted", "/proc/sys/kernel/threads-max", "/proc/sys/vm/max_map_count",
@@ -33,6 +34,7 @@ PATHS = (
     "/proc/sys/vm/swappiness", "/proc/sys/vm/watermark_scale_factor",
     "/sys/kernel/mm/transparent_hugepage/enabled", "/sys/kernel/mm/transparent_hugepage/shmem_enabled",
 )  # fmt: skip
+LAST = ("/proc/locks", "/proc/modules", "/proc/slabinfo")
 NODES = "/sys/devices/system/node"
 NODE_FILES = ("meminfo", "numastat", "vmstat")
 # The largest of them, zoneinfo and interrupts, take 1 to 2 MiB on machines with hundreds of cores.
@@ -69,7 +71,7 @@ class ProcFiles:
     def collect(self, ctx: Context) -> Iterator[Artifact]:
         """Yield one artifact per file; what this kernel does not have is no failure."""
         unread = Unreads()
-        for path in (*PATHS, *_node_files(ctx.host), *self.paths):
+        for path in (*PATHS, *_node_files(ctx.host), *self.paths, *LAST):
             try:
                 yield _read(ctx.host, path)
             except FileNotFoundError:
