@@ -30,20 +30,21 @@ def _entry(name: str) -> tuple[str, int, int, int] | None:
 
 class Changes:
     """
-    Tells once of each change.
+    Tells whether what was loaded has changed since.
 
     A file is only told of when it has not changed since the last look: an editor is then done with it.
     """
 
     def __init__(self, path: str | None) -> None:
         self._path = path
-        self._told = self._seen = stamp(path)
+        self.loading()
+
+    def loading(self) -> None:
+        """Remember the files as they are; to be called before they are read, so that no change falls in between."""
+        self._loaded = self._seen = stamp(self._path)
 
     def due(self) -> bool:
-        """Look, and return whether there is a change to load."""
+        """Look, and return whether there is something new to load."""
         now, before = stamp(self._path), self._seen
         self._seen = now
-        if now != before or now == self._told:
-            return False
-        self._told = now
-        return True
+        return now == before and now != self._loaded
