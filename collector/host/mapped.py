@@ -17,6 +17,7 @@ from collector.host.files import READ_FLAGS, Host, body
 from collector.host.procfs import Process
 from collector.host.shm import ROOT, Mapped, parse_maps, parse_note_path
 from collector.host.unread import Unreads
+from collector.model.artifact import Truncated
 from collector.model.errors import StepError
 from collector.model.marker import CoreRef, Marker
 
@@ -29,7 +30,7 @@ def of_core(host: Host, core: CoreRef) -> Iterator[Mapped]:
     Yield the files that the core's NT_FILE note names.
 
     Raises:
-        StepError: If the core is gone, was replaced, or is none.
+        StepError: If the core is gone, was replaced, or is none; at the end, if the list was cut off.
     """
     fd = open_core(host, core)
     try:
@@ -37,6 +38,8 @@ def of_core(host: Host, core: CoreRef) -> Iterator[Mapped]:
         for note in found:
             if note.type == NT_FILE:
                 yield from (parse_note_path(file.path) for file in mapped_files(header.layout, note.desc))
+                if note.size_bytes > len(note.desc):
+                    raise StepError(f"only the first {len(note.desc)} bytes of the list of mapped files were read")
     finally:
         os.close(fd)
 
@@ -46,13 +49,17 @@ def of_process(process: Process, guard: Guard) -> Iterator[Mapped]:
     Yield the files that a live process has mapped.
 
     Raises:
-        StepError: If the process holds its own locks for too long, or is another one by now.
+        StepError: If the process holds its own locks for too long, or is another one by now; what was
+            yielded before is its own.
         OSError: If its ``maps`` may not be read.
     """
     fd = guard.call(partial(process.open, "maps"))
     read = partial(_read, guard)
     content = body(fd, limit=MAX_MAPS_BYTES, read=read, check=process.check)
-    yield from parse_maps(_lines((content,) if isinstance(content, bytes) else content))
+    try:
+        yield from parse_maps(_lines((content,) if isinstance(content, bytes) else content))
+    except Truncated as cut:
+        raise StepError(cut.reason) from cut
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -78,9 +85,8 @@ def own_segments(host: Host, marker: Marker, stack: ExitStack, guard: Guard, unr
     own: dict[Key, Own] = {}
     if marker.core is not None:
         try:
-            for mapped in of_core(host, marker.core):
-                _add(own, mapped, None)
-        except StepError as exc:
+            _add(own, of_core(host, marker.core), None)
+        except (OSError, StepError) as exc:
             unread.add(marker.core.path, exc)
     for reference in (marker.process, *marker.also):
         if reference is None:
@@ -89,8 +95,7 @@ def own_segments(host: Host, marker: Marker, stack: ExitStack, guard: Guard, unr
             process = stack.enter_context(
                 Process(host, reference.pid, reference.start_time_ticks, lived_at_s=marker.at_s)
             )
-            for mapped in of_process(process, guard):
-                _add(own, mapped, process)
+            _add(own, of_process(process, guard), process)
         except (OSError, StepError) as exc:
             # A process that is dead is no news where its core has told already.
             if marker.core is None or not isinstance(exc, ProcessLookupError):
@@ -98,10 +103,15 @@ def own_segments(host: Host, marker: Marker, stack: ExitStack, guard: Guard, unr
     return own
 
 
-def _add(own: dict[Key, Own], mapped: Mapped, holder: Process | None) -> None:
-    name = segment_name(mapped)
-    if name is not None and len(own) < MAX_OWN:
-        own.setdefault((name, mapped.device, mapped.inode), Own(name=name, mapped=mapped, holder=holder))
+def _add(own: dict[Key, Own], files: Iterable[Mapped], holder: Process | None) -> None:
+    for mapped in files:
+        name = segment_name(mapped)
+        key = (name or "", mapped.device, mapped.inode)
+        if name is None or key in own:
+            continue
+        if len(own) == MAX_OWN:
+            raise StepError(f"more than {MAX_OWN} segments are mapped; the rest is not looked for")
+        own[key] = Own(name=name, mapped=mapped, holder=holder)
 
 
 def open_mapped(process: Process, guard: Guard, mapped: Mapped) -> int:

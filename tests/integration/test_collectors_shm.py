@@ -15,6 +15,7 @@ from collecting import Collected, collect, context, core_ref, manual, take
 from hanging_fuse import mounted, wedged_process
 
 from collector.collectors.shm import From, Shm
+from collector.host.mapped import MAX_OWN
 from collector.model.artifact import Bulk
 from collector.model.marker import CoreRef
 
@@ -275,6 +276,17 @@ def test_shm_considers_a_bounded_number_of_segments(own: Path) -> None:
     collected = collect(shm(segments=(f"{own.name}/*",), max_segments=5))
     assert len(chosen(collected)) == 5
     assert any("15 more" in row["meaning"] for row in collected.rows("unread.jsonl"))
+
+
+def test_shm_of_a_core_with_too_many_segments_says_so(own: Path, tmp_path: Path) -> None:
+    """A bounded number is looked for; what was found before the bound is taken."""
+    name = segment(own / "a", b"evidence")
+    core = core_of(
+        tmp_path / "core", os.fsencode(own / "a"), *(b"/dev/shm/%d" % number for number in range(MAX_OWN + 9))
+    )
+    collected = collect(shm(max_segments=10), context(manual(core=core)))
+    assert chosen(collected) == {name: b"evidence"}
+    assert "more than 4096 segments" in collected.rows("unread.jsonl")[0]["meaning"]
 
 
 def test_shm_without_the_core_still_has_the_rest(own: Path, tmp_path: Path) -> None:
