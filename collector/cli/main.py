@@ -19,8 +19,10 @@ VERBS = {
     "copy": "collector.cli.copy:copy_command",
     "list": "collector.cli.incidents:list_command",
     "show": "collector.cli.incidents:show_command",
+    "prune": "collector.cli.prune:prune_command",
     "verify": "collector.cli.verify:verify_command",
     "status": "collector.cli.status:status_command",
+    "doctor": "collector.cli.doctor:doctor_command",
     "notify": "collector.cli.notify:notify_command",
 }
 

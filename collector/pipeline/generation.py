@@ -10,6 +10,7 @@ from typing import Any
 from collector.archive.retention import Rules
 from collector.config.directories import effective_archive_path, effective_runtime_directory
 from collector.config.load import Loaded
+from collector.config.spec import Config
 from collector.model.errors import UsageError
 from collector.pipeline import worker
 from collector.pipeline.compile import CompiledTrigger, prepare
@@ -49,6 +50,12 @@ class Generation:
         return self.pipelines[name]
 
 
+def retention(config: Config) -> Rules:
+    """Return the section `archive.keep` as retention takes it."""
+    keep = config.archive.keep
+    return Rules(count=keep.count, age_s=keep.age, size_bytes=keep.size)
+
+
 def generate(path: str | None, triggers: Mapping[str, type[Any]], *, archive: str | None = None) -> Generation:
     """
     Load and compile a configuration.
@@ -64,7 +71,6 @@ def generate(path: str | None, triggers: Mapping[str, type[Any]], *, archive: st
     plan = prepare(path, triggers)
     config = plan.loaded.config
     is_root = os.geteuid() == 0
-    keep = config.archive.keep
     return Generation(
         loaded=plan.loaded,
         pipelines=plan.pipelines,
@@ -75,6 +81,6 @@ def generate(path: str | None, triggers: Mapping[str, type[Any]], *, archive: st
             copy=config.copy.settings(),
             redaction=config.redact,
         ),
-        keep=Rules(count=keep.count, age_s=keep.age, size_bytes=keep.size),
+        keep=retention(config),
         runtime_directory=effective_runtime_directory(config, is_root=is_root, environ=os.environ),
     )

@@ -1,0 +1,158 @@
+"""``collector doctor``: what of this machine stands in the way, and what to do about it."""
+
+from __future__ import annotations
+
+import errno
+import os
+import resource
+from collections.abc import Callable, Iterator
+from typing import Literal
+
+import click
+import msgspec
+
+from collector.cli.options import config_option, json_option
+from collector.cli.text import escape_name, size
+from collector.config.load import find
+from collector.daemon.messages import StatusRequest
+from collector.daemon.requests import ask, connected
+from collector.host import directio, filesystem
+from collector.host.files import Host
+from collector.model.errors import UnreachableError
+from collector.pipeline.generation import Generation, generate
+from collector.pressure.sampler import Sampler
+from collector.triggers.registry import TRIGGERS
+
+MEMLOCK_BYTES = 64 << 20
+"""What the daemon locks when idle: 41 MiB resident, and room."""
+
+
+class Finding(msgspec.Struct, frozen=True, kw_only=True):
+    """One look at the machine."""
+
+    level: Literal["ok", "warning", "bad"]
+    about: str
+    said: str
+    hint: str | None = None
+
+
+@click.command("doctor")
+@config_option
+@json_option
+def doctor_command(*, config: str | None, as_json: bool) -> int:
+    """Look at everything that the collector rests on: privileges, kernel, memory, archive, core_pattern, daemon."""
+    generation = generate(find(config), TRIGGERS)
+    findings = [finding for check in CHECKS for finding in check(generation)]
+    if as_json:
+        click.echo(msgspec.json.encode(findings))
+    for finding in () if as_json else findings:
+        click.echo(f"{finding.level:<8} {finding.about:<12} {escape_name(finding.said)}")
+        if finding.hint:
+            click.echo(f"{'':<8} {'':<12} hint: {finding.hint}")
+    return 73 if any(finding.level == "bad" for finding in findings) else 0
+
+
+def _privileges(_: Generation) -> Iterator[Finding]:
+    if os.geteuid() == 0:
+        yield Finding(level="ok", about="privileges", said="runs as root")
+    else:
+        said = "without root: other users' processes, the kernel log and most cores cannot be read"
+        yield Finding(level="warning", about="privileges", said=said, hint="run it as root for the full picture")
+    soft, _hard = resource.getrlimit(resource.RLIMIT_MEMLOCK)
+    if os.geteuid() != 0 and 0 <= soft < MEMLOCK_BYTES:
+        said = f"RLIMIT_MEMLOCK is {size(soft)}: nothing is locked, the collector itself may be paged out"
+        yield Finding(level="warning", about="memlock", said=said, hint="LimitMEMLOCK=infinity, or root")
+
+
+def _kernel(_: Generation) -> Iterator[Finding]:
+    with open("/proc/self/exe", "rb") as file:
+        if directio.cachestat(file.fileno()) is None:
+            said = (
+                "no cachestat(2): a file system that falls back to the page cache cannot be told from one that does not"
+            )
+            yield Finding(level="warning", about="kernel", said=said, hint="Linux 6.5 has it")
+        if directio.alignment(file.fileno()) is None:
+            said = "statx(2) tells no direct I/O alignment here: 4096 is assumed"
+            yield Finding(level="warning", about="kernel", said=said, hint="Linux 6.1 has it for ext4 and xfs")
+    with open("/proc/swaps", encoding="ascii") as swaps:
+        if len(swaps.readlines()) > 1:
+            yield Finding(level="ok", about="swap", said="there is swap; the gate does not count on it")
+
+
+def _pressure(generation: Generation) -> Iterator[Finding]:
+    sampler = Sampler()
+    sample = sampler.sample()
+    if not sampler.has_psi:
+        said = "no PSI: memory stalls are seen by reclaim counters only"
+        yield Finding(level="warning", about="pressure", said=said, hint="boot with psi=1")
+    floor = max(generation.loaded.config.pressure.floor, 2 * sample.high_watermark_bytes)
+    said = f"{size(sample.available_bytes)} available, the floor is {size(floor)}"
+    level: Literal["ok", "warning"] = "ok" if sample.available_bytes > floor else "warning"
+    hint = None if level == "ok" else "steps would wait or be skipped now"
+    yield Finding(level=level, about="memory", said=said, hint=hint)
+
+
+def _archive(generation: Generation) -> Iterator[Finding]:
+    path = generation.settings.archive
+    try:
+        fd = os.open(path, os.O_RDONLY | os.O_DIRECTORY)
+    except OSError as exc:
+        level: Literal["warning", "bad"] = "warning" if exc.errno == errno.ENOENT else "bad"
+        hint = "it is made by the first incident" if level == "warning" else None
+        yield Finding(level=level, about="archive", said=f"{path}: {exc.strerror}", hint=hint)
+        return
+    try:
+        space = os.fstatvfs(fd)
+        free, total = space.f_bavail * space.f_frsize, space.f_blocks * space.f_frsize
+        reserve = generation.settings.reserve.bytes_of(total)
+        kind = filesystem.kind(fd)
+        if filesystem.is_memory(fd):
+            yield Finding(
+                level="bad", about="archive", said=f"{path} is on {kind}", hint="archive.path must be on a disk"
+            )
+        elif free < reserve:
+            said = f"{path}: {size(free)} free, below the reserve of {size(reserve)}"
+            yield Finding(level="bad", about="archive", said=said, hint="free some space: nothing can be archived")
+        else:
+            yield Finding(level="ok", about="archive", said=f"{path} on {kind}, {size(free)} free")
+    finally:
+        os.close(fd)
+
+
+def _cores(generation: Generation) -> Iterator[Finding]:
+    pattern = Host().read("/proc/sys/kernel/core_pattern", limit=4096).decode(errors="replace").strip()
+    watched = [
+        directory
+        for trigger in generation.triggers
+        if trigger.trigger.name == "core_files"
+        for directory in trigger.trigger.paths
+    ]
+    if pattern.startswith("|"):
+        said = f"cores are piped to {pattern[1:].split()[0]}; the daemon watches {', '.join(watched) or 'nothing'}"
+        yield Finding(level="ok", about="cores", said=said)
+    elif os.path.dirname(pattern) in watched:
+        yield Finding(level="ok", about="cores", said=f"core_pattern is {pattern}")
+    else:
+        said = f"core_pattern is {pattern}; the daemon watches {', '.join(watched) or 'nothing'}"
+        hint = f"sysctl kernel.core_pattern={watched[0] if watched else '/var/crash'}/core.%e.%p"
+        yield Finding(level="warning", about="cores", said=said, hint=hint)
+
+
+def _daemon(generation: Generation) -> Iterator[Finding]:
+    try:
+        with connected(generation.runtime_directory) as sock:
+            list(ask(sock, StatusRequest()))
+    except UnreachableError as exc:
+        yield Finding(level="warning", about="daemon", said=str(exc), hint=exc.hint)
+    else:
+        yield Finding(level="ok", about="daemon", said=f"answers in {generation.runtime_directory}")
+
+
+CHECKS: tuple[Callable[[Generation], Iterator[Finding]], ...] = (
+    _privileges,
+    _kernel,
+    _pressure,
+    _archive,
+    _cores,
+    _daemon,
+)

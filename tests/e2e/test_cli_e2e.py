@@ -1,0 +1,138 @@
+"""The command line as people and scripts use it: exit statuses, one JSON document, errors with a next step."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+from pathlib import Path
+from typing import Any
+
+import pytest
+from harness import COLLECTOR
+
+CONFIG = """
+version: 1
+archive: {{path: {archive}, reserve: 0%, keep: {{count: 2}}}}
+pressure: {{floor: 64MiB, psi_full: 100%}}
+runtime: {{directory: {archive}-run}}
+pipelines:
+  crash:
+    steps:
+      - {{id: memory, collector: proc_files}}
+      - {{id: nothing, collector: files, with: {{paths: [/does/not/exist]}}}}
+"""
+
+
+@pytest.fixture
+def config(tmp_path: Path) -> Path:
+    path = tmp_path / "collector.yaml"
+    path.write_text(CONFIG.format(archive=tmp_path / "archive"))
+    return path
+
+
+def collector(config: Path, *arguments: str) -> subprocess.CompletedProcess[str]:
+    command = [*COLLECTOR, *arguments, "--config", str(config)]
+    return subprocess.run(command, capture_output=True, text=True, check=False, timeout=60)
+
+
+def document(done: subprocess.CompletedProcess[str]) -> Any:
+    """With --json, standard output is one document and nothing else."""
+    assert done.stdout.count("\n") == 1
+    return json.loads(done.stdout)
+
+
+def test_run_prints_where_to_look(config: Path) -> None:
+    """The last line on standard output is the incident's path, and nothing else is there."""
+    done = collector(config, "run", "--now", "--only", "memory")
+    assert done.returncode == 0, done.stderr
+    assert (Path(done.stdout.strip()) / "manifest.json").is_file()
+
+
+def test_list_show_and_verify_agree_on_an_incident(config: Path) -> None:
+    """Three readers of one manifest."""
+    made = document(collector(config, "run", "--now", "--json", "--only", "memory", "--reason", "why not"))
+    listed = document(collector(config, "list", "--json"))["incidents"]
+    shown = document(collector(config, "show", "latest", "--json"))
+    verified = document(collector(config, "verify", "--json"))
+    assert [one["id"] for one in listed] == [made["incident"]] == [shown["id"]] == list(verified["incidents"])
+    assert listed[0]["reason"] == shown["markers"][0]["reason"] == "why not"
+    assert verified["ok"]
+    assert all(finding["checked"] for finding in verified["incidents"][made["incident"]])
+
+
+def test_verify_finds_a_changed_artifact(config: Path) -> None:
+    """Another byte, another digest; a missing file is a finding, too."""
+    made = document(collector(config, "run", "--now", "--json", "--only", "memory"))
+    incident = Path(made["path"])
+    changed = incident / "memory/proc/version"
+    changed.write_bytes(changed.read_bytes()[::-1])
+    (incident / "memory/proc/loadavg").unlink()
+    done = collector(config, "verify")
+    assert done.returncode == 73
+    assert "memory/proc/version has digest" in done.stdout
+    assert "memory/proc/loadavg No such file" in done.stdout
+
+
+def test_prune_keeps_what_the_configuration_keeps(config: Path) -> None:
+    """Two stay, the oldest goes; a dry run deletes nothing."""
+    for _ in range(2):
+        collector(config, "run", "--now", "--only", "memory")
+    first, second = (one["id"] for one in document(collector(config, "list", "--json"))["incidents"])
+    config.write_text(config.read_text().replace("count: 2", "count: 1"))
+    assert document(collector(config, "prune", "--dry-run", "--json"))["incidents"] == [first]
+    assert first in collector(config, "list").stdout
+    collector(config, "prune")
+    assert [one["id"] for one in document(collector(config, "list", "--json"))["incidents"]] == [second]
+
+
+def test_dry_run_writes_nothing(config: Path, tmp_path: Path) -> None:
+    """It shows the steps, their bounds and the gate's verdict now."""
+    plan = document(collector(config, "run", "--dry-run", "--json"))
+    assert [step["id"] for step in plan["steps"]] == ["memory", "nothing"]
+    assert plan["steps"][0]["verdict"]["decision"] == "proceed"
+    assert not (tmp_path / "archive").exists()
+
+
+@pytest.mark.parametrize(
+    ("arguments", "status", "said"),
+    [
+        (("run",), 64, "--now"),
+        (("run", "--now", "--only", "bogus"), 64, "its steps are"),
+        (("run", "--now", "--pipeline", "bogus"), 64, "there are crash"),
+        (("run", "--now", "--pid", "4194304"), 64, "no process"),
+        (("run", "--bogus"), 64, "bogus"),
+        (("show", "2020"), 64, "collector list"),
+        (("status",), 69, "is collector.service running"),
+    ],
+)
+def test_errors_say_what_to_do(config: Path, arguments: tuple[str, ...], status: int, said: str) -> None:
+    """sysexits.h for scripts, a sentence for people, no traceback for anybody."""
+    collector(config, "run", "--now", "--only", "memory")
+    done = collector(config, *arguments)
+    assert done.returncode == status
+    assert said in done.stderr
+    assert "Traceback" not in done.stderr
+
+
+def test_bad_configuration_is_refused_with_its_place(config: Path) -> None:
+    """Exit status 78, file:line:col."""
+    config.write_text("version: 1\npipelines: {crash: {steps: [{id: a, collector: bogus}]}}\n")
+    done = collector(config, "run", "--now")
+    assert done.returncode == 78
+    assert f"{config}:2:" in done.stderr
+
+
+def test_archive_on_tmpfs_is_refused(config: Path) -> None:
+    """Writing there takes the memory that is short; nothing is left behind."""
+    done = collector(config, "run", "--now", "--archive", f"/dev/shm/archive-{os.getpid()}")
+    os.rmdir(f"/dev/shm/archive-{os.getpid()}")
+    assert done.returncode == 73
+    assert "tmpfs" in done.stderr
+
+
+def test_doctor_finds_what_stands_in_the_way(config: Path) -> None:
+    """Every finding has a level, and what is not well has a hint."""
+    findings = document(collector(config, "doctor", "--json"))
+    assert {finding["about"] for finding in findings} >= {"privileges", "memory", "cores", "daemon"}
+    assert all(finding["hint"] for finding in findings if finding["level"] == "bad")
