@@ -63,6 +63,7 @@ class Renderer:
     def reply(self, reply: Reply) -> int:
         """Show how the run ended; return the exit status."""
         self._stack.close()
+        self._live = None
         done = self._archived
         if self._as_json:
             click.echo(
@@ -101,7 +102,9 @@ class Renderer:
             self._say(f"  {'':<16} hint: {end.hint}")
 
     def _say(self, line: str) -> None:
-        if not self._as_json:
+        if self._live is not None:  # above the spinner, not through it
+            self._live.console.print(line, markup=False, highlight=False, soft_wrap=True)
+        elif not self._as_json:
             click.echo(line, err=True)
 
     def _update(self, text: str) -> None:
