@@ -134,8 +134,10 @@ def _step(step: StepForecast) -> Iterator[str]:
         return
     limits = f"up to {format_seconds(step.timeout_s)}, {size(step.memory_bytes)} of memory"
     yield f"  {step.id:<16} {step.collector:<14} {step.verdict.decision.upper()} now; {limits}"
+    if step.when:
+        yield f"{'':34}because {escape_name(step.when)}"
     for objection in step.verdict.objections:
-        yield f"  {'':<16} {'':<14} {objection.said}"
+        yield f"{'':34}{objection.said}"
     if step.finding is not None:
         yield from _finding(step.finding)
 

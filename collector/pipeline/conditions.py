@@ -44,6 +44,17 @@ class Conditions:
             return _mismatch("trigger", repr(marker.trigger), self.triggers)
         return None
 
+    def text(self) -> str:
+        """Say all conditions in words; empty if there are none."""
+        given = {
+            "comm": self.comm,
+            "exe": self.exe,
+            "unit": self.units,
+            "signal": tuple(map(signal_name, self.signals)),
+            "trigger": self.triggers,
+        }
+        return ", ".join(f"{name} is {' or '.join(wanted)}" for name, wanted in given.items() if wanted)
+
 
 ALWAYS = Conditions()
 

@@ -43,6 +43,7 @@ class StepForecast(msgspec.Struct, frozen=True, kw_only=True):
     Args:
         id: Of the step.
         collector: The kind of evidence.
+        when: Its conditions in words; empty if it has none.
         condition: Why the step would not run for this crash; ``None`` if it would.
         timeout_s: Its deadline.
         memory_bytes: Its budget.
@@ -52,6 +53,7 @@ class StepForecast(msgspec.Struct, frozen=True, kw_only=True):
 
     id: str
     collector: str
+    when: str
     condition: str | None
     timeout_s: float
     memory_bytes: int
@@ -99,6 +101,7 @@ def forecast(
         StepForecast(
             id=step.id,
             collector=step.collector.name,
+            when=step.when.text(),
             condition=step.when.holds(marker),
             timeout_s=step.timeout_s,
             memory_bytes=step.budget.memory_bytes,

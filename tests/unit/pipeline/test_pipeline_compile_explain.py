@@ -48,6 +48,7 @@ def test_explain_says_which_condition_keeps_a_step_out(tmp_path: Path) -> None:
     found = {"b": Finding(disk_bytes=GIB)}
     answer = forecast(steps, marker(signal=11), sample(), None, reserve_bytes=0, findings=found)
     assert [step.condition for step in answer.steps] == [None, "signal is SIGSEGV, not SIGBUS"]
+    assert [step.when for step in answer.steps] == ["", "signal is SIGBUS"]
     assert answer.disk_bytes == 0
 
 
