@@ -145,17 +145,18 @@ class Crew:
 
     def _map(self, chunk: Chunk, window: Window) -> bool:
         """Write a chunk from the mapping; False if it has to go through the buffer."""
-        if not chunk.solid or chunk.size % self.sink.align or not self.source.solid(chunk):
+        if not chunk.solid or chunk.size % self.sink.align:
             return False
-        try:
-            self._timed(window.address(chunk), chunk.size, chunk)
-        except OSError as exc:
-            if exc.errno != errno.EFAULT:
-                raise
-        else:
-            # What lies behind the end of a file, in its last page, may be anybody's.
-            if os.fstat(self.source.fd).st_size >= chunk.end:
-                return True
+        if self.source.solid(chunk):
+            try:
+                self._timed(window.address(chunk), chunk.size, chunk)
+            except OSError as exc:
+                if exc.errno != errno.EFAULT:  # cut short meanwhile
+                    raise
+            else:
+                # What lies behind the end of a file, in its last page, may be anybody's.
+                if os.fstat(self.source.fd).st_size >= chunk.end:
+                    return True
         with self._lock:
             self.outcome.fallbacks += 1
         return False

@@ -71,7 +71,7 @@ def copy(
                 progress=progress,
             ).run(buffers)
         _give_up_on(outcome, name)
-        sink.publish(outcome.end - source.start)
+        sink.publish(outcome.end - source.start, failing=outcome.error is not None)
         return CopyReport(
             size_bytes=outcome.end - source.start,
             data_bytes=outcome.data_bytes,

@@ -31,6 +31,10 @@ RECOVERY_S = 15.0
 RECOVERY_LIMIT_S = 60.0
 """Time in which a cut is made good; doubled by each cut that follows, so that the limit is met less often."""
 
+YIELD_EVERY_S = 30.0
+IDLE_S = 1.0
+"""Writes so far apart are not of one window."""
+
 PROBE_PER_S = 2.0
 """Beyond what the disk was last seen to do, the rate grows by this factor: it may have become faster."""
 
@@ -111,9 +115,10 @@ class Adaptive:
     Full speed on a disk that is fast enough; on a slower one, its speed less room for others.
 
     A window of writes tells the latency of a MiB and the share of time that the disk was kept busy.
-    Two windows in a row that are slower than `PATIENCE_S`, and busier than `BUSY_LIMIT` or slower than
-    `SLOWED` times the baseline, set the rate to `BUSY_SHARE` of what the disk delivered meanwhile; one
-    alone is a hiccup. The rate recovers linearly within `RECOVERY_S`, and then looks for more.
+    Two windows in a row that are slower than `PATIENCE_S` and busier than `BUSY_LIMIT` set the rate to
+    `BUSY_SHARE` of what the disk delivered; one alone is a hiccup. Two that are slower than `SLOWED`
+    times the baseline, or others' waiting, make it back off once in `YIELD_EVERY_S`. It recovers
+    linearly within `RECOVERY_S`, and then looks for more.
     """
 
     rate: float | None = None
@@ -123,7 +128,9 @@ class Adaptive:
     _next_s: float = 0.0
     _grown_s: float = 0.0
     _recovery_s: float = RECOVERY_S / 2
-    _yielded_s: float = -RECOVERY_LIMIT_S
+    _yielded_s: float = -YIELD_EVERY_S
+    _judged_s: float = 0.0
+    _last_s: float = 0.0
     _suspect: Window | None = field(default=None)
     _window: Window | None = field(default=None)
 
@@ -139,24 +146,20 @@ class Adaptive:
     def done(self, now_s: float, size: int, latency_s: float) -> None:
         """Count a write; judge the window once it is full."""
         window = self._window
-        if window is None or now_s - window.start_s > 10 * WINDOW_S + latency_s:
-            window = self._window = Window(now_s - latency_s)
+        if window is None or now_s - latency_s - self._last_s > IDLE_S:
+            window = self._window = Window(max(now_s - latency_s, self._judged_s))
+        self._last_s = now_s
         window.chunks += 1
         window.size += size
-        window.waited_s += latency_s
+        window.waited_s += min(latency_s, now_s - window.start_s)
         if window.chunks >= WINDOW_CHUNKS and now_s - window.start_s >= WINDOW_S:
-            self._window = None
+            self._window, self._judged_s = None, now_s
             self._judge(now_s, window)
 
     def stalled(self, now_s: float, share: float) -> None:
-        """
-        Back off for others, once in `RECOVERY_LIMIT_S`: if they go on waiting, it is not for this copy.
-
-        PSI does not tell disks apart, so it never slows down a copy to a disk that is fast enough.
-        """
-        if self.rate is not None and share > STALLED_SHARE and now_s - self._yielded_s > RECOVERY_LIMIT_S:
-            self._yielded_s = now_s
-            self._cut(self.rate * BACK_OFF, now_s)
+        """Yield while others wait. PSI does not tell disks apart: only a copy to a slow one heeds it."""
+        if share > STALLED_SHARE:
+            self._yield(now_s)
 
     def _judge(self, now_s: float, window: Window) -> None:
         elapsed_s = now_s - window.start_s
@@ -168,16 +171,24 @@ class Adaptive:
         # The baseline follows a disk that became slower for good, at 2 % a window.
         self.baseline_s = min(latency_s, usual_s * 1.02)
         suspect, self._suspect = self._suspect, None
-        strained = busy > BUSY_LIMIT or (self.rate is not None and latency_s > SLOWED * usual_s)
-        if latency_s <= PATIENCE_S or not strained:
+        slowed = latency_s > SLOWED * usual_s
+        if latency_s <= PATIENCE_S or not (slowed or busy > BUSY_LIMIT):
             return
         if suspect is None:
             self._suspect = window
-            return
-        delivered = (window.size + suspect.size) / (now_s - suspect.start_s)
-        # A disk does not lose its speed from one moment to the next; a window in which it does nothing tells little.
-        self.capacity = max(delivered, self.capacity * BACK_OFF)
-        self._cut(self.capacity * BUSY_SHARE, now_s)
+        elif busy > BUSY_LIMIT:
+            delivered = (window.size + suspect.size) / (now_s - suspect.start_s)
+            # A disk does not lose its speed all at once: a window in which it does nothing tells little.
+            self.capacity = max(delivered, self.capacity * BACK_OFF)
+            self._cut(self.capacity * BUSY_SHARE, now_s)
+        else:
+            self._yield(now_s)
+
+    def _yield(self, now_s: float) -> None:
+        """Back off for others, seldom: if they go on waiting, it is not for this copy."""
+        if self.rate is not None and now_s - self._yielded_s > YIELD_EVERY_S:
+            self._yielded_s = now_s
+            self._cut(self.rate * BACK_OFF, now_s)
 
     def _cut(self, rate: float, now_s: float) -> None:
         self.rate = max(rate, LEAST_RATE)

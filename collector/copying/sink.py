@@ -84,12 +84,12 @@ class Sink:
     def _go_direct(self) -> tuple[int, bool, str]:
         offered = directio.alignment(self.fd)
         if offered is not None and not offered.offset:
-            return PAGE, False, f"this file on {self.kind} takes no direct writes (statx DIOALIGN 0)"
+            return 1, False, f"this file on {self.kind} takes no direct writes (statx DIOALIGN 0)"
         align = max(PAGE, offered.offset, offered.memory) if offered else PAGE
         try:
             fcntl.fcntl(self.fd, fcntl.F_SETFL, os.O_WRONLY | os.O_DIRECT)
         except OSError as exc:
-            return PAGE, False, f"{self.kind} takes no direct writes ({exc.strerror})"
+            return 1, False, f"{self.kind} takes no direct writes ({exc.strerror})"
         if self.kind == filesystem.BTRFS and not filesystem.is_nocow(self.fd):
             # Nothing to be done about it, and no harm: the kernel drops each write's pages itself.
             self._checked = True
@@ -155,21 +155,24 @@ class Sink:
         while data:
             data = data[os.write(self.fd, data) :]
 
-    def publish(self, size: int, *, sync: bool = True) -> None:
+    def publish(self, size: int, *, sync: bool = True, failing: bool = False) -> None:
         """
         Set the exact length, bring everything to the disk unless told not to, and give the file its name.
 
-        The directory itself is the caller's to sync.
+        The directory itself is the caller's to sync. A disk that is *failing* anyway may fail to sync, too.
 
         Raises:
             CopyError: If the disk cannot take it, or the name is taken meanwhile; nothing is left behind.
         """
         try:
             if sync:
-                os.ftruncate(self.fd, size)
-                os.fdatasync(self.fd)
+                if os.fstat(self.fd).st_size != size:
+                    os.ftruncate(self.fd, size)
+                with contextlib.suppress(*(OSError,) * failing):
+                    os.fdatasync(self.fd)
                 # Cutting the last block zeroes it through the page cache: the one page that a copy dirties.
-                os.posix_fadvise(self.fd, 0, 0, os.POSIX_FADV_DONTNEED)
+                with contextlib.suppress(*(OSError,) * failing):
+                    directio.flush_and_drop(self.fd, 0, 0)
             rename_noreplace(self._part, self._name, dir_fd=self._directory_fd)
         except OSError as exc:
             raise failed(exc, f"cannot finish {self._name!r}") from exc

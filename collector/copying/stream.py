@@ -150,7 +150,7 @@ class Spout:
         if self._sink is None:
             self._sink = Sink(self.directory_fd, self.name)
         sink = self._sink
-        padded = -(-used // sink.align) * sink.align if sink.direct else used
+        padded = -(-used // sink.align) * sink.align
         self.buffer.view[used:padded] = bytes(padded - used)
         started = time.monotonic()
         try:
@@ -178,7 +178,7 @@ class Spout:
         except Full as exc:
             self.reason = self.reason or str(exc)
         assert self._sink is not None  # noqa: S101 - a flush opens it
-        self._sink.publish(self.size)
+        self._sink.publish(self.size, failing=self.lost)
         self._sink.close()
         return self._sink
 

@@ -1,0 +1,193 @@
+"""The copy on disks that are full, read-only, failing, or of other kinds."""
+
+from __future__ import annotations
+
+import contextlib
+import errno
+import fcntl
+import os
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+import pytest
+from copying_fixtures import (
+    BOUNCE,
+    FAST,
+    MIB,
+    MMAP,
+    cached,
+    copied,
+    file_system,
+    loop_device,
+    mounted,
+    opened_directory,
+    run,
+    same,
+    scattered,
+    segment,
+)
+
+from collector.copying import stream
+from collector.model.artifact import Method
+from collector.model.copying import CopySettings
+from collector.model.errors import CopyError
+
+pytestmark = pytest.mark.root
+
+
+@dataclass(frozen=True, kw_only=True)
+class Row:
+    """One file system of the matrix, and what a copy to it says of itself."""
+
+    kind: str
+    options: str = "rw"
+    sector: int = 512
+    direct: bool = True
+    loop_direct: bool = True
+    method: Method = Method.MMAP
+    nocow: bool = False
+    overlay: bool = False
+    pages_left: int = 0
+
+
+MATRIX = {
+    "ext4": Row(kind="ext4"),
+    "ext4-journal": Row(kind="ext4", options="data=journal", direct=False),
+    "ext4-4k-sectors": Row(kind="ext4", sector=4096),
+    "ext4-loop-buffered": Row(kind="ext4", loop_direct=False),
+    "xfs": Row(kind="xfs"),
+    "xfs-4k-sectors": Row(kind="xfs", sector=4096),
+    "btrfs": Row(kind="btrfs", direct=False, method=Method.BOUNCE),
+    "btrfs-nodatacow": Row(kind="btrfs", nocow=True, method=Method.BOUNCE),
+    "overlay": Row(kind="ext4", overlay=True),
+}
+
+
+@contextlib.contextmanager
+def destination(row: Row, scratch: Path) -> Iterator[Path]:
+    with file_system(
+        scratch, row.kind, options=row.options, sector=row.sector, direct=row.loop_direct, size=320 * MIB
+    ) as point:
+        path = point / "target"
+        path.mkdir()
+        if row.nocow:
+            run("chattr", "+C", path)
+        if not row.overlay:
+            yield path
+            return
+        for name in ("lower", "work", "merged"):
+            (point / name).mkdir()
+        options = f"lowerdir={point}/lower,upperdir={path},workdir={point}/work"
+        with mounted("overlay", point / "merged", "overlay", options) as merged:
+            yield merged
+
+
+@pytest.mark.parametrize("name", MATRIX)
+def test_copy_holds_its_promises_on_every_file_system(scratch: Path, name: str) -> None:
+    """Content, holes, an empty page cache, and the truth about direct writes, on each."""
+    row = MATRIX[name]
+    size = 128 * MIB + 333
+    with (
+        segment(size, pieces=[*scattered(128 * MIB, 40, 150_000), (size - 20, b"the end")]) as source,
+        destination(row, scratch) as path,
+        opened_directory(path) as target,
+    ):
+        for settings in (FAST, MMAP, BOUNCE):
+            report = copied(source, target, settings.method, settings)
+            copy = path / settings.method
+            found = cached(copy)
+            assert (found.cached, found.dirty, found.writeback) == (0, 0, 0)
+            assert (report.direct, report.size_bytes) == (row.direct, size), report.direct_reason
+            assert copy.stat().st_blocks * 512 <= report.data_bytes + report.extents * 4096
+            assert same(source, copy)
+            if settings is FAST:
+                assert report.method is row.method, report.method_reason
+        written = stream.write((os.urandom(100_000) for _ in range(30)), directory_fd=target.fd, name="stream")
+        assert written.direct == row.direct
+        assert cached(path / "stream").cached == 0
+
+
+def test_copy_finds_out_before_the_first_byte_that_the_disk_is_full(small_disk: Path) -> None:
+    """Reserving fails at once: nothing was written, nothing is left."""
+    with segment(80 * MIB) as source, opened_directory(small_disk) as target:
+        before = os.statvfs(small_disk).f_bfree
+        with pytest.raises(CopyError) as raised:
+            copied(source, target)
+        assert raised.value.errno == errno.ENOSPC
+        assert raised.value.hint
+        assert "copy.part" not in target.names()
+        assert os.statvfs(small_disk).f_bfree >= before - 16
+
+
+def test_stream_keeps_what_came_before_the_disk_was_full(small_disk: Path) -> None:
+    """A stream has no length to reserve: what fits is kept, truncated, and says why."""
+    data = os.urandom(MIB)
+    with opened_directory(small_disk) as target:
+        report = stream.write((data for _ in range(100)), directory_fd=target.fd, name="stream")
+    assert report.truncated
+    assert "No space" in str(report.truncated_reason)
+    assert report.digest is None
+    content = (small_disk / "stream").read_bytes()
+    assert len(content) == report.size_bytes > 20 * MIB
+    assert content == (data * 100)[: len(content)]
+
+
+def test_copy_needs_a_writable_destination(small_disk: Path) -> None:
+    """A read-only file system is an error with a hint."""
+    run("mount", "-o", "remount,ro", small_disk)
+    with segment(4096) as source, opened_directory(small_disk) as target, pytest.raises(CopyError) as raised:
+        copied(source, target)
+    assert raised.value.errno == errno.EROFS
+    assert raised.value.hint
+
+
+def test_copy_keeps_what_came_before_the_disk_failed(scratch: Path) -> None:
+    """A disk that fails midway: the chunks before it are good, and kept."""
+    size = 400 * MIB
+    with (
+        failing_disk(scratch) as path,
+        segment(size, pieces=scattered(size, 200, 512 << 10)) as source,
+        opened_directory(path) as target,
+    ):
+        report = copied(source, target, settings=CopySettings(rate="max", writers=1))
+        with source.open("rb") as file:
+            assert (path / "copy").read_bytes() == file.read(report.size_bytes)
+        names = target.names()
+    assert report.truncated
+    assert "Input/output error" in str(report.truncated_reason)
+    assert 0 < report.data_bytes < report.size_bytes < size
+    assert "copy.part" not in names
+
+
+@contextlib.contextmanager
+def failing_disk(scratch: Path) -> Iterator[Path]:
+    """An ext4 whose writes fail with EIO after 64 MiB: its image is a memfd that may not grow again."""
+    point = scratch / "point"
+    point.mkdir()
+    fd = os.memfd_create("disk", os.MFD_ALLOW_SEALING)
+    try:
+        os.truncate(fd, 256 * MIB)
+        with loop_device(Path(f"/proc/{os.getpid()}/fd/{fd}"), direct=False) as device:
+            run("mkfs.ext4", "-q", "-O", "^has_journal", "-b", 4096, "-g", 2048, "-E", "lazy_itable_init=1", device)
+            os.truncate(fd, 64 * MIB)
+            fcntl.fcntl(fd, fcntl.F_ADD_SEALS, fcntl.F_SEAL_GROW)
+            with mounted(device, point, "ext4", "rw,errors=continue"):
+                yield point
+    finally:
+        os.close(fd)
+
+
+def test_copy_says_that_the_quota_is_used_up(scratch: Path) -> None:
+    """EDQUOT is not ENOSPC: another hint."""
+    with file_system(scratch, "btrfs") as point:
+        run("btrfs", "quota", "enable", point)
+        run("btrfs", "subvolume", "create", point / "target")
+        run("btrfs", "qgroup", "limit", "8M", point / "target")
+        with segment(32 * MIB) as source, opened_directory(point / "target") as target:
+            with pytest.raises(CopyError) as raised:
+                copied(source, target)
+            names = target.names()
+    assert raised.value.errno == errno.EDQUOT
+    assert "quota" in str(raised.value.hint)
+    assert names == []

@@ -1,0 +1,407 @@
+from __future__ import annotations
+
+import contextlib
+import errno
+import mmap
+import os
+import subprocess
+import threading
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+import xxhash
+from copying_fixtures import (
+    BOUNCE,
+    FAST,
+    MIB,
+    MMAP,
+    Directory,
+    blocks_bytes,
+    cached,
+    copied,
+    mounted,
+    opened_directory,
+    private_kib,
+    run,
+    same,
+    scattered,
+    segment,
+)
+
+from collector.copying import engine, opening
+from collector.model.artifact import Method
+from collector.model.copying import Advice, CopySettings, Digest, Feedback, MethodChoice
+from collector.model.errors import CopyError, StepError
+
+METHODS = pytest.mark.parametrize("settings", [MMAP, BOUNCE], ids=["mmap", "bounce"])
+
+
+@METHODS
+@pytest.mark.parametrize("size", [0, 1, 4095, 4096, 4097, MIB, 5 * MIB + 123])
+def test_copy_is_identical_for_every_length(target: Directory, settings: CopySettings, size: int) -> None:
+    """Whatever the tail, the copy has the source's bytes, and exactly so many."""
+    with segment(size) as source:
+        report = copied(source, target, settings=settings)
+        assert same(source, target.path / "copy")
+    assert (report.size_bytes, report.data_bytes, report.truncated) == (size, size, False)
+    assert target.names() == ["copy"]
+
+
+@METHODS
+def test_copy_leaves_no_page_in_the_cache(target: Directory, settings: CopySettings) -> None:
+    """Not one page of the destination stays behind: the memory is spared."""
+    with segment(64 * MIB + 5) as source:
+        report = copied(source, target, settings=settings)
+    found = cached(target.path / "copy")
+    assert report.direct
+    assert (found.cached, found.dirty, found.writeback) == (0, 0, 0)
+
+
+@METHODS
+def test_copy_adds_no_shmem_when_the_segment_is_sparse(target: Directory, settings: CopySettings) -> None:
+    """Holes are never faulted in: a sparse segment must not eat the memory that is left."""
+    pieces = scattered(64 << 30, 1000, 64 << 10)
+    with segment(64 << 30, pieces=pieces) as source:
+        before = blocks_bytes(source)
+        report = copied(source, target, settings=settings)
+        assert blocks_bytes(source) == before
+        target_path = target.path / "copy"
+        assert target_path.stat().st_size == 64 << 30
+        assert report.extents == 1000
+        assert report.data_bytes == 1000 * (64 << 10)
+        assert blocks_bytes(target_path) <= report.data_bytes + report.extents * 4096
+        with target_path.open("rb") as file:
+            for offset, data in pieces:
+                assert os.pread(file.fileno(), len(data), offset) == data
+                assert not any(os.pread(file.fileno(), 4096, offset + len(data)))
+
+
+def test_copy_takes_allocated_but_unwritten_ranges_for_holes(target: Directory) -> None:
+    """What was only fallocated holds nothing: it is neither read nor given blocks in the copy."""
+    with segment(64 * MIB, pieces=[(32 * MIB, b"x" * 4096)]) as source:
+        with source.open("r+b") as file:
+            os.posix_fallocate(file.fileno(), 0, 64 * MIB)
+        report = copied(source, target, settings=MMAP)
+        assert same(source, target.path / "copy")
+    assert report.data_bytes == 4096
+
+
+def test_copy_keeps_the_mode_private_whatever_the_umask(target: Directory) -> None:
+    """An artifact is its owner's alone, whatever the umask of the process."""
+    before = os.umask(0o777)
+    try:
+        with segment(4096) as source:
+            copied(source, target)
+    finally:
+        os.umask(before)
+    assert (target.path / "copy").stat().st_mode & 0o7777 == 0o600
+
+
+def test_copy_never_writes_what_lies_behind_the_end_of_the_file(small_disk: Path, scratch: Path) -> None:
+    """Stores behind the end of a mapped file stay in its last page; they must not reach the disk."""
+    stray = b"stray secret of another process " * 8
+    with segment(2 * MIB + 100) as source, source.open("r+b") as file, mmap.mmap(file.fileno(), 0) as mapping:
+        # The last page is mapped as a whole; a view on it ends at the file's end, the memory does not.
+        import ctypes
+
+        address = ctypes.addressof(ctypes.c_char.from_buffer(mapping))
+        ctypes.memmove(address + 2 * MIB + 100, stray, len(stray))
+        with opened_directory(small_disk) as disk:
+            copied(source, disk, settings=MMAP)
+            os.fsync(disk.fd)
+        image = next(scratch.glob("*.img"))
+        run("sync", "-f", small_disk)
+        assert subprocess.run(["grep", "-qa", "stray secret", image], check=False).returncode == 1
+
+
+def test_copy_reads_a_part_when_told_an_offset_and_a_limit(target: Directory) -> None:
+    """A range is copied to the start of the file and marked as not all there was."""
+    with segment(8 * MIB) as source:
+        data = source.read_bytes()
+        report = copied(source, target, offset=MIB, limit_bytes=3 * MIB + 7)
+    assert (target.path / "copy").read_bytes() == data[MIB : 4 * MIB + 7]
+    assert report.truncated
+    assert report.truncated_reason == f"limited to {3 * MIB + 7} bytes"
+
+
+@pytest.mark.parametrize("algorithm", [Digest.XXH3_128, Digest.SHA256])
+def test_copy_digests_what_standard_tools_digest(target: Directory, algorithm: Digest) -> None:
+    """The digest is of the whole content, holes included: anybody can check it with their own tool."""
+    with segment(40 * MIB + 3, pieces=scattered(40 * MIB, 10, 8192)) as source:
+        report = copied(source, target, settings=CopySettings(rate="max", digest=algorithm))
+        data = source.read_bytes()
+    assert report.method is Method.BOUNCE
+    expected = (
+        run("sha256sum", target.path / "copy").split()[0]
+        if algorithm is Digest.SHA256
+        else xxhash.xxh3_128_hexdigest(data)
+    )
+    assert report.digest == f"{algorithm}:{expected}"
+
+
+def test_copy_maps_huge_pages(target: Directory, scratch: Path) -> None:
+    """A segment on a tmpfs of huge pages is copied as any other."""
+    if os.geteuid() != 0:
+        pytest.skip("needs root: mounts a tmpfs with huge=always")
+    point = scratch / "huge"
+    point.mkdir()
+    with mounted("none", point, "tmpfs", "huge=always,size=64m"), segment(17 * MIB + 9, directory=str(point)) as source:
+        report = copied(source, target, settings=MMAP)
+        assert same(source, target.path / "copy")
+    assert report.method is Method.MMAP
+
+
+def test_copy_of_a_file_on_disk_is_read_past_the_cache(target: Directory) -> None:
+    """A core file is not in memory: reading it must not bring it there."""
+    source = target.path / "core"
+    data = os.urandom(9 * MIB + 77)
+    source.write_bytes(data)
+    with source.open("rb") as file:
+        os.fsync(file.fileno())
+        os.posix_fadvise(file.fileno(), 0, 0, os.POSIX_FADV_DONTNEED)
+    report = copied(source, target, settings=MMAP)
+    assert report.method is Method.BOUNCE
+    assert "would fill the page cache" in report.method_reason
+    assert cached(source).cached == 0
+    assert (target.path / "copy").read_bytes() == data
+
+
+def test_copy_stops_where_the_gate_says_so(target: Directory) -> None:
+    """STOP keeps a file without gaps, marked truncated with the gate's reason."""
+    copied_bytes = [0]
+
+    def ask() -> Feedback:
+        return Feedback(Advice.STOP, "memory is short") if copied_bytes[0] else Feedback(Advice.GO)
+
+    def progress(done: int) -> None:
+        copied_bytes[0] = done
+
+    with segment(256 * MIB) as source:
+        settings = CopySettings(rate=100 * MIB, writers=4)
+        report = copied(source, target, settings=settings, ask=ask, progress=progress)
+        kept = (target.path / "copy").read_bytes()
+        with source.open("rb") as file:
+            assert kept == file.read(len(kept))
+    assert report.truncated
+    assert report.truncated_reason == "memory is short"
+    assert 0 < len(kept) == report.size_bytes == report.data_bytes < 256 * MIB
+
+
+def test_copy_pauses_until_the_gate_opens(target: Directory) -> None:
+    """PAUSE waits and asks again; the report counts how often."""
+    answers = iter([Feedback(Advice.PAUSE), Feedback(Advice.PAUSE), Feedback(Advice.SLOW)])
+    with segment(4 * MIB) as source:
+        report = copied(source, target, ask=lambda: next(answers, Feedback(Advice.GO)))
+        assert same(source, target.path / "copy")
+    assert (report.pauses, report.slow_downs) == (1, 1)
+
+
+def test_copy_passes_on_what_the_callback_raises_and_leaves_nothing(target: Directory) -> None:
+    """A broken callback is the caller's; half a file is nobody's."""
+
+    def ask() -> Feedback:
+        raise ZeroDivisionError
+
+    with segment(4 * MIB) as source, pytest.raises(ZeroDivisionError):
+        copied(source, target, ask=ask)
+    assert target.names() == []
+
+
+@METHODS
+def test_copy_says_that_the_source_shrank(target: Directory, settings: CopySettings) -> None:
+    """A segment cut short meanwhile: what was read is kept, truncated is said, no SIGBUS."""
+    settings = CopySettings(rate=200 * MIB, method=settings.method)
+    with segment(64 * MIB) as source:
+
+        def progress(done: int) -> None:
+            if done == 8 * MIB:
+                os.truncate(source, 20 * MIB + 10)
+
+        data = source.read_bytes()
+        report = copied(source, target, settings=settings, progress=progress)
+    assert report.truncated
+    assert report.changed
+    assert "shrank" in str(report.truncated_reason)
+    assert (target.path / "copy").read_bytes() == data[: 20 * MIB + 10]
+
+
+def test_copy_says_that_the_source_grew(target: Directory) -> None:
+    """What is appended meanwhile is not in the copy, and the report says that the source changed."""
+    with segment(8 * MIB) as source:
+        data = source.read_bytes()
+
+        def progress(done: int) -> None:
+            os.truncate(source, 16 * MIB)
+
+        report = copied(source, target, progress=progress)
+    assert (target.path / "copy").read_bytes() == data
+    assert report.changed
+    assert not report.truncated
+
+
+def test_copy_refills_no_hole_that_is_punched_meanwhile(target: Directory) -> None:
+    """Pages given back between plan and write are not allocated again by mapping them."""
+    with segment(64 * MIB) as source:
+
+        def progress(done: int) -> None:
+            if done == 8 * MIB:
+                run("fallocate", "--punch-hole", "--offset", 32 * MIB, "--length", 32 * MIB, source)
+
+        report = copied(
+            source, target, settings=CopySettings(rate=400 * MIB, method=MethodChoice.MMAP), progress=progress
+        )
+        assert blocks_bytes(source) == 32 * MIB
+        assert same(source, target.path / "copy")
+    assert report.notes
+
+
+def test_copy_of_a_segment_under_live_writers_has_the_digest_of_its_bytes_on_disk(target: Directory) -> None:
+    """Bounce digests the very bytes that it writes, however wildly the source changes."""
+    stop = threading.Event()
+    with segment(32 * MIB) as source:
+        writer = subprocess.Popen(["python3", "-c", SCRIBBLER, source])
+        try:
+            for number in range(5):
+                settings = CopySettings(rate="max", digest=Digest.XXH3_128, writers=4)
+                report = copied(source, target, f"copy{number}", settings)
+                data = (target.path / f"copy{number}").read_bytes()
+                assert report.digest == f"xxh3_128:{xxhash.xxh3_128_hexdigest(data)}"
+        finally:
+            stop.set()
+            writer.kill()
+            writer.wait()
+
+
+SCRIBBLER = """
+import mmap, os, sys
+with open(sys.argv[1], "r+b") as file, mmap.mmap(file.fileno(), 0) as mapping:
+    n = 0
+    while True:
+        n += 1
+        mapping[(n * 40961) % len(mapping)] = n & 255
+"""
+
+
+def test_copy_reads_a_memfd_and_an_unlinked_file_of_another_process(target: Directory) -> None:
+    """What has no name any more is reached through the process that holds it."""
+    holder = subprocess.Popen(["python3", "-c", HOLDER], stdout=subprocess.PIPE, text=True)
+    try:
+        assert holder.stdout is not None
+        numbers = [int(word) for word in holder.stdout.readline().split()]
+        for number in numbers:
+            fd = opening.open_source(f"/proc/{holder.pid}/fd/{number}")
+            try:
+                report = engine.copy(fd, directory_fd=target.fd, name=f"fd{number}", settings=FAST)
+            finally:
+                os.close(fd)
+            assert report.method is Method.MMAP
+            assert (target.path / f"fd{number}").read_bytes() == b"kept" * 2500
+    finally:
+        holder.kill()
+        holder.wait()
+
+
+HOLDER = """
+import os, tempfile, time
+a = os.memfd_create("m")
+b = os.open("/dev/shm", os.O_TMPFILE | os.O_RDWR)
+for fd in (a, b):
+    os.write(fd, b"kept" * 2500)
+print(a, b, flush=True)
+time.sleep(60)
+"""
+
+
+@contextlib.contextmanager
+def planted(kind: str, directory: Path) -> Iterator[Path]:
+    path = directory / kind
+    if kind == "fifo":
+        os.mkfifo(path)
+    elif kind == "symlink":
+        path.symlink_to("/etc/hostname")
+    else:
+        path.mkdir()
+    yield path
+
+
+@pytest.mark.parametrize("kind", ["fifo", "symlink", "directory"])
+def test_source_is_refused_when_it_is_no_regular_file(scratch: Path, kind: str) -> None:
+    """Neither is a FIFO waited for, nor a link followed."""
+    with planted(kind, scratch) as path, pytest.raises((StepError, OSError)):
+        opening.open_source(str(path))
+
+
+def test_source_is_refused_when_the_descriptor_is_a_pipe() -> None:
+    """A descriptor's link is followed only to a regular file: opening a FIFO or a device does something."""
+    read, write = os.pipe()
+    try:
+        with pytest.raises(StepError, match="FIFO"):
+            opening.open_source(f"/proc/self/fd/{read}")
+    finally:
+        os.close(read)
+        os.close(write)
+
+
+def test_source_is_described_with_owner_mode_mtime_and_attributes(scratch: Path) -> None:
+    """The copy is root's and private; whose the source was stands in the record."""
+    path = scratch / "file"
+    path.write_bytes(b"x")
+    path.chmod(0o640)
+    os.setxattr(path, "user.note", b"a\nb")
+    fd = opening.open_source(str(path))
+    try:
+        info = opening.describe(fd, str(path))
+    finally:
+        os.close(fd)
+    assert (info.uid, info.mode) == (os.geteuid(), 0o640)
+    assert info.mtime_ns == path.stat().st_mtime_ns
+    assert info.xattrs == {"user.note": "a\\x0ab"}
+
+
+def test_copy_refuses_a_destination_in_memory() -> None:
+    """A copy from tmpfs to tmpfs doubles what is in memory; it is refused before a byte moves."""
+    with segment(4096) as source, opened_directory(Path("/dev/shm")) as shm, pytest.raises(CopyError) as raised:
+        copied(source, shm, f"{source.name}.copy")
+    assert raised.value.errno == errno.EOPNOTSUPP
+    assert raised.value.hint
+
+
+@pytest.mark.parametrize("planted_name", ["copy", "copy.part"])
+@pytest.mark.parametrize("as_link", [True, False])
+def test_copy_touches_nothing_that_stands_at_its_names(target: Directory, planted_name: str, as_link: bool) -> None:
+    """Neither a file nor a symlink planted at an output name is written through or replaced."""
+    victim = target.path / "victim"
+    victim.write_bytes(b"precious")
+    if as_link:
+        (target.path / planted_name).symlink_to(victim)
+    else:
+        os.link(victim, target.path / planted_name)
+    with segment(8192) as source, pytest.raises(CopyError) as raised:
+        copied(source, target)
+    assert raised.value.errno == errno.EEXIST
+    assert victim.read_bytes() == b"precious"
+    assert target.names() == sorted(["victim", planted_name])
+
+
+def test_copy_does_not_replace_a_file_that_appears_meanwhile(target: Directory) -> None:
+    """The last step is a rename that never replaces."""
+
+    def progress(done: int) -> None:
+        (target.path / "copy").write_bytes(b"mine")
+
+    with segment(8192) as source, pytest.raises(CopyError) as raised:
+        copied(source, target, progress=progress)
+    assert raised.value.errno == errno.EEXIST
+    assert (target.path / "copy").read_bytes() == b"mine"
+    assert target.names() == ["copy"]
+
+
+def test_copy_uses_the_same_memory_for_every_size(target: Directory) -> None:
+    """Buffers are lent, not allocated: private memory does not grow with the file."""
+    with segment(4 * MIB) as small, segment(128 * MIB) as large:
+        copied(small, target, "warm", MMAP)
+        before = private_kib()
+        copied(large, target, "large", MMAP)
+        copied(large, target, "larger", BOUNCE)
+        assert private_kib() - before < 1024

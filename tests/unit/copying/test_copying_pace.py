@@ -1,0 +1,141 @@
+"""The pace against simulated disks: a clock that only the test moves."""
+
+from __future__ import annotations
+
+import heapq
+from collections.abc import Callable
+
+import pytest
+
+from collector.copying.pace import BUSY_SHARE, LEAST_RATE, MIB, Adaptive, Fixed, Max, Pace
+
+Disk = Callable[[float, int], float]
+
+
+def drive(pace: Pace, disk: Disk, *, seconds: float, writers: int = 2) -> list[tuple[float, float]]:
+    """Write 1 MiB chunks for *seconds*; return start and end of each, as the disk serves them."""
+    free = [0.0] * writers
+    written = []
+    turn = 0.0
+    while True:
+        now = max(heapq.heappop(free), turn)
+        if now > seconds:
+            return written
+        start = turn = now + pace.turn(now, MIB)
+        end = disk(start, MIB)
+        pace.done(end, MIB, end - start)
+        written.append((start, end))
+        heapq.heappush(free, end)
+
+
+def rate_of(written: list[tuple[float, float]], since: float = 0.0) -> float:
+    span = [(start, end) for start, end in written if start >= since]
+    return len(span) * MIB / (span[-1][1] - span[0][0])
+
+
+def steady(rate: float, *, overhead_s: float = 0.0001) -> Disk:
+    """A disk that serves one write after the other."""
+    free = 0.0
+
+    def serve(now: float, size: int) -> float:
+        nonlocal free
+        free = max(free, now) + size / rate
+        return free + overhead_s
+
+    return serve
+
+
+def throttled(rate: float, *, slice_s: float = 0.1) -> Disk:
+    """A fast disk behind a throttle: free within its budget of a slice of time, else held to the next."""
+    spent: dict[int, float] = {}
+    fast = steady(3000 * MIB)
+
+    def serve(now: float, size: int) -> float:
+        at = int(now / slice_s)
+        while spent.get(at, 0.0) + size > rate * slice_s:
+            at += 1
+        spent[at] = spent.get(at, 0.0) + size
+        return fast(max(now, at * slice_s), size)
+
+    return serve
+
+
+def test_adaptive_does_not_hold_back_a_fast_disk() -> None:
+    """NVMe: nobody notices waiting for a MiB, so none of its speed is given away."""
+    written = drive(Adaptive(), steady(2500 * MIB), seconds=5)
+    assert rate_of(written) >= 0.98 * 2500 * MIB
+
+
+@pytest.mark.parametrize("writers", [1, 2, 4])
+@pytest.mark.parametrize("disk", [steady, throttled], ids=["steady", "throttled"])
+@pytest.mark.parametrize("rate", [20 * MIB, 100 * MIB, 300 * MIB])
+def test_adaptive_leaves_room_on_a_slower_disk(disk: Callable[[float], Disk], rate: float, writers: int) -> None:
+    """A slower disk gets most of its speed out of a copy, and others get the rest."""
+    written = drive(Adaptive(), disk(rate), seconds=20, writers=writers)
+    assert 0.62 * rate <= rate_of(written) <= 0.97 * rate
+    settled = [end - start for start, end in written if 2 <= start < 8]
+    assert sum(settled) / len(settled) <= 1.5 * MIB / rate
+
+
+def test_adaptive_takes_one_slow_window_for_a_hiccup() -> None:
+    """A fast disk that does nothing for a moment is not a slow disk."""
+    fast = steady(2500 * MIB)
+
+    def hiccup(now: float, size: int) -> float:
+        return fast(now + (0.15 if 1.0 <= now < 1.0005 else 0.0), size)
+
+    pace = Adaptive()
+    drive(pace, hiccup, seconds=3)
+    assert pace.slow_downs == 0
+
+
+def test_adaptive_backs_off_when_its_own_writes_slow_down() -> None:
+    """Somebody else takes three quarters of the disk: the copy shrinks with what is left, not to zero."""
+    whole, rest = steady(100 * MIB), steady(25 * MIB)
+    written = drive(Adaptive(), lambda now, size: (whole if now < 5 else rest)(now, size), seconds=20)
+    assert 0.4 * 25 * MIB <= rate_of(written, since=8) <= 25 * MIB
+
+
+def test_adaptive_finds_more_when_the_disk_becomes_faster() -> None:
+    """A rate is no life sentence: once the other writer is gone, the copy has the disk again."""
+    slow, fast = steady(50 * MIB), steady(2000 * MIB)
+    written = drive(Adaptive(), lambda now, size: (slow if now < 5 else fast)(now, size), seconds=90)
+    assert rate_of(written, since=80) > 1500 * MIB
+
+
+def test_adaptive_never_starves() -> None:
+    """However bad it looks, the copy goes on."""
+    pace = Adaptive()
+    drive(pace, steady(MIB // 2), seconds=60)
+    assert pace.rate is not None
+    assert pace.rate >= LEAST_RATE
+
+
+def test_adaptive_yields_once_while_others_wait() -> None:
+    """PSI above the own waiting slows a slow disk's copy down, once: if it does not help, it is not the copy."""
+    pace = Adaptive(rate=70.0 * MIB, capacity=100.0 * MIB)
+    pace.stalled(1.0, 0.5)
+    pace.stalled(3.0, 0.5)
+    assert pace.rate == pytest.approx(70 * MIB * BUSY_SHARE)
+    assert pace.slow_downs == 1
+
+
+def test_adaptive_does_not_yield_on_a_fast_disk() -> None:
+    """PSI does not tell disks apart: a disk that nobody waits for is not to blame."""
+    pace = Adaptive()
+    pace.stalled(1.0, 0.9)
+    assert pace.rate is None
+
+
+def test_fixed_keeps_its_rate_and_saves_nothing_up() -> None:
+    """A pause is not followed by a burst."""
+    pace = Fixed(10 * MIB)
+    assert pace.turn(0.0, MIB) == 0.0
+    assert pace.turn(0.0, MIB) == pytest.approx(0.1)
+    assert pace.turn(60.0, MIB) == 0.0
+    assert pace.turn(60.0, MIB) == pytest.approx(0.1)
+
+
+def test_max_never_waits() -> None:
+    """As fast as the disk takes it."""
+    assert rate_of(drive(Max(), steady(100 * MIB), seconds=2)) >= 0.98 * 100 * MIB
