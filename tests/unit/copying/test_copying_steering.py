@@ -1,0 +1,90 @@
+from __future__ import annotations
+
+import pytest
+
+from collector.copying import buffers
+from collector.copying.engine import chunk_size
+from collector.copying.pace import Adaptive, Fixed, Max
+from collector.copying.steering import Steering, Stopped, pace_for
+from collector.model.copying import Advice, CopySettings, Feedback
+from collector.model.errors import UsageError
+
+
+def test_gate_is_asked_before_the_first_chunk_and_then_seldom() -> None:
+    """A question may cost a sample of the machine; a thousand chunks must not cost a thousand samples."""
+    asked = []
+
+    def ask() -> Feedback:
+        asked.append(1)
+        return Feedback(Advice.GO)
+
+    steering = Steering(pace=Max(), ask=ask)
+    steering.turn(1)
+    assert len(asked) == 1
+    for _ in range(1000):
+        steering.turn(1)
+    assert len(asked) < 10
+
+
+def test_stop_says_why() -> None:
+    """The reason goes into the manifest."""
+    steering = Steering(pace=Max(), ask=lambda: Feedback(Advice.STOP, "the disk is full"))
+    with pytest.raises(Stopped, match="the disk is full"):
+        steering.turn(1)
+
+
+def test_slow_is_counted_once_while_it_lasts() -> None:
+    """A slow-down is a change, not a question."""
+    steering = Steering(pace=Max(), ask=lambda: Feedback(Advice.SLOW))
+    for _ in range(4):
+        steering.turn(1)
+    assert steering.slow_downs == 1
+
+
+def test_slow_downs_of_earlier_copies_are_not_this_ones() -> None:
+    """The pace of a disk outlives a copy; its count does not."""
+    pace = Adaptive(slow_downs=7)
+    assert Steering(pace=pace).slow_downs == 0
+
+
+def test_pace_of_a_disk_outlives_a_copy() -> None:
+    """The second of a hundred segments starts at what the first learnt."""
+    assert pace_for("adaptive", -1) is pace_for("adaptive", -1)
+    assert pace_for("adaptive", -1) is not pace_for("adaptive", -2)
+    assert isinstance(pace_for("max", -1), Max)
+    assert isinstance(pace_for(1000, -1), Fixed)
+
+
+@pytest.mark.parametrize("rate", ["fast", 0, -1])
+def test_pace_refuses_a_rate_that_is_none(rate: str | int) -> None:
+    """A rate of nothing would never end."""
+    with pytest.raises(UsageError):
+        pace_for(rate, -1)
+
+
+def test_buffers_start_at_huge_pages_and_are_lent_again() -> None:
+    """One allocation for the life of the process."""
+    with buffers.lease(4, 1 << 20) as first:
+        addresses = [buffer.address for buffer in first]
+        assert addresses[0] % buffers.HUGE == 0
+        with buffers.lease(1, 4096) as other:
+            assert other[0].address not in range(addresses[0], addresses[0] + buffers.POOL_BYTES)
+    with buffers.lease(2, 1 << 20) as second:
+        assert second[0].address == addresses[0]
+
+
+@pytest.mark.parametrize(
+    ("asked", "writers", "align", "chunk"),
+    [
+        (1 << 20, 2, 4096, 1 << 20),
+        (64 << 20, 4, 4096, 1 << 20),
+        (64 << 20, 1, 4096, 4 << 20),
+        (100_000, 2, 4096, 98_304),
+        (100, 2, 4096, 4096),
+        (100_000, 2, 65_536, 65_536),
+    ],
+)
+def test_chunk_fits_the_buffers_and_the_disk(asked: int, writers: int, align: int, chunk: int) -> None:
+    """Whatever is configured, no memory is allocated for it."""
+    settings = CopySettings(chunk_bytes=asked, writers=writers)
+    assert chunk_size(settings, align) == chunk
