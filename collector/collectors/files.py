@@ -7,6 +7,7 @@ import heapq
 import os
 from collections.abc import Iterator
 from dataclasses import dataclass
+from itertools import islice
 from pathlib import PurePosixPath
 from typing import ClassVar
 
@@ -73,31 +74,35 @@ class Files:
     def collect(self, ctx: Context) -> Iterator[Artifact]:
         """Yield ``files.jsonl``, then the files as ``files/0001`` and so on, then what was not read."""
         unread = Unreads()
-        chosen = self._chosen(ctx.host, unread)
-        rows = [self._row(number, found) for number, found in enumerate(chosen, start=1)]
-        yield Artifact(path=PurePosixPath("files.jsonl"), body=jsonl(rows), media="jsonl")
-        for found, row in zip(chosen, rows, strict=True):
+        found = self._newest(ctx.host, unread)
+        chosen = list(self._fitting(found))
+        rows = [self._row(number, file) for number, file in enumerate(chosen, start=1)]
+        left_out = len(found) - len(chosen)
+        cut = f"{left_out} or more files are beyond max_total or max_files" if left_out else None
+        yield Artifact(path=PurePosixPath("files.jsonl"), body=jsonl(rows, cut=cut), media="jsonl")
+        for file, row in zip(chosen, rows, strict=True):
             try:
-                yield self._artifact(ctx.host, found, row)
+                yield self._artifact(ctx.host, file, row)
             except (OSError, StepError) as exc:
-                unread.add(found.path, exc)
+                unread.add(file.path, exc)
+        for path in found.keys() - {file.path for file in chosen}:
+            unread.add(path, "beyond max_total or max_files")
         yield from unread.artifacts()
 
-    def _chosen(self, host: Host, unread: Unreads) -> list[Found]:
-        """Return the newest files that fit; what is held in memory is bounded, whatever the globs find."""
+    def _newest(self, host: Host, unread: Unreads) -> dict[str, Found]:
+        """Return the newest files, one more than are taken; what is held is bounded, whatever the globs find."""
         files = (file for glob in self.paths for file in expand(host, glob, unread))
         newest = heapq.nlargest(self.max_files + 1, files, key=lambda file: file.status.st_mtime_ns)
-        if len(newest) > self.max_files:
-            unread.add(newest.pop().path, f"and older files: more than max_files ({self.max_files})")
-        chosen, total = [], 0
-        for file in {file.path: file for file in newest}.values():
+        return {file.path: file for file in newest}
+
+    def _fitting(self, found: dict[str, Found]) -> Iterator[Found]:
+        """Yield those that fit; one that is too large does not keep out those behind it."""
+        left = int(self.max_total)
+        for file in islice(found.values(), self.max_files):
             size = min(file.status.st_size, self.max_bytes)
-            if total + size > self.max_total:
-                unread.add(file.path, f"does not fit into what is left of max_total ({self.max_total} bytes)")
-                continue
-            total += size
-            chosen.append(file)
-        return chosen
+            if size <= left:
+                left -= size
+                yield file
 
     def _row(self, number: int, found: Found) -> FileRow:
         size = found.status.st_size

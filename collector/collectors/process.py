@@ -3,11 +3,9 @@
 from __future__ import annotations
 
 import errno
-import os
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import ExitStack, closing
 from dataclasses import dataclass
-from fnmatch import fnmatchcase
 from functools import partial
 from pathlib import PurePosixPath
 from typing import ClassVar
@@ -15,8 +13,8 @@ from typing import ClassVar
 import msgspec
 
 from collector.collectors.base import Context
+from collector.host.chosen import INCOMPLETE, Chosen, Outcome, hold
 from collector.host.deadline import Guard
-from collector.host.files import Host, body
 from collector.host.processfiles import (
     EXEC_FILES,
     FILES,
@@ -25,27 +23,17 @@ from collector.host.processfiles import (
     THREAD_FILES,
     links,
     open_files,
+    read_file,
     thread_ids,
     thread_row,
 )
-from collector.host.procfs import Process, ReplacedError, pids
+from collector.host.procfs import Process, ReplacedError
 from collector.host.unread import Unreads
 from collector.model.artifact import Artifact, Body, Footprint, SourceInfo, Truncated
 from collector.model.errors import StepError
 from collector.model.redaction import Redaction
-from collector.model.text import escape, escape_name, joined, json, jsonl
+from collector.model.text import joined, json, jsonl
 from collector.model.units import Bytes, Seconds
-
-
-class Chosen(msgspec.Struct, kw_only=True):
-    """One line of ``inventory.jsonl``: a process, why it was chosen, and what came of it."""
-
-    pid: int
-    why: str
-    start_ticks: int | None = None
-    comm: str = ""
-    exe: str = ""
-    outcome: str = "read"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -82,56 +70,26 @@ class ProcessDetails:
         unread = Unreads()
         rows: list[Chosen] = []
         with ExitStack() as stack, closing(Guard(self.read_timeout)) as guard:
-            held = list(self._hold(ctx, stack, rows))
+            held = list(hold(ctx.host, ctx.marker, globs=self.match, limit=self.max_processes, stack=stack, rows=rows))
             for process, row in held:
                 yield from _while_the_same(process, row, self._state(process, unread))
             for process, row in held:
-                if row.outcome != "read":
+                if row.outcome is not Outcome.READ:
                     continue
                 if ctx.remaining_s() < guard.longest_s:
-                    row.outcome = "only its state was read: the step's time was used up"
+                    row.end(Outcome.PARTIAL, "the step's time was used up")
                 else:
                     yield from _while_the_same(process, row, self._guarded(process, row, ctx.redaction, guard, unread))
-        yield Artifact(path=PurePosixPath("inventory.jsonl"), body=jsonl(rows), media="jsonl")
+        incomplete = [f"{row.pid} is {row.outcome} ({row.detail})" for row in rows if row.outcome in INCOMPLETE]
+        lines = jsonl(rows, cut=f"process {incomplete[0]}" if incomplete else None)
+        yield Artifact(path=PurePosixPath("inventory.jsonl"), body=lines, media="jsonl")
         yield from unread.artifacts()
-        replaced = [str(row.pid) for row in rows if row.outcome == "replaced"]
+        replaced = [str(row.pid) for row in rows if row.outcome is Outcome.REPLACED]
         if replaced:
             raise StepError(
                 f"another process has PID {', '.join(replaced)} now; nothing of it was kept",
                 hint="the process that was meant is gone; look into its core file",
             )
-
-    def _hold(self, ctx: Context, stack: ExitStack, rows: list[Chosen]) -> Iterator[tuple[Process, Chosen]]:
-        """Open each chosen process once; all are held until the step ends."""
-        for pid, start_ticks, why in self._wanted(ctx):
-            if len(rows) == self.max_processes:
-                rows.append(Chosen(pid=pid, why=why, outcome=f"not read: more than {self.max_processes} processes"))
-                return
-            row = Chosen(pid=pid, why=why, start_ticks=start_ticks)
-            rows.append(row)
-            try:
-                lived_at_s = ctx.marker.at_s if why == "marker" else None
-                process = stack.enter_context(Process(ctx.host, pid, start_ticks, lived_at_s=lived_at_s))
-                row.start_ticks, row.comm = process.start_ticks, escape(process.stat().comm)
-                row.exe = _executable(process)
-            except ReplacedError:
-                row.outcome = "replaced"
-            except (OSError, StepError) as exc:
-                row.outcome = f"gone: {exc}"
-            else:
-                yield process, row
-
-    def _wanted(self, ctx: Context) -> Iterator[tuple[int, int | None, str]]:
-        """Yield PID, start time where it is known, and why: the marker's processes first, each once."""
-        seen = set()
-        for reference in (ctx.marker.process, *ctx.marker.also):
-            if reference is not None and reference.pid not in seen:
-                seen.add(reference.pid)
-                yield reference.pid, reference.start_time_ticks, "marker"
-        if self.match:
-            for pid in pids(ctx.host):
-                if pid not in seen and pid != os.getpid() and _matches(ctx.host, pid, self.match):
-                    yield pid, None, "match"
 
     def _state(self, process: Process, unread: Unreads) -> Iterator[Artifact]:
         for name in FILES:
@@ -154,7 +112,7 @@ class ProcessDetails:
         yield _artifact(process, "stacks.jsonl", _table(stacks), media="jsonl")
         for name in (*EXEC_FILES, *MEMORY_FILES):
             if guard.gave_up > gave_up:
-                row.outcome = "wedged"
+                row.end(Outcome.WEDGED, "it holds a lock that reading its memory files takes")
                 unread.add(f"/proc/{process.pid}/{name}", "not tried: a read before it did not return")
             else:
                 yield from self._file(process, name, unread, redaction=redaction, guard=guard)
@@ -169,14 +127,8 @@ class ProcessDetails:
         guard: Guard | None = None,
     ) -> Iterator[Artifact]:
         """Yield one file, or record why it could not be read; each piece is checked to be this process's."""
-        call: Callable[..., bytes] = os.read
         try:
-            if guard is None:
-                fd = process.open(name)
-            else:
-                fd = guard.call(partial(process.open, name))
-                call = partial(_guarded_read, guard)
-            content = body(fd, limit=self.max_bytes, read=call, check=process.check)
+            content = read_file(process, name, limit=self.max_bytes, guard=guard)
         except ReplacedError:
             raise
         except (OSError, StepError) as exc:
@@ -195,10 +147,10 @@ def _while_the_same(process: Process, row: Chosen, artifacts: Iterator[Artifact]
     try:
         yield from artifacts
         process.check()
-    except ReplacedError:
-        row.outcome = "replaced"
+    except ReplacedError as exc:
+        row.end(Outcome.REPLACED, str(exc))
     except ProcessLookupError:
-        row.outcome = "ended while it was read"
+        row.end(Outcome.ENDED, "it ended while it was read")
 
 
 def _table(rows: Iterable[msgspec.Struct]) -> Iterator[bytes]:
@@ -207,10 +159,6 @@ def _table(rows: Iterable[msgspec.Struct]) -> Iterator[bytes]:
         yield from jsonl(rows)
     except (OSError, StepError) as exc:
         raise Truncated(str(exc)) from exc
-
-
-def _guarded_read(guard: Guard, fd: int, size: int) -> bytes:
-    return guard.call(partial(os.read, fd, size))
 
 
 def _redacted(name: str, content: bytes | Iterator[bytes], redaction: Redaction) -> bytes | Iterator[bytes]:
@@ -225,21 +173,3 @@ def _redacted(name: str, content: bytes | Iterator[bytes], redaction: Redaction)
 def _artifact(process: Process, name: str, content: Body, *, media: str) -> Artifact:
     source = SourceInfo(path=f"/proc/{process.pid}/{name.partition('.json')[0]}")
     return Artifact(path=PurePosixPath(str(process.pid), *name.split("/")), body=content, source=source, media=media)
-
-
-def _executable(process: Process) -> str:
-    """Return the executable's path; empty for a kernel thread, or without permission."""
-    try:
-        return escape_name(process.link("exe"))
-    except OSError:
-        return ""
-
-
-def _matches(host: Host, pid: int, globs: tuple[str, ...]) -> bool:
-    try:
-        with Process(host, pid) as process:
-            comm, exe = escape(process.stat().comm), _executable(process)
-    except (OSError, StepError):
-        return False
-    names = (comm, exe, exe.rpartition("/")[2])
-    return any(fnmatchcase(name, glob) for glob in globs for name in names if name)

@@ -13,7 +13,8 @@ from collector.host.corefile import core_reader, open_core
 from collector.host.corenotes import mapped_files
 from collector.host.deadline import Guard
 from collector.host.elfcore import NT_FILE, notes
-from collector.host.files import READ_FLAGS, Host, body
+from collector.host.files import READ_FLAGS, Host
+from collector.host.processfiles import read_file
 from collector.host.procfs import Process
 from collector.host.shm import ROOT, Mapped, parse_maps, parse_note_path
 from collector.host.unread import Unreads
@@ -53,9 +54,7 @@ def of_process(process: Process, guard: Guard) -> Iterator[Mapped]:
             yielded before is its own.
         OSError: If its ``maps`` may not be read.
     """
-    fd = guard.call(partial(process.open, "maps"))
-    read = partial(_read, guard)
-    content = body(fd, limit=MAX_MAPS_BYTES, read=read, check=process.check)
+    content = read_file(process, "maps", limit=MAX_MAPS_BYTES, guard=guard)
     try:
         yield from parse_maps(_lines((content,) if isinstance(content, bytes) else content))
     except Truncated as cut:
@@ -142,10 +141,6 @@ def segment_name(mapped: Mapped) -> str | None:
     name = mapped.path.removeprefix(prefix)
     parts = name.split(b"/")
     return None if b"" in parts or b".." in parts or b"." in parts else os.fsdecode(name)
-
-
-def _read(guard: Guard, fd: int, size: int) -> bytes:
-    return guard.call(partial(os.read, fd, size))
 
 
 def _lines(pieces: Iterable[bytes]) -> Iterator[bytes]:

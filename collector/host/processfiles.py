@@ -4,9 +4,12 @@ from __future__ import annotations
 
 import os
 from collections.abc import Iterator, Sequence
+from functools import partial
 
 import msgspec
 
+from collector.host.deadline import Guard
+from collector.host.files import body
 from collector.host.procfs import Process
 from collector.host.unread import Unreads
 from collector.model.text import escape_lines, escape_name
@@ -47,6 +50,30 @@ class ThreadRow(msgspec.Struct, frozen=True, kw_only=True):
 
     tid: int
     files: dict[str, str]
+
+
+def read_file(process: Process, name: str, *, limit: int, guard: Guard | None = None) -> bytes | Iterator[bytes]:
+    """
+    Read one file; each piece is checked to be this process's before it is passed on.
+
+    Args:
+        process: Whose file.
+        name: Below its ``/proc/PID``.
+        limit: At most so many bytes; then the stream ends with `Truncated`.
+        guard: Runs each read in a helper thread, with a deadline.
+
+    Raises:
+        StepError: If it is another process by now, or the guard gave up.
+        OSError: As the kernel gives it.
+    """
+    if guard is None:
+        return body(process.open(name), limit=limit, check=process.check)
+    fd = guard.call(partial(process.open, name))
+    return body(fd, limit=limit, check=process.check, read=partial(_guarded_read, guard))
+
+
+def _guarded_read(guard: Guard, fd: int, size: int) -> bytes:
+    return guard.call(partial(os.read, fd, size))
 
 
 def links(process: Process, unread: Unreads) -> Links:

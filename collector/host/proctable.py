@@ -137,9 +137,10 @@ def commands(
     """
     Yield what can only be read under another process's locks: command lines and I/O counters.
 
-    A process whose locks are held costs one deadline and its own line. When the step's own time
-    is nearly used up, the stream ends with `Truncated` instead of with the worker.
+    A process whose locks are held costs one deadline and its own line; the stream then ends with
+    `Truncated`. So it does when the step's own time is nearly used up, instead of with the worker.
     """
+    stuck = 0
     yield "\t".join(COMMAND_COLUMNS).encode() + b"\n"
     listing = pids(host)
     while batch := list(islice(listing, BATCH)):
@@ -150,11 +151,14 @@ def commands(
             try:
                 guard.call_many(partial(_command, host, redaction), batch, lines)
             except WedgedError as exc:
-                for stuck in batch[len(lines) : len(lines) + 1]:
-                    unread.add(f"/proc/{stuck}/cmdline", exc)
+                for pid in batch[len(lines) : len(lines) + 1]:
+                    unread.add(f"/proc/{pid}/cmdline", exc)
                     lines.append(None)
+                    stuck += 1
             yield from (line for line in lines if line is not None)
             batch = batch[len(lines) :]
+    if stuck:
+        raise Truncated(f"{stuck} processes hold locks that reading their command lines takes")
 
 
 def _command(host: Host, redaction: Redaction, pid: int) -> bytes | None:

@@ -27,8 +27,7 @@ class Candidate(msgspec.Struct, frozen=True, kw_only=True):
     A segment that the crash or a glob names.
 
     *rank* is 0 for the crash's own, else the number of the glob, from 1. *data_bytes* is what is
-    allocated. *held* is set for one without a name, to be had through the process that maps it.
-    *gone* says why there is nothing to take.
+    allocated. *gone* says why there is nothing to take.
     """
 
     name: str
@@ -39,7 +38,6 @@ class Candidate(msgspec.Struct, frozen=True, kw_only=True):
     mtime_ns: int = 0
     device: int = 0
     inode: int = 0
-    held: bool = False
     gone: str = ""
 
 

@@ -47,9 +47,17 @@ def _escape_character(character: str) -> str:
     return "".join(f"\\x{byte:02x}" for byte in character.encode("utf-8", "surrogateescape"))
 
 
-def jsonl(rows: Iterable[Any]) -> Iterator[bytes]:
-    """Yield *rows* as JSON lines, in pieces of about 64 KiB; a `Truncated` from *rows* ends them truncated."""
-    return joined(_encode(row) + b"\n" for row in rows)
+def jsonl(rows: Iterable[Any], *, cut: str | None = None) -> Iterator[bytes]:
+    """
+    Yield *rows* as JSON lines, in pieces of about 64 KiB; a `Truncated` from *rows* comes after the last piece.
+
+    Args:
+        rows: Whatever msgspec encodes.
+        cut: Why these are not all there are; the stream then ends with `Truncated`.
+    """
+    yield from joined(_encode(row) + b"\n" for row in rows)
+    if cut is not None:
+        raise Truncated(cut)
 
 
 def json(document: Any) -> bytes:

@@ -64,7 +64,9 @@ def test_files_stay_within_number_and_total(tmp_path: Path) -> None:
     """What was left out is told."""
     for number in range(5):
         write(tmp_path / f"{number}.log", b"x" * 100, age_s=number)
-    assert list(taken(files(tmp_path / "*", max_files=2))) == ["0.log", "1.log"]
+    collected = files(tmp_path / "*", max_files=2)
+    assert list(taken(collected)) == ["0.log", "1.log"]
+    assert "beyond max_total or max_files" in str(collected.artifacts["files.jsonl"].cut)
     collected = files(tmp_path / "*", max_total=250)
     assert list(taken(collected)) == ["0.log", "1.log"]
     assert len(collected.rows("unread.jsonl")) == 3
@@ -162,15 +164,14 @@ def test_files_refuses_paths_that_cannot_be_meant(path: str) -> None:
 MEASURE = """
 import resource, sys
 sys.path.insert(0, sys.argv[1])
-from collecting import context
+from collecting import context, take
 from collector.collectors.files import Files
 import os
 for artifact in Files(paths=(sys.argv[2],), max_bytes=1 << 40, max_total=1 << 40).collect(context()):
     if hasattr(artifact.body, "fd"):
         os.close(artifact.body.fd)
     else:
-        for piece in artifact.body:
-            pass
+        take(artifact)
 print(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss)
 """
 

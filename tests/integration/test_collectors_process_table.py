@@ -117,6 +117,7 @@ def test_process_table_is_whole_though_one_process_holds_its_lock(tmp_path: Path
     assert str(wedged) not in commands
     assert str(after) in commands
     assert [row["path"] for row in collected.rows("unread.jsonl")] == [f"/proc/{wedged}/cmdline"]
+    assert "1 processes hold locks" in str(collected.artifacts["commands.tsv"].cut)
 
 
 def test_process_table_ends_in_time_with_what_it_has() -> None:
