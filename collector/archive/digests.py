@@ -35,12 +35,14 @@ def add_digests(archive: Archive, incident: str, digest_of: DigestOf) -> int:
     with archive.incident(incident) as fd:
         manifest = manifest_of(fd)
         found: dict[str, str] = {}
-        for artifact in _artifacts(manifest):
-            if artifact.digest is None:
-                with directory.opened_file(artifact.path, fd) as file:
-                    found[artifact.path] = digest_of(file)
-        if found:
-            directory.replace(layout.MANIFEST, encode(_with_digests(manifest, found)), fd)
+        try:
+            for artifact in _artifacts(manifest):
+                if artifact.digest is None:
+                    with directory.opened_file(artifact.path, fd) as file:
+                        found[artifact.path] = digest_of(file)
+        finally:  # what was read before an interruption need not be read again
+            if found:
+                directory.replace(layout.MANIFEST, encode(_with_digests(manifest, found)), fd)
     return len(found)
 
 

@@ -5,14 +5,19 @@ from __future__ import annotations
 import contextlib
 import errno
 import os
+import shutil
 import stat
 from collections.abc import Iterator
 
+from collector.archive import layout
+from collector.host.libc import call
 from collector.model.errors import ArchiveError
 
 DIRECTORY_FLAGS = os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC
 CREATE_FLAGS = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC
+REPLACE_FLAGS = os.O_WRONLY | os.O_CREAT | os.O_NOFOLLOW | os.O_CLOEXEC
 APPEND_FLAGS = os.O_WRONLY | os.O_CREAT | os.O_APPEND | os.O_NOFOLLOW | os.O_CLOEXEC
+KEEP_SIZE = 1  # FALLOC_FL_KEEP_SIZE, fallocate(2)
 READ_FLAGS = os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC
 
 
@@ -80,13 +85,38 @@ def write_new(name: str, data: bytes, dir_fd: int) -> None:
 
 
 def replace(name: str, data: bytes, dir_fd: int) -> None:
-    """Replace *name* as a whole: whoever reads it finds the old file or the new one, never a part."""
-    temporary = f"{name}.new"
-    with contextlib.suppress(FileNotFoundError):
-        os.unlink(temporary, dir_fd=dir_fd)
-    write_new(temporary, data, dir_fd)
+    """
+    Replace *name* as a whole: whoever reads it finds the old file or the new one, never a part.
+
+    Goes through ``NAME.new``, into the blocks that `allocate` may have set aside for it there.
+    """
+    temporary = f"{name}{layout.NEW}"
+    fd = os.open(temporary, REPLACE_FLAGS, 0o600, dir_fd=dir_fd)
+    try:
+        _write_all(fd, data)
+        os.ftruncate(fd, len(data))
+        os.fsync(fd)
+    finally:
+        os.close(fd)
     os.rename(temporary, name, src_dir_fd=dir_fd, dst_dir_fd=dir_fd)
     os.fsync(dir_fd)
+
+
+def allocate(name: str, size: int, dir_fd: int) -> None:
+    """
+    Set *size* bytes of disk aside for a file that stays empty: what is written there later meets no full disk.
+
+    Raises:
+        OSError: ``ENOSPC`` where they are not to be had.
+    """
+    fd = os.open(name, REPLACE_FLAGS, 0o600, dir_fd=dir_fd)
+    try:
+        call("fallocate64", fd, KEEP_SIZE, 0, size)
+    except OSError as exc:
+        if exc.errno != errno.EOPNOTSUPP:
+            raise
+    finally:
+        os.close(fd)
 
 
 def append(name: str, line: bytes, dir_fd: int, *, durable: bool) -> None:
@@ -136,6 +166,13 @@ def files(dir_fd: int, prefix: str = "") -> Iterator[tuple[str, os.stat_result]]
                     raise
         elif entry.is_file(follow_symlinks=False):
             yield path, os.stat(entry.name, dir_fd=dir_fd, follow_symlinks=False)
+
+
+def remove_tree(name: str, dir_fd: int) -> None:
+    """Delete a directory and all in it. `shutil.rmtree` with a *dir_fd* opens every level with O_NOFOLLOW."""
+    if not shutil.rmtree.avoids_symlink_attacks:
+        raise ArchiveError("this platform cannot delete a tree without following symlinks")
+    shutil.rmtree(name, dir_fd=dir_fd)
 
 
 def _write_all(fd: int, data: bytes) -> None:

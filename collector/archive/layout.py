@@ -19,6 +19,8 @@ HEADER = "incident.json"
 STEPS = "steps.jsonl"
 ARTIFACTS = "artifacts.jsonl"
 MANIFEST = "manifest.json"
+NEW = ".new"
+"""A file about to replace the one without this suffix."""
 LEDGER = "ledger.sqlite"
 
 ID = re.compile(r"\d{8}T\d{6}\.\d{6}Z-[0-9a-f]{6}")

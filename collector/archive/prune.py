@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import contextlib
 import os
-import shutil
 
 from collector.archive import directory, layout
 from collector.archive.read import Archive
 from collector.archive.retention import Kept, Rules, to_delete
 from collector.model.errors import ArchiveError
+
+BATCH = 500
+"""Deleted at a time: a worker's reply names them, and is bounded."""
 
 
 def inventory(archive: Archive) -> list[Kept]:
@@ -30,22 +32,16 @@ def prune(archive: Archive, rules: Rules, *, now_s: float, dry_run: bool = False
     Delete what the rules do not keep, and what an earlier deletion left half-way.
 
     Returns:
-        The ids deleted, or that would be if *dry_run*.
+        The ids deleted, the oldest `BATCH` at most, or those that would be in all if *dry_run*.
     """
     doomed = to_delete(inventory(archive), rules, now_s=now_s)
     if dry_run:
         return doomed
+    doomed = doomed[:BATCH]
     for incident in doomed:
         # From here on no reader takes what is left of it for an incident.
         os.rename(incident, incident + layout.DELETING, src_dir_fd=archive.fd, dst_dir_fd=archive.fd)
     for name in sorted(os.listdir(archive.fd)):
         if name.endswith(layout.DELETING):
-            remove_tree(name, archive.fd)
+            directory.remove_tree(name, archive.fd)
     return doomed
-
-
-def remove_tree(name: str, dir_fd: int) -> None:
-    """Delete a directory and all in it. `shutil.rmtree` with a *dir_fd* opens every level with O_NOFOLLOW."""
-    if not shutil.rmtree.avoids_symlink_attacks:
-        raise ArchiveError("this platform cannot delete a tree without following symlinks")
-    shutil.rmtree(name, dir_fd=dir_fd)

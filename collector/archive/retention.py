@@ -17,19 +17,25 @@ class Kept:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Rules:
-    """What may stay; ``None`` is no limit. *need_bytes*: free at least so much, whatever the rules say."""
+    """
+    What may stay; ``None`` is no limit.
+
+    *need_bytes*: free at least so much, whatever the rules say. *spare*: never delete this one.
+    """
 
     count: int | None
     age_s: float | None
     size_bytes: int | None
     need_bytes: int = 0
+    spare: str = ""
 
 
 def to_delete(incidents: Iterable[Kept], rules: Rules, *, now_s: float) -> list[str]:
     """
     Return the ids to delete, oldest first.
 
-    The newest incident always stays: an archive that deletes what it was built to keep is none.
+    The newest incident always stays: an archive that deletes what it was built to keep is none. So does
+    the one to spare: after the wall clock was set back, the one just archived does not have the newest id.
 
     Args:
         incidents: All sealed incidents, in any order.
@@ -47,10 +53,12 @@ def to_delete(incidents: Iterable[Kept], rules: Rules, *, now_s: float) -> list[
             or (rules.age_s is not None and now_s - incident.ended_s > rules.age_s)
             or (rules.size_bytes is not None and total > rules.size_bytes)
         )
-        (gone if over and place > 0 else kept).append(incident)
+        stays = place == 0 or incident.id == rules.spare or not over
+        (kept if stays else gone).append(incident)
     freed = sum(incident.size_bytes for incident in gone)
-    while freed < rules.need_bytes and len(kept) > 1:
-        oldest = kept.pop()
+    for oldest in [one for one in kept[:0:-1] if one.id != rules.spare]:
+        if freed >= rules.need_bytes:
+            break
         gone.append(oldest)
         freed += oldest.size_bytes
     return sorted(incident.id for incident in gone)

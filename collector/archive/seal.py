@@ -16,7 +16,7 @@ import msgspec
 
 from collector.archive import directory, layout
 from collector.archive.manifest import encode, manifest_of
-from collector.archive.store import ArtifactLine, Store
+from collector.archive.store import ArtifactLine, Store, give_back_room
 from collector.host.rename import rename_noreplace
 from collector.model.artifact import ArtifactRecord
 from collector.model.errors import ArchiveError
@@ -31,7 +31,13 @@ UNFINISHED = "the collector was killed before this step ended"
 
 
 def seal(
-    store: Store, incident: str, *, ended_s: float, interrupted: bool, markers: tuple[Marker, ...] = ()
+    store: Store,
+    incident: str,
+    *,
+    ended_s: float,
+    interrupted: bool,
+    markers: tuple[Marker, ...] = (),
+    ends: tuple[StepEnd, ...] = (),
 ) -> Manifest:
     """
     Write the manifest of an incident under way and give it its final name.
@@ -44,6 +50,7 @@ def seal(
         ended_s: Wall clock, seconds since the epoch.
         interrupted: The run did not come to its end.
         markers: All that are known by now, if more than the header names.
+        ends: How steps ended, for those whose line the journal lacks: a full disk takes no line.
 
     Raises:
         ArchiveError: If the journal is not one that this program wrote.
@@ -53,18 +60,19 @@ def seal(
         try:
             manifest = manifest_of(fd)
         except FileNotFoundError:
-            manifest = _compose(fd, incident, ended_s=ended_s, interrupted=interrupted, markers=markers)
+            header = _header(fd, incident)
+            if markers:
+                header = msgspec.structs.replace(header, markers=markers)
+            known = {end.id: end for end in (*_lines(fd, layout.STEPS, StepEnd), *ends)}
+            manifest = _compose(fd, header, known, ended_s=ended_s, interrupted=interrupted)
             directory.replace(layout.MANIFEST, encode(manifest), fd)
+        give_back_room(fd)
         rename_noreplace(incident + layout.PARTIAL, incident, dir_fd=store.fd)
     os.fsync(store.fd)
     return manifest
 
 
-def _compose(fd: int, incident: str, *, ended_s: float, interrupted: bool, markers: tuple[Marker, ...]) -> Manifest:
-    header = _header(fd, incident)
-    if markers:
-        header = msgspec.structs.replace(header, markers=markers)
-    ends = {end.id: end for end in _lines(fd, layout.STEPS, StepEnd)}
+def _compose(fd: int, header: Header, ends: dict[str, StepEnd], *, ended_s: float, interrupted: bool) -> Manifest:
     recorded = list(_lines(fd, layout.ARTIFACTS, ArtifactLine))
     by_step: dict[str, list[ArtifactRecord]] = {}
     for line in (*recorded, *_unrecorded(fd, {line.path for line in recorded})):

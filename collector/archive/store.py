@@ -19,6 +19,12 @@ from collector.model.artifact import ArtifactRecord
 from collector.model.errors import ArchiveError
 from collector.model.incident import Header, StepEnd
 
+ROOM = {layout.STEPS: 64 << 10, layout.ARTIFACTS: 256 << 10, layout.MANIFEST + layout.NEW: 512 << 10}
+"""
+Set aside for the records of an incident when it is opened, so that one that meets a full disk still tells
+what it has and why the rest is missing. Measured: a default incident's are 4, 19 and 36 KiB.
+"""
+
 
 class ArtifactLine(ArtifactRecord, frozen=True, kw_only=True, omit_defaults=True):
     """One line of ``artifacts.jsonl``: an artifact and the step that it belongs to."""
@@ -58,9 +64,13 @@ class Store:
             lock = os.open(name, directory.DIRECTORY_FLAGS, dir_fd=self.fd)
             fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
             directory.write_new(layout.HEADER, msgspec.json.encode(header), lock)
+            for file, size in ROOM.items():
+                directory.allocate(file, size, lock)
             os.fsync(lock)
             os.fsync(self.fd)
         except OSError as exc:
+            with contextlib.suppress(OSError):
+                directory.remove_tree(name, self.fd)
             raise ArchiveError(
                 f"cannot open incident {header.id} in {self.path}: {exc.strerror}",
                 hint="check the free space and the mount options of the archive's disk",
@@ -92,3 +102,14 @@ class Store:
         except OSError:
             return None  # somebody works on it, or it is not a directory of ours
         return incident
+
+
+def give_back_room(fd: int) -> None:
+    """Free what the journal of the incident at *fd* did not use of its `ROOM`."""
+    for name in (layout.STEPS, layout.ARTIFACTS):
+        with contextlib.suppress(OSError):  # it costs some blocks, no evidence
+            file = os.open(name, directory.APPEND_FLAGS, 0o600, dir_fd=fd)
+            try:
+                os.ftruncate(file, os.fstat(file).st_size)
+            finally:
+                os.close(file)

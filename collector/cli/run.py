@@ -106,7 +106,7 @@ def _here(
     def line() -> Line[Outcome]:
         outcome = yield from runner.incident(header, chosen, generation.settings)
         if outcome.incident is not None:
-            yield from prune(pool, generation)
+            yield from prune(pool, generation, spare=outcome.incident)
             yield from add_digests(pool, generation, outcome.incident)
         return outcome
 

@@ -16,6 +16,10 @@ from collector.daemon.messages import MESSAGE_LIMIT, SOCKET_NAME, Answer, Reply,
 from collector.model.errors import DeniedError
 
 CLIENT_LIMIT = 16
+REQUEST_S = 5.0
+"""How long a connection may stand without a request."""
+
+EMFILE_PAUSE_S = 0.5
 PEER = struct.Struct("iII")  # struct ucred: pid, uid, gid; unix(7)
 
 
@@ -63,20 +67,32 @@ class Control:
         self._sock.bind(self._path)
         os.chmod(self._path, 0o600)
         self._sock.listen(CLIENT_LIMIT)
-        loop.watch(self._sock.fileno(), self._accept)
+        self._resume: Callable[[], None] | None = None
+        self._listen()
 
     def close(self) -> None:
         """Stop to listen; remove the socket."""
-        self._loop.unwatch(self._sock.fileno())
+        if self._resume is None:
+            self._loop.unwatch(self._sock.fileno())
+        else:
+            self._resume()
         self._sock.close()
         with contextlib.suppress(FileNotFoundError):
             os.unlink(self._path)
 
+    def _listen(self) -> None:
+        self._resume = None
+        self._loop.watch(self._sock.fileno(), self._accept)
+
     def _accept(self) -> None:
         try:
             sock, _ = self._sock.accept()
-        except OSError:
-            return  # gone already, or no descriptor left: it may try again
+        except BlockingIOError:
+            return  # gone already
+        except OSError:  # no descriptor is left: the socket stays readable, and must not keep the loop busy
+            self._loop.unwatch(self._sock.fileno())
+            self._resume = self._loop.call_later(EMFILE_PAUSE_S, self._listen)
+            return
         _, uid, _ = PEER.unpack(sock.getsockopt(socket.SOL_SOCKET, socket.SO_PEERCRED, PEER.size))
         client = Client(sock, uid)
         if uid not in (0, os.geteuid()):
@@ -87,6 +103,7 @@ class Control:
             return
         self._clients.add(client)
         self._loop.watch(sock.fileno(), lambda: self._read(client))
+        self._loop.call_later(REQUEST_S, lambda: self._give_up(client))
 
     def _read(self, client: Client) -> None:
         """Take the one request of a connection; from then on it is the handler's."""
@@ -99,6 +116,13 @@ class Control:
             client.end(Reply(exit_code=64, message=f"not a request: {exc}"))
             return
         self._handle(client, request)
+
+    def _give_up(self, client: Client) -> None:
+        """Let go of a client that has not asked for anything: others may wait for its place."""
+        if client in self._clients:
+            self._loop.unwatch(client.sock.fileno())
+            self._clients.discard(client)
+            client.sock.close()
 
 
 def check_directory(path: str) -> None:

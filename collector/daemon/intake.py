@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 from contextlib import AbstractContextManager
 from dataclasses import dataclass
 
@@ -17,6 +17,7 @@ from collector.daemon.control import Client
 from collector.daemon.loop import Loop
 from collector.model.admission import Admission, Own
 from collector.model.case import Case, Fate
+from collector.model.errors import PressureError
 from collector.model.incident import IncidentState
 from collector.model.marker import Marker
 from collector.model.storm import CountBudget, StormSettings, TotalBudget
@@ -27,6 +28,7 @@ from collector.pipeline.steps import Pipeline
 
 UNIT = "collector.service"
 TIDY_S = 60.0
+MAX_REQUESTS = 16
 MAX_TRIES = 2
 """A marker whose incident was killed before anything of it was on disk is tried once more."""
 
@@ -124,10 +126,15 @@ class Intake:
         """Take note of the collector's own processes: their crashes trigger nothing."""
         self._admission.own = Own(pids=pids, units=frozenset({UNIT}))
 
-    def resume(self) -> None:
-        """Take up what an earlier run recorded and did not finish."""
+    def resume(self, recovered: Collection[str]) -> None:
+        """
+        Take up what an earlier run recorded and did not finish.
+
+        Args:
+            recovered: The incidents that were sealed just now, as interrupted.
+        """
         for entry in self._ledger.pending():
-            self._resume(entry)
+            self._resume(entry, recovered)
         self._schedule()
 
     def offer(self, marker: Marker, pipeline: str) -> None:
@@ -137,7 +144,14 @@ class Intake:
             self._schedule()
 
     def request(self, marker: Marker, request: Request) -> None:
-        """Take a run by hand: it goes before everything that waits."""
+        """
+        Take a run by hand: it goes before everything that waits.
+
+        Raises:
+            PressureError: If `MAX_REQUESTS` wait already.
+        """
+        if len(self._requests) >= MAX_REQUESTS:
+            raise PressureError(f"{MAX_REQUESTS} runs by hand wait already", hint="`collector status` shows the queue")
         number = self._ledger.record(marker, pipeline=request.pipeline.name)
         self._requests[number] = request
         self._rule(number, marker, request.pipeline.name)
@@ -190,11 +204,13 @@ class Intake:
             reason=ruling.reason or marker.reason,
         )
 
-    def _resume(self, entry: Entry) -> None:
+    def _resume(self, entry: Entry, recovered: Collection[str]) -> None:
         """Retry a marker once, unless its incident stands in the archive."""
         archive = self._generation.settings.archive
-        if entry.incident is not None and os.path.exists(os.path.join(archive, entry.incident)):
+        if entry.incident is not None and entry.incident in recovered:
             self._ledger.finish(entry.id, Fate.INTERRUPTED, incident=entry.incident, reason="the daemon was killed")
+        elif entry.incident is not None and os.path.exists(os.path.join(archive, entry.incident)):
+            self._ledger.finish(entry.id, Fate.COLLECTED, incident=entry.incident, reason="")
         elif entry.tries >= MAX_TRIES:
             self._ledger.finish(entry.id, Fate.FAILED, incident=None, reason=f"tried {entry.tries} times")
         else:

@@ -51,8 +51,8 @@ def tell(event: events.AnyEvent) -> None:
                 log.warning("step.incomplete", reason=end.reason, hint=end.hint, **fields, **_numbers(end))
         case events.IncidentRefused():
             log.error("incident.refused", **fields)
-        case events.StepWaiting():
-            log.warning("step.waiting", **fields)
+        case events.StepWaiting() | events.JournalFailed():
+            log.warning(event.__struct_config__.tag, **fields)
         case events.StepStarted() | events.StepProgressed():
             log.debug(event.__struct_config__.tag, **fields)
         case _:

@@ -8,10 +8,13 @@ import os
 import signal
 import socket
 import time
+from collections import deque
 
 import structlog
 
 from collector import __version__
+from collector.config.changes import Changes
+from collector.config.load import find
 from collector.daemon.board import Board
 from collector.daemon.control import Client, Control, check_directory
 from collector.daemon.intake import Intake, Work
@@ -41,13 +44,22 @@ from collector.pipeline.line import Line
 from collector.pipeline.manual import manual_marker
 from collector.pipeline.pool import Pool
 from collector.pipeline.protocol import Done
-from collector.pipeline.runner import Outcome, Runner
+from collector.pipeline.runner import Outcome, Runner, may_fork
 from collector.pressure.sampler import Sampler
 from collector.triggers.registry import TRIGGERS
 
 OOM_SCORE_ADJ = -900
 STOP_GRACE_S = 20.0
 """How long a running step may go on after SIGTERM; well within the unit's TimeoutStopSec."""
+
+TEND_S = 5.0
+"""How often to look for workers that are missing and markers that were lost."""
+
+UNDIGESTED = 64
+"""Incidents that wait for their digests; those beyond get none, and `collector verify` says so."""
+
+LOOK_AT_FILES_S = 1.0
+"""How often to look for changed files, where the configuration asks for it."""
 
 log = structlog.get_logger()
 
@@ -57,7 +69,7 @@ class Supervisor:
     The daemon.
 
     Args:
-        config: Path of the configuration, ``None`` for the packaged one.
+        config: Path of the configuration; ``None``: the system's, or the packaged one while there is none.
         archive: Overrides ``archive.path``.
 
     Raises:
@@ -67,7 +79,8 @@ class Supervisor:
 
     def __init__(self, config: str | None, archive: str | None) -> None:
         self._config, self._archive = config, archive
-        self._generation = generate(config, TRIGGERS, archive=archive)
+        self._changes = Changes(find(config))
+        self._generation = generate(find(config), TRIGGERS, archive=archive)
         self._config_problem: str | None = None
         self._lock = _lock(self._generation.runtime_directory)
         self._since_s = time.time()
@@ -82,6 +95,9 @@ class Supervisor:
         self._runner = Runner(self._pool, self._sampler, self._tell)
         self._client: Client | None = None
         self._busy = True  # until what an earlier run left behind is sealed
+        self._undigested: deque[str] = deque(maxlen=UNDIGESTED)
+        self._digesting = False
+        self._follows_files = False
 
     def run(self) -> None:
         """Turn the loop until SIGTERM."""
@@ -96,20 +112,29 @@ class Supervisor:
         """Open for business: only now, so that a marker's fate after a crash of ours is known first."""
         for incident in done.ids:
             log.warning("incident.recovered", incident=incident)
+        self._undigested.extend(done.ids)
         if done.reason:
             log.error("archive.failed", error=done.reason, hint=done.hint)
         self._intake = Intake(self._generation, self._loop, self._next)
         self._intake.disown(self._own_pids())
-        self._intake.resume()
+        self._intake.resume(done.ids)
         self._control = Control(self._loop, self._generation.runtime_directory, self._handle)
         self._watches = Watches(self._loop, self._intake)
         self._open_watches()
         self._busy = False
+        if self._pool.stopping:
+            self._loop.stop()
+            return
         self._manager.ready("watching")
+        if not self._sampler.has_psi:
+            log.warning("pressure.degraded", reason="this kernel has no PSI", hint="boot with psi=1")
         log.info("daemon.started", version=__version__, config=self._generation.loaded.source, pid=os.getpid())
         if self._manager.watchdog_s is not None:
             self._ping(self._manager.watchdog_s)
+        self._follow_files()
+        self._loop.call_later(TEND_S, self._tend)
         self._next()
+        self._digest()
 
     def _own_pids(self) -> frozenset[int]:
         return frozenset((os.getpid(), *self._pool.pids))
@@ -129,6 +154,7 @@ class Supervisor:
         if work is None:
             return
         self._busy, self._client = True, work.client
+        self._pool.interrupt()
         self._manager.status(f"collecting: {work.pipeline.name}")
         self._loop.spawn(self._collect(work), lambda outcome: self._collected(work, outcome))
 
@@ -146,7 +172,7 @@ class Supervisor:
             header, work.pipeline, generation.settings, markers=lambda: work.markers
         )
         if outcome.incident is not None:
-            pruned = yield from prune(self._pool, generation)
+            pruned = yield from prune(self._pool, generation, spare=outcome.incident)
             for incident in pruned.ids:
                 log.info("incident.pruned", incident=incident)
         return outcome
@@ -155,23 +181,58 @@ class Supervisor:
         self._intake.finished(work, outcome)
         if work.client is not None:
             work.client.end(reply_of(outcome))
-        self._busy, self._client = False, None
+        self._client = None
+        if outcome.incident is not None:
+            self._undigested.append(outcome.incident)
+        self._loop.spawn(self._pool.release(), lambda _: self._ready())
+
+    def _ready(self) -> None:
+        """Turn to what is next: another incident, or the digests of those archived."""
+        self._busy = False
         self._manager.status("watching")
         if self._pool.stopping:
             self._loop.stop()
             return
-        self._pool.fill()
-        self._intake.disown(self._own_pids())
+        self._refill()
         self._next()
-        if not self._busy and outcome.incident is not None:
-            self._seal(outcome.incident)
+        self._digest()
 
-    def _seal(self, incident: str) -> None:
-        """Add the digests that the copy could not compute, while there is nothing better to do."""
-        self._loop.spawn(
-            add_digests(self._pool, self._generation, incident),
-            lambda done: log.info("incident.sealed", incident=incident, digests=done.artifacts, error=done.reason),
-        )
+    def _tend(self) -> None:
+        """Every few seconds: count what triggers say they have lost, and replace workers that were lost."""
+        self._intake.lost(self._watches.lost())
+        self._refill()
+        self._loop.call_later(TEND_S, self._tend)
+
+    def _refill(self) -> None:
+        """Replace workers that were lost: between incidents, and only with the gate open."""
+        self._pool.reap()
+        if self._busy or not self._pool.missing or not may_fork(self._sampler):
+            return
+        try:
+            self._pool.fill()
+        except OSError as exc:  # no process or descriptor to be had now: `_tend` asks again
+            log.warning("worker.missing", missing=self._pool.missing, error=exc.strerror)
+        self._intake.disown(self._own_pids())
+
+    def _digest(self) -> None:
+        """Add the digests that a copy could not compute, while there is nothing better to do."""
+        if self._busy or self._digesting or not self._undigested:
+            return
+        self._digesting = True
+        incident = self._undigested.popleft()
+        line = add_digests(self._pool, self._generation, incident)
+        self._loop.spawn(line, lambda done: self._digested(incident, done))
+
+    def _digested(self, incident: str, done: Done) -> None:
+        self._digesting = False
+        if not done.reason:
+            log.info("incident.sealed", incident=incident, digests=done.artifacts)
+        elif self._busy:  # interrupted: the next incident goes first
+            self._undigested.appendleft(incident)
+        else:
+            log.warning("incident.undigested", incident=incident, reason=done.reason)
+        self._refill()
+        self._digest()
 
     def _handle(self, client: Client, request: Request) -> None:
         match request:
@@ -189,10 +250,10 @@ class Supervisor:
         marker = manual_marker(request.reason, request.processes, uid=client.uid)
         try:
             pipeline = narrow(self._generation.pipeline(request.pipeline), request.only)
+            self._intake.request(marker, ByHand(pipeline=meant_for(pipeline, marker), client=client))
         except CollectorError as exc:
             client.end(Reply(exit_code=exc.exit_code, message=str(exc), hint=exc.hint))
             return
-        self._intake.request(marker, ByHand(pipeline=meant_for(pipeline, marker), client=client))
 
     def _status(self) -> Status:
         sample = self._sampler.sample()
@@ -228,8 +289,9 @@ class Supervisor:
     def _reload(self) -> None:
         """Read the configuration again; a bad one changes nothing and is told."""
         self._manager.reloading()
+        self._changes.loading()
         try:
-            generation = generate(self._config, TRIGGERS, archive=self._archive)
+            generation = generate(find(self._config), TRIGGERS, archive=self._archive)
         except ConfigError as exc:
             self._config_problem = str(exc)
             problems = [str(problem) for problem in exc.problems]
@@ -241,7 +303,18 @@ class Supervisor:
             self._open_watches()
             self._intake.configure(generation)
             log.info("config.loaded", config=generation.loaded.source, hash=generation.loaded.hash)
+            if not self._follows_files:
+                self._follow_files()
         self._manager.ready("watching")
+
+    def _follow_files(self) -> None:
+        """Look for changed files now and then, as long as the configuration in force asks for it."""
+        self._follows_files = self._generation.loaded.config.runtime.reload_on_change
+        if not self._follows_files:
+            return
+        if self._changes.due():
+            self._reload()
+        self._loop.call_later(LOOK_AT_FILES_S, self._follow_files)
 
     def _stop(self) -> None:
         """Finish what runs, seal it, and go."""

@@ -15,7 +15,7 @@ from collector.config.convert import BAD, Converter
 from collector.config.keys import keys_of
 from collector.config.load import Loaded, examine, in_order
 from collector.config.merge import merge
-from collector.config.nodes import Mapping, Node, Path, Sequence, text_of
+from collector.config.nodes import Mapping, Node, Sequence, text_of
 from collector.config.scalars import suggest
 from collector.model.errors import ConfigError
 from collector.model.pressure import Budget, Limits
@@ -89,7 +89,7 @@ def compile(loaded: Loaded, triggers: Table[str, type[T]]) -> Plan[T]:  # noqa: 
     pipelines = {name: compiler.pipeline(name, given) for name, given in loaded.config.pipelines.items()}
     compiled = tuple(filter(None, map(compiler.trigger, loaded.config.triggers)))
     compiler.check_whole()
-    problems = in_order(compiler.problems, loaded.files)
+    problems = in_order(compiler.explained(), loaded.files)
     if any(problem.severity is Severity.ERROR for problem in problems):
         raise ConfigError(problems)
     return Plan(loaded=loaded, pipelines=pipelines, triggers=compiled, warnings=problems)
@@ -103,6 +103,9 @@ class _Compiler(Generic[T]):
         self._loaded = loaded
         self._config = loaded.config
         self._triggers = triggers
+        self._trigger_ids = frozenset({MANUAL, *(trigger.id for trigger in loaded.config.triggers)})
+        self._items: dict[tuple[str, ...], dict[str, Mapping]] = {}
+        self._misplaced: dict[Mark, str] = {}
 
     def pipeline(self, name: str, given: spec.Pipeline) -> Pipeline:
         """Compile one pipeline; steps that cannot be compiled are left out, with their problem noted."""
@@ -122,7 +125,7 @@ class _Compiler(Generic[T]):
             self._unknown(here, "collector", given.collector, COLLECTORS)
             return None
         shared = self._config.defaults
-        self._explain_misplaced(here, kind, given.collector)
+        self._note_misplaced(here, kind, given.collector)
         options = Mapping(
             merge(shared.with_.get(given.collector, spec.NO_OPTIONS), given.with_).entries, given.with_.mark
         )
@@ -185,13 +188,16 @@ class _Compiler(Generic[T]):
         self.problems += converter.problems
         return built
 
-    def _explain_misplaced(self, here: Mapping, kind: type[Any], name: str) -> None:
-        """Where a key of a step is unknown, but is an option of its collector, say where it belongs."""
-        marks = {entry.key_mark for key, entry in here.entries.items() if key in keys_of(kind)}
-        self.problems = [
-            msgspec.structs.replace(problem, hint=f"it is an option of {name}: put it under `with`")
-            if problem.mark in marks
-            else problem
+    def _note_misplaced(self, here: Mapping, kind: type[Any], name: str) -> None:
+        """Where a key of a step is unknown, but is an option of its collector, know where it belongs."""
+        for key, entry in here.entries.items():
+            if key in keys_of(kind):
+                self._misplaced[entry.key_mark] = f"it is an option of {name}: put it under `with`"
+
+    def explained(self) -> list[Problem]:
+        """Return all problems, with the better hints that only a whole step gives."""
+        return [
+            msgspec.structs.replace(problem, hint=self._misplaced.get(problem.mark, problem.hint))
             for problem in self.problems
         ]
 
@@ -202,25 +208,21 @@ class _Compiler(Generic[T]):
             try:
                 numbers.append(signal_number(text))
             except ValueError:
-                names = [known.name for known in signal.Signals]
-                self._note(node.mark, f"there is no signal {quote(text)}", suggest(text, names))
-        ids = [MANUAL, *(trigger.id for trigger in self._config.triggers)]
+                self._note(node.mark, f"there is no signal {quote(text)}", suggest(text, signal.Signals.__members__))
         for text, node in zip(when.trigger, _items(here, "when", "trigger"), strict=False):
-            if text not in ids:
-                self._note(node.mark, f"there is no trigger {quote(text)}", suggest(text, ids))
+            if text not in self._trigger_ids:
+                self._note(node.mark, f"there is no trigger {quote(text)}", suggest(text, sorted(self._trigger_ids)))
         if len(self.problems) > before:
             return None
         return Conditions(comm=when.comm, exe=when.exe, signals=tuple(numbers), triggers=when.trigger, units=when.unit)
 
-    def _item(self, path: Path, name: str) -> Mapping:
+    def _item(self, path: tuple[str, ...], name: str) -> Mapping:
         """Return the node of the item of *path* whose id is *name*."""
-        node: Node | None = self._loaded.tree
-        for key in path:
-            node = node.get(str(key)) if isinstance(node, Mapping) else None
-        for item in node.items if isinstance(node, Sequence) else ():
-            if isinstance(item, Mapping) and text_of(item.get("id")) == name:
-                return item
-        raise LookupError(name)  # an item of the configuration is always one of the tree
+        if path not in self._items:
+            nodes = _items(self._loaded.tree, *path)
+            known = [(text_of(node.get("id")), node) for node in nodes if isinstance(node, Mapping)]
+            self._items[path] = {text: node for text, node in reversed(known) if text is not None}
+        return self._items[path][name]  # an item of the configuration is always one of the tree
 
     def _unknown(self, here: Mapping, key: str, word: str, known: Any) -> None:
         """Note that the value of *key* names nothing."""

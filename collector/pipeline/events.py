@@ -48,6 +48,12 @@ class StepFinished(Event, frozen=True, kw_only=True, tag="step.finished"):
     size_bytes: int
 
 
+class JournalFailed(Event, frozen=True, kw_only=True, tag="journal.failed"):
+    """A step's end could not be put on disk; it is told again when the incident is sealed."""
+
+    reason: str
+
+
 class IncidentArchived(Event, frozen=True, kw_only=True, tag="incident.archived"):
     """The incident has its final name."""
 
@@ -67,5 +73,12 @@ class IncidentRefused(Event, frozen=True, kw_only=True, tag="incident.refused"):
 
 
 AnyEvent = (
-    IncidentOpened | StepStarted | StepWaiting | StepProgressed | StepFinished | IncidentArchived | IncidentRefused
+    IncidentOpened
+    | StepStarted
+    | StepWaiting
+    | StepProgressed
+    | StepFinished
+    | JournalFailed
+    | IncidentArchived
+    | IncidentRefused
 )

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import time
 
 from collector.model.pressure import Limits, Policy
@@ -15,15 +16,25 @@ DIGEST_TIMEOUT_S = 24 * 3600.0
 """Reading a large incident back at idle pace may take hours; nothing waits for it."""
 
 
+STARTED_S = (time.time(), time.clock_gettime(time.CLOCK_BOOTTIME))
+
+
+def _age_clock_s() -> float:
+    """Return the wall clock as ages are judged by: one that jumps ahead must not delete the archive."""
+    wall_s, boot_s = STARTED_S
+    return min(time.time(), wall_s + time.clock_gettime(time.CLOCK_BOOTTIME) - boot_s)
+
+
 def recover(pool: Pool, generation: Generation) -> Line[Done]:
     """Seal what a killed run left behind; the reply's *ids* are the incidents sealed."""
     job = Recover(archive=generation.settings.archive, now_s=time.time())
     return (yield from pool.perform(job, deadline_s=time.monotonic() + ARCHIVE_JOB_S)).done
 
 
-def prune(pool: Pool, generation: Generation) -> Line[Done]:
-    """Delete what retention does not keep; the reply's *ids* are the incidents deleted."""
-    job = Prune(archive=generation.settings.archive, rules=generation.keep, now_s=time.time())
+def prune(pool: Pool, generation: Generation, *, spare: str) -> Line[Done]:
+    """Delete what retention does not keep, *spare* excepted; the reply's *ids* are the incidents deleted."""
+    rules = dataclasses.replace(generation.keep, spare=spare)
+    job = Prune(archive=generation.settings.archive, rules=rules, now_s=_age_clock_s())
     return (yield from pool.perform(job, deadline_s=time.monotonic() + ARCHIVE_JOB_S)).done
 
 

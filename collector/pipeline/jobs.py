@@ -6,23 +6,24 @@ import time
 from collections.abc import Callable
 from contextlib import closing
 
-from collector.archive import layout
+from collector.archive import directory, layout
 from collector.archive.digests import add_digests
-from collector.archive.prune import prune, remove_tree
+from collector.archive.prune import prune
 from collector.archive.read import Archive
 from collector.archive.retention import Rules
 from collector.archive.seal import seal
 from collector.archive.store import Store
 from collector.collectors.base import Context
 from collector.copying import durable, readback
+from collector.host import process
 from collector.host.deadline import wedged_threads
 from collector.host.files import Host
-from collector.model.copying import Digest
+from collector.model.copying import Advice, Digest, Feedback
 from collector.model.errors import ArchiveError, PressureError
 from collector.model.incident import StepStatus
 from collector.model.pressure import Budget, DiskSample
 from collector.pipeline.artifacts import Writer
-from collector.pipeline.protocol import AddDigests, Begin, Done, Job, Prune, Record, Recover, RunStep, Seal
+from collector.pipeline.protocol import AddDigests, Begin, Done, Job, Prune, Record, Recover, Release, RunStep, Seal
 from collector.pressure.feedback import GateFeedback
 from collector.pressure.sampler import Sampler, sample_disk
 
@@ -30,10 +31,11 @@ METADATA_BYTES = 4 << 20
 """Room that an incident's own records may need beyond the reserve."""
 
 Told = Callable[[int], None]
+Called = Callable[[], bool]
 Answer = tuple[Done, int | None]
 
 
-def perform(job: Job, sampler: Sampler, progress: Told) -> Answer:  # noqa: PLR0911 - one a job
+def perform(job: Job, sampler: Sampler, progress: Told, interrupted: Called) -> Answer:  # noqa: PLR0911 - one a job
     """Do *job*; return its end, and a descriptor for the supervisor if it has one."""
     match job:
         case Begin():
@@ -51,8 +53,11 @@ def perform(job: Job, sampler: Sampler, progress: Told) -> Answer:  # noqa: PLR0
         case Prune():
             with Archive(job.archive) as archive:
                 return Done(ids=tuple(prune(archive, job.rules, now_s=job.now_s))), None
+        case Release():
+            process.release_memory(job.pid)
+            return Done(), None
         case AddDigests():
-            return _add_digests(job, sampler, progress), None
+            return _add_digests(job, sampler, progress, interrupted), None
 
 
 def _begin(job: Begin) -> Answer:
@@ -114,7 +119,14 @@ def _run_step(job: RunStep, sampler: Sampler, progress: Told) -> Done:
 
 def _seal(job: Seal) -> Done:
     with Store(job.archive) as store:
-        manifest = seal(store, job.incident, ended_s=job.ended_s, interrupted=job.interrupted, markers=job.markers)
+        manifest = seal(
+            store,
+            job.incident,
+            ended_s=job.ended_s,
+            interrupted=job.interrupted,
+            markers=job.markers,
+            ends=job.ends,
+        )
     return Done(
         state=manifest.state,
         artifacts=sum(len(step.artifacts) for step in manifest.steps),
@@ -130,15 +142,15 @@ def _recover(job: Recover) -> Done:
                 seal(store, incident, ended_s=job.now_s, interrupted=True)
             except ArchiveError:
                 # Killed before its header was whole: nothing had been collected.
-                remove_tree(incident + layout.PARTIAL, store.fd)
+                directory.remove_tree(incident + layout.PARTIAL, store.fd)
             else:
                 sealed.append(incident)
     return Done(ids=tuple(sealed))
 
 
-def _add_digests(job: AddDigests, sampler: Sampler, progress: Told) -> Done:
+def _add_digests(job: AddDigests, sampler: Sampler, progress: Told, interrupted: Called) -> Done:
     with Archive(job.archive) as archive:
-        ask = GateFeedback(
+        gate = GateFeedback(
             sampler,
             archive.fd,
             limits=job.limits,
@@ -146,6 +158,9 @@ def _add_digests(job: AddDigests, sampler: Sampler, progress: Told) -> Done:
             reserve_bytes=0,
             stop_at_s=job.deadline_s - 1.0,
         )
+
+        def ask() -> Feedback:
+            return Feedback(Advice.STOP, "an incident goes first") if interrupted() else gate()
 
         def digest_of(fd: int) -> str:
             return readback.digest(fd, algorithm=Digest.XXH3_128, rate=job.copy.rate, ask=ask, progress=progress)

@@ -8,9 +8,11 @@ A job runs against an absolute deadline. Past it the worker is killed; one that 
 from __future__ import annotations
 
 import contextlib
+import errno
 import gc
 import os
 import pickle
+import select
 import signal
 import socket
 import time
@@ -23,11 +25,12 @@ import msgspec
 from collector.model.incident import StepStatus
 from collector.pipeline import worker
 from collector.pipeline.line import Line, Wait
-from collector.pipeline.protocol import MESSAGE_LIMIT, Done, Job, Reply
+from collector.pipeline.protocol import INTERRUPT, MESSAGE_LIMIT, Done, Job, Release, Reply
 
 KILL_GRACE_S = 1.0
 """How long a killed worker may take to die; exit of a process that maps 64 MiB takes 5 ms."""
 
+RELEASE_S = 2.0
 PATIENCE_S = 1.0
 """Longest single wait, so that a stop request is noticed."""
 
@@ -64,6 +67,7 @@ class Pool:
         self._idle: list[Worker] = []
         self._busy: list[Worker] = []
         self._abandoned: list[int] = []
+        self._unreleased: list[int] = []
         self._past: deque[int] = deque(maxlen=8)
         self._stop_at_s = float("inf")
 
@@ -71,6 +75,11 @@ class Pool:
     def idle(self) -> int:
         """Workers that wait for a job."""
         return len(self._idle)
+
+    @property
+    def missing(self) -> int:
+        """Workers to fork until there are as many as there should be."""
+        return max(0, self.size - len(self._idle) - len(self._busy))
 
     @property
     def abandoned(self) -> list[int]:
@@ -93,12 +102,15 @@ class Pool:
 
     def fill(self, size: int | None = None) -> None:
         """
-        Fork until *size* workers are idle, all if it is not given.
+        Fork until *size* workers are idle; if it is not given, as many as are `missing`.
 
         For the start, between incidents, and in one only where no spare lives and the gate is open.
+
+        Raises:
+            OSError: ``EMFILE``, ``EAGAIN`` or ``ENOMEM``, where one more cannot be had now.
         """
-        self._reap()
-        wanted = self.size if size is None else size
+        self.reap()
+        wanted = len(self._idle) + self.missing if size is None else size
         if len(self._idle) < wanted:
             gc.collect()
             gc.freeze()  # the collector of garbage would otherwise touch, and so copy, every shared page
@@ -122,6 +134,7 @@ class Pool:
             progress: Told the bytes written so far.
             stoppable: `stop` ends it.
         """
+        self.reap()  # one that died asleep (somebody's SIGKILL, the OOM killer) must not cost this job
         if not self._idle:
             return Result(Done(status=StepStatus.FAILED, reason="no worker is left", exit_code=70))
         one = self._idle.pop()
@@ -150,13 +163,33 @@ class Pool:
             progress(reply.size_bytes)
         return (yield from self._lose(one, StepStatus.FAILED, f"the worker sent more than {REPLY_LIMIT} replies"))
 
+    def interrupt(self) -> None:
+        """Ask for the workers that do what can wait: they end it soon, with what they have."""
+        for one in self._busy:
+            with contextlib.suppress(OSError):
+                one.sock.send(INTERRUPT)
+
+    def release(self) -> Line[None]:
+        """
+        Give back the memory of those abandoned: 8 MiB each otherwise, for as long as they hang.
+
+        Done by a worker, for it takes their ``mmap_lock``; tried once each, between incidents.
+        """
+        while self._unreleased and self._idle:
+            pid = self._unreleased.pop()
+            yield from self.perform(Release(pid=pid), deadline_s=time.monotonic() + RELEASE_S)
+
     def close(self) -> None:
-        """Kill all workers and reap those that die."""
-        for one in (*self._idle, *self._busy):
+        """Kill all workers and reap those that die in time; one that hangs in the kernel holds nobody's exit."""
+        workers = (*self._idle, *self._busy)
+        for one in workers:
             _kill(one)
-            with contextlib.suppress(ChildProcessError):
-                os.waitpid(one.pid, 0)
-            one.close()
+        until_s = time.monotonic() + KILL_GRACE_S
+        for one in workers:
+            if select.select([one.pidfd], [], [], max(0.0, until_s - time.monotonic()))[0]:
+                _reap(one)
+            else:
+                one.close()
         self._idle, self._busy = [], []
 
     def _receive(self, one: Worker) -> tuple[Reply | str, int | None]:
@@ -168,6 +201,8 @@ class Pool:
         fd = fds[0] if fds else None
         if not data:
             return "the worker died", fd
+        if flags & socket.MSG_CTRUNC:
+            return f"no descriptor is left for what the worker opened: {os.strerror(errno.EMFILE)}", fd
         if flags & socket.MSG_TRUNC:
             return f"the worker sent a reply longer than {MESSAGE_LIMIT} bytes", fd
         try:
@@ -188,6 +223,7 @@ class Pool:
                 reason = f"{reason} ({how})"
             return Result(Done(status=status, reason=reason))
         self._abandoned.append(one.pid)
+        self._unreleased.append(one.pid)
         one.close()  # a hundred that hang must not cost the supervisor its descriptors
         return Result(
             Done(
@@ -196,10 +232,12 @@ class Pool:
             )
         )
 
-    def _reap(self) -> None:
+    def reap(self) -> None:
+        """Take note of workers that died asleep, and of abandoned ones that could die after all."""
         for pid in list(self._abandoned):
             if os.waitpid(pid, os.WNOHANG)[0]:  # ours until it is waited for: the PID is nobody else's
                 self._abandoned.remove(pid)
+        self._unreleased = [pid for pid in self._unreleased if pid in self._abandoned]
         for one in list(self._idle):
             if _is_dead(one):
                 _reap(one)
@@ -207,11 +245,20 @@ class Pool:
 
     def _fork(self) -> Worker:
         ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
-        pid = os.fork()
-        if pid == 0:
-            worker.main(theirs, self._settings)
-        theirs.close()
-        return Worker(pid, os.pidfd_open(pid), ours)
+        with theirs:
+            try:
+                pid = os.fork()
+            except OSError:
+                ours.close()
+                raise
+            if pid == 0:
+                worker.main(theirs, self._settings)
+        try:
+            return Worker(pid, os.pidfd_open(pid), ours)
+        except OSError:
+            ours.close()  # the end of its socket is the end of the worker
+            os.waitpid(pid, 0)
+            raise
 
 
 @dataclass(frozen=True, slots=True)

@@ -23,6 +23,9 @@ from collector.model.units import Reserve
 MESSAGE_LIMIT = 65_536
 """Longest reply in bytes; the kernel keeps one whole in a default socket buffer of 208 KiB."""
 
+INTERRUPT = b"interrupt"
+"""Sent during a job: end it if it can wait."""
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Begin:
@@ -61,13 +64,14 @@ class Record:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Seal:
-    """Give an incident its manifest and its final name."""
+    """Give an incident its manifest and its final name; *ends* are all steps, should the journal lack some."""
 
     archive: str
     incident: str
     ended_s: float
     interrupted: bool
     markers: tuple[Marker, ...]
+    ends: tuple[StepEnd, ...] = ()
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -88,6 +92,13 @@ class Prune:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class Release:
+    """Give back the memory of a process that was killed and does not die."""
+
+    pid: int
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class AddDigests:
     """Read back what carries no digest yet and write it into the manifest."""
 
@@ -98,7 +109,7 @@ class AddDigests:
     copy: CopySettings
 
 
-Job = Begin | RunStep | Record | Seal | Recover | Prune | AddDigests
+Job = Begin | RunStep | Record | Seal | Recover | Prune | Release | AddDigests
 
 
 class Progress(msgspec.Struct, frozen=True, tag="progress"):

@@ -6,6 +6,7 @@ It decides and waits; every byte is read and written by a worker.
 
 from __future__ import annotations
 
+import contextlib
 import os
 import time
 from collections.abc import Callable
@@ -21,7 +22,7 @@ from collector.model.units import Reserve
 from collector.pipeline import events
 from collector.pipeline.line import Line, sleep
 from collector.pipeline.pool import Pool, Result
-from collector.pipeline.protocol import Begin, Done, Job, Record, RunStep, Seal
+from collector.pipeline.protocol import Begin, Done, Job, Record, Recover, RunStep, Seal
 from collector.pipeline.steps import Pipeline, Step
 from collector.pressure.gate import decide
 from collector.pressure.sampler import Sampler
@@ -136,6 +137,7 @@ class _Run:
         self._previous: Sample = runner._sampler.sample()
         self._reserve_bytes = 0
         self._lock = -1
+        self._ends: list[StepEnd] = []
 
     def line(self) -> Line[Outcome]:
         begun = yield from self._record(
@@ -149,9 +151,12 @@ class _Run:
                 events.IncidentOpened(incident=self._header.id, path=self._path(".partial"), steps=self._header.planned)
             )
             yield from self._steps()
-            return (yield from self._seal())
+            done = yield from self._seal()
         finally:
             os.close(self._lock)
+        if done.state is None:
+            done = yield from self._rescue(done)
+        return self._refused(done) if done.state is None else self._archived(done.state, done)
 
     def _steps(self) -> Line[None]:
         pending = list(self._pipeline.steps)
@@ -173,7 +178,10 @@ class _Run:
                 duration_s=round(time.monotonic() - start_s, 6),
                 verdict=verdict,
             )
-            yield from self._record(Record(archive=self._settings.archive, incident=self._header.id, end=end))
+            self._ends.append(end)
+            kept = yield from self._record(Record(archive=self._settings.archive, incident=self._header.id, end=end))
+            if kept.done.reason:
+                self._tell(events.JournalFailed(incident=self._header.id, reason=kept.done.reason))
             self._tell(
                 events.StepFinished(
                     incident=self._header.id, end=end, artifacts=done.artifacts, size_bytes=done.size_bytes
@@ -258,11 +266,12 @@ class _Run:
         until_s = time.monotonic() + FORK_WAIT_S
         while self._pool.idle == 0 and time.monotonic() < until_s:
             if may_fork(self._sampler):
-                self._pool.fill(1)
-            else:
+                with contextlib.suppress(OSError):  # no process or descriptor to be had now: try again
+                    self._pool.fill(1)
+            if self._pool.idle == 0:
                 yield from sleep(BACK_OFF_S[0])
 
-    def _seal(self) -> Line[Outcome]:
+    def _seal(self) -> Line[Done]:
         result = yield from self._record(
             Seal(
                 archive=self._settings.archive,
@@ -270,22 +279,29 @@ class _Run:
                 ended_s=time.time(),
                 interrupted=self._pool.stopping,
                 markers=self._markers(),
+                ends=tuple(self._ends),
             )
         )
-        done = result.done
-        if done.state is None:
-            return self._refused(done)
+        return result.done
+
+    def _archived(self, state: IncidentState, done: Done) -> Outcome:
         self._tell(
             events.IncidentArchived(
                 incident=self._header.id,
                 path=self._path(),
-                state=done.state,
+                state=state,
                 artifacts=done.artifacts,
                 size_bytes=done.size_bytes,
                 duration_s=round(time.monotonic() - self._start_s, 6),
             )
         )
-        return Outcome(incident=self._header.id, state=done.state, size_bytes=done.size_bytes)
+        return Outcome(incident=self._header.id, state=state, size_bytes=done.size_bytes, reason=done.reason)
+
+    def _rescue(self, failed: Done) -> Line[Done]:
+        """Seal what can be sealed of an incident whose last job failed, as the next start would."""
+        recovered = yield from self._record(Recover(archive=self._settings.archive, now_s=time.time()))
+        found = self._header.id in recovered.done.ids
+        return Done(state=IncidentState.INTERRUPTED, reason=failed.reason) if found else failed
 
     def _refused(self, done: Done) -> Outcome:
         exit_code = done.exit_code or 73

@@ -6,6 +6,7 @@ import contextlib
 import os
 import pickle
 import resource
+import select
 import signal
 import socket
 import time
@@ -19,7 +20,7 @@ from collector.host import process
 from collector.model.errors import CollectorError
 from collector.model.incident import StepStatus
 from collector.pipeline import jobs
-from collector.pipeline.protocol import MESSAGE_LIMIT, Done, Job, Progress
+from collector.pipeline.protocol import INTERRUPT, MESSAGE_LIMIT, Done, Job, Progress
 from collector.pressure.sampler import Sampler
 
 OOM_SCORE_ADJ = 500
@@ -59,6 +60,10 @@ class Reporter:
         if now - self._told_s >= PROGRESS_S:
             self._told_s = now
             self._sock.send(msgspec.json.encode(Progress(size_bytes)))
+
+    def interrupted(self) -> bool:
+        """Return whether the supervisor wants this worker for something else."""
+        return bool(select.select([self._sock], [], [], 0)[0])
 
     def done(self, done: Done, fd: int | None = None) -> None:
         """End the job; *fd* goes to the supervisor."""
@@ -113,6 +118,8 @@ def _serve(sock: socket.socket) -> None:
     sampler = Sampler()
     opened = len(os.listdir("/proc/self/fd"))
     while data := sock.recv(4 * MESSAGE_LIMIT):
+        if data == INTERRUPT:
+            continue  # it came when the job was over
         job: Job = pickle.loads(data)  # noqa: S301 - from the process that forked us, over a socket pair of its own
         done, fd = _perform(job, sampler, report)
         leaked = len(os.listdir("/proc/self/fd")) - opened - (fd is not None)
@@ -126,7 +133,7 @@ def _serve(sock: socket.socket) -> None:
 def _perform(job: Job, sampler: Sampler, report: Reporter) -> jobs.Answer:
     """Do *job*; whatever goes wrong becomes its end. Only after a bug, nobody knows in what state this process is."""
     try:
-        return jobs.perform(job, sampler, report.progress)
+        return jobs.perform(job, sampler, report.progress, report.interrupted)
     except CollectorError as exc:
         return Done(status=StepStatus.FAILED, reason=_short(exc), hint=exc.hint, exit_code=exc.exit_code), None
     except OSError as exc:

@@ -13,6 +13,7 @@ import time
 from collector.host.cgroup import OwnCgroup
 from collector.host.files import Host
 from collector.host.filesystem import is_memory
+from collector.host.kernelfile import KernelFile
 from collector.host.memory import Meminfo, MemoryPressure, Nodes, Vmstat, high_watermarks
 from collector.model.pressure import DiskSample, NodeSample, Sample
 
@@ -34,6 +35,7 @@ class Sampler:
         self._vmstat = Vmstat(self._host)
         self._psi = MemoryPressure(self._host)
         self._nodes = Nodes(self._host)
+        self._zoneinfo = KernelFile(self._host, "/proc/zoneinfo", size=1 << 20)
         self._cgroup = OwnCgroup(self._host)
         self._watermarks: dict[int, int] = {}
         self._watermarks_s = float("-inf")
@@ -76,13 +78,13 @@ class Sampler:
 
     def close(self) -> None:
         """Close all files."""
-        for part in (self._meminfo, self._vmstat, self._psi, self._nodes, self._cgroup):
+        for part in (self._meminfo, self._vmstat, self._psi, self._nodes, self._cgroup, self._zoneinfo):
             part.close()
 
     def _current_watermarks(self) -> dict[int, int]:
         now = time.monotonic()
         if now - self._watermarks_s > WATERMARK_AGE_S:
-            self._watermarks = high_watermarks(self._host.read("/proc/zoneinfo", limit=4 << 20))
+            self._watermarks = high_watermarks(self._zoneinfo.read())
             self._watermarks_s = now
         return self._watermarks
 
