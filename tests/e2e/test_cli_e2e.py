@@ -5,10 +5,12 @@ from __future__ import annotations
 import json
 import os
 import subprocess
+import tarfile
 from pathlib import Path
 from typing import Any
 
 import pytest
+import zstandard
 from harness import COLLECTOR
 
 CONFIG = """
@@ -136,3 +138,20 @@ def test_doctor_finds_what_stands_in_the_way(config: Path) -> None:
     findings = document(collector(config, "doctor", "--json"))
     assert {finding["about"] for finding in findings} >= {"privileges", "memory", "cores", "daemon"}
     assert all(finding["hint"] for finding in findings if finding["level"] == "bad")
+
+
+def test_export_holds_every_file_of_the_incident(config: Path, tmp_path: Path) -> None:
+    """One file that tar and zstd can read; an existing one is never replaced."""
+    made = document(collector(config, "run", "--now", "--json", "--only", "memory"))
+    bundle = tmp_path / "incident.tar.zst"
+    done = collector(config, "export", "latest", "-o", str(bundle))
+    assert done.returncode == 0, done.stderr
+    assert bundle.stat().st_mode & 0o777 == 0o600
+    with zstandard.open(bundle) as packed, tarfile.open(fileobj=packed, mode="r|") as tar:
+        names = {member.name: (tar.extractfile(member) or packed).read() for member in tar}
+    incident = Path(made["path"])
+    on_disk = {f"{incident.name}/{path.relative_to(incident)}": path for path in incident.rglob("*") if path.is_file()}
+    assert names.keys() == on_disk.keys()
+    assert all(path.read_bytes() == names[name] for name, path in on_disk.items())
+    again = collector(config, "export", "latest", "-o", str(bundle))
+    assert (again.returncode, "does not exist" in again.stderr) == (73, True)
