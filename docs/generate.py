@@ -97,7 +97,7 @@ pipelines:
 | a list | `[a, b]`, or one item per line after `- `. Also where there is only one. |
 
 Keys that do not exist are errors, and so are keys given twice, tags (`!!python/...`), and merge keys
-(`<<`): what steps share belongs under `defaults`. A file has at most 256 KiB, 24 levels and 20,000
+(`<<`): what steps share belongs under `defaults`. A file has at most 256 KiB, 24 levels and 10,000
 values, aliases expanded.
 
 ## Drop-ins

@@ -21,7 +21,7 @@ from collector.model.units import quote
 
 MAX_BYTES = 256 << 10
 MAX_DEPTH = 24
-MAX_NODES = 20_000
+MAX_NODES = 10_000
 
 
 class Unreadable(Exception):  # noqa: N818 - carries one problem out of the recursion

@@ -27,6 +27,11 @@ _FLOAT = re.compile(r"-?(0|[1-9][0-9]{0,17})(\.[0-9]{1,17})?", re.ASCII)
 _YAML_1_1_TRUTHS = {"yes": "true", "on": "true", "y": "true", "no": "false", "off": "false", "n": "false"}
 
 
+# difflib compares a word with each known one: bounded, so that a thousand mistakes are told at once.
+MAX_SUGGESTIONS = 50
+MAX_WORD = 60
+
+
 class Misread(ValueError):  # noqa: N818 - caught where the place is known
     """A text does not say what is due; *hint* is what to write instead."""
 
@@ -37,7 +42,9 @@ class Misread(ValueError):  # noqa: N818 - caught where the place is known
 
 def suggest(word: str, known: Iterable[str]) -> str | None:
     """Return the word of *known* that was probably meant, or all of them if they are few."""
-    known = list(known)
+    known = list(itertools.islice(known, MAX_SUGGESTIONS))
+    if len(word) > MAX_WORD:
+        return known_words(known)
     near = difflib.get_close_matches(word, known, n=3, cutoff=0.6)
     if not near:
         return known_words(known)

@@ -118,19 +118,21 @@ def test_config_parsed_tree_is_bounded(data: bytes) -> None:
 BOMBS = {
     "aliases": b"version: 1\na: &a [x,x,x,x,x,x,x,x,x]\n"
     + b"".join(b"%c: &%c [%s]\n" % (c, c, b",".join([b"*%c" % (c - 1)] * 9)) for c in range(ord("b"), ord("j"))),
-    "alias keys": b"a: &a {k: v, l: w}\n" + b"".join(b"b%d: [*a, *a]\n" % i for i in range(6000)),
+    "alias keys": b"a: &a {k: v, l: w}\n" + b"".join(b"b%d: [*a, *a]\n" % i for i in range(3000)),
     "nesting": b"[" * MAX_BYTES,
     "nested mappings": b"{" * MAX_BYTES,
     "block nesting": b"\n".join(b" " * i + b"a:" for i in range(700)),
     "indicators": b"- " * (MAX_BYTES // 2),
     "questions": b"? " * (MAX_BYTES // 2),
     "one long key": b"k" * MAX_BYTES,
-    "one long line": b"x " * (MAX_BYTES // 2),
-    "blank lines": b"\n" * MAX_BYTES,
+    "one long line": b"x " * (MAX_BYTES // 8),
+    "blank lines": b"\n" * (MAX_BYTES // 4),
     "many keys": b"".join(b"k%d: 1\n" % i for i in range(MAX_BYTES // 10)),
     "many items": b"[" + b"a," * (MAX_BYTES // 2 - 1),
     "escapes": b'"' + b"\\x41" * (MAX_BYTES // 4 - 1) + b'"',
     "folds": b"a: >\n" + b" x\n" * (MAX_BYTES // 3 - 3),
+    "many mistakes": b"version: 1\npipelines:\n  crash:\n    steps:\n"
+    + b"".join(b"    - {id: s%d, collector: dmesg, sinc: 1}\n" % i for i in range(1400)),
     "too large": b"#" * (MAX_BYTES + 1),
     "far too large": b"#" * (64 << 20),
 }
