@@ -1,0 +1,46 @@
+"""sd_notify: what a service manager is told."""
+
+from __future__ import annotations
+
+import os
+import socket
+from pathlib import Path
+
+import pytest
+
+from collector.daemon.sdnotify import ServiceManager
+
+
+@pytest.fixture
+def manager_socket(tmp_path: Path) -> socket.socket:
+    sock = socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM)
+    sock.bind(str(tmp_path / "notify"))
+    sock.settimeout(5)
+    return sock
+
+
+def test_manager_hears_each_state(manager_socket: socket.socket) -> None:
+    """READY, RELOADING with its time stamp, STOPPING, a ping: sd_notify(3)."""
+    manager = ServiceManager({"NOTIFY_SOCKET": manager_socket.getsockname()})
+    manager.ready("watching")
+    manager.reloading()
+    manager.ping()
+    manager.stopping()
+    heard = [manager_socket.recv(256).decode().splitlines() for _ in range(4)]
+    assert heard[0] == ["READY=1", "STATUS=watching"]
+    assert heard[1][0] == "RELOADING=1"
+    assert heard[1][1].startswith("MONOTONIC_USEC=")
+    assert heard[2:] == [["WATCHDOG=1"], ["STOPPING=1"]]
+
+
+def test_manager_is_pinged_twice_as_often_as_it_asks() -> None:
+    """And only where it asks, and asks this process."""
+    assert ServiceManager({"WATCHDOG_USEC": "30000000"}).watchdog_s == 15.0
+    assert ServiceManager({"WATCHDOG_USEC": "30000000", "WATCHDOG_PID": str(os.getpid() + 1)}).watchdog_s is None
+    assert ServiceManager({}).watchdog_s is None
+
+
+def test_manager_that_is_gone_is_no_error(tmp_path: Path) -> None:
+    """Telling is a courtesy; nothing depends on it."""
+    ServiceManager({"NOTIFY_SOCKET": str(tmp_path / "gone")}).ready("watching")
+    ServiceManager({}).ready("watching")
