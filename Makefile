@@ -6,7 +6,7 @@ ARCHIVE ?= ./incidents
 # Interpreters beside $(PYTHON) that the unit tests also run on, where they are present.
 OTHER_PYTHONS ?= 3.12 3.13
 
-.PHONY: run test check unit-others test-slow test-vm bench docs clean
+.PHONY: run test check unit-others test-slow bench docs clean
 
 run: $(VENV)/.run
 	@$(BIN)/collector run --now --archive $(ARCHIVE) --reason "make run"; status=$$?; \
@@ -28,9 +28,6 @@ unit-others: $(VENV)/.dev
 
 test-slow: $(VENV)/.dev
 	$(BIN)/pytest -m slow
-
-test-vm: $(VENV)/.dev
-	$(BIN)/pytest -m vm
 
 bench: $(VENV)/.dev
 	$(BIN)/python -m benchmarks
