@@ -33,7 +33,6 @@ pipelines:
   crash:
     steps:
       - {{id: memory, collector: proc_files}}
-      - {{id: processes, collector: process_table}}
       - {{id: generation-0, collector: dmesg}}
 """
 BAD = (
@@ -105,7 +104,7 @@ def test_config_reload_storm_loses_no_incident(daemon_factory: Callable[..., Dae
     assert len(incidents) == CRASHES
     for incident in incidents:
         assert hashes[incident["config_hash"]] in incident["planned"]
-        assert incident["state"] == "complete"
+        assert incident["state"] == "complete", [step for step in incident["steps"] if step["status"] != "ok"]
     assert {marker["core"]["path"] for incident in incidents for marker in incident["markers"]} == {
         f"{daemon.cores}/core.{edit}" for edit in range(1, EDITS + 1) if edit % (EDITS // CRASHES) == 0
     }
