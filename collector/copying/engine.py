@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import os
 import time
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Iterator
 
 from collector.copying.buffers import POOL_BYTES, lease
 from collector.copying.crew import Crew, Outcome
 from collector.copying.hashing import Hasher
-from collector.copying.plan import chunks, merge
+from collector.copying.plan import Extent, chunks, merge
 from collector.copying.reader import Reader
 from collector.copying.sink import KEPT, PAGE, Sink, failed
 from collector.copying.source import Source
@@ -56,9 +56,9 @@ def copy(
         method, why = choose(settings, source, sink)
         steering = Steering(pace=pace_for(settings.rate, os.fstat(directory_fd).st_dev), ask=ask)
         hasher = Hasher(settings.digest) if settings.digest is not Digest.NONE else None
-        sink.reserve(source.extents(), shift=source.start, size=source.size)
         chunk = chunk_size(settings, sink.align)
-        plan = chunks(merge(source.extents(), align=sink.align, end=source.end), size=chunk, align=sink.align)
+        sink.reserve((extent for extent, _ in worth_writing(source, sink)), shift=source.start, size=source.size)
+        plan = chunks(worth_writing(source, sink), size=chunk, align=sink.align)
         with lease(settings.writers, chunk) as buffers, Reader(source) as reader:
             outcome = Crew(
                 source=source,
@@ -92,6 +92,16 @@ def copy(
             slow_downs=steering.slow_downs,
             notes=tuple(notes(outcome)),
         )
+
+
+def worth_writing(source: Source, sink: Sink) -> Iterator[tuple[Extent, bool]]:
+    """
+    Yield what is to be written: the data, and single pages of hole between data.
+
+    A page of data after each page of hole, 256 MiB in all: 6.5 s piece by piece, 0.6 s so, for
+    twice the space on the disk at the very worst.
+    """
+    return merge(source.extents(), align=sink.align, end=source.end, gap=PAGE)
 
 
 def chunk_size(settings: CopySettings, align: int) -> int:

@@ -41,9 +41,9 @@ class Chunk:
         return self.end - self.start
 
 
-def merge(extents: Iterable[Extent], *, align: int, end: int) -> Iterator[tuple[Extent, bool]]:
+def merge(extents: Iterable[Extent], *, align: int, end: int, gap: int = 0) -> Iterator[tuple[Extent, bool]]:
     """
-    Widen extents to multiples of *align*, clip them to *end*, and join those that then meet.
+    Widen extents to multiples of *align*, clip them to *end*, and join those that are then no more than *gap* apart.
 
     Yields:
         Ordered, disjoint extents, each with whether it is data all through.
@@ -52,6 +52,7 @@ def merge(extents: Iterable[Extent], *, align: int, end: int) -> Iterator[tuple[
         extents: Ordered and disjoint, as SEEK_DATA and SEEK_HOLE give them.
         align: Logical block of the destination; a power of two.
         end: Where the copy ends.
+        gap: Longest hole that is not worth a write of its own. Of one block: it costs as much as an extent.
     """
     start = stop = 0
     solid = True
@@ -61,7 +62,7 @@ def merge(extents: Iterable[Extent], *, align: int, end: int) -> Iterator[tuple[
         if high <= low:
             continue
         exact = low == extent.start and high == min(extent.end, end)
-        if stop and low <= stop:
+        if stop and low <= stop + gap:
             solid = solid and exact and extent.start == stop
             stop = max(stop, high)
             continue

@@ -34,8 +34,8 @@ ALIGNS = st.sampled_from([1, 512, 4096, 8192, 65536])
 SIZES = st.sampled_from([65536, 131072, 1 << 20])
 
 
-def plan(extents: list[Extent], end: int, align: int, size: int) -> list[Chunk]:
-    return list(chunks(merge(extents, align=align, end=end), size=size, align=align))
+def plan(extents: list[Extent], end: int, align: int, size: int, gap: int = 0) -> list[Chunk]:
+    return list(chunks(merge(extents, align=align, end=end, gap=gap), size=size, align=align))
 
 
 @given(layouts(), ALIGNS, SIZES)
@@ -70,15 +70,18 @@ def test_chunks_touch_no_more_than_one_block_beside_the_data(
     found = plan(extents, end, align, size)
     data = sum(extent.end - extent.start for extent in extents)
     assert sum(chunk.size for chunk in found) <= data + 2 * (align - 1) * len(extents)
+    joined = plan(extents, end, align, size, gap=PAGE)
+    assert sum(chunk.size for chunk in joined) <= data + (2 * (align - 1) + PAGE) * len(extents)
+    assert len(joined) <= len(found)
 
 
-@given(layouts(), ALIGNS, SIZES)
+@given(layouts(), ALIGNS, SIZES, st.sampled_from([0, PAGE]))
 def test_chunks_are_solid_only_where_all_of_them_is_data(
-    layout: tuple[list[Extent], int], align: int, size: int
+    layout: tuple[list[Extent], int], align: int, size: int, gap: int
 ) -> None:
     """A chunk that may be mapped holds no byte of a hole: mapping a hole allocates it."""
     extents, end = layout
-    for chunk in plan(extents, end, align, size):
+    for chunk in plan(extents, end, align, size, gap):
         if chunk.solid:
             inside = sum(max(0, min(chunk.end, e.end) - max(chunk.start, e.start)) for e in extents)
             assert inside == chunk.size

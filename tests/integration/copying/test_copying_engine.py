@@ -405,3 +405,15 @@ def test_copy_uses_the_same_memory_for_every_size(target: Directory) -> None:
         copied(large, target, "large", MMAP)
         copied(large, target, "larger", BOUNCE)
         assert private_kib() - before < 1024
+
+
+@METHODS
+def test_copy_reads_over_single_pages_of_hole_without_filling_them(target: Directory, settings: CopySettings) -> None:
+    """A page of data after each page of hole is one write per chunk, and still not one page more in memory."""
+    with segment(16 * MIB, pieces=[(at, b"x" * 4096) for at in range(0, 16 * MIB, 8192)]) as source:
+        before = blocks_bytes(source)
+        report = copied(source, target, settings=settings)
+        assert blocks_bytes(source) == before == 8 * MIB
+        assert same(source, target.path / "copy")
+    assert report.extents == 1
+    assert report.data_bytes <= 2 * before
