@@ -18,7 +18,8 @@ from collector.model.errors import StepError
 from collector.model.text import escape, json
 from collector.model.units import Bytes
 
-# Kill the command before the worker itself is killed, which would leave it without a parent.
+# The command is killed before the worker itself is, which would leave it without a parent, and so
+# that there is time to say so. Of a short step it is half.
 MARGIN_S = 1.5
 
 
@@ -57,17 +58,20 @@ class RunCommand:
     def collect(self, ctx: Context) -> Iterator[Artifact]:
         """Yield ``output.txt`` (standard output and error as they came), then ``result.json``."""
         started_s = time.monotonic()
-        until_s = ctx.deadline_s - MARGIN_S
+        margin_s = min(MARGIN_S, max(0.0, ctx.remaining_s()) / 2)
+        until_s = ctx.deadline_s - margin_s
         try:
             command = Command(self.argv)
         except OSError as exc:
             raise StepError(f"{self.argv[0]}: {exc.strerror}", hint="is it installed, and executable?") from exc
         killed: list[str] = []
+        printed = False
         try:
             output = _noting(command.output(limit=self.max_output, until_s=until_s), killed)
             yield Artifact(path=PurePosixPath("output.txt"), body=output)
+            printed = not killed
         finally:
-            command.close(started_s if killed else until_s)
+            command.close(until_s if printed else started_s, reap_s=margin_s / 2)
         result = Result(
             argv=tuple(escape(argument) for argument in ctx.redaction.arguments(map(os.fsencode, self.argv))),
             exit_status=command.exit_status,

@@ -106,7 +106,8 @@ class Core:
         try:
             status = os.fstat(fd)
             source = SourceInfo(
-                path=escape_name(core.path),
+                # The trigger has escaped what is not printable; what others hand in may not be.
+                path=core.path if core.path.isprintable() else escape_name(core.path),
                 uid=status.st_uid,
                 gid=status.st_gid,
                 mode=status.st_mode & 0o7777,

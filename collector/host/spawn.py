@@ -12,7 +12,6 @@ from collector.host.files import PIECE
 from collector.model.artifact import Truncated
 
 ENVIRONMENT = {"PATH": "/usr/sbin:/usr/bin:/sbin:/bin", "LC_ALL": "C.UTF-8", "HOME": "/"}
-REAP_S = 1.0
 
 
 class Command:
@@ -73,11 +72,11 @@ class Command:
             left -= len(piece)
             yield piece
 
-    def close(self, until_s: float) -> None:
+    def close(self, until_s: float, *, reap_s: float) -> None:
         """
         Give it until *until_s* to end, then kill it; collect its exit status.
 
-        Never waits for the unkillable: *exit_status* then stays ``None``.
+        The unkillable is waited for *reap_s* and no longer: *exit_status* then stays ``None``.
         """
         os.close(self._output)
         pidfd = os.pidfd_open(self.pid)
@@ -87,7 +86,7 @@ class Command:
             ended = poll.poll(max(0.0, until_s - time.monotonic()) * 1000)
             # The group, not yet reaped, cannot be another's. What it left running goes too.
             os.killpg(self.pid, signal.SIGKILL)
-            if ended or poll.poll(REAP_S * 1000):
+            if ended or poll.poll(reap_s * 1000):
                 self.exit_status = os.waitstatus_to_exitcode(os.waitpid(self.pid, 0)[1])
         finally:
             os.close(pidfd)

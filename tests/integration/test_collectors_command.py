@@ -36,6 +36,19 @@ def test_command_that_never_ends_is_killed_before_the_worker_is() -> None:
     assert collected.document("result.json")["exit_status"] == -9
 
 
+def test_command_of_a_short_step_has_half_its_time() -> None:
+    """Enough to print something, and to be told of."""
+    collected = collect(RunCommand(argv=("/bin/sh", "-c", "echo before; sleep 600")), context(timeout_s=1.0))
+    assert collected.text("output.txt") == "before\n"
+    assert collected.document("result.json")["killed"] == "it was killed: it had not ended in time"
+
+
+def test_command_that_closes_its_output_is_waited_for() -> None:
+    """It may have something left to do; its exit status belongs to the result."""
+    collected = collect(RunCommand(argv=("/bin/sh", "-c", "exec >&- 2>&-; sleep 0.2; exit 5")))
+    assert collected.document("result.json")["exit_status"] == 5
+
+
 def test_command_that_is_not_installed_is_a_failed_step() -> None:
     """With the reason, and nothing else."""
     collected = collect(RunCommand(argv=("/does/not/exist",)))

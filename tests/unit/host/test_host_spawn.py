@@ -19,7 +19,7 @@ def run(*argv: str, limit: int = 1 << 20, timeout_s: float = 20.0) -> tuple[byte
             output += piece
     except Truncated as exc:
         cut = exc.reason
-    command.close(until_s if not cut else 0.0)
+    command.close(until_s if not cut else 0.0, reap_s=5.0)
     return output, cut, command.exit_status
 
 
