@@ -92,21 +92,23 @@ def test_config_reload_storm_loses_no_incident(daemon_factory: Callable[..., Dae
     daemon = daemon_factory(GENERATION)
     first = daemon.config.read_text()
     hashes = {load(str(daemon.config)).hash: "generation-0"}
+    crashes = [*range(EDITS // CRASHES, EDITS + 1, EDITS // CRASHES), EDITS + 1]
     for edit in range(1, EDITS + 1):
         good = edit % 2 == 1
         put(daemon, first.replace("generation-0", f"generation-{edit}") if good else BAD[edit // 2 % len(BAD)])
         if good:
             hashes[load(str(daemon.config)).hash] = f"generation-{edit}"
-        if edit % (EDITS // CRASHES) == 0:
+        if edit in crashes:
             crash(daemon, edit)
         reload(daemon, edit, good=good)
-    incidents = daemon.wait_for_incidents(CRASHES, timeout_s=60)
-    assert len(incidents) == CRASHES
+    crash(daemon, crashes[-1])  # when the last edit has been refused, it still watches
+    incidents = daemon.wait_for_incidents(len(crashes), timeout_s=60)
+    assert len(incidents) == len(crashes)
     for incident in incidents:
         assert hashes[incident["config_hash"]] in incident["planned"]
         assert incident["state"] == "complete", [step for step in incident["steps"] if step["status"] != "ok"]
     assert {marker["core"]["path"] for incident in incidents for marker in incident["markers"]} == {
-        f"{daemon.cores}/core.{edit}" for edit in range(1, EDITS + 1) if edit % (EDITS // CRASHES) == 0
+        f"{daemon.cores}/core.{edit}" for edit in crashes
     }
     status = status_of(daemon)
     assert hashes[status.config_hash] == f"generation-{EDITS - 1}"
