@@ -28,6 +28,10 @@ class WedgedError(StepError):
     """A read did not return in time; the thread that does it is left behind."""
 
 
+class ExhaustedError(WedgedError):
+    """A read was not even tried: too many threads are stuck already, or none could be started."""
+
+
 def wedged_threads() -> int:
     """Return how many helper threads of this process are stuck: more than none, and it should be replaced."""
     _left_behind[:] = [thread for thread in _left_behind if thread.is_alive()]
@@ -91,10 +95,7 @@ class Guard:
 
     def _call(self, read: Callable[[], T], progress: Callable[[], int]) -> T:
         if self._helper is None:
-            if wedged_threads() >= MAX_WEDGED:
-                self.gave_up += 1
-                raise WedgedError(f"not tried: {MAX_WEDGED} reads are stuck already")
-            self._helper = _Helper()
+            self._helper = self._start()
         self._helper.tasks.put(read)
         before = progress()
         while True:
@@ -110,6 +111,16 @@ class Guard:
             raise error
         result: T = value
         return result
+
+    def _start(self) -> _Helper:
+        if wedged_threads() >= MAX_WEDGED:
+            self.gave_up += 1
+            raise ExhaustedError(f"not tried: {MAX_WEDGED} reads are stuck already")
+        try:
+            return _Helper()
+        except RuntimeError as exc:  # pthread_create(3): no memory, or a limit
+            self.gave_up += 1
+            raise ExhaustedError(f"not tried: {exc}") from exc
 
     def _leave_behind(self, helper: _Helper) -> None:
         self.gave_up += 1

@@ -7,7 +7,7 @@ from collections.abc import Callable, Iterator
 from functools import partial
 from itertools import islice
 
-from collector.host.deadline import Guard, WedgedError
+from collector.host.deadline import ExhaustedError, Guard, WedgedError
 from collector.host.files import READ_FLAGS, Host
 from collector.host.procfs import CLOCK_TICKS_PER_S, PAGE_BYTES, STAT_LIMIT, Stat, parse_stat, pids
 from collector.host.unread import Unreads
@@ -150,6 +150,8 @@ def commands(
             lines: list[bytes | None] = []
             try:
                 guard.call_many(partial(_command, host, redaction), batch, lines)
+            except ExhaustedError as exc:
+                raise Truncated(str(exc)) from exc
             except WedgedError as exc:
                 for pid in batch[len(lines) : len(lines) + 1]:
                     unread.add(f"/proc/{pid}/cmdline", exc)

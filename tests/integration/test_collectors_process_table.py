@@ -120,6 +120,14 @@ def test_process_table_is_whole_though_one_process_holds_its_lock(tmp_path: Path
     assert "1 processes hold locks" in str(collected.artifacts["commands.tsv"].cut)
 
 
+def test_process_table_gives_up_command_lines_when_too_many_reads_are_stuck(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The first file is whole; the second says why it has no more."""
+    monkeypatch.setattr("collector.host.deadline.MAX_WEDGED", 0)
+    collected = collect(ProcessTable())
+    assert len(collected.table("processes.tsv")) > 2
+    assert collected.artifacts["commands.tsv"].cut == "not tried: 0 reads are stuck already"
+
+
 def test_process_table_ends_in_time_with_what_it_has() -> None:
     """Short of time, the first file is whole and the second one says that it is not."""
     collected = collect(ProcessTable(), context(timeout_s=1.0))

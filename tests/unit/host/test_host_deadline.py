@@ -1,13 +1,15 @@
 from __future__ import annotations
 
 import os
+import subprocess
+import sys
 import threading
 from collections.abc import Callable
 
 import pytest
 
 from collector.host import deadline
-from collector.host.deadline import Guard, WedgedError, wedged_threads
+from collector.host.deadline import ExhaustedError, Guard, WedgedError, wedged_threads
 
 SHORT_S = 0.05
 
@@ -63,7 +65,7 @@ def test_guard_refuses_when_too_many_threads_are_stuck(pipe: tuple[int, int]) ->
     for _ in range(deadline.MAX_WEDGED):
         with pytest.raises(WedgedError, match="gave up"):
             Guard(SHORT_S).call(blocked(read_fd))
-    with pytest.raises(WedgedError, match="not tried"):
+    with pytest.raises(ExhaustedError, match="not tried: 8 reads are stuck"):
         Guard(SHORT_S).call(lambda: 1)
     release(write_fd, deadline.MAX_WEDGED)
     assert wedged_threads() == 0
@@ -97,3 +99,20 @@ def test_guard_call_many_counts_the_deadline_per_call() -> None:
     guard.call_many(lambda wait_s: threading.Event().wait(wait_s) and None, [SHORT_S / 2] * 6, results)
     assert len(results) == 6
     guard.close()
+
+
+NO_THREAD = """
+import resource, sys
+from collector.host.deadline import ExhaustedError, Guard
+resource.setrlimit(resource.RLIMIT_AS, (resource.getrusage(resource.RUSAGE_SELF).ru_maxrss, -1))
+try:
+    Guard(1.0).call(lambda: 1)
+except ExhaustedError as exc:
+    print(exc)
+"""
+
+
+def test_guard_that_can_start_no_thread_refuses() -> None:
+    """On a machine without memory the read is not tried, and the step goes on without it."""
+    said = subprocess.run([sys.executable, "-c", NO_THREAD], capture_output=True, text=True, check=True).stdout
+    assert said == "not tried: can't start new thread\n"
