@@ -27,8 +27,8 @@ SLOWED = 3.0
 
 WINDOW_S = 0.1
 WINDOW_CHUNKS = 4
-RECOVERY_S = 15.0
-RECOVERY_LIMIT_S = 60.0
+RECOVERY_S = 30.0
+RECOVERY_LIMIT_S = 120.0
 """Time in which a cut is made good; doubled by each cut that follows, so that the limit is met less often."""
 
 YIELD_EVERY_S = 30.0
@@ -197,11 +197,12 @@ class Adaptive:
         self._recovery_s = min(RECOVERY_LIMIT_S, self._recovery_s * 2)
 
     def _grow(self, now_s: float) -> None:
-        elapsed_s = max(0.0, now_s - self._grown_s)
+        # Time in which nothing is written shows nothing: it must not end in a burst.
+        elapsed_s = min(max(0.0, now_s - self._grown_s), IDLE_S)
         self._grown_s = now_s
         if self.rate is None:
             return
         if self.rate < self.capacity:
             self.rate += self.capacity * (1 - BUSY_SHARE) * elapsed_s / self._recovery_s
         else:
-            self.rate *= PROBE_PER_S ** min(elapsed_s, 1.0)
+            self.rate *= PROBE_PER_S**elapsed_s
