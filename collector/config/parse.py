@@ -53,7 +53,7 @@ def parse(data: bytes, file: str) -> tuple[Mapping | None, list[Problem]]:
 def _decode(data: bytes, file: str) -> str:
     """Return the text; a file that is not UTF-8, or holds control characters, is refused at the place."""
     try:
-        text = data.decode("utf-8-sig")
+        text = data.decode("utf-8").removeprefix("\ufeff")
     except UnicodeDecodeError as exc:
         mark = _mark_at(data[: exc.start].decode("utf-8", "replace"), file)
         raise Unreadable(
