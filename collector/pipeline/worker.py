@@ -91,6 +91,9 @@ def _settle(sock: socket.socket, settings: Settings) -> socket.socket:
         signal.signal(number, signal.SIG_IGN)  # the terminal signals the whole group; the supervisor decides
     signal.signal(signal.SIGPIPE, signal.SIG_IGN)
     signal.set_wakeup_fd(-1)
+    null = os.open(os.devnull, os.O_RDWR)
+    for inherited in (0, 1):  # whoever reads the output of `collector run` must not wait for a worker that hangs
+        os.dup2(null, inherited)
     fd = os.dup2(sock.fileno(), 3)
     sock.detach()
     os.closerange(4, resource.getrlimit(resource.RLIMIT_NOFILE)[0])
