@@ -112,10 +112,11 @@ class ProcessDetails:
         yield _artifact(process, "stacks.jsonl", _table(stacks), media="jsonl")
         for name in (*EXEC_FILES, *MEMORY_FILES):
             if guard.gave_up > gave_up:
-                row.end(Outcome.WEDGED, "it holds a lock that reading its memory files takes")
                 unread.add(f"/proc/{process.pid}/{name}", "not tried: a read before it did not return")
             else:
                 yield from self._file(process, name, unread, redaction=redaction, guard=guard)
+        if guard.gave_up > gave_up:
+            row.end(Outcome.WEDGED, "it holds a lock that reading its memory files takes")
 
     def _file(
         self,
@@ -155,8 +156,12 @@ def _while_the_same(process: Process, row: Chosen, artifacts: Iterator[Artifact]
 
 def _table(rows: Iterable[msgspec.Struct]) -> Iterator[bytes]:
     """Yield *rows* as JSON lines; a row that cannot be vouched for is withheld and ends them."""
+    return jsonl(_vouched(rows))
+
+
+def _vouched(rows: Iterable[msgspec.Struct]) -> Iterator[msgspec.Struct]:
     try:
-        yield from jsonl(rows)
+        yield from rows
     except (OSError, StepError) as exc:
         raise Truncated(str(exc)) from exc
 

@@ -13,10 +13,14 @@ import pytest
 from collecting import Collected, collect, context, manual, take
 from hanging_fuse import mounted, wedged_process
 
+from collector.collectors import process as process_module
 from collector.collectors.process import ProcessDetails
 from collector.host.deadline import wedged_threads
 from collector.host.files import Host
+from collector.host.processfiles import ThreadRow, thread_row
 from collector.host.procfs import Process
+from collector.host.unread import Unreads
+from collector.model.artifact import Truncated
 from collector.model.errors import StepError
 
 needs_root = pytest.mark.skipif(os.geteuid() != 0, reason="needs root")
@@ -184,6 +188,30 @@ def test_process_keeps_nothing_of_another_that_got_the_pid_meanwhile(after: str,
     assert collected.rows("inventory.jsonl")[0]["outcome"] != "read"
 
 
+def test_process_keeps_the_rows_that_were_read_before_it_was_replaced(tmp_path: Path) -> None:
+    """A table ends at the row that cannot be vouched for; those before it are the process's own."""
+    directory = tmp_path / "proc" / "42"
+    for tid in ("1", "2", "3"):
+        (directory / "task" / tid).mkdir(parents=True)
+        (directory / "task" / tid / "wchan").write_text("own")
+    (directory / "stat").write_text(STAT.format(pid=42, start=7))
+    with Process(Host(str(tmp_path)), 42) as process:
+        ids = iter((1, 2, 3))
+        rows = (thread_row(process, tid, ("wchan",), Unreads()) for tid in ids)
+        table = process_module._table(restarting(rows, directory))
+        assert next(table).count(b'"own"') == 2
+        with pytest.raises(Truncated, match="replaced"):
+            next(table)
+
+
+def restarting(rows: Iterator[ThreadRow], directory: Path) -> Iterator[ThreadRow]:
+    """Let another process take over after two rows."""
+    yield next(rows)
+    yield next(rows)
+    (directory / "stat").write_text(STAT.format(pid=42, start=8))
+    yield from rows
+
+
 def test_process_discards_what_was_read_under_another_start_time(tmp_path: Path) -> None:
     """The same where only the start time tells: the file that was being read is not kept."""
     directory = tmp_path / "proc" / "42"
@@ -304,6 +332,7 @@ AS_NOBODY = """
 import os, sys
 sys.path[:0] = sys.argv[1:]
 from collecting import collect, context, manual
+from collector.collectors import process as process_module
 from collector.collectors.process import ProcessDetails
 os.setgroups([])
 os.setresgid(65534, 65534, 65534)
