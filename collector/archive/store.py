@@ -60,10 +60,11 @@ class Store:
         """
         name = header.id + layout.PARTIAL
         try:
-            os.mkdir(name, 0o700, dir_fd=self.fd)
+            with contextlib.suppress(FileExistsError):  # a worker died in doing this; the id is nobody else's
+                os.mkdir(name, 0o700, dir_fd=self.fd)
             lock = os.open(name, directory.DIRECTORY_FLAGS, dir_fd=self.fd)
             fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            directory.write_new(layout.HEADER, msgspec.json.encode(header), lock)
+            directory.replace(layout.HEADER, msgspec.json.encode(header), lock)
             for file, size in ROOM.items():
                 directory.allocate(file, size, lock)
             os.fsync(lock)

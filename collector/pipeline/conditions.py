@@ -8,6 +8,9 @@ from dataclasses import dataclass
 
 from collector.model.marker import Marker
 
+MANUAL = "manual"
+"""The trigger of ``collector run --now``, in a marker and in conditions."""
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Conditions:

@@ -8,13 +8,13 @@ from typing import Any, TypeVar
 
 import msgspec
 
-from collector.config import spec
+from collector.config import items, spec
 from collector.config.keys import is_record, keys_of
 from collector.config.nodes import Mapping, Path, plain
 from collector.config.write import FORMATS, inline, written
 from collector.model.units import Bytes, Percent, Seconds
-from collector.pipeline.compile import CompiledTrigger, Plan
-from collector.pipeline.steps import Step
+from collector.pipeline.compile import Plan
+from collector.pipeline.steps import CompiledTrigger, Step
 
 T = TypeVar("T")
 
@@ -81,12 +81,12 @@ class _Origins:
             }
         return Value(written(value, annotation), self._origin(paths))
 
-    def trigger(self, given: spec.Trigger, compiled: CompiledTrigger[Any] | None, path: Path) -> dict[str, Tree]:
+    def trigger(self, given: items.Trigger, compiled: CompiledTrigger[Any] | None, path: Path) -> dict[str, Tree]:
         """Return a trigger, all of its options if it is on."""
         shown = self._keys(given, ("id", "type", "pipeline", "enabled"), path)
         return shown | self._options(compiled.trigger if compiled else None, given.options, path)
 
-    def step(self, given: spec.Step, compiled: Step | None, path: Path) -> dict[str, Tree]:
+    def step(self, given: items.Step, compiled: Step | None, path: Path) -> dict[str, Tree]:
         """Return a step; if it is on, with all of its options and what it inherits."""
         shown = self._keys(given, ("id", "collector", "enabled"), path)
         shared: Path = ("defaults", "with", given.collector)

@@ -55,13 +55,14 @@ class JournalFailed(Event, frozen=True, kw_only=True, tag="journal.failed"):
 
 
 class IncidentArchived(Event, frozen=True, kw_only=True, tag="incident.archived"):
-    """The incident has its final name."""
+    """The incident has its final name; *reason* says why it was cut short by the collector itself."""
 
     path: str
     state: IncidentState
     artifacts: int
     size_bytes: int
     duration_s: float
+    reason: str = ""
 
 
 class IncidentRefused(Event, frozen=True, kw_only=True, tag="incident.refused"):

@@ -13,7 +13,7 @@ from collector.config.load import Loaded
 from collector.config.spec import Config
 from collector.model.errors import UsageError
 from collector.pipeline import worker
-from collector.pipeline.compile import CompiledTrigger, prepare
+from collector.pipeline.compile import prepare
 from collector.pipeline.runner import Settings
 from collector.pipeline.steps import Pipeline
 

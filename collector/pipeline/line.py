@@ -36,13 +36,14 @@ def drive(line: Line[T]) -> T:
     try:
         wait = next(line)
         while True:
-            wait = line.send(_until(wait))
+            wait = line.send(until(wait))
     except StopIteration as end:
         value: T = end.value
         return value
 
 
-def _until(wait: Wait) -> bool:
+def until(wait: Wait) -> bool:
+    """Block until *wait* is over; return whether its descriptor is readable."""
     poller = select.poll()
     if wait.fd >= 0:
         poller.register(wait.fd, select.POLLIN)

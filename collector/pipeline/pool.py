@@ -12,7 +12,6 @@ import errno
 import gc
 import os
 import pickle
-import select
 import signal
 import socket
 import time
@@ -24,7 +23,7 @@ import msgspec
 
 from collector.model.incident import StepStatus
 from collector.pipeline import worker
-from collector.pipeline.line import Line, Wait
+from collector.pipeline.line import Line, Wait, until
 from collector.pipeline.protocol import INTERRUPT, MESSAGE_LIMIT, Done, Job, Release, Reply
 
 KILL_GRACE_S = 1.0
@@ -186,7 +185,7 @@ class Pool:
             _kill(one)
         until_s = time.monotonic() + KILL_GRACE_S
         for one in workers:
-            if select.select([one.pidfd], [], [], max(0.0, until_s - time.monotonic()))[0]:
+            if until(Wait(one.pidfd, until_s)):
                 _reap(one)
             else:
                 one.close()
@@ -202,7 +201,8 @@ class Pool:
         if not data:
             return "the worker died", fd
         if flags & socket.MSG_CTRUNC:
-            return f"no descriptor is left for what the worker opened: {os.strerror(errno.EMFILE)}", fd
+            reason = f"the supervisor has no descriptor left: {os.strerror(errno.EMFILE)}"
+            return Done(status=StepStatus.FAILED, reason=reason, exit_code=73), fd
         if flags & socket.MSG_TRUNC:
             return f"the worker sent a reply longer than {MESSAGE_LIMIT} bytes", fd
         try:
@@ -221,7 +221,7 @@ class Pool:
             how = _reap(one)
             if status is StepStatus.FAILED and how:
                 reason = f"{reason} ({how})"
-            return Result(Done(status=status, reason=reason))
+            return Result(Done(status=status, reason=reason), died=status is StepStatus.FAILED)
         self._abandoned.append(one.pid)
         self._unreleased.append(one.pid)
         one.close()  # a hundred that hang must not cost the supervisor its descriptors
@@ -233,15 +233,18 @@ class Pool:
         )
 
     def reap(self) -> None:
-        """Take note of workers that died asleep, and of abandoned ones that could die after all."""
+        """Drop workers that died or were stopped in their sleep, and abandoned ones that could die after all."""
+        for one in list(self._idle):
+            if not _is_well(one):
+                self._idle.remove(one)
+                self._past.append(one.pid)
+                self._abandoned.append(one.pid)  # until the kernel is done with it: at once, as a rule
+                _kill(one)
+                one.close()
         for pid in list(self._abandoned):
             if os.waitpid(pid, os.WNOHANG)[0]:  # ours until it is waited for: the PID is nobody else's
                 self._abandoned.remove(pid)
         self._unreleased = [pid for pid in self._unreleased if pid in self._abandoned]
-        for one in list(self._idle):
-            if _is_dead(one):
-                _reap(one)
-                self._idle.remove(one)
 
     def _fork(self) -> Worker:
         ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
@@ -267,6 +270,8 @@ class Result:
 
     done: Done
     fd: int | None = None
+    died: bool = False
+    """The worker was lost to something other than the job's own time: another one may succeed."""
 
 
 def _kill(one: Worker) -> None:
@@ -274,8 +279,9 @@ def _kill(one: Worker) -> None:
         signal.pidfd_send_signal(one.pidfd, signal.SIGKILL)
 
 
-def _is_dead(one: Worker) -> bool:
-    return os.waitid(os.P_PIDFD, one.pidfd, os.WEXITED | os.WNOHANG | os.WNOWAIT) is not None
+def _is_well(one: Worker) -> bool:
+    """Return whether it neither died nor was stopped (a debugger, somebody's SIGSTOP)."""
+    return os.waitid(os.P_PIDFD, one.pidfd, os.WEXITED | os.WSTOPPED | os.WNOHANG | os.WNOWAIT) is None
 
 
 def _reap(one: Worker) -> str:

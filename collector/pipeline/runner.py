@@ -144,7 +144,8 @@ class _Run:
             Begin(archive=self._settings.archive, header=self._header, reserve=self._settings.reserve)
         )
         if begun.fd is None:
-            return self._refused(begun.done)
+            done = yield from self._rescue(begun.done)
+            return self._refused(done) if done.state is None else self._archived(done.state, done)
         self._lock, self._reserve_bytes = begun.fd, begun.done.reserve_bytes
         try:
             self._tell(
@@ -257,9 +258,13 @@ class _Run:
         return result.done
 
     def _record(self, job: Job) -> Line[Result]:
-        """Have the archive's own records written."""
-        yield from self._spare()
-        return (yield from self._pool.perform(job, deadline_s=time.monotonic() + ARCHIVE_JOB_S))
+        """Have the archive's own records written; all these jobs can be done twice, should a worker die in one."""
+        for _ in range(2):
+            yield from self._spare()
+            result = yield from self._pool.perform(job, deadline_s=time.monotonic() + ARCHIVE_JOB_S)
+            if not result.died:
+                break
+        return result
 
     def _spare(self) -> Line[None]:
         """Fork a worker if all are lost: the one fork that an incident may see, and only with the gate open."""
@@ -293,12 +298,15 @@ class _Run:
                 artifacts=done.artifacts,
                 size_bytes=done.size_bytes,
                 duration_s=round(time.monotonic() - self._start_s, 6),
+                reason=done.reason,
             )
         )
         return Outcome(incident=self._header.id, state=state, size_bytes=done.size_bytes, reason=done.reason)
 
     def _rescue(self, failed: Done) -> Line[Done]:
         """Seal what can be sealed of an incident whose last job failed, as the next start would."""
+        if failed.status is not StepStatus.FAILED:
+            return failed  # the disk does not even answer: the next start finds it
         recovered = yield from self._record(Recover(archive=self._settings.archive, now_s=time.time()))
         found = self._header.id in recovered.done.ids
         return Done(state=IncidentState.INTERRUPTED, reason=failed.reason) if found else failed

@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Generic, TypeVar
 
 from collector.collectors.base import Collector
 from collector.model.pressure import Budget, Limits
 from collector.pipeline.conditions import ALWAYS, Conditions
+
+T = TypeVar("T")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -49,3 +52,12 @@ class Pipeline:
     steps: tuple[Step, ...]
     timeout_s: float = 1800.0
     let_smaller_first: bool = True
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class CompiledTrigger(Generic[T]):
+    """A configured trigger, ready to open. *pipeline* names what runs when it fires."""
+
+    id: str
+    trigger: T
+    pipeline: str

@@ -6,7 +6,6 @@ import contextlib
 import os
 import pickle
 import resource
-import select
 import signal
 import socket
 import time
@@ -20,6 +19,7 @@ from collector.host import process
 from collector.model.errors import CollectorError
 from collector.model.incident import StepStatus
 from collector.pipeline import jobs
+from collector.pipeline.line import Wait, until
 from collector.pipeline.protocol import INTERRUPT, MESSAGE_LIMIT, Done, Job, Progress
 from collector.pressure.sampler import Sampler
 
@@ -63,7 +63,7 @@ class Reporter:
 
     def interrupted(self) -> bool:
         """Return whether the supervisor wants this worker for something else."""
-        return bool(select.select([self._sock], [], [], 0)[0])
+        return until(Wait(self._sock.fileno(), 0.0))
 
     def done(self, done: Done, fd: int | None = None) -> None:
         """End the job; *fd* goes to the supervisor."""

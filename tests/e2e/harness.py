@@ -16,6 +16,9 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
+from collector.daemon.messages import Reply, Request, RunRequest, Status, StatusRequest
+from collector.daemon.requests import ask, connected
+
 CORE_PATTERN = Path("/proc/sys/kernel/core_pattern")
 HERE = Path(__file__).parent
 COLLECTOR = [sys.executable, "-m", "collector.cli.main"]
@@ -234,3 +237,26 @@ def contents(directory: Path) -> dict[str, bytes]:
     """Return the bytes of every regular file below, by its path; no symlink is followed."""
     files = (path for path in sorted(directory.rglob("*")) if path.is_file() and not path.is_symlink())
     return {str(path.relative_to(directory)): path.read_bytes() for path in files}
+
+
+def answer_of(daemon: Daemon, request: Request) -> Reply | Status:
+    """Ask the daemon and return its last answer."""
+    with connected(str(daemon.runtime)) as sock:
+        for answer in ask(sock, request):
+            if isinstance(answer, Reply | Status):
+                return answer
+    raise AssertionError("no answer")
+
+
+def status_of(daemon: Daemon) -> Status:
+    """Return what `collector status` would show."""
+    status = answer_of(daemon, StatusRequest())
+    assert isinstance(status, Status)
+    return status
+
+
+def run_now(daemon: Daemon) -> Reply:
+    """Do as `collector run --now` does; return how it ended."""
+    reply = answer_of(daemon, RunRequest())
+    assert isinstance(reply, Reply)
+    return reply

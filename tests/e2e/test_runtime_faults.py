@@ -1,0 +1,215 @@
+"""Faults by real means: each ends in a recorded, truthful outcome, and the daemon goes on."""
+
+from __future__ import annotations
+
+import os
+import resource
+import shutil
+import signal
+import socket
+import subprocess
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+import psutil
+import pytest
+from harness import Daemon, run_now, status_of, wait_for
+
+MIB = 1 << 20
+pytestmark = pytest.mark.root
+
+CONFIG = """
+version: 1
+archive: {{path: {archive}, reserve: 0%}}
+pressure: {{floor: 64MiB, psi_full: 100%}}
+runtime: {{directory: {runtime}}}
+storm: {{coalesce: 0s}}
+triggers:
+  - {{id: cores, type: core_files, paths: ["{cores}"], match: ["core*"], pipeline: crash}}
+pipelines:
+  crash:
+    steps:
+      - {{id: first, collector: proc_files}}
+      - {{id: held, collector: dmesg, pressure: {{floor: {floor}, on_pressure: wait, wait: {wait}}}}}
+      - {{id: memory, collector: proc_files}}
+      - {{id: bulk, collector: files, with: {{paths: ["{directory}/bulk"], max_bytes: 64MiB}}}}
+"""
+QUICK = CONFIG.replace("{floor}", "64MiB").replace("{wait}", "1s")
+HELD = CONFIG.replace("{floor}", "512TiB").replace("{wait}", "2s")
+"""Its second step waits for what cannot come: time to break something under the incident."""
+
+
+@contextmanager
+def disk(directory: Path, size: int = 48 * MIB) -> Iterator[str]:
+    """Mount a small ext4 at *directory*; yield its device. It turns read-only on the first error."""
+    image = directory.parent / "image"
+    with image.open("wb") as file:
+        file.truncate(size)
+    subprocess.run(["mkfs.ext4", "-q", "-m", "0", str(image)], check=True)
+    directory.mkdir(mode=0o700)
+    options = "loop,errors=remount-ro"
+    subprocess.run(["mount", "-o", options, str(image), str(directory)], check=True)
+    device = subprocess.run(["findmnt", "-no", "SOURCE", str(directory)], check=True, capture_output=True, text=True)
+    directory.chmod(0o700)
+    try:
+        yield device.stdout.strip()
+    finally:
+        subprocess.run(["umount", "-l", str(directory)], check=True)
+
+
+def fill(directory: Path) -> Path:
+    """Take all space that there is, to the last block."""
+    path = directory / "filler"
+    with path.open("wb", buffering=0) as file:
+        for piece in (MIB, 4096):
+            while True:
+                try:
+                    os.posix_fallocate(file.fileno(), file.seek(0, os.SEEK_END), piece)
+                except OSError:
+                    break
+    return path
+
+
+def crash(daemon: Daemon, name: str = "core.1") -> None:
+    """Let a core file appear, whole in one step."""
+    hidden = daemon.directory / "unfinished"
+    hidden.write_bytes(b"\x7fELF" + name.encode() * 1024)
+    hidden.rename(daemon.cores / name)
+
+
+def wait_for_event(daemon: Daemon, event: str) -> dict[str, object]:
+    return wait_for(lambda: [one for one in daemon.events() if one["event"] == event][-1:], event)[0]
+
+
+def steps_of(manifest: dict[str, object]) -> dict[str, dict[str, object]]:
+    return {step["id"]: step for step in manifest["steps"]}
+
+
+def goes_on(daemon: Daemon) -> None:
+    """The next incident is as ever."""
+    assert run_now(daemon).exit_code in (0, 3)
+    assert steps_of(daemon.incidents()[-1])["memory"]["status"] == "ok"
+
+
+def test_runtime_keeps_the_records_of_an_incident_that_meets_a_full_disk(daemon_factory: Callable[..., Daemon]) -> None:
+    """Not one block is free: the manifest stands all the same, has what came before, and says what is missing."""
+    daemon = daemon_factory(HELD, start=False)
+    with disk(daemon.archive):
+        daemon.start()
+        crash(daemon)
+        wait_for_event(daemon, "step.waiting")
+        filler = fill(daemon.archive)
+        (manifest,) = daemon.wait_for_incidents(1)
+        steps = steps_of(manifest)
+        assert manifest["state"] == "incomplete"
+        assert steps["first"]["status"] == "ok"
+        assert steps["first"]["artifacts"]
+        assert steps["held"]["status"] == "skipped"
+        assert "No space left" in steps["memory"]["reason"]
+        assert not list(daemon.archive.glob("*.partial"))
+        assert wait_for_event(daemon, "incident.archived")["state"] == "incomplete"
+        filler.unlink()
+        goes_on(daemon)
+        daemon.stop()
+
+
+def test_runtime_truncates_bulk_that_does_not_fit(daemon_factory: Callable[..., Daemon]) -> None:
+    """A file larger than the disk: what can be kept is, and the step says so."""
+    daemon = daemon_factory(QUICK, start=False)
+    (daemon.directory / "bulk").write_bytes(os.urandom(64 * MIB))
+    with disk(daemon.archive):
+        daemon.start()
+        assert run_now(daemon).exit_code == 3
+        bulk = steps_of(daemon.incidents()[-1])["bulk"]
+        assert bulk["status"] in ("truncated", "failed")
+        assert "space" in bulk["reason"].lower()
+        daemon.stop()
+
+
+def test_runtime_refuses_incidents_on_a_disk_that_turned_read_only(daemon_factory: Callable[..., Daemon]) -> None:
+    """The kernel stops writing to a broken disk: the marker's fate says why, and the daemon lives."""
+    daemon = daemon_factory(HELD, start=False)
+    with disk(daemon.archive) as device:
+        daemon.start()
+        crash(daemon)
+        wait_for_event(daemon, "step.waiting")
+        Path(f"/sys/fs/ext4/{Path(device).name}/trigger_fs_error").write_text("test")
+        assert "Read-only" in wait_for_event(daemon, "incident.refused")["reason"]
+        wait_for(lambda: status_of(daemon).fates.get("failed") == 1, "fate of the marker")
+        assert status_of(daemon).ledger_problem
+        refused = run_now(daemon)
+        assert refused.exit_code == 73
+        assert "Read-only" in refused.message
+        assert daemon.stop() == 0
+
+
+def test_runtime_goes_on_when_the_archive_is_removed(daemon_factory: Callable[..., Daemon]) -> None:
+    """Under an incident: it is refused, for it is gone. Between two: the next makes the directory anew."""
+    daemon = daemon_factory(HELD)
+    crash(daemon)
+    wait_for_event(daemon, "step.waiting")
+    shutil.rmtree(daemon.archive)
+    assert wait_for_event(daemon, "incident.refused")["reason"]
+    goes_on(daemon)
+    shutil.rmtree(daemon.archive)
+    goes_on(daemon)
+    assert len(daemon.incidents()) == 1
+
+
+@pytest.mark.parametrize("number", [signal.SIGKILL, signal.SIGSTOP])
+def test_runtime_replaces_workers_lost_in_their_sleep(daemon_factory: Callable[..., Daemon], number: int) -> None:
+    """Killed or stopped between incidents: none is lost to it, and two stand ready again."""
+    daemon = daemon_factory(QUICK)
+    lost = psutil.Process(daemon.pid).children()
+    lost[-1].send_signal(number)
+    assert run_now(daemon).exit_code == 0
+    wait_for(lambda: status_of(daemon).workers_idle == 2, "two workers")
+    assert not any(worker.is_running() and worker == lost[-1] for worker in psutil.Process(daemon.pid).children())
+
+
+@pytest.mark.slow
+def test_runtime_says_so_when_no_descriptor_is_left(daemon_factory: Callable[..., Daemon]) -> None:
+    """EMFILE in the supervisor: the incident is archived as interrupted, with that reason; nothing spins or dies."""
+    daemon = daemon_factory(QUICK)
+    _, hard = resource.prlimit(daemon.pid, resource.RLIMIT_NOFILE)
+    supervisor = psutil.Process(daemon.pid)
+    taken = {int(fd) for fd in os.listdir(f"/proc/{daemon.pid}/fd")}
+    lowest_free = next(fd for fd in range(hard) if fd not in taken)
+    resource.prlimit(daemon.pid, resource.RLIMIT_NOFILE, (lowest_free + 1, hard))  # the client takes the last one
+    assert run_now(daemon).incident is not None
+    resource.prlimit(daemon.pid, resource.RLIMIT_NOFILE, (lowest_free, hard))
+    before = supervisor.cpu_times().user
+    with socket.socket(socket.AF_UNIX, socket.SOCK_SEQPACKET) as client:
+        client.connect(str(daemon.runtime / "control.sock"))
+        crash(daemon)
+        time.sleep(4)  # two looks of the trigger at its directories, in vain
+        assert supervisor.cpu_times().user - before < 1, "a client that cannot be accepted keeps nobody busy"
+    resource.prlimit(daemon.pid, resource.RLIMIT_NOFILE, (hard, hard))
+    wait_for(lambda: status_of(daemon).fates.get("collected") == 1, "the core")
+    (interrupted, _) = daemon.incidents()
+    assert interrupted["state"] == "interrupted"
+    assert status_of(daemon).fates == {"collected": 1, "interrupted": 1}
+    assert not list(daemon.archive.glob("*.partial"))
+    assert any("no descriptor left" in str(event.get("reason")) for event in daemon.events())
+
+
+@pytest.mark.slow
+def test_runtime_waits_for_a_worker_where_none_can_be_forked(daemon_factory: Callable[..., Daemon]) -> None:
+    """``pids.max`` reached: EAGAIN for each fork. It is told, asked again, and the next incident is whole."""
+    daemon = daemon_factory(QUICK)
+    group = Path(f"/sys/fs/cgroup/pids/collector-test-{os.getpid()}")
+    group.mkdir()
+    try:
+        (group / "cgroup.procs").write_text(str(daemon.pid))
+        (group / "pids.max").write_text("1")
+        for worker in psutil.Process(daemon.pid).children():
+            worker.kill()
+        wait_for_event(daemon, "worker.missing")
+        (group / "pids.max").write_text("max")
+        wait_for(lambda: status_of(daemon).workers_idle == 2, "two workers")
+        goes_on(daemon)
+    finally:
+        daemon.stop()
+        group.rmdir()
