@@ -25,7 +25,7 @@ import sys
 from collections.abc import Iterator
 from pathlib import Path
 
-LOOKUP, FORGET, GETATTR, OPEN, READ, WRITE, RELEASE, FLUSH, INIT = 1, 2, 3, 14, 15, 16, 18, 25, 26
+LOOKUP, FORGET, GETATTR, OPEN, READ, WRITE, STATFS, RELEASE, FLUSH, INIT = 1, 2, 3, 14, 15, 16, 17, 18, 25, 26
 BATCH_FORGET = 42
 SIZE = 1 << 20
 ROOT = 1
@@ -50,6 +50,8 @@ def answer(opcode: int, node: int, payload: bytes) -> bytes | int | None:
         return struct.pack("<QII", 3600, 0, 0) + attributes(node)
     if opcode == OPEN:
         return struct.pack("<QII", 0, 0, 0)
+    if opcode == STATFS:
+        return struct.pack("<5Q4I24x", 0, 0, 0, 0, 0, 4096, 255, 4096, 0)
     if opcode == READ:
         size = struct.unpack_from("<QQI", payload)[2]
         return None if node == FILES[b"slow"] else bytes(size)

@@ -1,0 +1,143 @@
+"""Attacks by what is collected: planted where a file is expected, endless, never answering, swapped."""
+
+from __future__ import annotations
+
+import json
+import os
+import socket
+import sqlite3
+import stat
+import subprocess
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+from hanging_fuse import mounted
+from harness import COLLECTOR, HOLD, Daemon, config_of, contents, core_pattern, held, wait_for
+
+pytestmark = pytest.mark.root
+MIB = 1 << 20
+NOBODY = 65534
+SECRET = b"only root may read this"
+PLANTED = ("fifo", "socket", "symlink", "hardlink", "device", "directory")
+
+
+def plant(directory: Path, prefix: str, secret: Path) -> None:
+    """Put one of each kind there, all nobody's where the kernel allows it."""
+    paths = {kind: directory / f"{prefix}{kind}" for kind in PLANTED}
+    os.mkfifo(paths["fifo"])
+    with socket.socket(socket.AF_UNIX) as server:
+        server.bind(str(paths["socket"]))
+    paths["symlink"].symlink_to(secret)
+    os.link(secret if secret.stat().st_dev == directory.stat().st_dev else paths["socket"], paths["hardlink"])
+    os.mknod(paths["device"], 0o666 | stat.S_IFCHR, os.makedev(1, 5))  # /dev/zero: it never ends
+    paths["directory"].mkdir()
+    for kind in ("fifo", "socket", "symlink", "directory"):
+        os.chown(paths[kind], NOBODY, NOBODY, follow_symlinks=False)
+
+
+def fates(daemon: Daemon) -> dict[str, tuple[str, str]]:
+    """Return fate and reason of every marker, by the name of its core."""
+    with sqlite3.connect(f"file:{daemon.archive}/ledger.sqlite?mode=ro", uri=True) as db:
+        rows = db.execute("SELECT json_extract(marker, '$.core.path'), fate, reason FROM markers").fetchall()
+    return {os.path.basename(path): (fate, reason) for path, fate, reason in rows}
+
+
+def test_nothing_but_regular_files_is_read_wherever_it_is_planted(
+    daemon_factory: Callable[..., Daemon], tmp_path: Path
+) -> None:
+    """FIFO, socket, symlink, hard link, device and directory, where cores, segments and files are looked for."""
+    secret = tmp_path / "secret"
+    secret.write_bytes(SECRET)
+    secret.chmod(0o600)
+    files, shm = tmp_path / "files", Path(f"/dev/shm/planted-{os.getpid()}")
+    files.mkdir()
+    shm.mkdir()
+    steps = (
+        "{id: core, collector: core, with: {keep: copy}}",
+        f'{{id: segments, collector: shm, with: {{from: none, segments: ["{shm.name}/*"]}}}}',
+        f'{{id: files, collector: files, with: {{paths: ["{files}/x*"]}}}}',
+    )
+    daemon = daemon_factory(config_of(*steps))
+    try:
+        plant(files, "x", secret)
+        plant(shm, "x", secret)
+        (files / "xhardlink").unlink()  # of a log file, a second name is no attack: it is read, for root only
+        for directory in (files, shm):
+            (directory / "x-regular").write_bytes(b"evidence")
+        with core_pattern("core"):
+            plant(daemon.cores, "core.", secret)
+            wait_for(lambda: len(fates(daemon)) >= 4, "fates of what is planted")
+            (daemon.cores / "core.regular").write_bytes(b"evidence")
+            (manifest,) = daemon.wait_for_incidents(1)
+    finally:
+        for path in shm.iterdir():
+            path.rmdir() if path.is_dir() and not path.is_symlink() else path.unlink()
+        shm.rmdir()
+    assert manifest["markers"][0]["core"]["path"] == str(daemon.cores / "core.regular")
+    found = contents(daemon.archive / manifest["id"])
+    assert [path for path, data in found.items() if data == b"evidence"] == [
+        "core/core",
+        "files/files/0001",
+        "segments/segments/0001",
+    ]
+    assert [path for path, data in found.items() if SECRET in data] == []
+    unread = found["files/unread.jsonl"].decode()
+    for kind in set(PLANTED) - {"hardlink"}:
+        assert f"x{kind}" in unread
+    for kind in ("fifo", "socket", "symlink", "hardlink", "device"):
+        assert fates(daemon).get(f"core.{kind}", ("not seen",))[0] in {"refused", "not seen"}
+    assert fates(daemon)["core.hardlink"] == ("refused", "2 hard links: a new core has one")
+    assert daemon.process is not None
+    assert daemon.process.poll() is None
+
+
+def test_core_that_its_owner_swaps_is_not_taken_for_the_one_that_was_noticed(
+    daemon_factory: Callable[..., Daemon],
+) -> None:
+    """Between marker and step the name leads to another file: what was noticed is pinned by its inode."""
+    daemon = daemon_factory(config_of(HOLD, "{id: core, collector: core}"))
+    os.mkfifo(daemon.directory / "hold")
+    other = daemon.directory / "other"
+    other.write_bytes(SECRET)
+    with core_pattern("core"):
+        core = daemon.cores / "core.engine.1"
+        core.write_bytes(b"x")
+        with held(daemon.directory / "hold"):
+            os.rename(other, core)
+        (manifest,) = daemon.wait_for_incidents(1)
+    step = next(step for step in manifest["steps"] if step["id"] == "core")
+    assert step["status"] == "failed"
+    assert "is gone" in step["reason"]
+    assert [path for path, data in contents(daemon.archive).items() if SECRET in data] == []
+
+
+def test_endless_and_silent_sources_cost_their_own_step_and_no_memory(
+    daemon_factory: Callable[..., Daemon], tmp_path: Path
+) -> None:
+    """A command that prints a gigabyte, one that never ends, and a file that never answers: cut, killed, gone on."""
+    mountpoint = tmp_path / "fuse"
+    mountpoint.mkdir()
+    steps = (
+        "{id: gigabyte, collector: command, with: {argv: [/usr/bin/head, -c, 1G, /dev/zero], max_output: 1MiB}}",
+        "{id: endless, collector: command, timeout: 2s, with: {argv: [/bin/sleep, '600']}}",
+        f'{{id: silent, collector: files, timeout: 1s, with: {{paths: ["{mountpoint}/slow"]}}}}',
+        "{id: memory, collector: proc_files}",
+    )
+    daemon = daemon_factory(config_of(*steps), start=False)
+    with mounted(mountpoint):
+        command = [*COLLECTOR, "run", "--now", "--json", "--config", str(daemon.config)]
+        running = subprocess.Popen(command, stdout=subprocess.PIPE, text=True)
+        assert running.stdout is not None
+        with running.stdout:
+            result = running.stdout.read()
+        _, status, usage = os.wait4(running.pid, 0)
+        running.returncode = os.waitstatus_to_exitcode(status)
+    assert running.returncode == 3, result
+    told = {step["id"]: step["status"] for step in json.loads(result)["steps"]}
+    assert told["gigabyte"] == told["endless"] == "truncated"
+    assert told["silent"] in {"timeout", "abandoned"}
+    assert told["memory"] == "ok"
+    (directory,) = daemon.archive.glob("*Z-??????")
+    assert (directory / "gigabyte/output.txt").stat().st_size == MIB
+    assert usage.ru_maxrss * 1024 < 128 * MIB, "of the largest of all its processes"
