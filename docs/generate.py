@@ -18,6 +18,7 @@ from typing import Any
 
 from collector.collectors.registry import COLLECTORS
 from collector.config import spec
+from collector.config.items import NO_OPTIONS
 from collector.config.keys import MISSING, Key, is_record, keys_of, summary_of
 from collector.config.nodes import Mapping
 from collector.config.schema import schema_of
@@ -216,7 +217,7 @@ def _table(cls: type, owner: object = None) -> Iterator[str]:
 def _default(key: Key, value: Any) -> str:
     if value is MISSING:
         return "*required*"
-    if _record_in(key.annotation) is not None or value in (None, (), {}, spec.NO_OPTIONS):
+    if _record_in(key.annotation) is not None or value in (None, (), {}, NO_OPTIONS):
         return ""
     text = inline(written(value, key.annotation)).replace("|", "\\|")
     return f"`{text}`"

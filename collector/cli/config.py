@@ -40,7 +40,7 @@ def check_command(*, path: str | None, config: str | None, strict: bool, as_json
     except ConfigError as exc:
         problems, files = exc.problems, None
     else:
-        problems = (*plan.warnings, *harms(plan, survey(plan, is_root=os.geteuid() == 0, environ=os.environ)))
+        problems = harms(plan, survey(plan, is_root=os.geteuid() == 0, environ=os.environ))
         files = plan.loaded.files
     bad = any(strict or problem.severity is Severity.ERROR for problem in problems)
     if as_json:

@@ -17,8 +17,8 @@ from collector.host.files import Host
 from collector.model.errors import UsageError
 from collector.model.marker import Marker, MarkerKind
 from collector.model.units import format_seconds
-from collector.pipeline.compile import MANUAL, MANUAL_PIPELINE, Plan, prepare
-from collector.pipeline.conditions import signal_number
+from collector.pipeline.compile import MANUAL_PIPELINE, Plan, prepare
+from collector.pipeline.conditions import MANUAL, signal_number
 from collector.pipeline.explain import Finding, Forecast, StepForecast, forecast
 from collector.pipeline.findings import findings
 from collector.pipeline.manual import find_processes

@@ -15,9 +15,10 @@ from typing import Any
 
 import msgspec
 
+from collector.config.items import Pipeline, Step, Trigger
 from collector.config.keys import MISSING, Key, keys_of, summary_of
 from collector.config.nodes import Mapping
-from collector.config.spec import Config, Defaults, Pipeline, Step, Trigger
+from collector.config.spec import Config, Defaults
 from collector.config.write import written
 from collector.model import units
 

@@ -11,7 +11,7 @@ from collector.daemon.loop import Loop
 from collector.host.files import Host
 from collector.model.errors import CollectorError
 from collector.model.marker import Marker
-from collector.pipeline.compile import CompiledTrigger
+from collector.pipeline.steps import CompiledTrigger
 from collector.triggers.base import Trigger, TriggerContext, Watch
 
 log = structlog.get_logger()

@@ -8,7 +8,6 @@ from typing import Generic, TypeVar
 
 from collector.config.load import Loaded, examine, in_order
 from collector.model.errors import ConfigError
-from collector.model.problem import Problem, Severity
 from collector.pipeline.compiler import Compiler
 from collector.pipeline.steps import CompiledTrigger, Pipeline
 
@@ -27,13 +26,11 @@ class Plan(Generic[T]):
         loaded: The configuration.
         pipelines: By name; steps that are off are left out.
         triggers: Those that are on.
-        warnings: What is legal but probably not meant, as far as the file alone tells.
     """
 
     loaded: Loaded
     pipelines: dict[str, Pipeline]
     triggers: tuple[CompiledTrigger[T], ...]
-    warnings: tuple[Problem, ...] = ()
 
 
 def prepare(path: str | None, triggers: Table[str, type[T]]) -> Plan[T]:
@@ -65,7 +62,6 @@ def compile(loaded: Loaded, triggers: Table[str, type[T]]) -> Plan[T]:  # noqa: 
     pipelines = {name: compiler.pipeline(name, given) for name, given in loaded.config.pipelines.items()}
     compiled = tuple(filter(None, map(compiler.trigger, loaded.config.triggers)))
     compiler.check_whole()
-    problems = in_order(compiler.explained(), loaded.files)
-    if any(problem.severity is Severity.ERROR for problem in problems):
+    if problems := in_order(compiler.explained(), loaded.files):
         raise ConfigError(problems)
-    return Plan(loaded=loaded, pipelines=pipelines, triggers=compiled, warnings=problems)
+    return Plan(loaded=loaded, pipelines=pipelines, triggers=compiled)

@@ -15,7 +15,7 @@ from collector.model.errors import UsageError
 from collector.pipeline import worker
 from collector.pipeline.compile import prepare
 from collector.pipeline.runner import Settings
-from collector.pipeline.steps import Pipeline
+from collector.pipeline.steps import CompiledTrigger, Pipeline
 
 MANUAL_PIPELINE = "crash"
 
