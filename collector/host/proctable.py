@@ -25,8 +25,8 @@ STATUS_KEYS = (b"\nUid:", b"\nRssShmem:", b"\nVmSwap:")
 FILE_LIMIT = 4096
 # Command lines are cut there; the whole of one is the collector `process`'s to keep.
 ARGS_LIMIT = 4096
-# How many processes the guarded reader does per hand-over between threads: 10,105 of them took 1.13 s of CPU one
-# by one, 0.60 s in batches of 64.
+# How many processes the guarded reader does per hand-over between threads: 10,084 of them took 0.62 s of CPU one
+# by one, 0.41 s in batches of 64 and in batches of 512.
 BATCH = 64
 
 
