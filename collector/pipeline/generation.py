@@ -13,11 +13,9 @@ from collector.config.load import Loaded
 from collector.config.spec import Config
 from collector.model.errors import UsageError
 from collector.pipeline import worker
-from collector.pipeline.compile import prepare
+from collector.pipeline.compile import MANUAL_PIPELINE, prepare
 from collector.pipeline.runner import Settings
 from collector.pipeline.steps import CompiledTrigger, Pipeline
-
-MANUAL_PIPELINE = "crash"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
