@@ -299,7 +299,6 @@ class Supervisor:
         else:
             self._config_problem = None
             self._generation = generation
-            self._watches.close()
             self._open_watches()
             self._intake.configure(generation)
             log.info("config.loaded", config=generation.loaded.source, hash=generation.loaded.hash)

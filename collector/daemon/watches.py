@@ -12,7 +12,7 @@ from collector.host.files import Host
 from collector.model.errors import CollectorError
 from collector.model.marker import Marker
 from collector.pipeline.steps import CompiledTrigger
-from collector.triggers.base import Trigger, TriggerContext, Watch
+from collector.triggers.base import Trigger, TriggerContext
 
 log = structlog.get_logger()
 
@@ -20,9 +20,10 @@ log = structlog.get_logger()
 class Opened:
     """One open trigger."""
 
-    def __init__(self, trigger: CompiledTrigger[Trigger], watch: Watch, loop: Loop, intake: Intake) -> None:
+    def __init__(self, trigger: CompiledTrigger[Trigger], ctx: TriggerContext, loop: Loop, intake: Intake) -> None:
         self.trigger = trigger
-        self.watch = watch
+        self.ctx = ctx
+        self.watch = watch = trigger.trigger.open(ctx)
         self._loop = loop
         self._intake = intake
         self._cancel: Callable[[], None] = lambda: None
@@ -74,18 +75,21 @@ class Watches:
     def open(
         self, triggers: tuple[CompiledTrigger[Trigger], ...], *, ignore: tuple[str, ...], runtime_directory: str
     ) -> None:
-        """Open every trigger; one that cannot be opened is told and left out, the others watch on."""
-        for trigger in triggers:
-            ctx = TriggerContext(
-                id=trigger.id,
-                host=Host(),
-                ignore=ignore,
-                runtime_directory=runtime_directory,
-                remember=self._intake.remember,
-                recall=self._intake.recall,
-            )
+        """
+        Watch by these triggers from now on, and by no others.
+
+        One that is open already, and as it should be, watches on without a gap. One that cannot be opened
+        is told and left out.
+        """
+        wanted = [(trigger, self._context(trigger.id, ignore, runtime_directory)) for trigger in triggers]
+        self._close([opened for opened in self._opened if (opened.trigger, opened.ctx) not in wanted])
+        self.problems.clear()
+        watching = [(opened.trigger, opened.ctx) for opened in self._opened]
+        for trigger, ctx in wanted:
+            if (trigger, ctx) in watching:
+                continue
             try:
-                self._opened.append(Opened(trigger, trigger.trigger.open(ctx), self._loop, self._intake))
+                self._opened.append(Opened(trigger, ctx, self._loop, self._intake))
             except (CollectorError, OSError) as exc:
                 self.problems[trigger.id] = str(exc)
                 hint = getattr(exc, "hint", None)
@@ -93,11 +97,23 @@ class Watches:
 
     def close(self) -> None:
         """Close every trigger."""
-        for opened in self._opened:
+        self._close(list(self._opened))
+
+    def _close(self, some: list[Opened]) -> None:
+        for opened in some:
             opened.close()
-        self._opened.clear()
-        self._told_lost.clear()
-        self.problems.clear()
+            self._opened.remove(opened)
+            self._told_lost.pop(opened.trigger.id, None)
+
+    def _context(self, trigger: str, ignore: tuple[str, ...], runtime_directory: str) -> TriggerContext:
+        return TriggerContext(
+            id=trigger,
+            host=Host(),
+            ignore=ignore,
+            runtime_directory=runtime_directory,
+            remember=self._intake.remember,
+            recall=self._intake.recall,
+        )
 
     @property
     def states(self) -> dict[str, str]:
