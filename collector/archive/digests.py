@@ -11,7 +11,11 @@ from collector.archive import directory, layout
 from collector.archive.manifest import encode, manifest_of
 from collector.archive.read import Archive
 from collector.model.artifact import ArtifactRecord
+from collector.model.copying import Digest
+from collector.model.errors import ArchiveError
 from collector.model.incident import Manifest
+
+ALGORITHMS = frozenset({Digest.XXH3_128, Digest.SHA256})
 
 DigestOf = Callable[[int], str]
 """Reads an open file back from the disk and returns ``ALGORITHM:HEX``."""
@@ -62,6 +66,8 @@ def verify(archive: Archive, incident: str, digest_of: Callable[[int, str], str]
                     yield _check(artifact, file, digest_of)
             except OSError as exc:
                 yield Finding(path=artifact.path, problem=exc.strerror or str(exc))
+            except ArchiveError as exc:
+                yield Finding(path=artifact.path, problem=str(exc))
 
 
 def _check(artifact: ArtifactRecord, file: int, digest_of: Callable[[int, str], str]) -> Finding:
@@ -71,8 +77,10 @@ def _check(artifact: ArtifactRecord, file: int, digest_of: Callable[[int, str], 
     if artifact.digest is None:
         return Finding(path=artifact.path)
     algorithm, _, _ = artifact.digest.partition(":")
+    if algorithm not in ALGORITHMS:
+        return Finding(path=artifact.path, problem=f"has a digest of a kind that is not known: {artifact.digest!r}")
     digest = digest_of(file, algorithm)
-    problem = "" if digest == artifact.digest else f"has digest {digest}, had {artifact.digest}"
+    problem = "" if digest == artifact.digest else f"has digest {digest}, had {artifact.digest!r}"
     return Finding(path=artifact.path, problem=problem, checked=True)
 
 

@@ -22,7 +22,7 @@ def manifest_of(fd: int) -> Manifest:
 
     Raises:
         FileNotFoundError: If there is none.
-        ArchiveError: If it is not of this version, or a path in it leads anywhere but below it.
+        ArchiveError: If it is not of this version, has no marker, or a path in it leads anywhere but below it.
     """
     try:
         manifest = msgspec.json.decode(directory.read(layout.MANIFEST, fd, limit=MANIFEST_LIMIT), type=Manifest)
@@ -33,6 +33,8 @@ def manifest_of(fd: int) -> Manifest:
             f"the manifest has version {manifest.version}, this program reads {MANIFEST_VERSION}",
             hint="read it with the release that wrote it",
         )
+    if not manifest.markers:
+        raise ArchiveError("the manifest names no marker")
     for step in manifest.steps:
         for artifact in step.artifacts:
             if not layout.is_artifact_path(artifact.path):

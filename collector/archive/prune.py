@@ -15,12 +15,15 @@ BATCH = 500
 
 
 def inventory(archive: Archive) -> list[Kept]:
-    """Return every sealed incident with the bytes that it takes on disk."""
+    """Return every sealed incident with the bytes that it takes on disk; what is none, whatever its name, is left."""
     found = []
     for incident in archive.ids():
-        with archive.incident(incident) as fd:
-            size = sum(status.st_blocks * 512 for _, status in directory.files(fd))
-            ended = os.fstat(fd).st_mtime
+        try:
+            with archive.incident(incident) as fd:
+                size = sum(status.st_blocks * 512 for _, status in directory.files(fd))
+                ended = os.fstat(fd).st_mtime
+        except OSError:
+            continue  # not a directory: the others are deleted all the same
         with contextlib.suppress(ArchiveError, OSError):  # an unreadable one ages by its directory
             ended = archive.manifest(incident).ended_s
         found.append(Kept(id=incident, ended_s=ended, size_bytes=size))

@@ -71,15 +71,18 @@ class Archive:
 
     def manifest(self, incident: str) -> Manifest:
         """Return an incident's manifest, checked."""
-        with self.incident(incident) as fd:
-            return manifest_of(fd)
+        try:
+            with self.incident(incident) as fd:
+                return manifest_of(fd)
+        except OSError as exc:
+            raise ArchiveError(f"incident {incident} cannot be read: {exc.strerror}") from exc
 
     def summaries(self) -> Iterator[Summary | str]:
         """Yield one summary an incident, oldest first; a sentence for one that cannot be read."""
         for incident in self.ids():
             try:
                 yield summary_of(self.manifest(incident))
-            except (ArchiveError, OSError) as exc:
+            except ArchiveError as exc:
                 yield f"{incident}: {exc}"
 
 

@@ -62,9 +62,9 @@ def _line(summary: Summary) -> str:
 
 def _describe(manifest: Manifest, path: str) -> list[str]:
     lines = [
-        f"incident  {manifest.id}  {manifest.state}",
+        f"incident  {escape_name(manifest.id)}  {manifest.state}",
         f"path      {path}",
-        f"machine   {escape_name(manifest.host)}, Linux {manifest.kernel}",
+        f"machine   {escape_name(manifest.host)}, Linux {escape_name(manifest.kernel)}",
         f"time      {when(manifest.started_s)}, took {manifest.ended_s - manifest.started_s:.2f} s",
         *(f"marker    {line}" for marker in manifest.markers for line in _marker(marker)),
     ]
@@ -72,7 +72,7 @@ def _describe(manifest: Manifest, path: str) -> list[str]:
         lines += ["", *_step(step)]
     missing = [step for step in manifest.planned if step not in {done.id for done in manifest.steps}]
     if missing:
-        lines += ["", f"never run: {', '.join(missing)}"]
+        lines += ["", f"never run: {escape_name(', '.join(missing))}"]
     return lines
 
 
@@ -87,15 +87,15 @@ def _marker(marker: Marker) -> list[str]:
         "core": marker.core.path if marker.core else None,
     }
     facts = " ".join(f"{name}={escape_name(str(value))}" for name, value in known.items() if value is not None)
-    return [f"{marker.trigger}: {escape_name(marker.reason)} {facts}".rstrip()]
+    return [f"{escape_name(marker.trigger)}: {escape_name(marker.reason)} {facts}".rstrip()]
 
 
 def _step(step: StepRecord) -> list[str]:
-    lines = [f"{step.id}  {step.status}  {step.duration_s:.2f} s"]
+    lines = [f"{escape_name(step.id)}  {step.status}  {step.duration_s:.2f} s"]
     if step.reason:
         lines.append(f"  why    {escape_name(step.reason)}")
     if step.verdict is not None and step.verdict.objections:
-        lines.append(f"  gate   {step.verdict.decision}: {step.verdict.reason}")
+        lines.append(f"  gate   {step.verdict.decision}: {escape_name(step.verdict.reason)}")
     lines += [f"  {_artifact(artifact)}" for artifact in step.artifacts]
     return lines
 

@@ -59,9 +59,11 @@ def _run(args: list[str] | None) -> int:
     try:
         result: Any = cli.main(args=args, prog_name="collector", standalone_mode=False)
     except CollectorError as exc:
-        click.echo(f"collector: {exc}", err=True)
+        from collector.cli.text import escape_lines  # noqa: PLC0415 - what only an error needs
+
+        click.echo(f"collector: {escape_lines(str(exc))}", err=True)
         if exc.hint:
-            click.echo(f"  hint: {exc.hint}", err=True)
+            click.echo(f"  hint: {escape_lines(exc.hint)}", err=True)
         return exc.exit_code
     except PermissionError as exc:
         click.echo(f"collector: {exc}", err=True)

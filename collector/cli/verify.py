@@ -8,6 +8,7 @@ import msgspec
 from collector.archive.digests import Finding, verify
 from collector.archive.read import Archive
 from collector.cli.options import archive_option, archive_path, config_option, json_option
+from collector.cli.text import escape_control
 from collector.config.load import find, load
 from collector.copying import buffers, readback
 from collector.model.copying import Digest
@@ -37,7 +38,7 @@ def verify_command(*, incidents: tuple[str, ...], archive: str | None, config: s
         for incident in [opened.resolve(text) for text in incidents] or opened.ids():
             try:
                 found[incident] = list(verify(opened, incident, digest_of))
-            except ArchiveError as exc:
+            except (ArchiveError, OSError) as exc:
                 unreadable[incident] = str(exc)
             if not as_json:
                 _show(incident, found.get(incident, []), unreadable.get(incident))
@@ -50,7 +51,7 @@ def verify_command(*, incidents: tuple[str, ...], archive: str | None, config: s
 def _show(incident: str, findings: list[Finding], unreadable: str | None) -> None:
     problems = [f"{finding.path} {finding.problem}" for finding in findings if finding.problem]
     if unreadable:
-        problems.append(unreadable)
+        problems.append(escape_control(unreadable))
     checked = sum(finding.checked for finding in findings)
     undigested = sum(not finding.checked and not finding.problem for finding in findings)
     told = f"{checked} artifacts as archived" + (f", {undigested} without a digest" if undigested else "")
