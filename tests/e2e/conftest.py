@@ -32,7 +32,18 @@ def daemon_factory(tmp_path: Path) -> Iterator[Callable[..., Daemon]]:
 @pytest.fixture(scope="session")
 def crasher(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """The compiled crasher."""
-    program = tmp_path_factory.mktemp("crasher") / "crasher"
-    subprocess.run(["gcc", "-O1", "-o", str(program), str(HERE / "crasher.c")], check=True)
+    return compiled("crasher", tmp_path_factory)
+
+
+@pytest.fixture(scope="session")
+def actor(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The compiled actor."""
+    return compiled("actor", tmp_path_factory)
+
+
+def compiled(name: str, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Compile a program of this directory, where every user can run it."""
+    program = tmp_path_factory.mktemp(name) / name
+    subprocess.run(["gcc", "-O1", "-o", str(program), str(HERE / f"{name}.c")], check=True)
     open_up(program.parent)
     return program

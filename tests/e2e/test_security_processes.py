@@ -33,7 +33,6 @@ from harness import (
 pytestmark = pytest.mark.root
 NOBODY = 65534
 SUID_DUMPABLE = Path("/proc/sys/fs/suid_dumpable")
-ACTOR = (sys.executable, str(HERE / "actor.py"))
 NAMESPACE = ["unshare", "--pid", "--fork", "--mount-proc", "--kill-child"]
 MEMORY = "{id: memory, collector: proc_files}"
 TABLE = "{id: processes, collector: process_table}"
@@ -183,7 +182,9 @@ ARGUMENTS = ["--api-token", "sk-live-argument", "--password=hunter2-argument", "
 LEAKS = ("hunter2", "wJalrXUtnFEMI", "s3cr3t-in-url", "ghp_16C7e42F292c69", "sk-live", "eyJhbGciOi")
 
 
-def test_secrets_of_processes_and_commands_are_in_no_incident_and_no_log(daemon_factory: Callable[..., Daemon]) -> None:
+def test_secrets_of_processes_and_commands_are_in_no_incident_and_no_log(
+    daemon_factory: Callable[..., Daemon], actor: Path
+) -> None:
     """Environment and arguments of one that crashes, of one that lives, and of a command of the operator's own."""
     command = '{id: told, collector: command, with: {argv: [/bin/true, "--api-token", "sk-live-command"]}}'
     core = "{id: core, collector: core, with: {keep: none}}"  # a core is the process's memory, environment included
@@ -192,7 +193,7 @@ def test_secrets_of_processes_and_commands_are_in_no_incident_and_no_log(daemon_
     config = config_of(*steps, triggers=(CORES, exits))
     daemon = daemon_factory(config)
     with core_pattern(f"{daemon.cores}/core.%e.%p"):
-        crashing, living = (Victim(*ACTOR, "secretive", *ARGUMENTS, environment=SECRETS) for _ in range(2))
+        crashing, living = (Victim(actor, "secretive", *ARGUMENTS, environment=SECRETS) for _ in range(2))
         try:
             crashing.die()
             manifests = daemon.wait_for_incidents(1)

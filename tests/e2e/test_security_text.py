@@ -1,0 +1,172 @@
+"""Attacks by text: names made to forge a record or to command a terminal, and incidents that were written by others."""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+import subprocess
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+from harness import CORES, Daemon, Victim, config_of, contents, core_pattern, segment, wait_for
+
+pytestmark = pytest.mark.root
+NOBODY = 65534
+COMM = b"a) R 1\nUid: 0"  # a line of /proc/PID/stat, and one of /proc/PID/status
+ARGUMENTS = (
+    b"\x1b]0;owned\x07\x1b[2J",
+    b"\xff\xfe\xc3(",
+    "\u202egnp.exe".encode(),
+    b"a\nb\tc\rd",
+    b"<script>'; rm -rf $(id)`",
+)
+ESCAPE = "\x1b[2J\x1b]0;owned\x07\u202e\u009b"
+UNPRINTABLE = re.compile(r"[^\n\x20-\x7e\xa0-\u2029\u202f-\uffff]")
+OWN_NAME = re.compile(r"[A-Za-z0-9_][A-Za-z0-9._-]*(?:/[A-Za-z0-9_][A-Za-z0-9._-]*)*")
+
+
+def said(daemon: Daemon, *verb: str) -> str:
+    """Return all that a verb prints."""
+    done = daemon.run(*verb, errors="surrogateescape")
+    assert "Traceback" not in done.stderr
+    return done.stdout + done.stderr
+
+
+def test_names_made_to_deceive_are_data_everywhere(daemon_factory: Callable[..., Daemon], actor: Path) -> None:
+    """In comm, arguments, core, segment and notification: no forged line, no terminal escape, no path; valid JSON."""
+    exits = '{id: exits, type: process_exits, rules: [{comm: ["a) R 1*"]}], pipeline: crash}'
+    steps = (
+        "{id: processes, collector: process_table}",
+        '{id: details, collector: process, with: {match: ["a) R 1*"]}}',
+        "{id: core, collector: core}",
+        '{id: segments, collector: shm, with: {segments: ["named-*"]}}',
+    )
+    daemon = daemon_factory(config_of(*steps, triggers=(CORES, "{id: told, type: notify, pipeline: crash}", exits)))
+    arguments = (COMM, *ARGUMENTS)
+    name = os.fsdecode(b"named-\x1b[2J\n\xff)")
+    with segment(name, 4096, {0: b"x"}), core_pattern(f"{daemon.cores}/core.%e.%p"):
+        living, crashing = Victim(actor, *arguments, user=NOBODY), Victim(actor, *arguments)
+        try:
+            crashing.die()
+            daemon.wait_for_incidents(1)
+            hostile = f"COMM={ESCAPE}", f"UNIT={ESCAPE}.service", f"REASON={ESCAPE}", "EXE=/bin/\udcff"
+            assert daemon.run("notify", *hostile).returncode == 0
+            daemon.wait_for_incidents(2)
+        finally:
+            living.process.kill()
+    wait_for(lambda: daemon.log.read_text().count("incident.archived") == 2, "log lines")
+    found = contents(daemon.archive)
+    for path, data in found.items():
+        assert OWN_NAME.fullmatch(path), path
+        if path.endswith((".json", ".jsonl")):
+            [json.loads(line) for line in ([data] if path.endswith(".json") else data.splitlines())]
+    first, second = sorted(path for path in found if path.endswith("manifest.json"))
+    assert json.loads(found[first])["markers"][0]["comm"] == r"a) R 1\x0aUid: 0"
+    table = found[first.replace("manifest.json", "processes/processes.tsv")].decode().splitlines()
+    columns = table[0].split("\t")
+    assert {line.count("\t") for line in table} == {len(columns) - 1}
+    row = next(line.split("\t") for line in table if line.startswith(f"{living.process.pid}\t"))
+    told = dict(zip(columns, row, strict=True))
+    assert (told["uid"], told["ppid"], told["comm"]) == (str(NOBODY), str(os.getpid()), r"a) R 1\x0aUid: 0")
+    for event in daemon.log.read_text().splitlines():
+        assert not UNPRINTABLE.search(event), event
+        json.loads(event)
+    ids = [json.loads(found[path])["id"] for path in (first, second)]
+    for verb in (
+        ["list"],
+        ["show", ids[0]],
+        ["show", ids[1]],
+        ["status"],
+        ["run", "--now", "--pid", str(os.getpid())],
+    ):
+        assert not UNPRINTABLE.search(text := said(daemon, *verb)), (verb, text)
+
+
+def hostile(good: dict[str, Any], how: str) -> dict[str, Any]:
+    """Return a manifest that somebody else has written."""
+    bad = json.loads(json.dumps(good))
+    artifact = bad["steps"][0]["artifacts"][0]
+    match how:
+        case "parent":
+            artifact["path"] = "../../../../../../../../etc/shadow"
+        case "absolute":
+            artifact["path"] = "/etc/shadow"
+        case "inner parent":
+            artifact["path"] = "memory/../../../etc/shadow"
+        case "escapes":
+            for key in ("id", "pipeline", "host", "kernel", "boot_id", "collector_version", "planned"):
+                bad[key] = [ESCAPE] if key == "planned" else ESCAPE
+            for key in ("trigger", "reason", "comm", "exe", "unit"):
+                bad["markers"][0][key] = ESCAPE
+            for key in ("id", "collector", "reason", "hint"):
+                bad["steps"][0][key] = ESCAPE
+            bad["steps"][0]["verdict"]["objections"] = [{"term": "floor", "said": ESCAPE}]
+            artifact["source"] = artifact["truncated_reason"] = ESCAPE
+        case "escaped kind":
+            bad["state"] = ESCAPE
+        case "escaped path":
+            artifact["path"] = f"memory/{ESCAPE}"
+        case "no markers":
+            bad["markers"] = []
+        case "end of time":
+            bad["started_s"] = bad["ended_s"] = 1e300
+        case "no such digest":
+            artifact["digest"] = f"{ESCAPE}:00"
+        case "symlink":
+            artifact["path"] = "memory/link"
+        case "fifo":
+            artifact["path"] = "memory/fifo"
+        case "negative":
+            artifact["size_bytes"] = artifact["data_bytes"] = -(1 << 62)
+    return bad
+
+
+MANIFESTS: dict[str, Callable[[Path], object]] = {
+    "manifest that is a symlink": lambda path: path.symlink_to("/etc/shadow"),
+    "manifest that is a FIFO": os.mkfifo,
+    "manifest that is no text": lambda path: path.write_bytes(b"\x80"),
+}
+HOW = (
+    "parent", "absolute", "inner parent", "escapes", "escaped kind", "escaped path", "no markers", "end of time",
+    "no such digest", "symlink", "fifo", "negative",
+)  # fmt: skip
+
+
+def test_incidents_that_somebody_else_wrote_are_read_with_care(daemon_factory: Callable[..., Daemon]) -> None:
+    """Names that lead out, planted files, escapes, absurd numbers: told or refused, never followed, and no crash."""
+    daemon = daemon_factory(config_of("{id: memory, collector: proc_files}", triggers=()), start=False)
+    assert daemon.run("run", "--now").returncode == 0
+    (directory,) = daemon.archive.glob("*Z-??????")
+    good = json.loads((directory / "manifest.json").read_text())
+    (directory / "memory/link").symlink_to("/etc/shadow")
+    os.mkfifo(directory / "memory/fifo")
+    ids = {}
+    for number, how in enumerate((*HOW, *MANIFESTS)):
+        ids[how] = f"{directory.name[:-6]}{number:06x}"
+        copied = directory.with_name(ids[how])
+        subprocess.run(["cp", "-a", str(directory), str(copied)], check=True)
+        manifest = copied / "manifest.json"
+        if how in HOW:
+            manifest.write_text(json.dumps(hostile(good, how)))
+        else:
+            manifest.unlink()
+            MANIFESTS[how](manifest)
+    (directory.with_name(f"{directory.name[:-6]}ffffff")).symlink_to("/etc")
+    shown = ("escapes", "end of time", "parent", "escaped kind", "no markers", "manifest that is a symlink")
+    for verb in (["list"], ["list", "--json"], ["verify"], *(["show", ids[how]] for how in shown)):
+        text = said(daemon, *verb)
+        assert not (re.search(r"[\0-\x09\x0b-\x1f]", text) if "--json" in verb else UNPRINTABLE.search(text)), (
+            verb,
+            text,
+        )
+        assert "root:" not in text, (verb, text)
+    verified = json.loads(daemon.run("verify", "--json").stdout)
+    known = {artifact["path"] for step in good["steps"] for artifact in step["artifacts"]}
+    for how, incident in ids.items():
+        found = verified["incidents"].get(incident, [])
+        assert {one["path"] for one in found if one["checked"] and not one["problem"]} <= known, how
+        harmless = how in {"escapes", "end of time"}
+        assert harmless == (incident in verified["incidents"] and not any(one["problem"] for one in found)), how
