@@ -7,7 +7,7 @@ import os
 import re
 import stat
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import ClassVar, Literal
 
 from collector.host.files import kind_of, pieces
@@ -74,6 +74,7 @@ class ExitFilesWatch:
     ctx: TriggerContext
     directories: DirectoryWatch
     poll_s: float | None = POLL_S
+    _taken: list[tuple[Sighting, os.stat_result]] = field(default_factory=list)
 
     @property
     def lost(self) -> int:
@@ -90,26 +91,43 @@ class ExitFilesWatch:
         return self.directories.fileno()
 
     def read(self) -> Iterator[Marker]:
-        """Yield the markers of one bounded piece of work; what was yielded is recorded, and removed."""
+        """Yield the markers of one bounded piece of work."""
         with Glance() as glance:
+            self._remove(glance)
             for sighting in self.directories.read():
                 if sighting.name.startswith("#") or not (sighting.closed or sighting.scanned):
                     continue  # its close is on the way
                 found = self._look(glance, sighting)
-                if found is not None:
-                    marker, info = found
-                    yield marker
-                    if self.trigger.remove and marker.refused is None:
-                        glance.remove(sighting, info)
+                if found is None or self._is_taken(found[1]):
+                    continue
+                marker, info = found
+                yield marker
+                if self.trigger.remove and marker.refused is None:
+                    self._taken.append((sighting, info))
 
     def poll(self) -> Iterator[Marker]:
         """Look for directories that appeared, went or were replaced; no markers."""
         self.directories.refresh()
+        with Glance() as glance:
+            self._remove(glance)
         return iter(())
 
     def close(self) -> None:
         """Release all descriptors."""
         self.directories.close()
+
+    def _is_taken(self, info: os.stat_result) -> bool:
+        """Return whether a scan and an event are about the same file."""
+        return any(
+            (info.st_ino, info.st_dev, info.st_mtime_ns) == (taken.st_ino, taken.st_dev, taken.st_mtime_ns)
+            for _, taken in self._taken
+        )
+
+    def _remove(self, glance: Glance) -> None:
+        """Remove what the last call yielded: only now is it certain that the record of it is committed."""
+        for sighting, info in self._taken:
+            glance.remove(sighting, info)
+        self._taken.clear()
 
     def _look(self, glance: Glance, sighting: Sighting) -> tuple[Marker, os.stat_result] | None:
         """Return the marker of a file that nobody writes to, and the inode that it was read from."""

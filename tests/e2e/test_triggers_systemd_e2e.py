@@ -35,11 +35,14 @@ triggers:
 pipelines:
   light: {{steps: [{{id: memory, collector: proc_files}}]}}
 """
-# It sees no unit but those of the test: nothing of the machine's own is started, cleaned or mounted.
+# It sees no unit but those of the test: nothing of the machine's own is started, cleaned or mounted. At its start
+# systemd raises fs.nr_open, fs.file-max and net.unix.max_dgram_qlen: not on this machine.
 BOOT = """
 set -e
 echo $$ > {cgroup}/cgroup.procs
-exec unshare --pid --mount --uts --ipc --cgroup --fork --kill-child --mount-proc sh -ec '
+exec unshare --pid --mount --net --uts --ipc --cgroup --fork --kill-child --mount-proc sh -ec '
+mount --bind /proc/sys /proc/sys
+mount -o remount,bind,ro /proc/sys
 mount -t tmpfs tmpfs /run
 mkdir /run/collector /run/units
 mount --bind {runtime} /run/collector

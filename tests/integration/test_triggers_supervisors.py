@@ -73,6 +73,8 @@ def test_exit_files_takes_what_a_supervisor_leaves(watching: Opener, drop: Path)
     (drop / "after").write_text('{"pid": 4712, "comm": "engine", "exit_status": 3, "start_time": 99}')
     one, two = sorted(drain(watch), key=lambda marker: marker.process.pid if marker.process else 0)
     assert (one.kind, one.signal, one.exit_status, one.attributes["SITE"]) == (MarkerKind.EXIT, 11, None, "a=b")
+    assert sorted(path.name for path in drop.iterdir()) == ["after", "before"]  # a record may not be committed yet
+    assert list(watch.poll()) == []
     assert two.process is not None
     assert (two.process.start_time_ticks, two.exit_status, two.signal) == (99, 3, None)
     assert list(drop.iterdir()) == []
