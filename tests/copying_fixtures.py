@@ -18,6 +18,7 @@ from collector.model.copying import CopyReport, CopySettings, MethodChoice
 MIB = 1 << 20
 FAST = CopySettings(rate="max")
 MMAP = CopySettings(rate="max", method=MethodChoice.MMAP)
+SPLICE = CopySettings(rate="max", method=MethodChoice.SPLICE)
 BOUNCE = CopySettings(rate="max", method=MethodChoice.BOUNCE)
 
 

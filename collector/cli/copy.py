@@ -32,7 +32,7 @@ INCOMPLETE = 3
     "--method",
     type=click.Choice([str(choice) for choice in MethodChoice]),
     default=MethodChoice.AUTO.value,
-    help="mmap costs least; bounce digests the very bytes that it writes; auto decides [auto].",
+    help="splice costs least; bounce digests the very bytes that it writes; auto decides [auto].",
 )
 @click.option("--rate", metavar="RATE", default="adaptive", help="adaptive, max, or such as 200MiB/s [adaptive].")
 @click.option(

@@ -79,8 +79,9 @@ class Copy(msgspec.Struct, frozen=True, kw_only=True):
     How bulk data is copied.
 
     Args:
-        method: ``mmap`` (least CPU, no copy through user space), ``bounce`` (digest computed on the
-            bytes that are written), or ``auto``, which decides and records why.
+        method: ``splice`` (least CPU: the pages themselves are handed over), ``mmap`` (written from a
+            mapping), ``bounce`` (digest computed on the bytes that are written), or ``auto``, which
+            decides and records why.
         rate: ``adaptive`` yields to other writers of the disk, ``max`` does not; a size per second
             such as ``200MiB/s`` is an upper bound.
         chunk: Length of one write. Longer chunks make other writers of the disk wait longer.

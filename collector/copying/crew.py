@@ -2,19 +2,18 @@
 
 from __future__ import annotations
 
-import errno
-import os
 import threading
 import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 
 from collector.copying.buffers import Buffer
+from collector.copying.carriers import Carrier, Mapping, Pipe
 from collector.copying.hashing import Hasher
 from collector.copying.plan import Chunk
 from collector.copying.reader import Reader
 from collector.copying.sink import Sink
-from collector.copying.source import Source, Window
+from collector.copying.source import PAGE, Source
 from collector.copying.steering import Steering, Stopped
 from collector.model.artifact import Method
 
@@ -81,14 +80,24 @@ class Crew:
         return self.outcome
 
     def _work(self, buffer: Buffer) -> None:
-        window = Window(self.source)
+        carrier = None
         try:
+            carrier = self._carrier(len(buffer.view))
             while (taken := self._take(buffer)) is not None:
-                self._move(*taken, buffer, window)
+                self._move(*taken, buffer, carrier)
         except Exception as exc:  # noqa: BLE001 - what the gate's or the caller's callback raised; raised again by copy()
             self._stop(None, 0, reason=str(exc), error=exc)
         finally:
-            window.close()
+            if carrier:
+                carrier.close()
+
+    def _carrier(self, size: int) -> Carrier | None:
+        match self.method:
+            case Method.SPLICE:
+                return Pipe(self.source, self.sink, size)
+            case Method.MMAP:
+                return Mapping(self.source, self.sink)
+        return None
 
     def _take(self, buffer: Buffer) -> tuple[Chunk, int] | None:
         """Return the next chunk and, where a digest is computed, how much of it is in *buffer*."""
@@ -118,10 +127,10 @@ class Crew:
         self._last = chunk
         return got
 
-    def _move(self, chunk: Chunk, got: int, buffer: Buffer, window: Window) -> None:
+    def _move(self, chunk: Chunk, got: int, buffer: Buffer, carrier: Carrier | None) -> None:
         try:
             if self.hasher is None:
-                if self.method is Method.MMAP and self._map(chunk, window):
+                if self._carry(chunk, carrier):
                     got = chunk.size
                 else:
                     got = self.reader.read(buffer, chunk.start, chunk.size)
@@ -143,20 +152,14 @@ class Crew:
         buffer.view[got:size] = bytes(size - got)
         self._timed(buffer.address, size, chunk)
 
-    def _map(self, chunk: Chunk, window: Window) -> bool:
-        """Write a chunk from the mapping; False if it has to go through the buffer."""
-        if not chunk.solid or chunk.size % self.sink.align:
+    def _carry(self, chunk: Chunk, carrier: Carrier | None) -> bool:
+        """Write a chunk without copying it; False if it has to go through the buffer."""
+        if carrier is None or chunk.size % PAGE:
             return False
-        if self.source.solid(chunk):
-            try:
-                self._timed(window.address(chunk), chunk.size, chunk)
-            except OSError as exc:
-                if exc.errno != errno.EFAULT:  # cut short meanwhile
-                    raise
-            else:
-                # What lies behind the end of a file, in its last page, may be anybody's.
-                if os.fstat(self.source.fd).st_size >= chunk.end:
-                    return True
+        started = time.monotonic()
+        if carrier.carry(chunk, chunk.start - self.source.start):
+            self.steering.done(chunk.size, time.monotonic() - started)
+            return True
         with self._lock:
             self.outcome.fallbacks += 1
         return False

@@ -4,16 +4,17 @@ from __future__ import annotations
 
 import os
 import time
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable
 
 from collector.copying.buffers import POOL_BYTES, lease
 from collector.copying.crew import Crew, Outcome
 from collector.copying.hashing import Hasher
-from collector.copying.plan import Extent, chunks, merge
+from collector.copying.plan import chunks
 from collector.copying.reader import Reader
 from collector.copying.sink import KEPT, PAGE, Sink, failed
 from collector.copying.source import Source
 from collector.copying.steering import Steering, always_go, ignore, pace_for
+from collector.copying.worth import Worth
 from collector.host import directio, filesystem
 from collector.model.artifact import Method
 from collector.model.copying import CopyReport, CopySettings, Digest, Feedback, MethodChoice
@@ -57,8 +58,9 @@ def copy(
         steering = Steering(pace=pace_for(settings.rate, os.fstat(directory_fd).st_dev), ask=ask)
         hasher = Hasher(settings.digest) if settings.digest is not Digest.NONE else None
         chunk = chunk_size(settings, sink.align)
-        sink.reserve((extent for extent, _ in worth_writing(source, sink)), shift=source.start, size=source.size)
-        plan = chunks(worth_writing(source, sink), size=chunk, align=sink.align)
+        worth = Worth(source, sink)
+        sink.reserve((extent for extent, _ in worth), shift=source.start, size=source.size)
+        plan = chunks(worth, size=chunk, align=sink.align)
         with lease(settings.writers, chunk) as buffers, Reader(source) as reader:
             outcome = Crew(
                 source=source,
@@ -94,16 +96,6 @@ def copy(
         )
 
 
-def worth_writing(source: Source, sink: Sink) -> Iterator[tuple[Extent, bool]]:
-    """
-    Yield what is to be written: the data, and single pages of hole between data.
-
-    A page of data after each page of hole, 256 MiB in all: 6.5 s piece by piece, 0.6 s so, for
-    twice the space on the disk at the very worst.
-    """
-    return merge(source.extents(), align=sink.align, end=source.end, gap=PAGE)
-
-
 def chunk_size(settings: CopySettings, align: int) -> int:
     """Return the chunk that was asked for, as a multiple of *align* that the buffers have room for."""
     room = min(settings.chunk_bytes, POOL_BYTES // settings.writers)
@@ -111,24 +103,24 @@ def chunk_size(settings: CopySettings, align: int) -> int:
 
 
 def choose(settings: CopySettings, source: Source, sink: Sink) -> tuple[Method, str]:
-    """Choose between mapping the source and reading it; return the choice and its reason."""
+    """Choose between handing over pages, mapping and reading; return the choice and its reason."""
     if source.kind != filesystem.TMPFS:
         return Method.BOUNCE, f"mapping a file on {source.kind} would fill the page cache"
     if sink.align > PAGE:
         return Method.BOUNCE, f"the destination takes blocks of {sink.align} bytes, more than a page"
-    if settings.method is not MethodChoice.AUTO:
-        return Method(settings.method), "as configured"
     if settings.digest is not Digest.NONE:
         return Method.BOUNCE, "a digest is computed beside the copy"
+    if settings.method is not MethodChoice.AUTO:
+        return Method(settings.method), "as configured"
     if sink.kind == filesystem.BTRFS or directio.needs_stable_pages(os.fstat(sink.fd).st_dev):
         return Method.BOUNCE, f"{sink.kind} or its disk must not see pages change under a write"
-    return Method.MMAP, "no digest beside the copy is asked for"
+    return Method.SPLICE, "no digest beside the copy is asked for"
 
 
 def notes(outcome: Outcome) -> Iterable[str]:
     """Yield what the report has no field for."""
     if outcome.fallbacks:
-        yield f"{outcome.fallbacks} chunks changed under the mapping and went through the buffer"
+        yield f"{outcome.fallbacks} chunks went through the buffer: the source changed, or the disk takes no pages"
 
 
 def _give_up_on(outcome: Outcome, name: str) -> None:

@@ -137,6 +137,22 @@ class Sink:
         written = 0
         while written < size:
             written += call("pwrite64", self.fd, address + written, size - written, offset + written)
+        self._settle(offset, size)
+
+    def splice(self, pipe: int, size: int, offset: int) -> None:
+        """
+        Write the *size* bytes whose pages are in *pipe*.
+
+        Raises:
+            OSError: As splice(2) gives it; ``EINVAL`` where the file system takes no pages.
+        """
+        written = 0
+        while written < size:
+            written += os.splice(pipe, self.fd, size - written, offset_dst=offset + written)
+        self._settle(offset, size)
+
+    def _settle(self, offset: int, size: int) -> None:
+        """Leave nothing of a write in the page cache."""
         if not self._checked:
             self._check(offset, size)
         if not self.direct and self.kind != filesystem.BTRFS:

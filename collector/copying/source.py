@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import ctypes
 import errno
 import mmap
 import os
@@ -12,12 +11,9 @@ from dataclasses import dataclass, field
 
 from collector.copying.plan import Chunk, Extent
 from collector.host import directio, filesystem
-from collector.host.libc import LIBC
 from collector.model.errors import CopyError
 
 PAGE = mmap.PAGESIZE
-FEW = 1024
-MAP_FAILED = ctypes.c_void_p(-1).value
 
 
 @dataclass(slots=True)
@@ -40,7 +36,6 @@ class Source:
     status: os.stat_result = field(init=False)
     end: int = field(init=False)
     kind: str = field(init=False)
-    _few: tuple[Extent, ...] = field(init=False, default=())
 
     def __post_init__(self) -> None:
         self.status = os.fstat(self.fd)
@@ -65,24 +60,7 @@ class Source:
         return self.end < self.status.st_size and self.limit is not None
 
     def extents(self) -> Iterator[Extent]:
-        """
-        Yield what holds data. What is allocated but was never written counts as a hole.
-
-        A few are remembered for the next time; a list of all could grow with the file.
-        Source: lseek(2), mm/shmem.c.
-        """
-        if self._few:
-            yield from self._few
-            return
-        few: list[Extent] = []
-        for extent in self._scan():
-            if len(few) <= FEW:
-                few.append(extent)
-            yield extent
-        if len(few) <= FEW:
-            self._few = tuple(few)
-
-    def _scan(self) -> Iterator[Extent]:
+        """Yield what holds data. What is allocated but was never written counts as a hole. Source: lseek(2)."""
         at = self.start
         while at < self.end:
             try:
@@ -113,38 +91,3 @@ class Source:
         """Tell whether size or mtime moved. Stores through a mapping of tmpfs move neither."""
         now = os.fstat(self.fd)
         return (now.st_size, now.st_mtime_ns) != (self.status.st_size, self.status.st_mtime_ns)
-
-
-@dataclass(slots=True)
-class Window:
-    """
-    A mapping of a part of the source that follows the chunks, one per writer.
-
-    Python never touches it: only the kernel reads it, for a write. A mapping costs 2 MiB of page
-    tables per GiB, so it is short; 16 MiB cost as little CPU per GiB as 64 (0.15 s), 1 MiB costs 0.2.
-    """
-
-    source: Source
-    size: int = 16 << 20
-    _address: int = 0
-    _start: int = 0
-    _end: int = 0
-
-    def address(self, chunk: Chunk) -> int:
-        """Return where a chunk, data all through, is mapped."""
-        if not self._start <= chunk.start < chunk.end <= self._end:
-            self.close()
-            start = max(chunk.extent.start, chunk.start // self.size * self.size)
-            end = max(chunk.end, min(chunk.extent.end, (chunk.start // self.size + 1) * self.size))
-            address = LIBC.mmap(None, end - start, mmap.PROT_READ, mmap.MAP_SHARED, self.source.fd, start)
-            if address == MAP_FAILED:
-                number = ctypes.get_errno()
-                raise OSError(number, os.strerror(number))
-            self._address, self._start, self._end = address, start, end
-        return self._address + chunk.start - self._start
-
-    def close(self) -> None:
-        """Unmap."""
-        if self._address:
-            LIBC.munmap(self._address, self._end - self._start)
-        self._address = self._start = self._end = 0

@@ -96,6 +96,7 @@ class Method(enum.StrEnum):
     """How the bytes of an artifact reached the disk."""
 
     WRITE = "write"
+    SPLICE = "splice"
     MMAP = "mmap"
     BOUNCE = "bounce"
     LINK = "link"

@@ -13,6 +13,7 @@ class MethodChoice(enum.StrEnum):
     """What may be asked of the engine; ``auto`` decides and records why."""
 
     AUTO = "auto"
+    SPLICE = "splice"
     MMAP = "mmap"
     BOUNCE = "bounce"
 

@@ -43,7 +43,7 @@ def test_cli_copy_says_what_it_did(target: Directory) -> None:
         done = collector(source, target.path / "copy")
     assert done.returncode == 0
     assert "3.0 MiB" in done.stdout
-    assert "mmap" in done.stdout
+    assert "splice" in done.stdout
     assert done.stderr == ""
 
 

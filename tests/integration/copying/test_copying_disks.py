@@ -16,6 +16,7 @@ from copying_fixtures import (
     FAST,
     MIB,
     MMAP,
+    SPLICE,
     cached,
     copied,
     file_system,
@@ -45,7 +46,7 @@ class Row:
     sector: int = 512
     direct: bool = True
     loop_direct: bool = True
-    method: Method = Method.MMAP
+    method: Method = Method.SPLICE
     nocow: bool = False
     overlay: bool = False
     pages_left: int = 0
@@ -93,7 +94,7 @@ def test_copy_holds_its_promises_on_every_file_system(scratch: Path, name: str) 
         destination(row, scratch) as path,
         opened_directory(path) as target,
     ):
-        for settings in (FAST, MMAP, BOUNCE):
+        for settings in (FAST, SPLICE, MMAP, BOUNCE):
             report = copied(source, target, settings.method, settings)
             copy = path / settings.method
             found = cached(copy)

@@ -16,6 +16,7 @@ from copying_fixtures import (
     FAST,
     MIB,
     MMAP,
+    SPLICE,
     Directory,
     blocks_bytes,
     cached,
@@ -34,7 +35,7 @@ from collector.model.artifact import Method
 from collector.model.copying import Advice, CopySettings, Digest, Feedback, MethodChoice
 from collector.model.errors import CopyError, StepError
 
-METHODS = pytest.mark.parametrize("settings", [MMAP, BOUNCE], ids=["mmap", "bounce"])
+METHODS = pytest.mark.parametrize("settings", [SPLICE, MMAP, BOUNCE], ids=["splice", "mmap", "bounce"])
 
 
 @METHODS
@@ -295,7 +296,7 @@ def test_copy_reads_a_memfd_and_an_unlinked_file_of_another_process(target: Dire
                 report = engine.copy(fd, directory_fd=target.fd, name=f"fd{number}", settings=FAST)
             finally:
                 os.close(fd)
-            assert report.method is Method.MMAP
+            assert report.method is Method.SPLICE
             assert (target.path / f"fd{number}").read_bytes() == b"kept" * 2500
     finally:
         holder.kill()

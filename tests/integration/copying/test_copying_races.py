@@ -56,7 +56,7 @@ def race(target: Directory, count: int, seed: int) -> set[str]:
             for number in range(count):
                 settings = CopySettings(
                     rate="max",
-                    method=rng.choice([MethodChoice.MMAP, MethodChoice.BOUNCE]),
+                    method=rng.choice([MethodChoice.SPLICE, MethodChoice.MMAP, MethodChoice.BOUNCE]),
                     writers=rng.choice([1, 2, 4]),
                     chunk_bytes=rng.choice([65_536, 262_144]),
                     digest=rng.choice([Digest.NONE, Digest.XXH3_128]),
