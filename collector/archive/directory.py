@@ -15,8 +15,9 @@ from collector.model.errors import ArchiveError
 
 DIRECTORY_FLAGS = os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC
 CREATE_FLAGS = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC
-REPLACE_FLAGS = os.O_WRONLY | os.O_CREAT | os.O_NOFOLLOW | os.O_CLOEXEC
-APPEND_FLAGS = os.O_WRONLY | os.O_CREAT | os.O_APPEND | os.O_NOFOLLOW | os.O_CLOEXEC
+# O_NONBLOCK: a FIFO planted at the name must not hold the open.
+REPLACE_FLAGS = os.O_WRONLY | os.O_CREAT | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC
+APPEND_FLAGS = REPLACE_FLAGS | os.O_APPEND
 KEEP_SIZE = 1  # FALLOC_FL_KEEP_SIZE, fallocate(2)
 READ_FLAGS = os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC
 
@@ -91,7 +92,7 @@ def replace(name: str, data: bytes, dir_fd: int) -> None:
     Goes through ``NAME.new``, into the blocks that `allocate` may have set aside for it there.
     """
     temporary = f"{name}{layout.NEW}"
-    fd = os.open(temporary, REPLACE_FLAGS, 0o600, dir_fd=dir_fd)
+    fd = _open_own(temporary, REPLACE_FLAGS, dir_fd)
     try:
         _write_all(fd, data)
         os.ftruncate(fd, len(data))
@@ -109,7 +110,7 @@ def allocate(name: str, size: int, dir_fd: int) -> None:
     Raises:
         OSError: ``ENOSPC`` where they are not to be had.
     """
-    fd = os.open(name, REPLACE_FLAGS, 0o600, dir_fd=dir_fd)
+    fd = _open_own(name, REPLACE_FLAGS, dir_fd)
     try:
         call("fallocate64", fd, KEEP_SIZE, 0, size)
     except OSError as exc:
@@ -126,7 +127,7 @@ def append(name: str, line: bytes, dir_fd: int, *, durable: bool) -> None:
     What is written survives the death of the writer; with *durable* it survives that of the machine,
     for the price of a journal commit.
     """
-    fd = os.open(name, APPEND_FLAGS, 0o600, dir_fd=dir_fd)
+    fd = _open_own(name, APPEND_FLAGS, dir_fd)
     try:
         _write_all(fd, line + b"\n")
         if durable:
@@ -169,10 +170,32 @@ def files(dir_fd: int, prefix: str = "") -> Iterator[tuple[str, os.stat_result]]
 
 
 def remove_tree(name: str, dir_fd: int) -> None:
-    """Delete a directory and all in it. `shutil.rmtree` with a *dir_fd* opens every level with O_NOFOLLOW."""
+    """
+    Delete a directory and all in it, or whatever else has its name.
+
+    `shutil.rmtree` with a *dir_fd* opens every level with O_NOFOLLOW.
+    """
     if not shutil.rmtree.avoids_symlink_attacks:
         raise ArchiveError("this platform cannot delete a tree without following symlinks")
-    shutil.rmtree(name, dir_fd=dir_fd)
+    if stat.S_ISDIR(os.stat(name, dir_fd=dir_fd, follow_symlinks=False).st_mode):
+        shutil.rmtree(name, dir_fd=dir_fd)
+    else:
+        os.unlink(name, dir_fd=dir_fd)
+
+
+def _open_own(name: str, flags: int, dir_fd: int) -> int:
+    """
+    Open a file to write to, which may be there already.
+
+    Raises:
+        ArchiveError: If something else has its name, or it has a second one.
+    """
+    fd = os.open(name, flags, 0o600, dir_fd=dir_fd)
+    status = os.fstat(fd)
+    if not stat.S_ISREG(status.st_mode) or status.st_nlink != 1:
+        os.close(fd)
+        raise ArchiveError(f"{name!r} is not a file of the collector's own")
+    return fd
 
 
 def _write_all(fd: int, data: bytes) -> None:
