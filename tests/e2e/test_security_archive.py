@@ -1,0 +1,178 @@
+"""Attacks on what the collector writes: names planted before it and swapped under it, in the archive and beside it."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import threading
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, suppress
+from pathlib import Path
+
+import pytest
+from harness import COLLECTOR, CORES, HOLD, Daemon, config_of, contents, core_pattern, held, wait_for
+
+pytestmark = pytest.mark.root
+NOBODY = 65534
+MEMORY = "{id: memory, collector: proc_files}"
+TABLE = "{id: processes, collector: process_table}"
+NOTIFY = "{id: told, type: notify, pipeline: crash}"
+
+
+@pytest.fixture
+def victim(tmp_path: Path) -> Iterator[Path]:
+    """A directory that nothing may be written to, or deleted from, by way of the collector."""
+    directory = tmp_path / "victim"
+    (directory / "inner").mkdir(parents=True)
+    for name in ("file", "inner/file"):
+        (directory / name).write_bytes(b"precious")
+    yield directory
+    assert contents(directory) == {"file": b"precious", "inner/file": b"precious"}
+    assert sorted(path.name for path in directory.rglob("*")) == ["file", "file", "inner"]
+
+
+@contextmanager
+def racing(move: Callable[[], None]) -> Iterator[None]:
+    """Make a move again and again, for the time of the block."""
+    over = threading.Event()
+
+    def race() -> None:
+        while not over.is_set():
+            with suppress(OSError):
+                move()
+
+    thread = threading.Thread(target=race)
+    thread.start()
+    try:
+        yield
+    finally:
+        over.set()
+        thread.join()
+
+
+@pytest.mark.parametrize("kind", ["symlink", "hard link", "FIFO"])
+def test_names_planted_in_an_incident_lead_nowhere(
+    daemon_factory: Callable[..., Daemon], victim: Path, kind: str
+) -> None:
+    """At every name that is about to be written: the write fails or replaces the name, and touches nothing else."""
+    daemon = daemon_factory(config_of(HOLD, MEMORY, TABLE, "{id: log, collector: dmesg}", triggers=()), start=False)
+    os.mkfifo(daemon.directory / "hold")
+    names = ("memory", "processes/processes.tsv", "log/dmesg.jsonl.part")
+    records = ("steps.jsonl", "artifacts.jsonl", "manifest.json", "manifest.json.new")
+    command = [*COLLECTOR, "run", "--now", "--config", str(daemon.config)]
+    running = subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True)
+    with held(daemon.directory / "hold"):
+        (partial,) = daemon.archive.glob("*.partial")
+        for name in (*names, *records):
+            path = partial / name
+            path.parent.mkdir(mode=0o700, exist_ok=True)
+            path.unlink(missing_ok=True)
+            if kind == "symlink":
+                path.symlink_to(victim if name == "memory" else victim / "file")
+            elif kind == "hard link":
+                os.link(victim / "file", path)
+            else:
+                os.mkfifo(path)
+    _, said = running.communicate(timeout=40)
+    assert running.returncode in {3, 73}, said
+
+
+def test_directory_that_is_swapped_for_a_symlink_is_not_written_through(
+    daemon_factory: Callable[..., Daemon], victim: Path
+) -> None:
+    """Between any two artifacts of a step the name of its directory may lead elsewhere."""
+    daemon = daemon_factory(config_of(MEMORY, triggers=()), start=False)
+
+    def swap() -> None:
+        for partial in daemon.archive.glob("*.partial"):
+            os.rename(partial / "memory", partial / "aside")
+            (partial / "memory").symlink_to(victim)
+            time.sleep(0.0005)
+            (partial / "memory").unlink()
+            os.rename(partial / "aside", partial / "memory")
+            time.sleep(0.0005)
+
+    with racing(swap):
+        for _ in range(2):
+            assert daemon.run("run", "--now").returncode in {0, 3, 73}
+
+
+def test_archive_that_others_prepared_is_refused(daemon_factory: Callable[..., Daemon], victim: Path) -> None:
+    """A symlink, and a directory in which somebody else can plant names."""
+    daemon = daemon_factory(config_of(MEMORY, triggers=()), start=False)
+    daemon.archive.symlink_to(victim)
+    assert daemon.run("run", "--now").returncode == 73
+    daemon.archive.unlink()
+    daemon.archive.mkdir()
+    os.chown(daemon.archive, NOBODY, NOBODY)
+    assert daemon.run("run", "--now").returncode == 73
+    assert list(daemon.archive.iterdir()) == []
+
+
+def test_sockets_and_ledger_that_were_planted_are_not_followed(
+    daemon_factory: Callable[..., Daemon], victim: Path
+) -> None:
+    """The daemon's own names, as symlinks: replaced or refused, said so, and the crash is collected all the same."""
+    daemon = daemon_factory(config_of(MEMORY, triggers=(CORES, NOTIFY)), start=False)
+    names = ((daemon.runtime, "control.sock"), (daemon.runtime, "notify.sock"), (daemon.archive, "ledger.sqlite"))
+    for directory, name in names:
+        directory.mkdir(mode=0o700, exist_ok=True)
+        (directory / name).symlink_to(victim / "file")
+    daemon.start()
+    with core_pattern("core"):
+        (daemon.cores / "core.engine.1").write_bytes(b"x")
+        daemon.wait_for_incidents(1)
+    status = json.loads(daemon.run("status", "--json").stdout)
+    assert "is not a socket of ours" in status["triggers"]["told"]
+    assert "ledger.sqlite" in status["ledger_problem"]
+    assert (daemon.runtime / "control.sock").is_socket()
+
+
+def test_core_that_its_owner_changes_afterwards_is_told_by_verify(daemon_factory: Callable[..., Daemon]) -> None:
+    """A core kept by a link is still its owner's file: the digest of what was archived gives a change away."""
+    daemon = daemon_factory(config_of("{id: core, collector: core}"))
+    core = daemon.cores / "core.engine.1"
+    with core_pattern("core"):
+        core.with_name("x").write_bytes(b"evidence")
+        os.chown(core.with_name("x"), NOBODY, NOBODY)
+        core.with_name("x").rename(core)
+        (manifest,) = daemon.wait_for_incidents(1)
+    assert (daemon.archive / manifest["id"] / "core/core").read_bytes() == b"evidence"
+    wait_for(lambda: "incident.sealed" in daemon.log.read_text(), "digests")
+    assert daemon.run("verify").returncode == 0
+    subprocess.run(["setpriv", "--reuid=65534", "--clear-groups", "sh", "-c", f"printf forgery! > {core}"], check=True)
+    verified = daemon.run("verify", "--json")
+    assert verified.returncode == 73
+    (findings,) = json.loads(verified.stdout)["incidents"].values()
+    assert [one["path"] for one in findings if one["problem"]] == ["core/core"]
+
+
+def test_deleting_old_incidents_deletes_nothing_else(daemon_factory: Callable[..., Daemon], victim: Path) -> None:
+    """Symlinks in them, in their place, and swapped in while they are deleted."""
+    config = config_of(MEMORY, triggers=()).replace("reserve: 0%}}", "reserve: 0%, keep: {{count: 1}}}}")
+    daemon = daemon_factory(config, start=False)
+    daemon.archive.mkdir(mode=0o700)
+    old = daemon.archive / "20200101T000000.000000Z-000000"
+    for number in range(300):
+        (old / f"step/{number}").mkdir(parents=True)
+    (old / "step/link").symlink_to(victim)
+    (old / "step/hardlink").hardlink_to(victim / "file")
+    planted = daemon.archive / "20200101T000000.000000Z-000001"
+    planted.symlink_to(victim)
+    (daemon.archive / "20200101T000000.000000Z-000002.deleting").symlink_to(victim)
+    deleting = old.with_name(f"{old.name}.deleting")
+
+    def swap() -> None:
+        for number in range(300):
+            with suppress(FileNotFoundError):
+                os.rmdir(deleting / f"step/{number}")
+                (deleting / f"step/{number}").symlink_to(victim)
+
+    with racing(swap):
+        assert daemon.run("run", "--now").returncode == 0
+    assert daemon.run("run", "--now").returncode == 0
+    left = {path.name for path in daemon.archive.iterdir()} - {planted.name}
+    assert not [name for name in left if name.startswith("2020")]
+    assert len(daemon.incidents()) == 1
