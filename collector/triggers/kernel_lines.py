@@ -6,6 +6,7 @@ import re
 from typing import Literal, NamedTuple
 
 Event = Literal[
+    "core_lost",
     "segfault",
     "oom_kill",
     "hung_task",
@@ -24,6 +25,11 @@ _PID = r"(?P<pid>[0-9]{1,10})"
 
 EVENTS: dict[Event, str] = {
     # The lines about processes come first: a name in them may be made to look like any of the others.
+    # fs/coredump.c, coredump_report_failure(); before 6.11 "Pid 42(engine) over core_pipe_limit"
+    "core_lost": (
+        rf"(?:coredump: |Pid ){_PID}\({_COMM}\):? "
+        r"(?:over core_pipe_limit|.*(?:failed|abort|skipping|cannot|[Uu]nsafe|truncated))"
+    ),
     # arch/x86/mm/fault.c, show_signal_msg(); arch/x86/kernel/traps.c; arch/arm64/kernel/traps.c
     "segfault": (
         rf"(?:traps: )?{_COMM}\[{_PID}\]:? (?:segfault at |general protection fault|trap |bad frame|unhandled )"

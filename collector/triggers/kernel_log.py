@@ -79,7 +79,7 @@ class KernelLogWatch:
 
     @property
     def lost(self) -> int:
-        """Records that were overwritten before they were read, also while no daemon ran."""
+        """Records overwritten before they were read, also while no daemon ran; cores that the kernel gave up."""
         return self.kmsg.lost + self._missed
 
     def fileno(self) -> int:
@@ -91,6 +91,7 @@ class KernelLogWatch:
         record = None
         for record in itertools.islice(self.kmsg.records(), RECORDS_PER_READ):
             if self._is_new(record) and record.facility == "kern" and (found := self.lines.find(record.message)):
+                self._missed += found.event == "core_lost"
                 yield self._marker(record, found)
         if record is not None:
             self.ctx.remember(f"{self.ctx.id}.kmsg", f"{self.boot_id} {record.seq}")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import fcntl
 import os
 import select
 import signal
@@ -138,6 +139,23 @@ def test_kernel_log_counts_what_was_overwritten_meanwhile(watching: Opener, note
     watch = watching()
     list(watch.read())
     assert watch.lost >= 5
+
+
+def test_kernel_log_counts_the_cores_that_the_kernel_gave_up(watching: Opener) -> None:
+    """A core handler that cannot be started: the crash is a marker, and its core is told as lost."""
+    watch = watching()
+    pattern = Path("/proc/sys/kernel/core_pattern")
+    with open("/tmp/core_pattern.lock", "w") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        before = pattern.read_text()
+        try:
+            pattern.write_text("|/nonexistent/core-handler %P")
+            pid = segfault()
+        finally:
+            pattern.write_text(before)
+    events = {marker.attributes["event"] for marker in of(drain(watch), pid)}
+    assert events == {"segfault", "core_lost"}
+    assert watch.lost >= 1
 
 
 def test_kernel_log_finds_own_patterns(ctx: TriggerContext) -> None:

@@ -15,6 +15,9 @@ OOM = "Killed process 42 (java) total-vm:1kB, anon-rss:1kB, file-rss:0kB, shmem-
     ("line", "event", "pid", "comm"),
     [
         (f"engine[42]: {SEGFAULT}", "segfault", 42, "engine"),
+        ("coredump: 42(engine): over core_pipe_limit, skipping core dump", "core_lost", 42, "engine"),
+        ("Pid 42(engine) over core_pipe_limit", "core_lost", 42, "engine"),
+        ("coredump: 42(engine): |/usr/lib/handler pipe failed", "core_lost", 42, "engine"),
         (f"a b] [x[42]: {SEGFAULT}", "segfault", 42, "a b] [x"),
         ("traps: engine[42] general protection fault ip:7f sp:7f error:0 in engine[40+1]", "segfault", 42, "engine"),
         ("traps: engine[42] trap invalid opcode ip:7f sp:7f error:0 in engine[40+1]", "segfault", 42, "engine"),
