@@ -117,8 +117,8 @@ class Watches:
 
     @property
     def states(self) -> dict[str, str]:
-        """What each trigger does: ``watching``, or why not."""
-        return {**{opened.trigger.id: "watching" for opened in self._opened}, **self.problems}
+        """What each trigger does: ``watching``, or why it sees less, or nothing."""
+        return {**{opened.trigger.id: opened.watch.degraded or "watching" for opened in self._opened}, **self.problems}
 
     def lost(self) -> dict[str, int]:
         """Return how many markers each source reports as lost since the last call."""
