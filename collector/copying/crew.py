@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import threading
 import time
 from collections.abc import Callable, Iterator
@@ -65,15 +66,17 @@ class Crew:
 
     def run(self, buffers: list[Buffer]) -> Outcome:
         """Write all, one writer per buffer, the caller's thread among them."""
-        others = [threading.Thread(target=self._work, args=(buffer,), daemon=True) for buffer in buffers[1:]]
-        for thread in others:
-            thread.start()
+        others: list[threading.Thread] = []
         try:
+            for buffer in buffers[1:]:
+                thread = threading.Thread(target=self._work, args=(buffer,), daemon=True)
+                with contextlib.suppress(RuntimeError):  # no memory for another thread: fewer writers
+                    thread.start()
+                    others.append(thread)
             self._work(buffers[0])
         finally:
             self._closed = True
-            for thread in others:
-                thread.join()
+            join(others)
         self.outcome.data_bytes = self._moved if self._kept is None else self._kept
         if self.hasher and self.outcome.reason is None:
             self.hasher.zeros(self.source.end - (self._last.end if self._last else self.source.start))
@@ -177,3 +180,16 @@ class Crew:
             if self.outcome.reason is None or end < self.outcome.end:
                 self.outcome.reason, self.outcome.error, self.outcome.end = reason, error, end
                 self._kept = chunk.before + got if chunk else 0
+
+
+def join(threads: list[threading.Thread]) -> None:
+    """Wait for *threads*, also through a second Ctrl-C: none may write to a descriptor that is closed by then."""
+    interrupt: BaseException | None = None
+    for thread in threads:
+        while thread.is_alive():
+            try:
+                thread.join()
+            except BaseException as exc:  # noqa: BLE001 - raised again below
+                interrupt = exc
+    if interrupt:
+        raise interrupt

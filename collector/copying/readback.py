@@ -39,7 +39,7 @@ def digest(
         CopyError: If the disk does not return it, it changes its length, or the gate says STOP.
     """
     source = Source(fd, 0, None)
-    steering = Steering(pace=pace_for(rate, source.status.st_dev), ask=ask)
+    steering = Steering(pace=pace_for(rate, source.status.st_dev, reading=True), ask=ask)
     hasher = Hasher(algorithm)
     at = 0
     with lease(1, PIECE) as (buffer,), Reader(source) as reader:

@@ -189,10 +189,20 @@ class Sink:
                 # Cutting the last block zeroes it through the page cache: the one page that a copy dirties.
                 with contextlib.suppress(*(OSError,) * failing):
                     directio.flush_and_drop(self.fd, 0, 0)
-            rename_noreplace(self._part, self._name, dir_fd=self._directory_fd)
+            self._rename()
         except OSError as exc:
             raise failed(exc, f"cannot finish {self._name!r}") from exc
         self.published = True
+
+    def _rename(self) -> None:
+        try:
+            rename_noreplace(self._part, self._name, dir_fd=self._directory_fd)
+        except OSError as exc:
+            if exc.errno not in (errno.EINVAL, errno.ENOSYS):
+                raise
+            # NFS and some FUSE file systems do not know the flag; a link does not replace either.
+            os.link(self._part, self._name, src_dir_fd=self._directory_fd, dst_dir_fd=self._directory_fd)
+            os.unlink(self._part, dir_fd=self._directory_fd)
 
     def close(self) -> None:
         """Close the descriptor."""

@@ -18,7 +18,7 @@ SLOW_INTERVAL_S = 0.05
 
 PSI_EVERY_S = 2.0  # the kernel renews its sums every 2 s; Documentation/accounting/psi.rst
 
-_learnt: dict[int, Adaptive] = {}
+_learnt: dict[tuple[int, bool], Adaptive] = {}
 
 
 def always_go() -> Feedback:
@@ -30,9 +30,9 @@ def ignore(_: int) -> None:
     """Tell nobody."""
 
 
-def pace_for(rate: str | int, device: int) -> Pace:
+def pace_for(rate: str | int, device: int, *, reading: bool = False) -> Pace:
     """
-    Return the pace of a copy to *device* (``st_dev``).
+    Return the pace of writing to *device* (``st_dev``), or of reading from it.
 
     What `Adaptive` learnt of a disk outlives the copy: the next file starts at its rate.
 
@@ -40,7 +40,7 @@ def pace_for(rate: str | int, device: int) -> Pace:
         UsageError: If *rate* is neither ``adaptive``, nor ``max``, nor a positive number.
     """
     if rate == "adaptive":
-        return _learnt.setdefault(device, Adaptive())
+        return _learnt.setdefault((device, reading), Adaptive())
     if rate == "max":
         return Max()
     if isinstance(rate, int) and rate > 0:

@@ -51,6 +51,7 @@ def test_pace_of_a_disk_outlives_a_copy() -> None:
     """The second of a hundred segments starts at what the first learnt."""
     assert pace_for("adaptive", -1) is pace_for("adaptive", -1)
     assert pace_for("adaptive", -1) is not pace_for("adaptive", -2)
+    assert pace_for("adaptive", -1) is not pace_for("adaptive", -1, reading=True)
     assert isinstance(pace_for("max", -1), Max)
     assert isinstance(pace_for(1000, -1), Fixed)
 
