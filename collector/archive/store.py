@@ -89,20 +89,18 @@ class Store:
         with self.incident(incident) as fd:
             directory.append(layout.STEPS, msgspec.json.encode(end), fd, durable=True)
 
-    def left_behind(self) -> list[str]:
-        """Return the ids of incidents under way whose process is gone, oldest first."""
-        return [incident for name in sorted(os.listdir(self.fd)) if (incident := self._unlocked(name))]
+    def under_way(self) -> list[str]:
+        """Return the ids of incidents that are not sealed, oldest first."""
+        return [incident for name in sorted(os.listdir(self.fd)) if (incident := layout.partial_id(name))]
 
-    def _unlocked(self, name: str) -> str | None:
-        incident = layout.partial_id(name)
-        if incident is None:
-            return None
+    def is_left_behind(self, incident: str) -> bool:
+        """Return whether nobody works on an incident any more."""
         try:
-            with directory.opened(name, self.fd) as fd:
+            with self.incident(incident) as fd:
                 fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except OSError:
-            return None  # somebody works on it, or it is not a directory of ours
-        return incident
+            return False  # somebody does, or it is not a directory of ours
+        return True
 
 
 def give_back_room(fd: int) -> None:

@@ -5,7 +5,6 @@ from __future__ import annotations
 import contextlib
 import os
 import socket
-import stat
 import struct
 from collections.abc import Callable
 
@@ -13,7 +12,7 @@ import msgspec
 
 from collector.daemon.loop import Loop
 from collector.daemon.messages import MESSAGE_LIMIT, SOCKET_NAME, Answer, Reply, Request
-from collector.model.errors import DeniedError
+from collector.daemon.rundir import check_directory
 
 CLIENT_LIMIT = 16
 REQUEST_S = 5.0
@@ -123,21 +122,3 @@ class Control:
             self._loop.unwatch(client.sock.fileno())
             self._clients.discard(client)
             client.sock.close()
-
-
-def check_directory(path: str) -> None:
-    """
-    Refuse a runtime directory that somebody else could have prepared.
-
-    Raises:
-        DeniedError: If it is a symlink, not ours, or open to others.
-    """
-    with contextlib.suppress(FileExistsError):
-        os.makedirs(path, mode=0o700)
-    status = os.lstat(path)
-    mode = stat.S_IMODE(status.st_mode)
-    if not stat.S_ISDIR(status.st_mode) or status.st_uid != os.geteuid() or mode & 0o077:
-        raise DeniedError(
-            f"the runtime directory {path} is not a directory of uid {os.geteuid()} with mode 0700",
-            hint="remove it, or set runtime.directory to one of your own",
-        )

@@ -15,14 +15,16 @@ from collector.archive.ledger import Entry, Ledger
 from collector.config.runtime import Storm
 from collector.daemon.control import Client
 from collector.daemon.loop import Loop
+from collector.daemon.messages import Reply, RunRequest
 from collector.model.admission import Admission, Own
 from collector.model.case import Case, Fate
-from collector.model.errors import PressureError
+from collector.model.errors import CollectorError, PressureError
 from collector.model.incident import IncidentState
 from collector.model.marker import Marker
 from collector.model.storm import CountBudget, StormSettings, TotalBudget
 from collector.pipeline.generation import Generation
-from collector.pipeline.header import meant_for
+from collector.pipeline.header import meant_for, narrow
+from collector.pipeline.manual import manual_marker
 from collector.pipeline.runner import Outcome
 from collector.pipeline.steps import Pipeline
 
@@ -143,18 +145,20 @@ class Intake:
             self._rule(self._ledger.record(marker, pipeline=pipeline), marker, pipeline)
             self._schedule()
 
-    def request(self, marker: Marker, request: Request) -> None:
-        """
-        Take a run by hand: it goes before everything that waits.
-
-        Raises:
-            PressureError: If `MAX_REQUESTS` wait already.
-        """
-        if len(self._requests) >= MAX_REQUESTS:
-            raise PressureError(f"{MAX_REQUESTS} runs by hand wait already", hint="`collector status` shows the queue")
-        number = self._ledger.record(marker, pipeline=request.pipeline.name)
-        self._requests[number] = request
-        self._rule(number, marker, request.pipeline.name)
+    def by_hand(self, request: RunRequest, client: Client) -> None:
+        """Take a run by hand: it goes before everything that waits; *client* is told if it cannot be had."""
+        marker = manual_marker(request.reason, request.processes, uid=client.uid)
+        try:
+            pipeline = meant_for(narrow(self._generation.pipeline(request.pipeline), request.only), marker)
+            if len(self._requests) >= MAX_REQUESTS:
+                hint = "`collector status` shows the queue"
+                raise PressureError(f"{MAX_REQUESTS} runs by hand wait already", hint=hint)
+        except CollectorError as exc:
+            client.end(Reply(exit_code=exc.exit_code, message=str(exc), hint=exc.hint))
+            return
+        number = self._ledger.record(marker, pipeline=pipeline.name)
+        self._requests[number] = Request(pipeline=pipeline, client=client)
+        self._rule(number, marker, pipeline.name)
         self._schedule()
 
     def next(self) -> Work | None:

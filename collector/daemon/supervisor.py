@@ -2,13 +2,9 @@
 
 from __future__ import annotations
 
-import contextlib
-import fcntl
 import os
 import signal
-import socket
 import time
-from collections import deque
 
 import structlog
 
@@ -16,9 +12,8 @@ from collector import __version__
 from collector.config.changes import Changes
 from collector.config.load import find
 from collector.daemon.board import Board
-from collector.daemon.control import Client, Control, check_directory
+from collector.daemon.control import Client, Control
 from collector.daemon.intake import Intake, Work
-from collector.daemon.intake import Request as ByHand
 from collector.daemon.journal import tell
 from collector.daemon.loop import Loop
 from collector.daemon.messages import (
@@ -31,20 +26,22 @@ from collector.daemon.messages import (
     StatusRequest,
     reply_of,
 )
+from collector.daemon.rundir import hold
 from collector.daemon.sdnotify import ServiceManager
+from collector.daemon.signals import Signals
+from collector.daemon.upkeep import Upkeep
 from collector.daemon.watches import Watches
 from collector.host import process
 from collector.host.identity import identify
-from collector.model.errors import CollectorError, ConfigError, DeniedError
+from collector.model.errors import ConfigError
 from collector.pipeline import events
 from collector.pipeline.generation import generate
-from collector.pipeline.header import meant_for, narrow, open_header
-from collector.pipeline.housekeeping import add_digests, prune, recover
+from collector.pipeline.header import open_header
+from collector.pipeline.housekeeping import prune, recover
 from collector.pipeline.line import Line
-from collector.pipeline.manual import manual_marker
 from collector.pipeline.pool import Pool
 from collector.pipeline.protocol import Done
-from collector.pipeline.runner import Outcome, Runner, may_fork
+from collector.pipeline.runner import Outcome, Runner
 from collector.pressure.sampler import Sampler
 from collector.triggers.registry import TRIGGERS
 
@@ -54,9 +51,6 @@ STOP_GRACE_S = 20.0
 
 TEND_S = 5.0
 """How often to look for workers that are missing and markers that were lost."""
-
-UNDIGESTED = 64
-"""Incidents that wait for their digests; those beyond get none, and `collector verify` says so."""
 
 LOOK_AT_FILES_S = 1.0
 """How often to look for changed files, where the configuration asks for it."""
@@ -82,7 +76,7 @@ class Supervisor:
         self._changes = Changes(find(config))
         self._generation = generate(find(config), TRIGGERS, archive=archive)
         self._config_problem: str | None = None
-        self._lock = _lock(self._generation.runtime_directory)
+        self._lock = hold(self._generation.runtime_directory)
         self._since_s = time.time()
         self._identity = identify()
         self._manager = ServiceManager()
@@ -95,15 +89,22 @@ class Supervisor:
         self._runner = Runner(self._pool, self._sampler, self._tell)
         self._client: Client | None = None
         self._busy = True  # until what an earlier run left behind is sealed
-        self._undigested: deque[str] = deque(maxlen=UNDIGESTED)
-        self._digesting = False
+        self._upkeep = Upkeep(
+            self._loop,
+            self._pool,
+            self._sampler,
+            generation=lambda: self._generation,
+            busy=lambda: self._busy,
+            forked=lambda: self._intake.disown(self._own_pids()),
+        )
         self._follows_files = False
 
     def run(self) -> None:
         """Turn the loop until SIGTERM."""
         process.set_oom_score_adj(OOM_SCORE_ADJ)
         process.lock_memory(future=True)
-        self._signals()
+        handlers = {signal.SIGTERM: self._stop, signal.SIGINT: self._stop, signal.SIGHUP: self._reload}
+        self._signals = Signals(self._loop, handlers)
         self._loop.spawn(recover(self._pool, self._generation), self._recovered)
         self._loop.run()
         self._close()
@@ -112,7 +113,7 @@ class Supervisor:
         """Open for business: only now, so that a marker's fate after a crash of ours is known first."""
         for incident in done.ids:
             log.warning("incident.recovered", incident=incident)
-        self._undigested.extend(done.ids)
+        self._upkeep.owe_digests(done.ids)
         if done.reason:
             log.error("archive.failed", error=done.reason, hint=done.hint)
         self._intake = Intake(self._generation, self._loop, self._next)
@@ -134,7 +135,7 @@ class Supervisor:
         self._follow_files()
         self._loop.call_later(TEND_S, self._tend)
         self._next()
-        self._digest()
+        self._upkeep.turn()
 
     def _own_pids(self) -> frozenset[int]:
         return frozenset((os.getpid(), *self._pool.pids))
@@ -183,7 +184,7 @@ class Supervisor:
             work.client.end(reply_of(outcome))
         self._client = None
         if outcome.incident is not None:
-            self._undigested.append(outcome.incident)
+            self._upkeep.owe_digests((outcome.incident,))
         self._loop.spawn(self._pool.release(), lambda _: self._ready())
 
     def _ready(self) -> None:
@@ -193,46 +194,15 @@ class Supervisor:
         if self._pool.stopping:
             self._loop.stop()
             return
-        self._refill()
+        self._upkeep.refill()
         self._next()
-        self._digest()
+        self._upkeep.turn()
 
     def _tend(self) -> None:
         """Every few seconds: count what triggers say they have lost, and replace workers that were lost."""
         self._intake.lost(self._watches.lost())
-        self._refill()
+        self._upkeep.turn()
         self._loop.call_later(TEND_S, self._tend)
-
-    def _refill(self) -> None:
-        """Replace workers that were lost: between incidents, and only with the gate open."""
-        self._pool.reap()
-        if self._busy or not self._pool.missing or not may_fork(self._sampler):
-            return
-        try:
-            self._pool.fill()
-        except OSError as exc:  # no process or descriptor to be had now: `_tend` asks again
-            log.warning("worker.missing", missing=self._pool.missing, error=exc.strerror)
-        self._intake.disown(self._own_pids())
-
-    def _digest(self) -> None:
-        """Add the digests that a copy could not compute, while there is nothing better to do."""
-        if self._busy or self._digesting or not self._undigested:
-            return
-        self._digesting = True
-        incident = self._undigested.popleft()
-        line = add_digests(self._pool, self._generation, incident)
-        self._loop.spawn(line, lambda done: self._digested(incident, done))
-
-    def _digested(self, incident: str, done: Done) -> None:
-        self._digesting = False
-        if not done.reason:
-            log.info("incident.sealed", incident=incident, digests=done.artifacts)
-        elif self._busy:  # interrupted: the next incident goes first
-            self._undigested.appendleft(incident)
-        else:
-            log.warning("incident.undigested", incident=incident, reason=done.reason)
-        self._refill()
-        self._digest()
 
     def _handle(self, client: Client, request: Request) -> None:
         match request:
@@ -244,16 +214,7 @@ class Supervisor:
                 problem = self._config_problem
                 client.end(Reply(exit_code=78, message=problem) if problem else Reply())
             case RunRequest():
-                self._request_run(client, request)
-
-    def _request_run(self, client: Client, request: RunRequest) -> None:
-        marker = manual_marker(request.reason, request.processes, uid=client.uid)
-        try:
-            pipeline = narrow(self._generation.pipeline(request.pipeline), request.only)
-            self._intake.request(marker, ByHand(pipeline=meant_for(pipeline, marker), client=client))
-        except CollectorError as exc:
-            client.end(Reply(exit_code=exc.exit_code, message=str(exc), hint=exc.hint))
-            return
+                self._intake.by_hand(request, client)
 
     def _status(self) -> Status:
         sample = self._sampler.sample()
@@ -333,36 +294,3 @@ class Supervisor:
     def _ping(self, period_s: float) -> None:
         self._manager.ping()
         self._loop.call_later(period_s, lambda: self._ping(period_s))
-
-    def _signals(self) -> None:
-        """Turn signals into bytes on a socket, so that they are handled between two events like any other."""
-        reader, writer = socket.socketpair()
-        reader.setblocking(False)
-        writer.setblocking(False)
-        signal.set_wakeup_fd(writer.fileno(), warn_on_full_buffer=False)
-        for number in (signal.SIGTERM, signal.SIGINT, signal.SIGHUP):
-            signal.signal(number, lambda *_: None)
-        self._wakeup = (reader, writer)
-        self._loop.watch(reader.fileno(), self._signalled)
-
-    def _signalled(self) -> None:
-        with contextlib.suppress(BlockingIOError):
-            for number in self._wakeup[0].recv(64):
-                if number == signal.SIGHUP:
-                    self._reload()
-                elif number in (signal.SIGTERM, signal.SIGINT):
-                    self._stop()
-
-
-def _lock(directory: str) -> int:
-    """Hold the runtime directory for this daemon alone: two would seal each other's incidents."""
-    check_directory(directory)
-    fd = os.open(directory, os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC)
-    try:
-        fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except BlockingIOError as exc:
-        os.close(fd)
-        raise DeniedError(
-            f"another daemon holds {directory}", hint="`collector status` asks it; stop it first"
-        ) from exc
-    return fd

@@ -16,6 +16,9 @@ DIGEST_TIMEOUT_S = 24 * 3600.0
 """Reading a large incident back at idle pace may take hours; nothing waits for it."""
 
 
+RECOVER_WAIT_S = 5.0
+"""How long a start waits for workers of a killed run: one took 0.4 s to come back from an fsync, and die."""
+
 STARTED_S = (time.time(), time.clock_gettime(time.CLOCK_BOOTTIME))
 
 
@@ -27,7 +30,7 @@ def _age_clock_s() -> float:
 
 def recover(pool: Pool, generation: Generation) -> Line[Done]:
     """Seal what a killed run left behind; the reply's *ids* are the incidents sealed."""
-    job = Recover(archive=generation.settings.archive, now_s=time.time())
+    job = Recover(archive=generation.settings.archive, now_s=time.time(), wait_s=RECOVER_WAIT_S)
     return (yield from pool.perform(job, deadline_s=time.monotonic() + ARCHIVE_JOB_S)).done
 
 

@@ -30,6 +30,8 @@ from collector.pressure.sampler import Sampler, sample_disk
 METADATA_BYTES = 4 << 20
 """Room that an incident's own records may need beyond the reserve."""
 
+RECOVER_PAUSE_S = 0.05
+
 Told = Callable[[int], None]
 Called = Callable[[], bool]
 Answer = tuple[Done, int | None]
@@ -135,16 +137,21 @@ def _seal(job: Seal) -> Done:
 
 
 def _recover(job: Recover) -> Done:
-    sealed = []
+    sealed: list[str] = []
+    until_s = time.monotonic() + job.wait_s
     with Store(job.archive) as store:
-        for incident in store.left_behind():
-            try:
-                seal(store, incident, ended_s=job.now_s, interrupted=True)
-            except ArchiveError:
-                # Killed before its header was whole: nothing had been collected.
-                directory.remove_tree(incident + layout.PARTIAL, store.fd)
-            else:
-                sealed.append(incident)
+        while left := store.under_way():
+            for incident in filter(store.is_left_behind, left):
+                try:
+                    seal(store, incident, ended_s=job.now_s, interrupted=True)
+                except ArchiveError:
+                    # Killed before its header was whole: nothing had been collected.
+                    directory.remove_tree(incident + layout.PARTIAL, store.fd)
+                else:
+                    sealed.append(incident)
+            if time.monotonic() >= until_s:
+                break
+            time.sleep(RECOVER_PAUSE_S)
     return Done(ids=tuple(sealed))
 
 

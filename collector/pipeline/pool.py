@@ -221,7 +221,7 @@ class Pool:
             how = _reap(one)
             if status is StepStatus.FAILED and how:
                 reason = f"{reason} ({how})"
-            return Result(Done(status=status, reason=reason), died=status is StepStatus.FAILED)
+            return Result(Done(status=status, reason=reason), died=True)
         self._abandoned.append(one.pid)
         self._unreleased.append(one.pid)
         one.close()  # a hundred that hang must not cost the supervisor its descriptors
@@ -271,7 +271,7 @@ class Result:
     done: Done
     fd: int | None = None
     died: bool = False
-    """The worker was lost to something other than the job's own time: another one may succeed."""
+    """The worker is lost, and gone: another one may succeed."""
 
 
 def _kill(one: Worker) -> None:

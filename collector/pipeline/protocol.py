@@ -76,10 +76,11 @@ class Seal:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Recover:
-    """Seal what a killed run left behind."""
+    """Seal what a killed run left behind; wait so long for its workers to die, who may still sync a disk."""
 
     archive: str
     now_s: float
+    wait_s: float = 0.0
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

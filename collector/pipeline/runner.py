@@ -6,7 +6,6 @@ It decides and waits; every byte is read and written by a worker.
 
 from __future__ import annotations
 
-import contextlib
 import os
 import time
 from collections.abc import Callable
@@ -16,28 +15,20 @@ from collector.model.case import merge
 from collector.model.copying import CopySettings
 from collector.model.incident import Header, IncidentState, StepEnd, StepStatus
 from collector.model.marker import Marker
-from collector.model.pressure import Budget, Decision, Limits, Policy, Sample, Verdict
+from collector.model.pressure import Decision, Sample, Verdict
 from collector.model.redaction import Redaction
 from collector.model.units import Reserve
 from collector.pipeline import events
 from collector.pipeline.line import Line, sleep
 from collector.pipeline.pool import Pool, Result
 from collector.pipeline.protocol import Begin, Done, Job, Record, Recover, RunStep, Seal
+from collector.pipeline.spare import have_worker
 from collector.pipeline.steps import Pipeline, Step
 from collector.pressure.gate import decide
 from collector.pressure.sampler import Sampler
 
 ARCHIVE_JOB_S = 60.0
 """Deadline of a job that only writes the archive's own records."""
-
-FORK = Budget(memory_bytes=16 << 20)
-"""What a new worker may need: twice the 8 MiB of private memory that a warm one has."""
-
-FORK_LIMITS = Limits(floor_bytes=0, psi_full_percent=100.0, on_pressure=Policy.SKIP, wait_s=0.0)
-"""A worker is forked above the kernel's own floor only."""
-
-FORK_WAIT_S = 30.0
-"""How long an incident that has lost all workers waits for one: without it nothing more can be archived."""
 
 BACK_OFF_S = (0.25, 2.0)
 """First and longest pause between two looks of a waiting step."""
@@ -108,12 +99,6 @@ class Runner:
             self.running = None
 
 
-def may_fork(sampler: Sampler) -> bool:
-    """Return whether the gate lets a worker be forked now."""
-    verdict = decide(sampler.sample(), None, budget=FORK, limits=FORK_LIMITS)
-    return verdict.decision is Decision.PROCEED
-
-
 class _Run:
     """One incident under way."""
 
@@ -144,8 +129,7 @@ class _Run:
             Begin(archive=self._settings.archive, header=self._header, reserve=self._settings.reserve)
         )
         if begun.fd is None:
-            done = yield from self._rescue(begun.done)
-            return self._refused(done) if done.state is None else self._archived(done.state, done)
+            return self._ended((yield from self._rescue(begun.done)))
         self._lock, self._reserve_bytes = begun.fd, begun.done.reserve_bytes
         try:
             self._tell(
@@ -155,9 +139,7 @@ class _Run:
             done = yield from self._seal()
         finally:
             os.close(self._lock)
-        if done.state is None:
-            done = yield from self._rescue(done)
-        return self._refused(done) if done.state is None else self._archived(done.state, done)
+        return self._ended(done if done.state is not None else (yield from self._rescue(done)))
 
     def _steps(self) -> Line[None]:
         pending = list(self._pipeline.steps)
@@ -234,7 +216,7 @@ class _Run:
             return Done(status=StepStatus.SKIPPED, reason=reason)
         self._tell(events.StepStarted(incident=self._header.id, step=step.id))
         deadline_s = min(time.monotonic() + step.timeout_s, self._deadline_s)
-        yield from self._spare()
+        yield from have_worker(self._pool, self._sampler)
         result = yield from self._pool.perform(
             RunStep(
                 archive=self._settings.archive,
@@ -260,21 +242,11 @@ class _Run:
     def _record(self, job: Job) -> Line[Result]:
         """Have the archive's own records written; all these jobs can be done twice, should a worker die in one."""
         for _ in range(2):
-            yield from self._spare()
+            yield from have_worker(self._pool, self._sampler)
             result = yield from self._pool.perform(job, deadline_s=time.monotonic() + ARCHIVE_JOB_S)
             if not result.died:
                 break
         return result
-
-    def _spare(self) -> Line[None]:
-        """Fork a worker if all are lost: the one fork that an incident may see, and only with the gate open."""
-        until_s = time.monotonic() + FORK_WAIT_S
-        while self._pool.idle == 0 and time.monotonic() < until_s:
-            if may_fork(self._sampler):
-                with contextlib.suppress(OSError):  # no process or descriptor to be had now: try again
-                    self._pool.fill(1)
-            if self._pool.idle == 0:
-                yield from sleep(BACK_OFF_S[0])
 
     def _seal(self) -> Line[Done]:
         result = yield from self._record(
@@ -289,19 +261,21 @@ class _Run:
         )
         return result.done
 
-    def _archived(self, state: IncidentState, done: Done) -> Outcome:
+    def _ended(self, done: Done) -> Outcome:
+        if done.state is None:
+            return self._refused(done)
         self._tell(
             events.IncidentArchived(
                 incident=self._header.id,
                 path=self._path(),
-                state=state,
+                state=done.state,
                 artifacts=done.artifacts,
                 size_bytes=done.size_bytes,
                 duration_s=round(time.monotonic() - self._start_s, 6),
                 reason=done.reason,
             )
         )
-        return Outcome(incident=self._header.id, state=state, size_bytes=done.size_bytes, reason=done.reason)
+        return Outcome(incident=self._header.id, state=done.state, size_bytes=done.size_bytes, reason=done.reason)
 
     def _rescue(self, failed: Done) -> Line[Done]:
         """Seal what can be sealed of an incident whose last job failed, as the next start would."""

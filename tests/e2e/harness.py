@@ -255,8 +255,8 @@ def status_of(daemon: Daemon) -> Status:
     return status
 
 
-def run_now(daemon: Daemon) -> Reply:
-    """Do as `collector run --now` does; return how it ended."""
-    reply = answer_of(daemon, RunRequest())
+def run_now(daemon: Daemon, *only: str) -> Reply:
+    """Do as `collector run --now` does, with all steps or *only* some; return how it ended."""
+    reply = answer_of(daemon, RunRequest(only=only))
     assert isinstance(reply, Reply)
     return reply

@@ -164,6 +164,7 @@ def test_runtime_replaces_workers_lost_in_their_sleep(daemon_factory: Callable[.
     daemon = daemon_factory(QUICK)
     lost = psutil.Process(daemon.pid).children()
     lost[-1].send_signal(number)
+    wait_for(lambda: lost[-1].status() in (psutil.STATUS_STOPPED, psutil.STATUS_ZOMBIE), "effect of the signal")
     assert run_now(daemon).exit_code == 0
     wait_for(lambda: status_of(daemon).workers_idle == 2, "two workers")
     assert not any(worker.is_running() and worker == lost[-1] for worker in psutil.Process(daemon.pid).children())

@@ -127,9 +127,10 @@ def test_left_behind_passes_over_incidents_under_way(store: Store) -> None:
     """The lock of a live run keeps a second program from sealing under its hands."""
     opened = header("memory")
     lock = store.begin(opened)
-    assert store.left_behind() == []
+    assert store.under_way() == [opened.id]
+    assert not store.is_left_behind(opened.id)
     os.close(lock)
-    assert store.left_behind() == [opened.id]
+    assert store.is_left_behind(opened.id)
 
 
 def test_manifest_refuses_paths_that_lead_out(store: Store) -> None:

@@ -1,0 +1,93 @@
+"""What is done between incidents: lost workers are replaced, missing digests are added."""
+
+from __future__ import annotations
+
+from collections import deque
+from collections.abc import Callable, Iterable
+
+import structlog
+
+from collector.daemon.loop import Loop
+from collector.pipeline.generation import Generation
+from collector.pipeline.housekeeping import add_digests
+from collector.pipeline.pool import Pool
+from collector.pipeline.protocol import Done
+from collector.pipeline.spare import may_fork
+from collector.pressure.sampler import Sampler
+
+UNDIGESTED = 64
+"""Incidents that wait for their digests; those beyond get none, and `collector verify` says so."""
+
+log = structlog.get_logger()
+
+
+class Upkeep:
+    """
+    The work that gives way to every incident.
+
+    Args:
+        loop: Drives it.
+        pool: The workers.
+        sampler: Asked before a fork.
+        generation: Returns the configuration in force.
+        busy: Returns whether an incident is under way.
+        forked: Called when there are new workers.
+    """
+
+    def __init__(
+        self,
+        loop: Loop,
+        pool: Pool,
+        sampler: Sampler,
+        *,
+        generation: Callable[[], Generation],
+        busy: Callable[[], bool],
+        forked: Callable[[], None],
+    ) -> None:
+        self._loop = loop
+        self._pool = pool
+        self._sampler = sampler
+        self._generation = generation
+        self._busy = busy
+        self._forked = forked
+        self._undigested: deque[str] = deque(maxlen=UNDIGESTED)
+        self._digesting = False
+
+    def owe_digests(self, incidents: Iterable[str]) -> None:
+        """Take note of incidents whose copies may lack digests."""
+        self._undigested.extend(incidents)
+
+    def turn(self) -> None:
+        """Do what is to be done, if nothing better is."""
+        self.refill()
+        self._digest()
+
+    def refill(self) -> None:
+        """Replace workers that were lost: between incidents, and only with the gate open."""
+        self._pool.reap()
+        if self._busy() or not self._pool.missing or not may_fork(self._sampler):
+            return
+        try:
+            self._pool.fill()
+        except OSError as exc:  # no process or descriptor to be had now: the next turn tries again
+            log.warning("worker.missing", missing=self._pool.missing, error=exc.strerror)
+        self._forked()
+
+    def _digest(self) -> None:
+        """Add the digests that a copy could not compute: those of the incident that has waited longest."""
+        if self._busy() or self._digesting or not self._undigested:
+            return
+        self._digesting = True
+        incident = self._undigested.popleft()
+        line = add_digests(self._pool, self._generation(), incident)
+        self._loop.spawn(line, lambda done: self._digested(incident, done))
+
+    def _digested(self, incident: str, done: Done) -> None:
+        self._digesting = False
+        if not done.reason:
+            log.info("incident.sealed", incident=incident, digests=done.artifacts)
+        elif self._busy():  # interrupted: a new incident goes first
+            self._undigested.appendleft(incident)
+        else:
+            log.warning("incident.undigested", incident=incident, reason=done.reason)
+        self.turn()

@@ -1,0 +1,122 @@
+"""What an incident takes of a machine does not grow with the machine, and is little."""
+
+from __future__ import annotations
+
+import os
+import resource
+import subprocess
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+import psutil
+import pytest
+from harness import HERE, Daemon, run_now, status_of, wait_for
+
+MIB = 1 << 20
+pytestmark = pytest.mark.root
+
+CONFIG = """
+version: 1
+archive: {{path: {archive}, reserve: 0%}}
+pressure: {{floor: 64MiB, psi_full: 100%}}
+copy: {{rate: max}}
+runtime: {{directory: {runtime}}}
+pipelines:
+  crash:
+    steps:
+      - {{id: memory, collector: proc_files}}
+      - {{id: processes, collector: process_table, timeout: 30s}}
+      - {{id: bulk, collector: files, with: {{paths: ["{directory}/bulk"], max_bytes: 2GiB, max_total: 4GiB}}}}
+"""
+PS = "pid,ppid,uid,stat,comm,nlwp,ni,psr,rss,sz,vsz,time,min_flt,maj_flt,etimes,wchan,cgroup,args"
+
+
+@pytest.fixture(scope="session")
+def herd_program(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    program = tmp_path_factory.mktemp("herd") / "herd"
+    subprocess.run(["gcc", "-O1", "-static", "-o", str(program), str(HERE / "herd.c")], check=True)
+    return program
+
+
+@contextmanager
+def herd(program: Path, count: int) -> Iterator[None]:
+    """Let so many idle processes live."""
+    process = subprocess.Popen([str(program), str(count)], stdin=subprocess.PIPE, stdout=subprocess.PIPE)
+    assert process.stdin is not None
+    assert process.stdout is not None
+    try:
+        assert process.stdout.readline() == b"ready\n"
+        yield
+    finally:
+        process.stdin.close()
+        process.wait(60)
+        process.stdout.close()
+
+
+def peaks(daemon: Daemon) -> tuple[int, int]:
+    """Run an incident; return the peak resident bytes during it of the supervisor and of the greatest worker."""
+    wait_for(lambda: status_of(daemon).workers_idle == 2, "two workers")
+    pids = [daemon.pid, *(worker.pid for worker in psutil.Process(daemon.pid).children())]
+    for pid in pids:
+        Path(f"/proc/{pid}/clear_refs").write_text("5")  # resets the peak; proc_pid_clear_refs(5)
+    assert run_now(daemon).exit_code == 0, daemon.incidents()[-1]
+    supervisor, *workers = map(peak, pids)
+    return supervisor, max(workers)
+
+
+def peak(pid: int) -> int:
+    lines = Path(f"/proc/{pid}/status").read_text().splitlines()
+    return next(int(line.split()[1]) * 1024 for line in lines if line.startswith("VmHWM"))
+
+
+def assert_same(what: str, small: tuple[int, int], large: tuple[int, int]) -> None:
+    for name, before, after in zip(("supervisor", "worker"), small, large, strict=True):
+        print(f"{what}: {name} {before / MIB:.1f} MiB -> {after / MIB:.1f} MiB")
+        assert abs(after - before) <= 4 * MIB
+
+
+def cpu(processes: list[psutil.Process]) -> float:
+    return sum(process.cpu_times().user + process.cpu_times().system for process in processes)
+
+
+@pytest.mark.slow
+def test_runtime_needs_no_more_memory_for_ten_thousand_processes(
+    daemon_factory: Callable[..., Daemon], herd_program: Path
+) -> None:
+    """Peak RSS of supervisor and workers within 4 MiB of that with a hundred; the cost beside that of `ps` is told."""
+    daemon = daemon_factory(CONFIG)
+    peaks(daemon)  # the first touches what has never been used
+    with herd(herd_program, 100):
+        small = peaks(daemon)
+    with herd(herd_program, 10_000):
+        large = peaks(daemon)
+        before = cpu(workers := psutil.Process(daemon.pid).children())
+        assert run_now(daemon, "processes").exit_code == 0
+        ours = cpu(workers) - before
+        listed = (daemon.archive / daemon.incidents()[-1]["id"] / "processes/processes.tsv").read_bytes().count(b"\n")
+        start = resource.getrusage(resource.RUSAGE_CHILDREN)
+        subprocess.run(["ps", "axo", PS], check=True, stdout=subprocess.DEVNULL)
+        end = resource.getrusage(resource.RUSAGE_CHILDREN)
+    theirs = end.ru_utime + end.ru_stime - start.ru_utime - start.ru_stime
+    print(f"{listed} processes: incident {ours:.2f} s of CPU, `ps axo` of the same fields {theirs:.2f} s")
+    assert listed > 10_000
+    assert_same("100 -> 10,000 processes", small, large)
+
+
+@pytest.mark.slow
+def test_runtime_needs_no_more_memory_for_a_large_file(daemon_factory: Callable[..., Daemon]) -> None:
+    """1 MiB or 1 GiB: the same peak."""
+    daemon = daemon_factory(CONFIG)
+    bulk = daemon.directory / "bulk"
+    bulk.write_bytes(os.urandom(MIB))
+    peaks(daemon)
+    small = peaks(daemon)
+    with bulk.open("wb") as file:
+        piece = os.urandom(MIB)
+        for _ in range(1024):
+            file.write(piece)
+    large = peaks(daemon)
+    sizes = [one["size_bytes"] for one in daemon.incidents()[-1]["steps"][-1]["artifacts"]]
+    assert max(sizes) == 1024 * MIB
+    assert_same("1 MiB -> 1 GiB file", small, large)

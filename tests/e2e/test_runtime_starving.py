@@ -1,0 +1,151 @@
+"""The daemon on a machine that has next to no memory left: by its own cgroup's limit, and for real."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import threading
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+import pytest
+from harness import Daemon, Victim, core_pattern, meminfo, run_now, segment, wait_for
+
+MIB = 1 << 20
+LEFT = 600 * MIB
+SHIPPED = Path(__file__).parents[2] / "config" / "collector.yaml"
+pytestmark = pytest.mark.root
+
+CONFIG = """
+version: 1
+archive: {{path: {archive}, reserve: 0%}}
+pressure: {{floor: 64MiB, psi_full: 100%, on_pressure: skip}}
+runtime: {{directory: {runtime}}}
+pipelines:
+  crash:
+    steps:
+      - {{id: memory, collector: proc_files}}
+      - {{id: greedy, collector: dmesg, budget: 900MiB}}
+"""
+
+
+@pytest.fixture
+def limited_group() -> Iterator[Path]:
+    """Make a cgroup with a memory limit of 1 GiB, in whichever hierarchy has the controller; yield its ``procs``."""
+    unified = Path("/sys/fs/cgroup/cgroup.controllers")
+    if unified.exists() and "memory" in unified.read_text().split():
+        base, limit = Path("/sys/fs/cgroup"), "memory.max"
+        (base / "cgroup.subtree_control").write_text("+memory")
+    else:
+        base, limit = Path("/sys/fs/cgroup/memory"), "memory.limit_in_bytes"
+    group = base / f"collector-test-{os.getpid()}"
+    group.mkdir()
+    try:
+        (group / limit).write_text(str(1024 * MIB))
+        yield group / "cgroup.procs"
+    finally:
+        wait_for(lambda: not (group / "cgroup.procs").read_text(), "empty cgroup")
+        group.rmdir()
+
+
+def test_gate_keeps_to_the_limit_of_its_own_cgroup(daemon_factory: Callable[..., Daemon], limited_group: Path) -> None:
+    """The machine has memory, the service has not: a step that its cgroup has no room for is skipped, the rest runs."""
+    daemon = daemon_factory(CONFIG, start=False)
+    daemon.start("sh", "-c", f'echo $$ > {limited_group}; exec "$@"', "sh")
+    assert run_now(daemon).exit_code == 3
+    memory, greedy = daemon.incidents()[-1]["steps"]
+    assert memory["status"] == "ok"
+    assert greedy["status"] == "skipped"
+    assert "own cgroup" in greedy["reason"]
+    daemon.stop()
+
+
+@contextmanager
+def ballast(directory: Path) -> Iterator[Path]:
+    """Take all memory but `LEFT`, as pre-allocated segments do; given back at once if somebody else needs it."""
+    directory.mkdir()
+    subprocess.run(["mount", "-t", "tmpfs", "-o", "size=100%", "collector-test", str(directory)], check=True)
+    file, done = directory / "ballast", threading.Event()
+
+    def guard() -> None:
+        while not done.wait(0.01):
+            if meminfo()["MemAvailable"] < LEFT // 2:
+                os.truncate(file, 0)
+
+    thread = threading.Thread(target=guard)
+    try:
+        file.touch()
+        thread.start()
+        with file.open("r+b") as opened:
+            os.posix_fallocate(opened.fileno(), 0, meminfo()["MemAvailable"] - LEFT)
+        yield file
+    finally:
+        done.set()
+        thread.join()
+        subprocess.run(["umount", str(directory)], check=True)
+
+
+class Watcher:
+    """The least available memory, and stalls of whoever wanted some, while it looks."""
+
+    def __init__(self) -> None:
+        self.start = self.least = meminfo()["MemAvailable"]
+        self._stalls = stalls()
+        self._done = threading.Event()
+        self._thread = threading.Thread(target=self._look)
+        self._thread.start()
+
+    def _look(self) -> None:
+        while not self._done.wait(0.005):
+            self.least = min(self.least, meminfo()["MemAvailable"])
+
+    def stop(self) -> int:
+        """Stop looking; return the stalls."""
+        self._done.set()
+        self._thread.join()
+        return stalls() - self._stalls
+
+
+def stalls() -> int:
+    lines = (line.split() for line in Path("/proc/vmstat").read_text().splitlines())
+    return sum(int(number) for name, number in lines if name.startswith("allocstall"))
+
+
+def shipped(daemon: Daemon) -> str:
+    """Return the shipped configuration, its directories replaced by the test's."""
+    return (
+        SHIPPED.read_text()
+        .replace("/var/lib/collector", str(daemon.archive), 1)
+        .replace("[/var/crash, /var/lib/systemd/coredump]", f"[{daemon.cores}]")
+        + f"\nruntime: {{directory: {daemon.runtime}}}\n"
+    )
+
+
+@pytest.mark.slow
+def test_runtime_takes_little_of_a_machine_that_has_little(
+    daemon_factory: Callable[..., Daemon], crasher: Path
+) -> None:
+    """600 MiB are left and a process crashes: the shipped pipeline takes at most 16 MiB of them, and nobody stalls."""
+    daemon = daemon_factory(start=False)
+    daemon.config.write_text(shipped(daemon))
+    daemon.start()
+    with segment("starving", 64 * MIB, {0: os.urandom(64 * MIB)}) as path:
+        with ballast(daemon.directory / "ballast") as held:
+            with core_pattern(f"{daemon.cores}/core.%e.%p"):
+                victim = Victim(crasher, path)
+                victim.die()
+            watcher = Watcher()
+            try:
+                wait_for(lambda: any(event["event"] == "step.waiting" for event in daemon.events()), "closed gate")
+            finally:
+                stalled = watcher.stop()
+            assert held.stat().st_size > 0, "somebody else took the memory: nothing was measured"
+        (manifest,) = daemon.wait_for_incidents(1, timeout_s=60)
+    steps = {step["id"]: step["status"] for step in manifest["steps"]}
+    before, least = watcher.start / MIB, watcher.least / MIB
+    print(f"MemAvailable {before:.1f} MiB, least {least:.1f} MiB, allocstall {stalled}; {steps}")
+    assert steps["memory"] == steps["processes"] == steps["kernel_log"] == "ok"
+    assert manifest["steps"][-1]["verdict"]["waited_s"] > 0
+    assert watcher.start - watcher.least <= 16 * MIB
+    assert stalled == 0
