@@ -43,6 +43,9 @@ class Own(msgspec.Struct, frozen=True, kw_only=True):
         """Say why *marker* is about the collector itself; ``None`` if it is not."""
         if marker.process is not None and marker.process.pid in self.pids:
             return f"process {marker.process.pid} is the collector's own"
+        parent = marker.attributes.get("parent") if marker.kind is MarkerKind.EXIT else None
+        if parent is not None and parent in {str(pid) for pid in self.pids}:
+            return f"it is a child of process {parent}, the collector's own"
         if marker.comm in self.comms or marker.unit in self.units:
             return f"{marker.unit or marker.comm} is the collector's own"
         return None

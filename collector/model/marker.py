@@ -47,6 +47,7 @@ class Marker(msgspec.Struct, frozen=True, kw_only=True):
 
     All text fields may come from an attacker: they are data and never form a path or a command.
     Times are seconds since the epoch, wall clock, a label only.
+    *attributes* are what else the source said; ``parent`` is the PID of the process's parent.
     *refused* is why the source itself says that nothing may be collected: the marker is recorded, no more.
     """
 

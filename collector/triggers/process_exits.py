@@ -196,7 +196,7 @@ class ProcessExitsWatch:
             unit=printable(who.unit) if who and who.unit else None,
             signal=number,
             exit_status=status,
-            attributes=attributes,
+            attributes={"parent": str(event.parent), **attributes},
         )
 
 
