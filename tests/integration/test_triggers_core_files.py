@@ -168,6 +168,22 @@ def test_core_files_follows_a_directory_that_is_replaced(watching: Opener, crash
     assert names(drain(watch)) == ["core.1"]
 
 
+def test_core_files_looks_at_no_file_through_a_path_that_changed(watching: Opener, tmp_path: Path) -> None:
+    """A parent is renamed, which no event tells: what happens in the old directory says nothing about the new one."""
+    (tmp_path / "a" / "crash").mkdir(parents=True)
+    watch = watching(paths=(str(tmp_path / "a" / "crash"),))
+    assert drain(watch) == []
+    (tmp_path / "a").rename(tmp_path / "b")
+    (tmp_path / "a" / "crash").mkdir(parents=True)
+    (tmp_path / "a" / "crash" / "core.1").touch()
+    os.utime(tmp_path / "a" / "crash" / "core.1", (1, 1))
+    (tmp_path / "b" / "crash" / "core.1").write_bytes(b"x")
+    assert drain(watch) == []
+    assert list(watch.poll()) == []
+    (tmp_path / "a" / "crash" / "core.2").write_bytes(b"x")
+    assert names(drain(watch)) == ["core.2"]
+
+
 @pytest.mark.root
 @pytest.mark.skipif(os.geteuid() != 0, reason="mounts need root")
 def test_core_files_follows_a_mount_over_the_directory(watching: Opener, crash_dir: Path) -> None:

@@ -149,6 +149,19 @@ def test_process_exits_is_not_woken_by_what_nobody_asked_for(watching: Opener) -
     assert not ready or len(list(watch.exits.read(100))) < 5  # type: ignore[attr-defined]
 
 
+def test_process_exits_tells_an_exit_of_many_threads_once(watching: Opener) -> None:
+    """The kernel tells each thread's exit with the status of them all; the filter on the socket drops the others."""
+    watch = watching(ExitRule(statuses=(3,)))
+    script = (
+        "import os, sys, threading, time\n"
+        "for _ in range(5): threading.Thread(target=time.sleep, args=(60,), daemon=True).start()\n"
+        "sys.stdin.read(); os._exit(3)"
+    )
+    with child_of(watch, sys.executable, "-c", script) as child:
+        pass
+    assert len(of(watch, child.pid)) == 1
+
+
 def test_process_exits_tells_that_the_queue_overflowed(watching: Opener) -> None:
     """ENOBUFS is counted: crashes were lost, and nobody knows how many."""
     import socket
