@@ -199,15 +199,13 @@ class _Cores(Glance):
             return None
         path = os.path.join(sighting.directory.path, sighting.name)
         refused = self._refusal(info)
-        if refused is not None:
-            return Marker(
-                kind=MarkerKind.CORE_FILE, trigger=self._ctx.id, at_s=time.time(), uid=info.st_uid, refused=refused,
-                core=_core(path, info), reason=f"core file {printable(path)}",
-            )  # fmt: skip
-        fd = self.open(sighting)
+        fd = self.open(sighting) if refused is None else -1
         try:
             if fd >= 0:
                 info = os.fstat(fd)
+                refused = self._refusal(info)  # the name may lead to another file than a moment ago
+            if refused is not None:
+                return self._refused(path, info, refused)
             self._pattern = self._pattern or core_pattern(self._ctx.host)
             writer, said = identify(path, fd, self.dir_fd(sighting.directory), self._pattern)
         finally:
@@ -230,6 +228,13 @@ class _Cores(Glance):
             core=_core(path, info),
             attributes=attributes,
         )
+
+    def _refused(self, path: str, info: os.stat_result, why: str) -> Marker:
+        """Return the marker of a file that is recorded, no more."""
+        return Marker(
+            kind=MarkerKind.CORE_FILE, trigger=self._ctx.id, at_s=time.time(), uid=info.st_uid, refused=why,
+            core=_core(path, info), reason=f"core file {printable(path)}",
+        )  # fmt: skip
 
     def _refusal(self, info: os.stat_result) -> str | None:
         """Say why a file must not be collected."""
