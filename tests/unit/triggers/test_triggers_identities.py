@@ -1,0 +1,95 @@
+"""Who a PID was, in a `/proc` that changes under the table."""
+
+from __future__ import annotations
+
+import shutil
+from pathlib import Path
+
+import pytest
+
+from collector.host.files import Host
+from collector.triggers import identities as module
+from collector.triggers.identities import Identities
+
+
+@pytest.fixture
+def proc(tmp_path: Path) -> Path:
+    (tmp_path / "proc").mkdir()
+    return tmp_path / "proc"
+
+
+@pytest.fixture
+def table(proc: Path) -> Identities:
+    return Identities(Host(root=str(proc.parent)), exe=True, unit=True)
+
+
+def live(proc: Path, pid: int, comm: str, *, parent: int = 1, start: int = 5) -> None:
+    shutil.rmtree(proc / str(pid), ignore_errors=True)
+    (proc / str(pid)).mkdir()
+    fields = ["S", str(parent), *["0"] * 17, str(start), *["0"] * 30]
+    (proc / str(pid) / "stat").write_text(f"{pid} ({comm}) {' '.join(fields)}\n")
+    (proc / str(pid) / "exe").symlink_to(f"/opt/{comm}")
+    (proc / str(pid) / "cgroup").write_text(f"0::/system.slice/{comm}.service\n")
+
+
+def die(proc: Path, pid: int) -> None:
+    shutil.rmtree(proc / str(pid))
+
+
+def test_identities_remember_who_is_gone(proc: Path, table: Identities) -> None:
+    """Learnt at the exec, asked for at the exit; forgotten then."""
+    live(proc, 7, "engine", parent=3)
+    table.learn(7)
+    die(proc, 7)
+    who = table.take(7, 3)
+    assert who is not None
+    assert (who.comm, who.exe, who.unit, who.start_ticks) == ("engine", "/opt/engine", "engine.service", 5)
+    assert table.take(7, 3) is None
+
+
+def test_identities_do_not_take_a_predecessor_for_the_process(proc: Path, table: Identities) -> None:
+    """The good exit of an engine is not told; its PID comes back as somebody else's forked child."""
+    live(proc, 3, "shell")
+    live(proc, 7, "engine", parent=3)
+    table.learn(3)
+    table.learn(7)
+    die(proc, 7)
+    assert table.take(7, 99) is None
+
+
+def test_identities_keep_what_init_adopted(proc: Path, table: Identities) -> None:
+    """A daemon's parent is gone long before it."""
+    live(proc, 7, "engine", parent=3)
+    table.learn(7)
+    die(proc, 7)
+    who = table.take(7, 1)
+    assert who is not None
+    assert who.comm == "engine"
+
+
+def test_identities_let_a_child_without_an_exec_look_like_its_parent(proc: Path, table: Identities) -> None:
+    """It has the parent's name and executable; the start time is its own, and unknown."""
+    live(proc, 3, "engine")
+    table.learn(3)
+    who = table.take(7, 3)
+    assert who is not None
+    assert (who.comm, who.exe, who.start_ticks) == ("engine", "/opt/engine", None)
+
+
+def test_identities_know_that_an_exec_was_missed(proc: Path, table: Identities) -> None:
+    """What called exec and was gone before it was looked at does not look like its parent."""
+    live(proc, 3, "shell")
+    table.learn(3)
+    table.learn(7)
+    assert table.take(7, 3) is None
+
+
+def test_identities_are_bounded(proc: Path, table: Identities, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A machine with more processes loses the oldest."""
+    monkeypatch.setattr(module, "MAX_IDENTITIES", 10)
+    for pid in range(100, 150):
+        live(proc, pid, f"c{pid}", parent=3)
+    table.learn_all()
+    for pid in range(100, 150):
+        die(proc, pid)
+    assert sum(table.take(pid, 3) is not None for pid in range(100, 150)) == 10
