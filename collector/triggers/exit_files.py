@@ -75,6 +75,7 @@ class ExitFilesWatch:
     directories: DirectoryWatch
     poll_s: float | None = POLL_S
     _taken: list[tuple[Sighting, os.stat_result]] = field(default_factory=list)
+    _kept: str | None = None
 
     @property
     def lost(self) -> int:
@@ -83,8 +84,8 @@ class ExitFilesWatch:
 
     @property
     def degraded(self) -> str | None:
-        """Why a directory that exists is not watched."""
-        return self.directories.refused
+        """Why a directory that exists is not watched, or why the last file could not be removed."""
+        return self.directories.refused or self._kept
 
     def fileno(self) -> int:
         """Return a descriptor that is readable while events or an unfinished scan wait."""
@@ -125,9 +126,13 @@ class ExitFilesWatch:
 
     def _remove(self, glance: Glance) -> None:
         """Remove what the last call yielded: only now is it certain that the record of it is committed."""
-        for sighting, info in self._taken:
-            glance.remove(sighting, info)
-        self._taken.clear()
+        taken, self._taken = self._taken, []
+        for sighting, info in taken:
+            try:
+                glance.remove(sighting, info)
+                self._kept = None
+            except OSError as exc:  # it stays, and is not taken twice: the ledger knows it
+                self._kept = f"{printable(sighting.directory.path)}: cannot remove exit files: {exc.strerror}"
 
     def _look(self, glance: Glance, sighting: Sighting) -> tuple[Marker, os.stat_result] | None:
         """Return the marker of a file that nobody writes to, and the inode that it was read from."""

@@ -80,6 +80,25 @@ def test_exit_files_takes_what_a_supervisor_leaves(watching: Opener, drop: Path)
     assert list(drop.iterdir()) == []
 
 
+@pytest.mark.root
+@needs_root
+def test_exit_files_goes_on_where_it_cannot_remove(watching: Opener, drop: Path, tmp_path: Path) -> None:
+    """A service with ProtectSystem=strict sees the directory read-only: the status says so, markers still come."""
+    (tmp_path / "view").mkdir()
+    subprocess.run(["mount", "--bind", drop, tmp_path / "view"], check=True)
+    try:
+        subprocess.run(["mount", "-o", "remount,bind,ro", tmp_path / "view"], check=True)
+        watch = watching(ExitFiles(paths=(str(tmp_path / "view"),)))
+        for name in ("a", "b"):
+            (drop / name).write_text(f"COMM={name}")
+            assert [marker.comm for marker in drain(watch)] == [name]
+            assert list(watch.poll()) == []
+        assert watch.degraded is not None
+        assert "Read-only" in watch.degraded
+    finally:
+        subprocess.run(["umount", tmp_path / "view"], check=True)
+
+
 def test_exit_files_leaves_what_is_still_written(watching: Opener, drop: Path) -> None:
     """A scan that meets an open file waits for its close; temporary names never count."""
     (drop / ".hidden").touch()
