@@ -11,6 +11,7 @@ not stop the collection of evidence. Memory is bounded like the file.
 from __future__ import annotations
 
 import contextlib
+import os
 import sqlite3
 import time
 from collections.abc import Iterator
@@ -189,6 +190,8 @@ class Ledger:
 
         For an idle minute: the write-back is the one moment that waits for the disk.
         """
+        if self.problem is None and not os.path.exists(self._path):
+            self._degrade(sqlite3.OperationalError("the file was removed"))
         if self.problem is not None:
             self._return_to_file()
         with self.batch():

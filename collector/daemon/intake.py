@@ -80,6 +80,7 @@ class Intake:
         self._ledger = Ledger(os.path.join(generation.settings.archive, layout.LEDGER))
         if self._ledger.problem:
             log.error("ledger.failed", error=self._ledger.problem, hint="markers are kept in memory until it works")
+        self._told_problem = self._ledger.problem
         settings = storm_settings(generation.loaded.config.storm)
         self._admission = Admission(settings)
         longest_s = max(budget.window_s for budget in (settings.per_executable, settings.per_uid, settings.total))
@@ -232,7 +233,13 @@ class Intake:
             self._cancel = self._loop.call_at(due_s, self._wake)
 
     def _tidy(self) -> None:
+        before = self._ledger.problem
         self._ledger.tidy()
+        if (problem := self._ledger.problem) is None and before is not None:
+            log.info("ledger.recovered")
+        elif problem is not None and self._told_problem is None:
+            log.error("ledger.failed", error=problem, hint="markers are kept in memory until it works")
+        self._told_problem = problem
         self._loop.call_later(TIDY_S, self._tidy)
 
 

@@ -1,11 +1,14 @@
 """
 Logging: JSON lines on standard error, or text for people where that is a terminal.
 
-Standard error is the journal under systemd; nothing here ever blocks on a file of our own.
+Standard error is the journal under systemd. It is never waited for: a journald that hangs must not hang
+the supervisor. What it does not take at once is dropped, counted, and told with the next line that it takes.
 """
 
 from __future__ import annotations
 
+import os
+import select
 import sys
 
 import structlog
@@ -13,9 +16,48 @@ import structlog
 from collector.model.incident import StepEnd, StepStatus
 from collector.pipeline import events
 
+PIECE_BYTES = 4096
+"""A pipe that is writable takes so much without blocking (PIPE_BUF); a socket does, too."""
+
+
+class Lines:
+    """
+    A descriptor that takes lines, or does not.
+
+    Args:
+        fd: Open for writing.
+    """
+
+    def __init__(self, fd: int) -> None:
+        self._fd = fd
+        self._poll = select.poll()
+        self._poll.register(fd, select.POLLOUT)
+        self._dropped = 0
+
+    def msg(self, text: str) -> None:
+        """Write one line, or count it as dropped."""
+        if self._dropped and self._write(f'{{"event": "log.dropped", "level": "warning", "count": {self._dropped}}}'):
+            self._dropped = 0
+        if self._dropped or not self._write(text):
+            self._dropped += 1
+
+    debug = info = warning = error = critical = msg
+
+    def _write(self, text: str) -> bool:
+        data = memoryview(text.encode(errors="backslashreplace") + b"\n")
+        while data:
+            if not any(flags & select.POLLOUT for _, flags in self._poll.poll(0)):
+                return False
+            try:
+                data = data[os.write(self._fd, data[:PIECE_BYTES]) :]
+            except OSError:
+                return False  # nobody reads any more
+        return True
+
 
 def configure(*, verbose: bool = False) -> structlog.stdlib.BoundLogger:
     """Set logging up for this process; return the root logger."""
+    lines = Lines(sys.stderr.fileno())
     terminal = sys.stderr.isatty()
     renderer = (
         structlog.dev.ConsoleRenderer(exception_formatter=structlog.dev.plain_traceback)
@@ -30,7 +72,7 @@ def configure(*, verbose: bool = False) -> structlog.stdlib.BoundLogger:
             renderer,
         ],
         wrapper_class=structlog.make_filtering_bound_logger(10 if verbose else 20),
-        logger_factory=structlog.PrintLoggerFactory(file=sys.stderr),
+        logger_factory=lambda *_: lines,
         cache_logger_on_first_use=True,
     )
     logger: structlog.stdlib.BoundLogger = structlog.get_logger()

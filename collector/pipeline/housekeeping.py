@@ -22,10 +22,10 @@ RECOVER_WAIT_S = 5.0
 STARTED_S = (time.time(), time.clock_gettime(time.CLOCK_BOOTTIME))
 
 
-def _age_clock_s() -> float:
-    """Return the wall clock as ages are judged by: one that jumps ahead must not delete the archive."""
+def age_clock_s(now_s: float) -> float:
+    """Return *now_s*, the wall clock, as ages are judged by: one that jumps ahead must not delete the archive."""
     wall_s, boot_s = STARTED_S
-    return min(time.time(), wall_s + time.clock_gettime(time.CLOCK_BOOTTIME) - boot_s)
+    return min(now_s, wall_s + time.clock_gettime(time.CLOCK_BOOTTIME) - boot_s)
 
 
 def recover(pool: Pool, generation: Generation) -> Line[Done]:
@@ -37,7 +37,7 @@ def recover(pool: Pool, generation: Generation) -> Line[Done]:
 def prune(pool: Pool, generation: Generation, *, spare: str) -> Line[Done]:
     """Delete what retention does not keep, *spare* excepted; the reply's *ids* are the incidents deleted."""
     rules = dataclasses.replace(generation.keep, spare=spare)
-    job = Prune(archive=generation.settings.archive, rules=rules, now_s=_age_clock_s())
+    job = Prune(archive=generation.settings.archive, rules=rules, now_s=age_clock_s(time.time()))
     return (yield from pool.perform(job, deadline_s=time.monotonic() + ARCHIVE_JOB_S)).done
 
 
