@@ -9,11 +9,14 @@ import sqlite3
 import stat
 import subprocess
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 
 import pytest
 from hanging_fuse import mounted
 from harness import COLLECTOR, HOLD, Daemon, config_of, contents, core_pattern, held, wait_for
+
+from collector.host.libc import call
 
 pytestmark = pytest.mark.root
 MIB = 1 << 20
@@ -141,3 +144,33 @@ def test_endless_and_silent_sources_cost_their_own_step_and_no_memory(
     (directory,) = daemon.archive.glob("*Z-??????")
     assert (directory / "gigabyte/output.txt").stat().st_size == MIB
     assert usage.ru_maxrss * 1024 < 128 * MIB, "of the largest of all its processes"
+
+
+def test_core_that_is_swapped_while_it_is_looked_at_is_judged_by_what_was_opened(
+    daemon_factory: Callable[..., Daemon], tmp_path: Path
+) -> None:
+    """A file of nobody's own, and a second name of root's, change places for ever: the second is never a core."""
+    daemon = daemon_factory(config_of("{id: core, collector: core, with: {keep: none}}"))
+    secrets = []
+    exchange = partial(call, "renameat2", -100)
+    with core_pattern("core"):
+        for number in range(100):
+            secret, planted, core = (
+                daemon.directory / f"{name}.{number}" for name in ("secret", "planted", "cores/core")
+            )
+            secret.write_bytes(SECRET)
+            secrets.append(secret.stat().st_ino)
+            os.link(secret, planted)
+            core.write_bytes(b"x")
+            os.chown(core, NOBODY, NOBODY)
+            for _ in range(30):
+                exchange(os.fsencode(core), -100, os.fsencode(planted), 2)
+        wait_for(lambda: len(rows(daemon)) > 50, "rows")
+    taken = [fate for inode, fate in rows(daemon) if inode in secrets and fate != "refused"]
+    assert taken == []
+
+
+def rows(daemon: Daemon) -> list[tuple[int, str]]:
+    """Return the inode of every marker's core, and its fate."""
+    with sqlite3.connect(f"file:{daemon.archive}/ledger.sqlite?mode=ro", uri=True) as db:
+        return db.execute("SELECT json_extract(marker, '$.core.inode'), fate FROM markers").fetchall()
