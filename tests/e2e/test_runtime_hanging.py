@@ -61,10 +61,6 @@ def descriptors(process: psutil.Process) -> int:
     return process.num_fds()
 
 
-def children(daemon: Daemon) -> list[psutil.Process]:
-    return [child for child in psutil.Process(daemon.pid).children() if child.status() != psutil.STATUS_ZOMBIE]
-
-
 def test_runtime_loses_one_step_to_a_file_that_never_answers(daemon: Daemon, fuse: Path) -> None:
     """The step ends on time, its worker is abandoned, the incident is archived, the next one works."""
     with wedged_process(fuse) as wedged:
@@ -112,5 +108,5 @@ def test_runtime_leaks_nothing_over_twenty_hanging_incidents(daemon: Daemon, fus
         assert abs(supervisor.memory_info().rss - rss) <= MIB
         abandoned = status_of(daemon).workers_abandoned
         assert len(abandoned) == 21
-        assert len(children(daemon)) == len(abandoned) + 2
+        assert len(supervisor.children()) == len(abandoned) + 2
         assert sum(psutil.Process(pid).memory_info().rss for pid in abandoned) == 0
