@@ -6,7 +6,9 @@ Source: Documentation/admin-guide/cgroup-v2.rst, "Memory"; cgroup-v1/memory.rst,
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from pathlib import PurePosixPath
+from typing import NamedTuple
 
 from collector.host.files import Host
 from collector.host.kernelfile import KernelFile, numbers
@@ -16,67 +18,106 @@ UNLIMITED = 1 << 60
 """v1 writes "no limit" as the largest page-aligned number, 2^63 - 4096."""
 
 
-class OwnCgroup:
-    """The own memory cgroup's pre-opened files; found once, at the start."""
+class Names(NamedTuple):
+    """What a cgroup version calls usage and limits."""
 
-    def __init__(self, host: Host) -> None:
-        self._host = host
-        self._usage: KernelFile | None = None
-        self._stat: KernelFile | None = None
-        self._limits: list[KernelFile] = []
-        try:
-            self._open()
-        except OSError:
-            self.close()
+    usage: str
+    limits: tuple[str, ...]
+
+
+VERSIONS = {
+    "memory": Names("memory.usage_in_bytes", ("memory.limit_in_bytes",)),
+    "": Names("memory.current", ("memory.high", "memory.max")),
+}
+"""By controller, as ``/proc/self/cgroup`` names it: v1's memory controller, or v2's one tree."""
+
+
+@dataclass(frozen=True, slots=True)
+class Level:
+    """One cgroup on the way up: its usage, its statistics, and what limits it."""
+
+    usage: KernelFile
+    stat: KernelFile
+    limits: tuple[KernelFile, ...]
 
     def sample(self) -> CgroupSample | None:
         """Return usage without the page cache that can be dropped at once; ``None`` if nothing limits it."""
-        if self._usage is None or self._stat is None:
-            return None
-        stat = numbers(self._stat.read())
-        limits = [int(text) for file in self._limits if (text := file.read().strip()).isdigit()]
-        limits.append(stat.get(b"hierarchical_memory_limit", UNLIMITED))
-        limit = min(limits)
+        limit = min((int(text) for file in self.limits if (text := file.read().strip()).isdigit()), default=UNLIMITED)
         if limit >= UNLIMITED:
             return None
+        stat = numbers(self.stat.read())
         droppable = stat.get(b"total_inactive_file", stat.get(b"inactive_file", 0))
-        usage = int(self._usage.read() or 0)
-        return CgroupSample(used_bytes=max(0, usage - droppable), limit_bytes=limit)
+        return CgroupSample(used_bytes=max(0, int(self.usage.read() or 0) - droppable), limit_bytes=limit)
 
     def close(self) -> None:
         """Close the files."""
-        for file in (self._usage, self._stat, *self._limits):
-            if file:
-                file.close()
-        self._usage = self._stat = None
-        self._limits = []
+        for file in (self.usage, self.stat, *self.limits):
+            file.close()
 
-    def _open(self) -> None:
-        mounts = _mounts(self._host)
-        memberships = _memberships(self._host)
-        if "memory" in memberships and "memory" in mounts:
-            root, path = mounts["memory"], memberships["memory"]
-            base = _below(root, path)
-            self._usage = KernelFile(self._host, f"{base}/memory.usage_in_bytes", size=64)
-            self._stat = KernelFile(self._host, f"{base}/memory.stat", size=16_384)
-        elif "" in memberships and "" in mounts:
-            root, path = mounts[""], memberships[""]
-            base = _below(root, path)
-            self._usage = KernelFile(self._host, f"{base}/memory.current", size=64)
-            self._stat = KernelFile(self._host, f"{base}/memory.stat", size=16_384)
-            self._limits = self._limits_up(root, base)
 
-    def _limits_up(self, root: str, base: str) -> list[KernelFile]:
-        found = []
-        directory = PurePosixPath(base)
-        while directory != PurePosixPath(root) and directory != directory.parent:
-            for name in ("memory.high", "memory.max"):
-                try:
-                    found.append(KernelFile(self._host, f"{directory}/{name}", size=64))
-                except OSError:
-                    continue  # the controller is not enabled on this level
+class OwnCgroup:
+    """
+    The own memory cgroup and those above it, pre-opened; found at the start, and again after a move.
+
+    A limit counts against the usage of the cgroup that has it: siblings may have used up an ancestor's.
+    """
+
+    def __init__(self, host: Host) -> None:
+        self._host = host
+        self._levels: list[Level] = []
+        self._find()
+
+    def sample(self) -> CgroupSample | None:
+        """Return the level with the least left; ``None`` if nothing limits any."""
+        try:
+            return self._least()
+        except (OSError, ValueError):  # ENODEV: moved elsewhere, and the old one was removed
+            self.close()
+            self._find()
+        try:
+            return self._least()
+        except (OSError, ValueError):
+            return None
+
+    def close(self) -> None:
+        """Close the files."""
+        for level in self._levels:
+            level.close()
+        self._levels = []
+
+    def _least(self) -> CgroupSample | None:
+        samples = [sample for level in self._levels if (sample := level.sample()) is not None]
+        return min(samples, key=lambda sample: sample.limit_bytes - sample.used_bytes, default=None)
+
+    def _find(self) -> None:
+        try:
+            mounts, memberships = _mounts(self._host), _memberships(self._host)
+        except (OSError, ValueError, IndexError):
+            return
+        for controller, names in VERSIONS.items():
+            if controller in mounts and controller in memberships:
+                root = PurePosixPath(mounts[controller])
+                self._climb(root, PurePosixPath(_below(str(root), memberships[controller])), names)
+                return
+
+    def _climb(self, root: PurePosixPath, directory: PurePosixPath, names: Names) -> None:
+        while True:
+            if (level := self._level(directory, names)) is not None:
+                self._levels.append(level)
+            if directory in (root, directory.parent):
+                return
             directory = directory.parent
-        return found
+
+    def _level(self, directory: PurePosixPath, names: Names) -> Level | None:
+        opened: list[KernelFile] = []
+        try:
+            for name in (names.usage, "memory.stat", *names.limits):
+                opened.append(KernelFile(self._host, f"{directory}/{name}", size=16_384))
+        except OSError:  # the root of the tree has no limits; the controller may end above this level
+            for file in opened:
+                file.close()
+            return None
+        return Level(opened[0], opened[1], tuple(opened[2:]))
 
 
 def _below(root: str, path: str) -> str:

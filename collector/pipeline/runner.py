@@ -15,7 +15,7 @@ from collector.model.case import merge
 from collector.model.copying import CopySettings
 from collector.model.incident import Header, IncidentState, StepEnd, StepStatus
 from collector.model.marker import Marker
-from collector.model.pressure import Decision, Sample, Verdict
+from collector.model.pressure import Decision, Verdict
 from collector.model.redaction import Redaction
 from collector.model.units import Reserve
 from collector.pipeline import events
@@ -29,6 +29,9 @@ from collector.pressure.sampler import Sampler
 
 ARCHIVE_JOB_S = 60.0
 """Deadline of a job that only writes the archive's own records."""
+
+BASELINE_S = 1.0
+"""Reclaim counters are compared over so long at least: two looks at once would never see them rise."""
 
 BACK_OFF_S = (0.25, 2.0)
 """First and longest pause between two looks of a waiting step."""
@@ -119,7 +122,7 @@ class _Run:
         self._markers = markers
         self._start_s = time.monotonic()
         self._deadline_s = self._start_s + pipeline.timeout_s
-        self._previous: Sample = runner._sampler.sample()
+        self._sample = self._baseline = runner._sampler.sample()
         self._reserve_bytes = 0
         self._lock = -1
         self._ends: list[StepEnd] = []
@@ -176,6 +179,7 @@ class _Run:
         first, since_s, pause_s = pending[0], time.monotonic(), BACK_OFF_S[0]
         told = False
         while True:
+            self._look()
             waited_s = time.monotonic() - since_s if told else 0.0
             verdict = self._ask(first, waited_s)
             if verdict.decision is not Decision.WAIT or self._out_of_time():
@@ -198,18 +202,21 @@ class _Run:
                         return step, verdict
         return None
 
+    def _look(self) -> None:
+        """Take a sample; the one before stays the reclaim counters' baseline until it is `BASELINE_S` old."""
+        if self._sample.taken_s - self._baseline.taken_s >= BASELINE_S:
+            self._baseline = self._sample
+        self._sample = self._sampler.sample(self._lock)
+
     def _ask(self, step: Step, waited_s: float) -> Verdict:
-        sample = self._sampler.sample(self._lock)
-        verdict = decide(
-            sample,
-            self._previous,
+        return decide(
+            self._sample,
+            self._baseline,
             budget=step.budget,
             limits=step.limits,
             reserve_bytes=self._reserve_bytes,
             waited_s=waited_s,
         )
-        self._previous = sample
-        return verdict
 
     def _run(self, step: Step) -> Line[Done]:
         if reason := self._out_of_time():

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
 
 import psutil
+import pytest
 
 from collector.host.files import Host
 from collector.host.memory import high_watermarks
@@ -77,38 +79,66 @@ def test_high_watermarks_ignore_the_pagesets() -> None:
     assert high_watermarks(ZONEINFO.encode()) == {0: 118 * 4096, 1: 50 * 4096}
 
 
-def test_sampler_finds_the_least_limit_of_cgroup_v2(tmp_path: Path) -> None:
-    """The nearest limit may be any ancestor's."""
-    files = {
-        "/proc/self/mountinfo": "30 20 0:26 / /sys/fs/cgroup rw - cgroup2 cgroup2 rw\n",
-        "/proc/self/cgroup": "0::/a/b\n",
-        "/sys/fs/cgroup/a/memory.max": "900\n",
-        "/sys/fs/cgroup/a/memory.high": "max\n",
-        "/sys/fs/cgroup/a/b/memory.max": "max\n",
-        "/sys/fs/cgroup/a/b/memory.high": "1000\n",
-        "/sys/fs/cgroup/a/b/memory.current": "500\n",
-        "/sys/fs/cgroup/a/b/memory.stat": "anon 1\ninactive_file 100\n",
-    }
-    assert Sampler(machine(tmp_path, files)).sample().cgroup == CgroupSample(used_bytes=400, limit_bytes=900)
+V2 = {
+    "/proc/self/mountinfo": "30 20 0:26 / /sys/fs/cgroup rw - cgroup2 cgroup2 rw\n",
+    "/proc/self/cgroup": "0::/a/b\n",
+    "/sys/fs/cgroup/a/memory.max": "max\n",
+    "/sys/fs/cgroup/a/memory.high": "9000\n",
+    "/sys/fs/cgroup/a/memory.current": "600\n",
+    "/sys/fs/cgroup/a/memory.stat": "anon 1\ninactive_file 0\n",
+    "/sys/fs/cgroup/a/b/memory.max": "max\n",
+    "/sys/fs/cgroup/a/b/memory.high": "1000\n",
+    "/sys/fs/cgroup/a/b/memory.current": "500\n",
+    "/sys/fs/cgroup/a/b/memory.stat": "anon 1\ninactive_file 100\n",
+}
 
 
-def test_sampler_finds_the_hierarchical_limit_of_cgroup_v1(tmp_path: Path) -> None:
-    """v1 tells the least limit up the tree itself."""
-    files = {
-        "/proc/self/mountinfo": "31 20 0:27 / /sys/fs/cgroup/memory rw - cgroup cgroup rw,memory\n",
-        "/proc/self/cgroup": "4:memory:/c\n0::/\n",
-        "/sys/fs/cgroup/memory/c/memory.usage_in_bytes": "500\n",
-        "/sys/fs/cgroup/memory/c/memory.stat": "total_inactive_file 50\nhierarchical_memory_limit 800\n",
-    }
-    assert Sampler(machine(tmp_path, files)).sample().cgroup == CgroupSample(used_bytes=450, limit_bytes=800)
+def test_sampler_reads_the_own_limit_of_cgroup_v2(tmp_path: Path) -> None:
+    """Page cache that can be dropped at once is not used memory."""
+    assert Sampler(machine(tmp_path, V2)).sample().cgroup == CgroupSample(used_bytes=400, limit_bytes=1000)
 
 
-def test_sampler_knows_no_cgroup_limit_when_there_is_none(tmp_path: Path) -> None:
+def test_sampler_holds_an_ancestors_limit_against_the_ancestors_usage(tmp_path: Path) -> None:
+    """Siblings may have used up what a slice or a pod may have; the own usage says nothing of it."""
+    files = V2 | {"/sys/fs/cgroup/a/memory.current": "8900\n"}
+    assert Sampler(machine(tmp_path, files)).sample().cgroup == CgroupSample(used_bytes=8900, limit_bytes=9000)
+
+
+V1 = {
+    "/proc/self/mountinfo": "31 20 0:27 / /sys/fs/cgroup/memory rw - cgroup cgroup rw,memory\n",
+    "/proc/self/cgroup": "4:memory:/c\n0::/\n",
+    "/sys/fs/cgroup/memory/c/memory.usage_in_bytes": "500\n",
+    "/sys/fs/cgroup/memory/c/memory.limit_in_bytes": "800\n",
+    "/sys/fs/cgroup/memory/c/memory.stat": "total_inactive_file 50\n",
+    "/sys/fs/cgroup/memory/memory.usage_in_bytes": "7000\n",
+    "/sys/fs/cgroup/memory/memory.limit_in_bytes": "9223372036854771712\n",
+    "/sys/fs/cgroup/memory/memory.stat": "total_inactive_file 0\n",
+}
+
+
+def test_sampler_reads_the_limit_of_cgroup_v1(tmp_path: Path) -> None:
     """v1's "no limit" is 2^63 - 4096."""
-    files = {
-        "/proc/self/mountinfo": "31 20 0:27 / /sys/fs/cgroup/memory rw - cgroup cgroup rw,memory\n",
-        "/proc/self/cgroup": "4:memory:/\n",
-        "/sys/fs/cgroup/memory/memory.usage_in_bytes": "500\n",
-        "/sys/fs/cgroup/memory/memory.stat": "hierarchical_memory_limit 9223372036854771712\n",
-    }
-    assert Sampler(machine(tmp_path, files)).sample().cgroup is None
+    assert Sampler(machine(tmp_path, V1)).sample().cgroup == CgroupSample(used_bytes=450, limit_bytes=800)
+    unlimited = V1 | {"/sys/fs/cgroup/memory/c/memory.limit_in_bytes": "9223372036854771712\n"}
+    assert Sampler(machine(tmp_path, unlimited)).sample().cgroup is None
+
+
+@pytest.mark.root
+def test_sampler_survives_the_end_of_its_cgroup() -> None:
+    """Moved elsewhere, and the old cgroup removed: its files answer ENODEV from then on."""
+    tree = Path("/sys/fs/cgroup/memory" if Path("/sys/fs/cgroup/memory").is_dir() else "/sys/fs/cgroup")
+    group = tree / f"collector-test-{os.getpid()}"
+    group.mkdir()
+    pid = os.fork()
+    if pid == 0:
+        status = 1
+        try:
+            (group / "cgroup.procs").write_text("0")
+            sampler = Sampler()
+            sampler.sample()
+            (tree / "cgroup.procs").write_text("0")
+            group.rmdir()
+            status = 0 if sampler.sample().total_bytes else 1
+        finally:
+            os._exit(status)
+    assert os.waitpid(pid, 0)[1] == 0
