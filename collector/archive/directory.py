@@ -152,6 +152,17 @@ def read(name: str, dir_fd: int, *, limit: int) -> bytes:
             return file.read(limit)
 
 
+def sync(path: str, dir_fd: int) -> None:
+    """Bring a file, or the names in a directory, to the disk; components separated by ``/``."""
+    *parents, name = path.split("/")
+    with contextlib.ExitStack() as stack:
+        for parent in parents:
+            dir_fd = stack.enter_context(opened(parent, dir_fd))
+        fd = os.open(name, READ_FLAGS, dir_fd=dir_fd)
+        stack.callback(os.close, fd)
+        os.fsync(fd)
+
+
 def files(dir_fd: int, prefix: str = "") -> Iterator[tuple[str, os.stat_result]]:
     """Yield the path, relative to *dir_fd*, and the status of every regular file below; symlinks never followed."""
     with os.scandir(dir_fd) as entries:

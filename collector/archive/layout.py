@@ -1,7 +1,8 @@
 """
 Names in the archive, all of our own making.
 
-An incident under way is ``ID.partial``, a sealed one ``ID``, one being deleted ``ID.deleting``.
+``ID.opening`` has no header yet, an incident under way is ``ID.partial``, a sealed one ``ID``, one being
+deleted ``ID.deleting``.
 """
 
 from __future__ import annotations
@@ -10,6 +11,7 @@ import re
 import secrets
 from datetime import UTC, datetime
 
+OPENING = ".opening"
 PARTIAL = ".partial"
 DELETING = ".deleting"
 PART = ".part"
@@ -39,9 +41,10 @@ def is_id(name: str) -> bool:
     return ID.fullmatch(name) is not None
 
 
-def partial_id(name: str) -> str | None:
-    """Return the id of the incident under way that *name* belongs to, if it is one."""
-    return name.removesuffix(PARTIAL) if name.endswith(PARTIAL) and is_id(name.removesuffix(PARTIAL)) else None
+def id_before(name: str, suffix: str) -> str | None:
+    """Return the id in *name*, if it is one followed by *suffix*."""
+    incident = name.removesuffix(suffix)
+    return incident if incident != name and is_id(incident) else None
 
 
 def is_artifact_path(path: str) -> bool:

@@ -15,6 +15,7 @@ from collections.abc import Iterator
 import msgspec
 
 from collector.archive import directory, layout
+from collector.host.rename import rename_noreplace
 from collector.model.artifact import ArtifactRecord
 from collector.model.errors import ArchiveError
 from collector.model.incident import Header, StepEnd
@@ -58,20 +59,23 @@ class Store:
             A descriptor that holds the incident's lock: while it is open, no other process takes
             the incident for one that was left behind.
         """
-        name = header.id + layout.PARTIAL
+        name, opening = header.id + layout.PARTIAL, header.id + layout.OPENING
         try:
-            with contextlib.suppress(FileExistsError):  # a worker died in doing this; the id is nobody else's
-                os.mkdir(name, 0o700, dir_fd=self.fd)
-            lock = os.open(name, directory.DIRECTORY_FLAGS, dir_fd=self.fd)
+            with contextlib.suppress(FileNotFoundError):  # a worker died in doing this; the id is nobody else's
+                directory.remove_tree(opening, self.fd)
+            os.mkdir(opening, 0o700, dir_fd=self.fd)
+            lock = os.open(opening, directory.DIRECTORY_FLAGS, dir_fd=self.fd)
             fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
             directory.replace(layout.HEADER, msgspec.json.encode(header), lock)
             for file, size in ROOM.items():
                 directory.allocate(file, size, lock)
             os.fsync(lock)
+            # Under this name it has its lock and its header from the first instant.
+            rename_noreplace(opening, name, dir_fd=self.fd)
             os.fsync(self.fd)
         except OSError as exc:
             with contextlib.suppress(OSError):
-                directory.remove_tree(name, self.fd)
+                directory.remove_tree(opening, self.fd)
             raise ArchiveError(
                 f"cannot open incident {header.id} in {self.path}: {exc.strerror}",
                 hint="check the free space and the mount options of the archive's disk",
@@ -91,16 +95,33 @@ class Store:
 
     def under_way(self) -> list[str]:
         """Return the ids of incidents that are not sealed, oldest first."""
-        return [incident for name in sorted(os.listdir(self.fd)) if (incident := layout.partial_id(name))]
+        names = sorted(os.listdir(self.fd))
+        return [incident for name in names if (incident := layout.id_before(name, layout.PARTIAL))]
 
-    def is_left_behind(self, incident: str) -> bool:
-        """Return whether nobody works on an incident any more."""
-        try:
-            with self.incident(incident) as fd:
+    @contextlib.contextmanager
+    def claimed(self, name: str) -> Iterator[bool]:
+        """
+        Take the lock of a directory of the archive for as long as this lasts.
+
+        Yields:
+            False if somebody works on it, or it is gone.
+        """
+        with contextlib.ExitStack() as stack:
+            try:
+                fd = stack.enter_context(directory.opened(name, self.fd))
                 fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except OSError:
-            return False  # somebody does, or it is not a directory of ours
-        return True
+            except OSError:
+                yield False
+            else:
+                yield True
+
+    def clear_unopened(self) -> None:
+        """Remove what was killed before it had a header: nothing had been collected."""
+        for name in sorted(os.listdir(self.fd)):
+            if layout.id_before(name, layout.OPENING):
+                with self.claimed(name) as ours:
+                    if ours:
+                        directory.remove_tree(name, self.fd)
 
 
 def give_back_room(fd: int) -> None:

@@ -13,13 +13,13 @@ import msgspec
 
 from collector.archive import directory, layout
 from collector.archive.store import ArtifactLine
-from collector.copying import engine, stream
+from collector.copying import durable, engine, stream
 from collector.model.artifact import Artifact, Bulk, HardLink, Method, SourceInfo
 from collector.model.copying import CopyReport, CopySettings, Feedback
 from collector.model.errors import StepError
 
-ARTIFACT_LIMIT = 10_000
-"""Artifacts of one step; the manifest is read into memory as a whole."""
+ARTIFACT_LIMIT = 5_000
+"""Artifacts of one step. The manifest is made in memory: 30,000 records fit into what a worker may take."""
 
 CROSSES = (errno.EXDEV, errno.EPERM, errno.EMLINK, errno.EOPNOTSUPP)
 """linkat(2): another file system, a file that may not be linked, too many links, no links here."""
@@ -46,6 +46,7 @@ class Writer:
     count: int = 0
     size_bytes: int = 0
     truncated: list[str] = field(default_factory=list)
+    _directories: set[str] = field(default_factory=set)
 
     def write(self, artifact: Artifact) -> None:
         """
@@ -63,10 +64,19 @@ class Writer:
         *parents, name = path.split("/")
         with ExitStack() as stack:
             fd = self.incident_fd
-            for parent in parents:
+            for depth, parent in enumerate(parents, 1):
                 fd = stack.enter_context(directory.opened(parent, fd, create=True))
+                self._directories.add("/".join(parents[:depth]))
             report = self._body(artifact, fd, name)
         self._record(artifact, path, report)
+
+    def sync(self) -> None:
+        """Make everything written so far survive a power cut: files, the names they were given, their records."""
+        durable.sync_all()
+        for path in sorted(self._directories, reverse=True):
+            directory.sync(path, self.incident_fd)
+        if self.count:
+            directory.sync(layout.ARTIFACTS, self.incident_fd)
 
     def _body(self, artifact: Artifact, fd: int, name: str) -> CopyReport:
         match artifact.body:

@@ -6,7 +6,7 @@ import time
 from collections.abc import Callable
 from contextlib import closing
 
-from collector.archive import directory, layout
+from collector.archive import layout
 from collector.archive.digests import add_digests
 from collector.archive.prune import prune
 from collector.archive.read import Archive
@@ -14,7 +14,7 @@ from collector.archive.retention import Rules
 from collector.archive.seal import seal
 from collector.archive.store import Store
 from collector.collectors.base import Context
-from collector.copying import durable, readback
+from collector.copying import readback
 from collector.host import process
 from collector.host.deadline import wedged_threads
 from collector.host.files import Host
@@ -26,6 +26,8 @@ from collector.pipeline.artifacts import Writer
 from collector.pipeline.protocol import AddDigests, Begin, Done, Job, Prune, Record, Recover, Release, RunStep, Seal
 from collector.pressure.feedback import GateFeedback
 from collector.pressure.sampler import Sampler, sample_disk
+
+UNSEALABLE = "what it holds is in its .partial directory; the next start tries again"
 
 METADATA_BYTES = 4 << 20
 """Room that an incident's own records may need beyond the reserve."""
@@ -109,7 +111,7 @@ def _run_step(job: RunStep, sampler: Sampler, progress: Told) -> Done:
                 for artifact in artifacts:
                     writer.write(artifact)
         finally:
-            durable.sync_all()
+            writer.sync()
     return Done(
         status=StepStatus.TRUNCATED if writer.truncated else StepStatus.OK,
         reason="; ".join(writer.truncated[:3]) + (" …" if len(writer.truncated) > 3 else ""),
@@ -138,21 +140,30 @@ def _seal(job: Seal) -> Done:
 
 def _recover(job: Recover) -> Done:
     sealed: list[str] = []
+    bad: dict[str, str] = {}
     until_s = time.monotonic() + job.wait_s
     with Store(job.archive) as store:
-        while left := store.under_way():
-            for incident in filter(store.is_left_behind, left):
-                try:
-                    seal(store, incident, ended_s=job.now_s, interrupted=True)
-                except ArchiveError:
-                    # Killed before its header was whole: nothing had been collected.
-                    directory.remove_tree(incident + layout.PARTIAL, store.fd)
-                else:
-                    sealed.append(incident)
+        store.clear_unopened()
+        while left := [incident for incident in store.under_way() if incident not in bad]:
+            for incident in left:
+                _take_up(store, incident, job.now_s, sealed, bad)
             if time.monotonic() >= until_s:
                 break
             time.sleep(RECOVER_PAUSE_S)
-    return Done(ids=tuple(sealed))
+    return Done(ids=tuple(sealed), reason="; ".join(bad.values()), hint=UNSEALABLE if bad else None)
+
+
+def _take_up(store: Store, incident: str, now_s: float, sealed: list[str], bad: dict[str, str]) -> None:
+    """Seal an incident that nobody works on any more; one that cannot be sealed stays as it is, and is told."""
+    with store.claimed(incident + layout.PARTIAL) as ours:
+        if not ours:
+            return
+        try:
+            seal(store, incident, ended_s=now_s, interrupted=True)
+        except (ArchiveError, OSError, MemoryError) as exc:
+            bad[incident] = f"{incident} cannot be sealed: {exc}"
+        else:
+            sealed.append(incident)
 
 
 def _add_digests(job: AddDigests, sampler: Sampler, progress: Told, interrupted: Called) -> Done:

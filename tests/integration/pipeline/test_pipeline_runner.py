@@ -11,15 +11,18 @@ from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 from typing import ClassVar
 
+import msgspec
 import pytest
 
+from collector.archive import directory, layout
 from collector.archive.read import Archive
+from collector.archive.store import Store
 from collector.collectors.base import Context
 from collector.host.identity import identify
 from collector.model.artifact import Artifact, Footprint
 from collector.model.copying import CopySettings
 from collector.model.errors import StepError
-from collector.model.incident import IncidentState, Manifest, StepRecord, StepStatus
+from collector.model.incident import Header, IncidentState, Manifest, StepRecord, StepStatus
 from collector.model.pressure import Budget, Limits, Policy
 from collector.model.redaction import Redaction
 from collector.model.units import Reserve
@@ -28,6 +31,7 @@ from collector.pipeline.header import open_header
 from collector.pipeline.line import drive
 from collector.pipeline.manual import manual_marker
 from collector.pipeline.pool import Pool
+from collector.pipeline.protocol import Recover
 from collector.pipeline.runner import Outcome, Runner, Settings
 from collector.pipeline.steps import Pipeline, Step
 from collector.pipeline.worker import Settings as WorkerSettings
@@ -244,6 +248,31 @@ def test_runner_waits_for_the_gate_and_gives_up(lab: Lab) -> None:
     assert skipped.verdict is not None
     assert skipped.verdict.waited_s >= 0.6
     assert any(isinstance(event, events.StepWaiting) for event in lab.events)
+
+
+def test_recovery_destroys_nothing_that_it_cannot_read(lab: Lab) -> None:
+    """A damaged header, another release's journal: the evidence stays, is told, and holds up nobody else's."""
+    with Store(str(lab.archive)) as store:
+        for number, damage in enumerate((b"{", b'{"version": 99}', None)):
+            incident = f"2026112{number}T000000.000000Z-aaaaaa"
+            os.close(store.begin(a_header(incident)))
+            with store.incident(incident) as fd:
+                directory.write_new("evidence", b"evidence", fd)
+                if damage is not None:
+                    directory.replace(layout.HEADER, damage, fd)
+    job = Recover(archive=str(lab.archive), now_s=time.time())
+    done = drive(lab.pool.perform(job, deadline_s=time.monotonic() + 10)).done
+    assert done.ids == ("20261122T000000.000000Z-aaaaaa",)
+    assert done.reason.count("cannot be sealed") == 2
+    assert len(list(lab.archive.glob("*.partial/evidence"))) == 2
+
+
+def a_header(incident: str) -> Header:
+    marker = manual_marker("test", (), uid=0)
+    opened = open_header(
+        (marker,), Pipeline(name="test", steps=()), identity=identify(), config_hash="-", now_s=time.time()
+    )
+    return msgspec.structs.replace(opened, id=incident)
 
 
 def test_runner_refuses_an_archive_on_tmpfs(lab: Lab) -> None:

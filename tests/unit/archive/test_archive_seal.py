@@ -47,7 +47,7 @@ def end(step: str, status: StepStatus = StepStatus.OK) -> StepEnd:
     return StepEnd(id=step, collector="proc_files", status=status)
 
 
-@pytest.fixture()
+@pytest.fixture
 def store(tmp_path: Path):
     with Store(str(tmp_path / "archive")) as opened:
         yield opened
@@ -128,9 +128,24 @@ def test_left_behind_passes_over_incidents_under_way(store: Store) -> None:
     opened = header("memory")
     lock = store.begin(opened)
     assert store.under_way() == [opened.id]
-    assert not store.is_left_behind(opened.id)
+    with store.claimed(opened.id + layout.PARTIAL) as ours:
+        assert not ours
     os.close(lock)
-    assert store.is_left_behind(opened.id)
+    with store.claimed(opened.id + layout.PARTIAL) as ours:
+        assert ours
+        with store.claimed(opened.id + layout.PARTIAL) as again:
+            assert not again
+
+
+def test_begin_shows_an_incident_only_with_its_header(store: Store) -> None:
+    """Killed before that, nothing had been collected: it is removed, unless somebody is at it just now."""
+    for name in ("20261123T000000.000000Z-aaaaaa", "20261123T000000.000000Z-bbbbbb"):
+        os.mkdir(name + layout.OPENING, dir_fd=store.fd)
+    with store.claimed("20261123T000000.000000Z-bbbbbb" + layout.OPENING):
+        store.clear_unopened()
+        assert os.listdir(store.fd) == ["20261123T000000.000000Z-bbbbbb" + layout.OPENING]
+    store.clear_unopened()
+    assert os.listdir(store.fd) == []
 
 
 def test_manifest_refuses_paths_that_lead_out(store: Store) -> None:
