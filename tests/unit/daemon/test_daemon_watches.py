@@ -25,6 +25,7 @@ class Pipe:
 
     poll_s: float | None = None
     lost: int = 0
+    degraded: str | None = None
     closed: bool = False
     ends: tuple[int, int] = field(default_factory=os.pipe)
 
