@@ -24,7 +24,7 @@ import msgspec
 from collector.model.incident import StepStatus
 from collector.pipeline import worker
 from collector.pipeline.line import Line, Wait, until
-from collector.pipeline.protocol import INTERRUPT, MESSAGE_LIMIT, Done, Job, Release, Reply
+from collector.pipeline.protocol import INTERRUPT, JOB, MESSAGE_LIMIT, Done, Job, Release, Reply
 
 KILL_GRACE_S = 1.0
 """How long a killed worker may take to die; exit of a process that maps 64 MiB takes 5 ms."""
@@ -33,8 +33,8 @@ RELEASE_S = 2.0
 PATIENCE_S = 1.0
 """Longest single wait, so that a stop request is noticed."""
 
-REPLY_LIMIT = 100_000
-"""Replies to one job; a worker that sends more is out of its mind."""
+REPLY_BURST, REPLY_RATE = 1000, 20.0
+"""Replies to one job: so many, and so many a second. A worker reports ten times a second; more is a worker gone mad."""
 
 
 @dataclass(slots=True)
@@ -139,10 +139,12 @@ class Pool:
         one = self._idle.pop()
         self._busy.append(one)
         try:
-            one.sock.send(pickle.dumps(job))
+            _hand_over(one.sock, job)
         except OSError as exc:
             return (yield from self._lose(one, StepStatus.FAILED, f"the worker took no job: {exc.strerror}"))
-        for _ in range(REPLY_LIMIT):
+        start_s, replies = time.monotonic(), 0
+        while replies < REPLY_BURST + REPLY_RATE * (time.monotonic() - start_s):
+            replies += 1
             while not (yield Wait(one.sock.fileno(), min(deadline_s, time.monotonic() + PATIENCE_S))):
                 now = time.monotonic()
                 if now >= deadline_s:
@@ -160,13 +162,13 @@ class Pool:
                     self._idle.append(one)
                 return Result(reply, fd)
             progress(reply.size_bytes)
-        return (yield from self._lose(one, StepStatus.FAILED, f"the worker sent more than {REPLY_LIMIT} replies"))
+        return (yield from self._lose(one, StepStatus.FAILED, f"the worker sent more than {replies - 1} replies"))
 
     def interrupt(self) -> None:
         """Ask for the workers that do what can wait: they end it soon, with what they have."""
         for one in self._busy:
             with contextlib.suppress(OSError):
-                one.sock.send(INTERRUPT)
+                one.sock.send(INTERRUPT, socket.MSG_DONTWAIT)
 
     def release(self) -> Line[None]:
         """
@@ -272,6 +274,18 @@ class Result:
     fd: int | None = None
     died: bool = False
     """The worker is lost, and gone: another one may succeed."""
+
+
+def _hand_over(sock: socket.socket, job: Job) -> None:
+    """
+    Send *job* as a file in memory: a message would have to fit into the socket's buffer, and sixteen markers
+    with all that a supervisor of processes may say in them do not.
+    """
+    fd = os.memfd_create("job", os.MFD_CLOEXEC)
+    with open(fd, "wb") as file:
+        pickle.dump(job, file)
+        file.flush()
+        socket.send_fds(sock, [JOB], [fd], socket.MSG_DONTWAIT)
 
 
 def _kill(one: Worker) -> None:

@@ -20,7 +20,7 @@ from collector.model.errors import CollectorError
 from collector.model.incident import StepStatus
 from collector.pipeline import jobs
 from collector.pipeline.line import Wait, until
-from collector.pipeline.protocol import INTERRUPT, MESSAGE_LIMIT, Done, Job, Progress
+from collector.pipeline.protocol import INTERRUPT, JOB, Done, Job, Progress
 from collector.pressure.sampler import Sampler
 
 OOM_SCORE_ADJ = 500
@@ -120,10 +120,7 @@ def _serve(sock: socket.socket) -> None:
     report = Reporter(sock)
     sampler = Sampler()
     opened = len(os.listdir("/proc/self/fd"))
-    while data := sock.recv(4 * MESSAGE_LIMIT):
-        if data == INTERRUPT:
-            continue  # it came when the job was over
-        job: Job = pickle.loads(data)  # noqa: S301 - from the process that forked us, over a socket pair of its own
+    while (job := _next_job(sock)) is not None:
         done, fd = _perform(job, sampler, report)
         leaked = len(os.listdir("/proc/self/fd")) - opened - (fd is not None)
         if leaked > 0:
@@ -131,6 +128,19 @@ def _serve(sock: socket.socket) -> None:
         report.done(done, fd)
         if fd is not None:
             os.close(fd)
+
+
+def _next_job(sock: socket.socket) -> Job | None:
+    """Wait for a job; ``None`` at the end of the supervisor. An interrupt came when the job was over."""
+    while True:
+        data, fds, _, _ = socket.recv_fds(sock, len(INTERRUPT), 1)
+        if data == JOB:
+            with open(fds[0], "rb") as file:
+                file.seek(0)
+                job: Job = pickle.load(file)  # noqa: S301 - from the process that forked us, over a pair of its own
+                return job
+        if not data:
+            return None
 
 
 def _perform(job: Job, sampler: Sampler, report: Reporter) -> jobs.Answer:

@@ -110,6 +110,7 @@ class Lab:
         self.archive = archive
         self.events: list[events.AnyEvent] = []
         self.reserve = Reserve(size_bytes=0)
+        self.marker = manual_marker("test", (), uid=os.getuid())
 
     def run(
         self, *collectors: object, timeout_s: float = 5.0, limits: Limits = OPEN, incident_s: float = 60.0
@@ -119,8 +120,7 @@ class Lab:
             for n, one in enumerate(collectors)
         )
         pipeline = Pipeline(name="test", steps=steps, timeout_s=incident_s)
-        marker = manual_marker("test", (), uid=os.getuid())
-        header = open_header((marker,), pipeline, identity=identify(), config_hash="-", now_s=time.time())
+        header = open_header((self.marker,), pipeline, identity=identify(), config_hash="-", now_s=time.time())
         settings = Settings(
             archive=str(self.archive), reserve=self.reserve, copy=CopySettings(rate="max"), redaction=Redaction()
         )
@@ -293,3 +293,12 @@ def test_runner_refuses_a_disk_below_its_reserve(lab: Lab) -> None:
     outcome = lab.run(Fine())
     assert outcome.incident is None
     assert outcome.exit_code == 75
+
+
+def test_runner_takes_markers_of_any_length(lab: Lab) -> None:
+    """What a supervisor of processes says may be longer than a socket's buffer; the incident is not lost for it."""
+    said = {f"KEY{number}": "x" * 32_000 for number in range(20)}
+    lab.marker = msgspec.structs.replace(manual_marker("test", (), uid=0), attributes=said)
+    manifest = lab.manifest(lab.run(Fine()))
+    assert manifest.state is IncidentState.COMPLETE
+    assert manifest.markers[0].attributes == said
