@@ -135,6 +135,11 @@ class Ledger:
         )
         return [Entry(row[0], _decode(row[1]), Fate(row[2]), *row[3:]) for row in rows]
 
+    def joined(self, case: int) -> list[Marker]:
+        """Return the markers that joined *case*, oldest first; what a case itself keeps of them is far less."""
+        query = "SELECT marker FROM markers WHERE case_id = ? AND id <> ? ORDER BY id LIMIT 1000"
+        return [_decode(row[0]) for row in self._all(query, (case, case))]
+
     def counts(self) -> dict[str, int]:
         """Return how many markers met which fate, those included whose rows are pruned."""
         totals = dict(self._all("SELECT fate, count FROM totals"))

@@ -16,7 +16,7 @@ from collector.config.runtime import Storm
 from collector.daemon.control import Client
 from collector.daemon.loop import Loop
 from collector.daemon.messages import Reply, RunRequest
-from collector.model.admission import Admission, Own
+from collector.model.admission import Admission, Own, Ruling
 from collector.model.case import Case, Fate
 from collector.model.errors import CollectorError, PressureError
 from collector.model.incident import IncidentState
@@ -192,7 +192,10 @@ class Intake:
         self._ledger.close()
 
     def _rule(self, number: int, marker: Marker, pipeline: str) -> None:
-        ruling = self._admission.offer(number, marker, pipeline=pipeline, now_s=time.monotonic())
+        self._enter(number, marker, self._admission.offer(number, marker, pipeline=pipeline, now_s=time.monotonic()))
+
+    def _enter(self, number: int, marker: Marker, ruling: Ruling) -> None:
+        """Write down what was decided about a marker."""
         self._ledger.decide(
             number, ruling.fate, reason=ruling.reason, case=ruling.case.id if ruling.case is not None else None
         )
@@ -218,8 +221,13 @@ class Intake:
             self._ledger.finish(entry.id, Fate.COLLECTED, incident=entry.incident, reason="")
         elif entry.tries >= MAX_TRIES:
             self._ledger.finish(entry.id, Fate.FAILED, incident=None, reason=f"tried {entry.tries} times")
-        else:
+        elif entry.fate is Fate.RECORDED:  # nothing was decided yet
             self._rule(entry.id, entry.marker, entry.pipeline)
+        else:
+            markers = (entry.marker, *self._ledger.joined(entry.id))
+            now_s = time.monotonic()
+            ruling = self._admission.resume(entry.id, markers, pipeline=entry.pipeline, now_s=now_s)
+            self._enter(entry.id, entry.marker, ruling)
 
     def _end(self, case: Case, fate: Fate, incident: str | None, reason: str, size_bytes: int) -> None:
         self._admission.finished(case, incident=incident, size_bytes=size_bytes)

@@ -14,7 +14,7 @@ bounded, and a flood costs its own budget:
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Hashable, Iterable
+from collections.abc import Hashable, Iterable, Sequence
 from dataclasses import dataclass
 from typing import TypeVar
 
@@ -108,17 +108,24 @@ class Admission:
             case, reason = self._match(marker, now_s)
             if case is not None:
                 return self._join(case, marker, reason, now_s)
-        case = Case(
-            id=number, pipeline=pipeline, opened_s=now_s, executable=executable(marker), markers=[marker],
-            ready_s=now_s + (self._settings.settle_s if awaits_core(marker) else 0.0),
-        )  # fmt: skip
-        self._index(case, marker)
+        case = self._open(number, marker, pipeline, now_s)
         if marker.kind is MarkerKind.MANUAL:  # somebody asks: no budget, no turn
             self._queue.appendleft(case)
             return Ruling(fate=Fate.QUEUED, case=case)
-        if (reason := self._budgets.exceeded(case.executable, marker.uid, now_s)) is not None:
-            return Ruling(fate=Fate.HELD, reason=reason, case=case, displaced=self._hold(case))
-        return Ruling(fate=Fate.QUEUED, case=case, displaced=self._enqueue(case, now_s))
+        return self._admit(case, now_s)
+
+    def resume(self, number: int, markers: Sequence[Marker], *, pipeline: str, now_s: float) -> Ruling:
+        """
+        Take up a case that was admitted before a restart: it joins no other, and has all its *markers* again.
+
+        It may be held now, or no longer: what was spent meanwhile counts.
+        """
+        first, *others = markers
+        case = self._open(number, first, pipeline, now_s)
+        for marker in others:
+            case.add(marker, now_s)
+            self._index(case, marker)
+        return self._admit(case, now_s)
 
     def next(self, now_s: float) -> Case | None:
         """Return the case to run now, and regard it as running until `finished`; ``None`` if there is none."""
@@ -145,6 +152,21 @@ class Admission:
         if self._running is case:
             self._running = None
         self._budgets.settle(case.executable, case.spent_s, size_bytes)
+
+    def _open(self, number: int, marker: Marker, pipeline: str, now_s: float) -> Case:
+        """Make a case of its first marker."""
+        case = Case(
+            id=number, pipeline=pipeline, opened_s=now_s, executable=executable(marker), markers=[marker],
+            ready_s=now_s + (self._settings.settle_s if awaits_core(marker) else 0.0),
+        )  # fmt: skip
+        self._index(case, marker)
+        return case
+
+    def _admit(self, case: Case, now_s: float) -> Ruling:
+        """Queue *case* if the budgets have room for it, else hold it."""
+        if (reason := self._budgets.exceeded(case.executable, case.markers[0].uid, now_s)) is not None:
+            return Ruling(fate=Fate.HELD, reason=reason, case=case, displaced=self._hold(case))
+        return Ruling(fate=Fate.QUEUED, case=case, displaced=self._enqueue(case, now_s))
 
     def _match(self, marker: Marker, now_s: float) -> tuple[Case | None, str]:
         """Find the case that the marker belongs to, and say why."""

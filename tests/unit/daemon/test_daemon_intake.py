@@ -1,0 +1,98 @@
+"""The intake over a restart: what was queued comes back whole, what cannot be had any more is told."""
+
+from __future__ import annotations
+
+import sqlite3
+from collections.abc import Callable
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any, cast
+
+import pytest
+
+from collector.config.runtime import Storm
+from collector.daemon.intake import Intake, Work
+from collector.daemon.loop import Loop
+from collector.model.case import Case
+from collector.model.marker import CoreRef, Marker, MarkerKind, ProcessRef
+from collector.pipeline.generation import Generation
+from collector.pipeline.steps import Pipeline
+
+Start = Callable[..., Intake]
+
+
+def core(pid: int, inode: int = 1) -> Marker:
+    reference = CoreRef(path="/crash/core", device=1, inode=inode, size_bytes=5, mtime_ns=1, uid=0)
+    process = ProcessRef(pid=pid)
+    return Marker(
+        kind=MarkerKind.CORE_FILE, trigger="cores", at_s=0.0, process=process, comm="engine", uid=0, core=reference
+    )
+
+
+def exit_of(pid: int) -> Marker:
+    process = ProcessRef(pid=pid, start_time_ticks=pid)
+    return Marker(kind=MarkerKind.EXIT, trigger="exits", at_s=0.0, process=process, comm="engine", uid=0, signal=11)
+
+
+def rows(archive: Path) -> list[tuple[str, str | None, str]]:
+    """Return fate, incident and reason of every marker."""
+    with sqlite3.connect(archive / "ledger.sqlite") as db:
+        return db.execute("SELECT fate, incident, reason FROM markers ORDER BY id").fetchall()
+
+
+@pytest.fixture
+def start(tmp_path: Path) -> Start:
+    """Start an intake on one archive, again and again."""
+
+    def begin(storm: Storm | None = None, recovered: tuple[str, ...] = (), **options: Any) -> Intake:
+        generation = SimpleNamespace(
+            settings=SimpleNamespace(archive=str(tmp_path)),
+            loaded=SimpleNamespace(config=SimpleNamespace(storm=storm or Storm(coalesce=0.0))),
+            pipelines={"crash": Pipeline(name="crash", steps=())},
+        )
+        intake = Intake(cast(Generation, generation), Loop(), lambda: None, **options)
+        intake.resume(recovered)
+        return intake
+
+    return begin
+
+
+def begun(intake: Intake, incident: str = "20260101T000000.000000Z-000000") -> Work:
+    work = intake.next()
+    assert work is not None
+    intake.begun(work, incident)
+    return work
+
+
+def case_of(intake: Intake, pid: int) -> Case:
+    return intake._admission._by_pid[pid]
+
+
+@pytest.mark.parametrize("stage", ["queued", "held", "begun"])
+def test_intake_resumes_a_case_with_the_core_that_joined_it(start: Start, tmp_path: Path, stage: str) -> None:
+    """The catch-up scan regards that core as known: the case itself must bring it along."""
+    intake = start()
+    for pid in range(100, 105 if stage == "held" else 100):  # the budget of the executable
+        intake.offer(exit_of(pid), "crash")
+    intake.offer(exit_of(7), "crash")
+    intake.offer(core(7), "crash")
+    if stage == "begun":
+        begun(intake)
+    intake.close()
+    again = start()
+    again.offer(core(7), "crash")  # the catch-up scan
+    assert case_of(again, 7).markers == [exit_of(7), core(7)]
+    assert case_of(again, 7).marker.core is not None
+    assert rows(tmp_path)[-2:][0][0] == ("held" if stage == "held" else "queued")
+    assert len(rows(tmp_path)) == (7 if stage == "held" else 2)
+
+
+def test_intake_resumes_each_case_by_itself(start: Start, tmp_path: Path) -> None:
+    """Two crashes of one executable that were two cases are no single one because both come back at once."""
+    intake = start(Storm(coalesce=0.0))
+    intake.offer(core(7, inode=1), "crash")
+    intake.offer(core(8, inode=2), "crash")
+    intake.close()
+    again = start(Storm(coalesce=5.0))
+    assert case_of(again, 7) is not case_of(again, 8)
+    assert [fate for fate, _, _ in rows(tmp_path)] == ["queued", "queued"]
