@@ -45,6 +45,8 @@ class Renderer:
         match event:
             case events.IncidentOpened():
                 self._say(f"incident {event.incident}")
+            case events.IncidentPruned():
+                self._say(f"deleted {event.incident}: {event.reason}")
             case events.StepStarted():
                 self._update(event.step)
             case events.StepWaiting():

@@ -175,7 +175,9 @@ class Supervisor:
         if outcome.incident is not None:
             pruned = yield from prune(self._pool, generation, spare=outcome.incident)
             for incident in pruned.ids:
-                log.info("incident.pruned", incident=incident)
+                self._tell(events.IncidentPruned(incident=incident, reason="archive.keep"))
+            if pruned.reason:
+                log.error("archive.failed", error=pruned.reason, hint=pruned.hint)
         return outcome
 
     def _collected(self, work: Work, outcome: Outcome) -> None:

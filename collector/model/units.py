@@ -162,6 +162,11 @@ def rate_setting(rate: Rate) -> str | int:
     return str(rate) if rate in {"adaptive", "max"} else int(parse_bytes(rate[:-2]))
 
 
+def mib(size: int) -> str:
+    """Write *size* for people, to a tenth of a MiB: ``512.0 MiB``."""
+    return f"{size / (1 << 20):.1f} MiB"
+
+
 def format_bytes(size: int) -> str:
     """Write *size* with the largest binary unit that leaves it whole: ``64MiB``, ``1025B``."""
     for unit in ("PiB", "TiB", "GiB", "MiB", "KiB"):

@@ -111,7 +111,9 @@ class Writer:
             if exc.errno not in CROSSES:
                 raise
             report = self._bulk(Bulk(fd=link.fd), fd, name)
-            return msgspec.structs.replace(report, notes=(*report.notes, f"copied: no hard link ({exc.strerror})"))
+            return msgspec.structs.replace(
+                report, method_reason=f"no hard link can be made ({exc.strerror}); {report.method_reason}"
+            )
         status = os.fstat(link.fd)
         os.close(link.fd)
         return linked(status)

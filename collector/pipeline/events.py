@@ -54,6 +54,12 @@ class JournalFailed(Event, frozen=True, kw_only=True, tag="journal.failed"):
     reason: str
 
 
+class IncidentPruned(Event, frozen=True, kw_only=True, tag="incident.pruned"):
+    """An old incident was deleted: *reason* says by which rule."""
+
+    reason: str
+
+
 class IncidentArchived(Event, frozen=True, kw_only=True, tag="incident.archived"):
     """The incident has its final name; *reason* says why it was cut short by the collector itself."""
 
@@ -80,6 +86,7 @@ AnyEvent = (
     | StepProgressed
     | StepFinished
     | JournalFailed
+    | IncidentPruned
     | IncidentArchived
     | IncidentRefused
 )

@@ -8,7 +8,7 @@ from typing import Any
 from collector.config.nodes import Path
 from collector.model.pressure import Policy
 from collector.model.problem import Mark, Problem, Severity
-from collector.model.units import format_bytes, format_seconds, quote
+from collector.model.units import format_bytes, format_seconds, mib, quote
 from collector.pipeline.compile import MANUAL_PIPELINE, Plan
 from collector.pipeline.steps import Pipeline, Step
 from collector.pipeline.surroundings import Place, Surroundings
@@ -63,7 +63,7 @@ def _pressure(plan: Plan[Any], around: Surroundings) -> Iterator[Problem]:
         yield _warning(
             _mark(plan, ("pressure", "floor")),
             f"a floor of {format_bytes(pressure.floor)} is below the kernel's own reserves: twice the zones' high"
-            f" watermarks is {_mib(kernel)}, and that is what holds",
+            f" watermarks is {mib(kernel)}, and that is what holds",
             f"write at least {kernel // (1 << 20) + 1}MiB",
         )
     if pressure.on_pressure is Policy.PROCEED:
@@ -129,7 +129,7 @@ def _room(plan: Plan[Any], step: Step, path: Path, around: Surroundings) -> Iter
         yield _warning(
             _mark(plan, (*path, "pressure", "floor")),
             f"step {step.id} can never run here: its budget of {format_bytes(step.budget.memory_bytes)} beside a floor"
-            f" of {format_bytes(floor)} is more than all memory ({_mib(around.sample.total_bytes)})",
+            f" of {format_bytes(floor)} is more than all memory ({mib(around.sample.total_bytes)})",
             "lower the floor",
         )
     most = getattr(step.collector, "max_total", None)
@@ -157,10 +157,6 @@ def _mark(plan: Plan[Any], path: Path) -> Mark:
 
 def _warning(mark: Mark, message: str, hint: str) -> Problem:
     return Problem(mark=mark, message=message, hint=hint, severity=Severity.WARNING)
-
-
-def _mib(size_bytes: int) -> str:
-    return f"{size_bytes / (1 << 20):.1f} MiB"
 
 
 def _gib(size_bytes: int) -> str:

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import os
 import time
 from collections.abc import Callable
 from contextlib import closing
 
 from collector.archive import layout
 from collector.archive.digests import add_digests
-from collector.archive.prune import prune
+from collector.archive.prune import inventory, prune
 from collector.archive.read import Archive
 from collector.archive.retention import Rules
 from collector.archive.seal import seal
@@ -18,10 +19,12 @@ from collector.copying import readback
 from collector.host import process
 from collector.host.deadline import wedged_threads
 from collector.host.files import Host
+from collector.host.filesystem import is_memory
 from collector.model.copying import Advice, Digest, Feedback
 from collector.model.errors import ArchiveError, PressureError
 from collector.model.incident import StepStatus
 from collector.model.pressure import Budget, DiskSample
+from collector.model.units import mib
 from collector.pipeline.artifacts import Writer
 from collector.pipeline.protocol import AddDigests, Begin, Done, Job, Prune, Record, Recover, Release, RunStep, Seal
 from collector.pressure.feedback import GateFeedback
@@ -65,32 +68,47 @@ def perform(job: Job, sampler: Sampler, progress: Told, interrupted: Called) -> 
 
 
 def _begin(job: Begin) -> Answer:
+    _refuse_memory(job.archive)
     with Store(job.archive) as store:
         disk = sample_disk(store.fd)
-        if disk.is_memory:
+        reserve = job.reserve.bytes_of(disk.total_bytes)
+        pruned = _make_room(job, disk, reserve)
+        return Done(reserve_bytes=reserve, ids=pruned), store.begin(job.header)
+
+
+def _refuse_memory(archive: str) -> None:
+    """Look at the file system before anything is made on it."""
+    path = archive
+    while not os.path.isdir(path) and path != os.path.dirname(path):
+        path = os.path.dirname(path)
+    fd = os.open(path, os.O_PATH | os.O_CLOEXEC)
+    try:
+        if is_memory(fd):
             raise ArchiveError(
-                f"the archive {job.archive} is on tmpfs: writing there takes the memory that is short",
+                f"the archive {archive} is on tmpfs: writing there takes the memory that is short",
                 hint="set archive.path to a directory on a disk",
             )
-        reserve = job.reserve.bytes_of(disk.total_bytes)
-        _make_room(job, store, disk, reserve)
-        return Done(reserve_bytes=reserve), store.begin(job.header)
+    finally:
+        os.close(fd)
 
 
-def _make_room(job: Begin, store: Store, disk: DiskSample, reserve: int) -> None:
-    """Delete old incidents if the disk has not even room for an incident's own records."""
-    missing = reserve + METADATA_BYTES - disk.free_bytes
+def _make_room(job: Begin, disk: DiskSample, reserve: int) -> tuple[str, ...]:
+    """Delete old incidents if the disk has not even room for an incident's own records; return which."""
+    need = reserve + METADATA_BYTES
+    missing = need - disk.free_bytes
     if missing <= 0:
-        return
+        return ()
     rules = Rules(count=None, age_s=None, size_bytes=None, need_bytes=missing)
     with Archive(job.archive) as archive:
-        prune(archive, rules, now_s=job.header.started_s)
-    free = sample_disk(store.fd).free_bytes
-    if free < reserve + METADATA_BYTES:
-        raise PressureError(
-            f"the disk of {job.archive} has {free} bytes free, its reserve is {reserve}",
-            hint="free some space, or lower archive.reserve",
-        )
+        held = {kept.id: kept.size_bytes for kept in inventory(archive)}
+        doomed = prune(archive, rules, now_s=job.header.started_s, dry_run=True)
+        if sum(held[incident] for incident in doomed) < missing:  # nothing is deleted for nothing
+            raise PressureError(
+                f"the disk of {job.archive} has {mib(disk.free_bytes)} free and needs {mib(need)}:"
+                f" its reserve of {mib(reserve)}, and {mib(METADATA_BYTES)} for an incident's records",
+                hint="free some space, or lower archive.reserve",
+            )
+        return tuple(prune(archive, rules, now_s=job.header.started_s))
 
 
 def _run_step(job: RunStep, sampler: Sampler, progress: Told) -> Done:
@@ -139,6 +157,8 @@ def _seal(job: Seal) -> Done:
 
 
 def _recover(job: Recover) -> Done:
+    if not os.path.isdir(job.archive):
+        return Done()  # nothing can have been left behind
     sealed: list[str] = []
     bad: dict[str, str] = {}
     until_s = time.monotonic() + job.wait_s

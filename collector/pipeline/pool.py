@@ -174,11 +174,16 @@ class Pool:
         """
         Give back the memory of those abandoned: 8 MiB each otherwise, for as long as they hang.
 
-        Done by a worker, for it takes their ``mmap_lock``; tried once each, between incidents.
+        Done by a worker, for it takes their ``mmap_lock``, and between incidents. One that the kernel puts
+        off (``EAGAIN``) has its turn again the next time; one that costs the worker its life has not.
         """
+        again = []
         while self._unreleased and self._idle:
             pid = self._unreleased.pop()
-            yield from self.perform(Release(pid=pid), deadline_s=time.monotonic() + RELEASE_S)
+            result = yield from self.perform(Release(pid=pid), deadline_s=time.monotonic() + RELEASE_S)
+            if result.done.status is StepStatus.FAILED and not result.died:
+                again.append(pid)
+        self._unreleased += again
 
     def close(self) -> None:
         """Kill all workers and reap those that die in time; one that hangs in the kernel holds nobody's exit."""

@@ -134,6 +134,8 @@ class _Run:
         if begun.fd is None:
             return self._ended((yield from self._rescue(begun.done)))
         self._lock, self._reserve_bytes = begun.fd, begun.done.reserve_bytes
+        for incident in begun.done.ids:
+            self._tell(events.IncidentPruned(incident=incident, reason="the disk had no room for a new incident"))
         try:
             self._tell(
                 events.IncidentOpened(incident=self._header.id, path=self._path(".partial"), steps=self._header.planned)

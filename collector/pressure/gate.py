@@ -10,6 +10,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 
 from collector.model.pressure import Budget, Decision, Limits, Objection, Policy, Sample, Term, Verdict
+from collector.model.units import mib
 
 RECENT_S = 10.0
 """Reclaim counters are compared with a sample at most so old: an hour-old stall vetoes nothing."""
@@ -99,8 +100,8 @@ def _memory(sample: Sample, budget: Budget, floor: int) -> Iterator[Objection]:
     if left < floor:
         yield Objection(
             Term.FLOOR,
-            f"{_mib(sample.available_bytes)} available less {_mib(budget.memory_bytes)} for the step"
-            f" is below the floor of {_mib(floor)}",
+            f"{mib(sample.available_bytes)} available less {mib(budget.memory_bytes)} for the step"
+            f" is below the floor of {mib(floor)}",
         )
 
 
@@ -130,8 +131,8 @@ def _cgroup(sample: Sample, budget: Budget) -> Iterator[Objection]:
     if headroom < group.limit_bytes * CGROUP_HEADROOM:
         yield Objection(
             Term.CGROUP,
-            f"own cgroup uses {_mib(group.used_bytes)} of {_mib(group.limit_bytes)};"
-            f" the step's {_mib(budget.memory_bytes)} would leave less than {CGROUP_HEADROOM:.0%}",
+            f"own cgroup uses {mib(group.used_bytes)} of {mib(group.limit_bytes)};"
+            f" the step's {mib(budget.memory_bytes)} would leave less than {CGROUP_HEADROOM:.0%}",
         )
 
 
@@ -140,8 +141,8 @@ def _nodes(sample: Sample) -> Iterator[Objection]:
         if node.available_bytes < 2 * node.high_watermark_bytes:
             yield Objection(
                 Term.NODE,
-                f"NUMA node {node.node} has {_mib(node.available_bytes)} available,"
-                f" below twice its high watermark of {_mib(node.high_watermark_bytes)}",
+                f"NUMA node {node.node} has {mib(node.available_bytes)} available,"
+                f" below twice its high watermark of {mib(node.high_watermark_bytes)}",
             )
 
 
@@ -154,10 +155,6 @@ def _disk(sample: Sample, budget: Budget, reserve_bytes: int) -> Iterator[Object
     if disk.free_bytes - budget.disk_bytes < reserve_bytes:
         yield Objection(
             Term.DISK_SPACE,
-            f"the archive's disk has {_mib(disk.free_bytes)} free;"
-            f" {_mib(budget.disk_bytes)} more would go below its reserve of {_mib(reserve_bytes)}",
+            f"the archive's disk has {mib(disk.free_bytes)} free;"
+            f" {mib(budget.disk_bytes)} more would go below its reserve of {mib(reserve_bytes)}",
         )
-
-
-def _mib(size_bytes: int) -> str:
-    return f"{size_bytes / (1 << 20):.1f} MiB"
