@@ -60,6 +60,8 @@ class Upkeep:
     def turn(self) -> None:
         """Do what is to be done, if nothing better is."""
         self.refill()
+        if not self._busy():
+            self._loop.spawn(self._pool.release(), lambda _: None)
         self._digest()
 
     def refill(self) -> None:
