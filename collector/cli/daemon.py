@@ -5,7 +5,6 @@ from __future__ import annotations
 import click
 
 from collector.cli.options import archive_option, config_option
-from collector.config.load import find
 from collector.daemon import journal
 from collector.daemon.supervisor import Supervisor
 
@@ -17,5 +16,5 @@ from collector.daemon.supervisor import Supervisor
 def daemon_command(*, archive: str | None, config: str | None, verbose: bool) -> int:
     """Watch for crashes and collect; runs in the foreground, logs to standard error."""
     journal.configure(verbose=verbose)
-    Supervisor(find(config), archive).run()
+    Supervisor(config, archive).run()
     return 0
