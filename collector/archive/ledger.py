@@ -19,7 +19,7 @@ from typing import Any, NamedTuple
 
 import msgspec
 
-from collector.archive.ledgerfile import open_file, open_memory
+from collector.archive.ledgerfile import OPEN, copy_back, copy_open, open_file, open_memory
 from collector.model.case import Fate, executable
 from collector.model.marker import Marker
 from collector.model.storm import Spent
@@ -27,7 +27,6 @@ from collector.model.storm import Spent
 # Rows kept, of which a crash a minute fills a fifth in ten days; about 60 MB.
 MAX_ROWS = 100_000
 MAX_NOTES = 4096
-_OPEN = ", ".join(f"'{fate}'" for fate in Fate if fate.open)
 _encode = msgspec.json.Encoder().encode
 _decode = msgspec.json.Decoder(Marker).decode
 
@@ -69,11 +68,14 @@ class Ledger:
         self._path = path
         self._file: sqlite3.Connection | None = None
         self.problem: str | None = None
+        self._batch: list[tuple[str, tuple[object, ...]]] = []  # done since BEGIN, and not committed
         try:
             self._db = self._file = open_file(path)
         except (sqlite3.Error, OSError) as exc:
             self._db = open_memory()
             self.problem = f"{path}: {exc}"
+        self._shift = 0  # what a number is higher by in the tables: they may have had rows that nobody could read
+        self._regained = False
         self._next_id = 1 + int(self._one("SELECT coalesce(max(id), 0) FROM markers") or 0)
 
     def seen(self, marker: Marker) -> Fate | None:
@@ -92,25 +94,28 @@ class Ledger:
     def record(self, marker: Marker, *, pipeline: str, fate: Fate = Fate.RECORDED, reason: str = "") -> int:
         """Enter a marker, before anything is decided about it; return its number."""
         number, self._next_id = self._next_id, self._next_id + 1
+        row = number + self._shift
         self._do(
             "INSERT OR IGNORE INTO markers (id, identity, at_s, trigger, kind, uid, executable, fate, reason,"
             " pipeline, case_id, marker) VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)",
-            (number, identity(marker), time.time(), marker.trigger, marker.kind, marker.uid, executable(marker), fate,
-             reason, pipeline, number, _encode(marker)),
+            (row, identity(marker), time.time(), marker.trigger, marker.kind, marker.uid, executable(marker), fate,
+             reason, pipeline, row, _encode(marker)),
         )  # fmt: skip
         return number
 
     def decide(self, number: int, fate: Fate, *, reason: str = "", case: int | None = None) -> None:
         """Enter the ruling about marker *number*: its fate, and the case that it belongs to."""
-        case = number if case is None else case
+        row = number + self._shift
+        case = row if case is None else case + self._shift
         self._do(
             "UPDATE markers SET fate = ?, reason = ?, case_id = ?,"
             " incident = coalesce(incident, (SELECT incident FROM markers WHERE id = ?)) WHERE id = ?",
-            (fate, reason, case, case, number),
+            (fate, reason, case, case, row),
         )
 
     def begin(self, case: int, incident: str) -> None:
         """Enter that *incident* was begun for *case*, before anything of it is on disk."""
+        case += self._shift
         self._do("UPDATE markers SET incident = ?, tries = tries + 1 WHERE case_id = ?", (incident, case))
         self._do(
             "INSERT OR REPLACE INTO spent SELECT id, ?, executable, uid, 0 FROM markers WHERE id = ?",
@@ -119,6 +124,7 @@ class Ledger:
 
     def finish(self, case: int, fate: Fate, *, incident: str | None, reason: str = "", size_bytes: int = 0) -> None:
         """Enter the end of *case*; the markers that joined it keep that fate, and learn the incident."""
+        case += self._shift
         self._do(
             "UPDATE markers SET incident = ?, reason = CASE WHEN id = case_id AND ? != '' THEN ? ELSE reason END,"
             " fate = CASE fate WHEN 'joined' THEN fate ELSE ? END WHERE case_id = ?",
@@ -130,13 +136,23 @@ class Ledger:
     def pending(self) -> list[Entry]:
         """Return what was recorded and not finished, oldest first: a restart retries it once, or seals it."""
         rows = self._all(
-            f"SELECT id, marker, fate, pipeline, tries, incident FROM markers WHERE fate IN ({_OPEN})"
+            f"SELECT id, marker, fate, pipeline, tries, incident FROM markers WHERE fate IN ({OPEN})"
             " ORDER BY id LIMIT 1000"
         )
-        return [Entry(row[0], _decode(row[1]), Fate(row[2]), *row[3:]) for row in rows]
+        return [Entry(row[0] - self._shift, _decode(row[1]), Fate(row[2]), *row[3:]) for row in rows]
+
+    def regained(self) -> list[Entry]:
+        """
+        Return, once, what is `pending` from an earlier run in a file that could not be opened until now.
+
+        Its numbers are below those that this run gave.
+        """
+        regained, self._regained = self._regained, False
+        return [entry for entry in self.pending() if entry.id <= 0] if regained else []
 
     def joined(self, case: int) -> list[Marker]:
         """Return the markers that joined *case*, oldest first; what a case itself keeps of them is far less."""
+        case += self._shift
         query = "SELECT marker FROM markers WHERE case_id = ? AND id <> ? ORDER BY id LIMIT 1000"
         return [_decode(row[0]) for row in self._all(query, (case, case))]
 
@@ -201,7 +217,7 @@ class Ledger:
             self._return_to_file()
         with self.batch():
             limit = "id <= (SELECT max(id) FROM markers) - ?"
-            closed = f"{limit} AND fate NOT IN ({_OPEN})"
+            closed = f"{limit} AND fate NOT IN ({OPEN})"
             self._do(
                 f"INSERT INTO totals SELECT fate, count(*) FROM markers WHERE {closed} GROUP BY fate"
                 " ON CONFLICT (fate) DO UPDATE SET count = count + excluded.count",
@@ -231,6 +247,11 @@ class Ledger:
             self._degrade(exc)
             if statement not in {"BEGIN", "COMMIT"}:
                 self._do(statement, values)
+            return
+        if not self._db.in_transaction:
+            self._batch.clear()
+        elif statement != "BEGIN":
+            self._batch.append((statement, values))
 
     def _all(self, query: str, values: tuple[object, ...] = ()) -> list[Any]:
         """Fetch all rows; none where the file cannot be read."""
@@ -247,31 +268,30 @@ class Ledger:
         return rows[0][0] if rows else None
 
     def _degrade(self, reason: sqlite3.Error) -> None:
-        """Go on in memory, with what was still open."""
+        """Go on in memory, with what was still open and what the batch under way has entered so far."""
         self.problem = f"{self._path}: {reason}"
-        memory = open_memory()
+        memory, batch = open_memory(), self._batch
         with contextlib.suppress(sqlite3.Error):
             if self._db.in_transaction:
                 self._db.execute("ROLLBACK")
-        for table, where in (("markers", f"fate IN ({_OPEN})"), ("notes", "1"), ("lost", "1"), ("spent", "1")):
-            with contextlib.suppress(sqlite3.Error):
-                rows = self._db.execute(f"SELECT * FROM {table} WHERE {where}").fetchall()
-                if rows:
-                    memory.executemany(f"INSERT INTO {table} VALUES ({', '.join('?' * len(rows[0]))})", rows)
-        self._db = memory
+        copy_open(self._db, memory)
+        self._db, self._batch = memory, []
+        for statement, values in batch:
+            self._do(statement, values)
 
     def _return_to_file(self) -> None:
         """Write what was kept in memory to the file, if that works again."""
+        file = None
         try:
             file = open_file(self._path)
-            file.execute("BEGIN")
-            for table in ("markers", "notes", "lost", "spent"):
-                for row in self._db.execute(f"SELECT * FROM {table}"):
-                    file.execute(f"INSERT OR REPLACE INTO {table} VALUES ({', '.join('?' * len(row))})", row)
-            file.execute("COMMIT")
+            shift = copy_back(self._db, file, is_new=self._file is None)
         except (sqlite3.Error, OSError) as exc:
             self.problem = f"{self._path}: {exc}"
+            if file is not None:
+                file.close()
             return
+        if self._file is None:
+            self._shift, self._regained = shift, True
         self.close()
         self._db = self._file = file
         self.problem = None

@@ -1,13 +1,19 @@
+# ruff: noqa: S608 - statements are put together from constants
 """The file of the ledger: its tables, and how it is opened."""
 
 from __future__ import annotations
 
+import contextlib
 import os
 import sqlite3
 import stat
+from collections.abc import Iterable
+
+from collector.model.case import Fate
 
 # Nobody but this daemon writes; a reader (`collector status`) never holds the lock this long.
 BUSY_TIMEOUT_S = 0.05
+OPEN = ", ".join(f"'{fate}'" for fate in Fate if fate.open)
 SCHEMA = """
 CREATE TABLE IF NOT EXISTS markers (
     id INTEGER PRIMARY KEY,
@@ -38,12 +44,11 @@ CREATE TABLE IF NOT EXISTS spent (
 
 def open_file(path: str) -> sqlite3.Connection:
     """Open the file, 0600 and nothing but a regular file; set aside one that is damaged."""
-    fd = os.open(path, os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW | os.O_CLOEXEC | os.O_NONBLOCK, 0o600)
-    try:
-        if not stat.S_ISREG(os.fstat(fd).st_mode):
-            raise OSError(f"{path} is not a regular file")
-    finally:
-        os.close(fd)
+    with contextlib.suppress(FileExistsError):
+        os.close(os.open(path, os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600))
+    # Not by opening it: to close it again would drop the locks of a connection that this process still has.
+    if not stat.S_ISREG(os.lstat(path).st_mode):
+        raise OSError(f"{path} is not a regular file")
     try:
         return _prepare(sqlite3.connect(path, timeout=BUSY_TIMEOUT_S, isolation_level=None))
     except sqlite3.OperationalError:
@@ -58,9 +63,58 @@ def open_memory() -> sqlite3.Connection:
     return _prepare(sqlite3.connect(":memory:", isolation_level=None))
 
 
+def copy_open(source: sqlite3.Connection, target: sqlite3.Connection) -> None:
+    """Copy what is still open, with all that joined it, and what is no marker."""
+    open_cases = f"case_id IN (SELECT id FROM markers WHERE fate IN ({OPEN}))"
+    for table, where in (("markers", open_cases), ("notes", "1"), ("lost", "1"), ("spent", "1")):
+        with contextlib.suppress(sqlite3.Error):
+            _insert(target, table, source.execute(f"SELECT * FROM {table} WHERE {where}").fetchall())
+
+
+def copy_back(memory: sqlite3.Connection, file: sqlite3.Connection, *, is_new: bool) -> int:
+    """
+    Write what was kept in memory to the file, in one transaction.
+
+    Args:
+        memory: What it knows of a marker is newer than what the file does.
+        file: Is as it was if this fails.
+        is_new: Memory was begun without the file: it counted markers from 1, and losses from 0.
+
+    Returns:
+        By how much the numbers of markers are higher in the file than they are in memory.
+
+    Raises:
+        sqlite3.Error: As the file gives it.
+    """
+    file.execute("BEGIN IMMEDIATE")
+    shift = int(file.execute("SELECT coalesce(max(id), 0) FROM markers").fetchone()[0]) if is_new else 0
+    _insert(file, "markers", memory.execute(
+        "SELECT id + ?, identity, at_s, trigger, kind, uid, executable, fate, reason, pipeline, case_id + ?,"
+        " incident, tries, marker FROM markers", (shift, shift)))  # fmt: skip
+    _insert(file, "spent", memory.execute("SELECT case_id + ?, at_s, executable, uid, size_bytes FROM spent", (shift,)))
+    _insert(file, "notes", memory.execute("SELECT * FROM notes"))
+    add = "ON CONFLICT DO UPDATE SET count = count + excluded.count"
+    _insert(file, "totals", memory.execute("SELECT * FROM totals"), add)
+    _insert(file, "lost", memory.execute("SELECT * FROM lost"), add if is_new else "")
+    file.execute("COMMIT")
+    return shift
+
+
+def _insert(db: sqlite3.Connection, table: str, rows: Iterable[tuple[object, ...]], conflict: str = "") -> None:
+    """Insert whole rows; without a rule for a *conflict* they replace those that are there."""
+    verb = "INSERT" if conflict else "INSERT OR REPLACE"
+    for row in rows:
+        db.execute(f"{verb} INTO {table} VALUES ({', '.join('?' * len(row))}) {conflict}", row)
+
+
 def _prepare(db: sqlite3.Connection) -> sqlite3.Connection:
     """Set the pragmas and make the tables."""
-    for pragma in ("journal_mode=WAL", "synchronous=NORMAL", "wal_autocheckpoint=8000", "cache_size=-512"):
+    for pragma in (
+        "journal_mode=WAL",
+        "synchronous=NORMAL",
+        "wal_autocheckpoint=8000",
+        "cache_size=-512",
+    ):
         db.execute(f"PRAGMA {pragma}")
     db.executescript(SCHEMA)
     return db

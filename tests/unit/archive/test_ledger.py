@@ -166,6 +166,74 @@ def test_ledger_goes_on_in_memory_without_its_directory(tmp_path: Path) -> None:
     assert Ledger(str(tmp_path / "missing" / "ledger.sqlite")).seen(core()) is Fate.COLLECTED
 
 
+@pytest.fixture
+def unreadable(path: str) -> str:
+    """A ledger with a queued case of two markers, a collected core and a loss; none can open it for now."""
+    before = Ledger(path)
+    for number, fate, case in ((1, Fate.QUEUED, 1), (2, Fate.JOINED, 1), (3, Fate.COLLECTED, 3)):
+        assert before.record(core(number), pipeline="crash") == number
+        before.decide(number, fate, case=case)
+    before.begin(3, "i3")
+    before.add_lost("exits", 5)
+    before.close()
+    os.rename(path, f"{path}.aside")
+    os.mkdir(path)
+    return path
+
+
+def mend(path: str) -> None:
+    os.rmdir(path)
+    os.rename(f"{path}.aside", path)
+
+
+def test_ledger_overwrites_nothing_in_a_file_that_could_not_be_opened(unreadable: str) -> None:
+    """What was recorded meanwhile comes after what the file has; what it owes is known from then on, once."""
+    ledger = Ledger(unreadable)
+    assert ledger.problem is not None
+    meanwhile = ledger.record(core(4), pipeline="crash")
+    ledger.decide(meanwhile, Fate.QUEUED)
+    ledger.add_lost("exits", 2)
+    assert ledger.regained() == []
+    mend(unreadable)
+    ledger.tidy()
+    assert ledger.problem is None
+    later = ledger.record(core(5), pipeline="crash")
+    ledger.decide(later, Fate.JOINED, case=meanwhile)
+    ledger.begin(meanwhile, "i4")
+    ledger.finish(meanwhile, Fate.COLLECTED, incident="i4", size_bytes=9)
+    (entry,) = ledger.regained()
+    assert (entry.marker, ledger.joined(entry.id)) == (core(1), [core(2)])
+    assert ledger.regained() == []
+    ledger.begin(entry.id, "i1")
+    ledger.finish(entry.id, Fate.FAILED, incident="i1")
+    assert ledger.lost() == {"exits": 7}
+    ledger.close()
+    db = sqlite3.connect(unreadable)
+    assert db.execute("SELECT id, fate, case_id, incident FROM markers ORDER BY id").fetchall() == [
+        (1, "failed", 1, "i1"),
+        (2, "joined", 1, "i1"),
+        (3, "collected", 3, "i3"),
+        (4, "collected", 4, "i4"),
+        (5, "joined", 4, "i4"),
+    ]
+    assert db.execute("SELECT case_id, size_bytes FROM spent ORDER BY 1").fetchall() == [(1, 0), (3, 0), (4, 9)]
+
+
+def test_ledger_leaves_the_locks_of_an_open_file_alone(path: str) -> None:
+    """POSIX drops all of a process's locks on a file when it closes any descriptor of it; fcntl(2)."""
+    ledger = Ledger(path)
+    ledger.record(core(1), pipeline="crash")
+    ledger._degrade(sqlite3.OperationalError("for a test"))
+    ledger.tidy()
+    assert ledger.problem is None
+    # Another process that closes the file as its last user would delete the journal under the daemon.
+    script = (
+        "import sqlite3, sys; print(sqlite3.connect(sys.argv[1]).execute('SELECT count(*) FROM markers').fetchone())"
+    )
+    subprocess.run([sys.executable, "-c", script, path], check=True)
+    assert Path(f"{path}-wal").exists()
+
+
 FULL = """
 import resource, signal, sys
 from collector.archive.ledger import Ledger
@@ -198,6 +266,33 @@ def test_ledger_goes_on_in_memory_when_the_disk_is_full_and_returns(path: str) -
     assert done.stdout.splitlines() == ["True recorded recorded 500", "None"]
     again = Ledger(path)
     assert again.counts() == {"recorded": 499, "collected": 1}
+
+
+FULL_BATCH = (
+    FULL[: FULL.index("for inode")].replace("65536", "200000")  # room for what comes before the batch
+    + """
+ledger.begin(before, "i1")
+with ledger.batch():
+    for inode in range(1, 500):
+        ledger.record(core(inode), pipeline="crash")
+        ledger.decide(inode + 1, Fate.QUEUED)
+    ledger.add_lost("exits", 7)
+    print(ledger.problem is None)
+print(ledger.problem is not None, ledger.seen(core(1)), ledger.counts(), ledger.lost())
+resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
+ledger.tidy()
+ledger.close()
+"""
+)
+
+
+def test_ledger_keeps_a_batch_whose_commit_meets_a_full_disk(path: str) -> None:
+    """A flood on a full disk: what the transaction held goes to memory, all of it, once."""
+    done = subprocess.run([sys.executable, "-c", FULL_BATCH, path], capture_output=True, text=True, check=True)
+    assert done.stdout.splitlines() == ["True", "True queued {'queued': 499, 'recorded': 1} {'exits': 7}"]
+    again = Ledger(path)
+    assert again.counts() == {"recorded": 1, "queued": 499}
+    assert again.lost() == {"exits": 7}
 
 
 KILLED = """
