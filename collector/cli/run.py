@@ -12,13 +12,13 @@ from types import FrameType
 import click
 
 from collector.cli.dryrun import show_plan
+from collector.cli.handover import by_daemon
 from collector.cli.options import archive_option, config_option, json_option
 from collector.cli.render import Renderer
 from collector.config.load import find
-from collector.daemon.messages import Reply, RunRequest, reply_of
-from collector.daemon.requests import ask, connected
+from collector.daemon.messages import RunRequest, reply_of
 from collector.host.identity import identify
-from collector.model.errors import UnreachableError, UsageError
+from collector.model.errors import UsageError
 from collector.model.marker import ProcessRef
 from collector.pipeline.generation import Generation, generate
 from collector.pipeline.header import meant_for, narrow, open_header
@@ -39,7 +39,9 @@ STOP_GRACE_S = 5.0
 @click.option("--pipeline", metavar="NAME", help="Pipeline to run [crash].")
 @click.option("--reason", metavar="TEXT", default="", help="Why; goes into the manifest.")
 @click.option("--pid", "pids", metavar="PID", type=int, multiple=True, help="A live process to look at closely.")
-@click.option("--only", metavar="STEP", multiple=True, help="Run only this step, by id or collector; may be given again.")
+@click.option(
+    "--only", metavar="STEP", multiple=True, help="Run only this step, by id or collector; may be given again."
+)
 @click.option("--dry-run", is_flag=True, help="Show what would run and what the gate says now; write nothing.")
 @archive_option
 @config_option
@@ -59,8 +61,8 @@ def run_command(
     """
     Open an incident by hand and wait until it is archived.
 
-    A running daemon does the work with its warm workers, unless --archive or --config asks for
-    something that it does not serve.
+    A running daemon does the work with its warm workers, unless --archive or --config names
+    something else than its own.
     """
     if not now and not dry_run:
         raise UsageError("nothing was run", hint="say `collector run --now`, or --dry-run to see what it would do")
@@ -69,22 +71,12 @@ def run_command(
     if dry_run:
         return show_plan(generation, narrow(generation.pipeline(pipeline), only), as_json=as_json)
     with Renderer(as_json=as_json) as renderer:
-        if archive is None and config is None:
-            request = RunRequest(pipeline=pipeline, reason=reason, processes=processes, only=only)
-            try:
-                return _by_daemon(generation.runtime_directory, request, renderer)
-            except UnreachableError:
-                pass  # none runs, or it went away: this process can do it, too
+        request = RunRequest(pipeline=pipeline, reason=reason, processes=processes, only=only)
+        named = archive is not None or config is not None
+        status = by_daemon(generation, request, renderer, named=named)
+        if status is not None:
+            return status
         return _here(generation, renderer, pipeline=pipeline, reason=reason, processes=processes, only=only)
-
-
-def _by_daemon(directory: str, request: RunRequest, renderer: Renderer) -> int:
-    with connected(directory) as sock:
-        for answer in ask(sock, request):
-            if isinstance(answer, Reply):
-                return renderer.reply(answer)
-            renderer.event(answer)
-    return 69
 
 
 def _here(

@@ -6,11 +6,10 @@ import click
 import msgspec
 
 from collector.cli.options import config_option, json_option
-from collector.cli.text import escape_name, size, when
+from collector.cli.text import escape_lines, escape_name, size, when
 from collector.config.load import find
-from collector.daemon.messages import Reply, Status, StatusRequest
-from collector.daemon.requests import ask, connected, runtime_directory
-from collector.model.errors import UnreachableError
+from collector.daemon.messages import Status
+from collector.daemon.requests import runtime_directory, status_of
 
 
 @click.command("status")
@@ -18,15 +17,9 @@ from collector.model.errors import UnreachableError
 @json_option
 def status_command(*, config: str | None, as_json: bool) -> int:
     """Show the queue, the running step, memory as the gate sees it, and the last incidents."""
-    with connected(runtime_directory(find(config))) as sock:
-        for answer in ask(sock, StatusRequest()):
-            if isinstance(answer, Status):
-                click.echo(msgspec.json.encode(answer) if as_json else "\n".join(_lines(answer)))
-                return 0
-            if isinstance(answer, Reply):
-                click.echo(f"collector: {answer.message}", err=True)
-                return answer.exit_code
-    raise UnreachableError("the daemon did not answer")
+    status = status_of(runtime_directory(find(config)))
+    click.echo(msgspec.json.encode(status) if as_json else "\n".join(_lines(status)))
+    return 0
 
 
 def _lines(status: Status) -> list[str]:
@@ -41,7 +34,7 @@ def _lines(status: Status) -> list[str]:
         f"queue     {status.queued}",
     ]
     if status.config_problem:
-        lines.append(f"RELOAD FAILED, the old configuration is in force:\n{escape_name(status.config_problem)}")
+        lines.append(f"RELOAD FAILED, the old configuration is in force:\n{escape_lines(status.config_problem)}")
     if status.ledger_problem:
         lines.append(f"LEDGER    {escape_name(status.ledger_problem)}")
     if running := status.running:

@@ -6,6 +6,8 @@ import contextlib
 import os
 import socket
 import struct
+import time
+from collections import deque
 from collections.abc import Callable
 
 import msgspec
@@ -13,32 +15,78 @@ import msgspec
 from collector.daemon.loop import Loop
 from collector.daemon.messages import MESSAGE_LIMIT, SOCKET_NAME, Answer, Reply, Request
 from collector.daemon.rundir import check_directory
+from collector.pipeline.events import StepProgressed
 
 CLIENT_LIMIT = 16
 REQUEST_S = 5.0
 """How long a connection may stand without a request."""
 
 EMFILE_PAUSE_S = 0.5
+RETRY_S = 0.25
+"""How soon what a client had no room for is tried again."""
+
+WAITING_LIMIT = 256
+LINGER_S = 600.0
+"""How long a client that was stopped (Ctrl-Z) finds its last messages."""
+
 PEER = struct.Struct("iII")  # struct ucred: pid, uid, gid; unix(7)
 
 
 class Client:
-    """One connection. Sending never blocks: a client that does not read misses events, not the daemon's time."""
+    """
+    One connection. Sending never blocks: to a client that does not read, news of progress are lost, and what
+    else there is to say waits until it reads again.
 
-    def __init__(self, sock: socket.socket, uid: int) -> None:
+    Args:
+        sock: The connection.
+        uid: Who is at its other end.
+        loop: Where what waits is tried again.
+    """
+
+    def __init__(self, sock: socket.socket, uid: int, loop: Loop) -> None:
         self.sock = sock
         self.uid = uid
+        self._loop = loop
+        self._waiting: deque[bytes] = deque(maxlen=WAITING_LIMIT)  # the oldest is dropped: the last says most
+        self._until_s: float | None = None
         self.sock.setblocking(False)
 
     def send(self, answer: Answer) -> None:
-        """Send one message; what the client has no room for is dropped."""
-        with contextlib.suppress(OSError):
-            self.sock.send(msgspec.json.encode(answer))
+        """Send one message, or keep it for when there is room."""
+        data = msgspec.json.encode(answer)
+        if not self._waiting and self._sent(data):
+            return
+        if isinstance(answer, StepProgressed):
+            return
+        if not self._waiting:
+            self._loop.call_later(RETRY_S, self._flush)
+        self._waiting.append(data)
 
     def end(self, reply: Reply) -> None:
         """Send the last message and close."""
         self.send(reply)
-        self.sock.close()
+        self._until_s = time.monotonic() + LINGER_S
+        if not self._waiting:
+            self.sock.close()
+
+    def _sent(self, data: bytes) -> bool:
+        """Send, and return whether that is done with: nothing is kept for a client that is gone."""
+        try:
+            self.sock.send(data)
+        except BlockingIOError:
+            return False
+        except OSError:
+            pass
+        return True
+
+    def _flush(self) -> None:
+        while self._waiting and self._sent(self._waiting[0]):
+            self._waiting.popleft()
+        if self._waiting and (self._until_s is None or time.monotonic() < self._until_s):
+            self._loop.call_later(RETRY_S, self._flush)
+        elif self._until_s is not None:
+            self._waiting.clear()
+            self.sock.close()
 
 
 class Control:
@@ -93,7 +141,7 @@ class Control:
             self._resume = self._loop.call_later(EMFILE_PAUSE_S, self._listen)
             return
         _, uid, _ = PEER.unpack(sock.getsockopt(socket.SOL_SOCKET, socket.SO_PEERCRED, PEER.size))
-        client = Client(sock, uid)
+        client = Client(sock, uid, self._loop)
         if uid not in (0, os.geteuid()):
             client.end(Reply(exit_code=77, message=f"uid {uid} may not control the daemon"))
             return

@@ -11,8 +11,11 @@ import msgspec
 
 from collector.config.directories import effective_runtime_directory
 from collector.config.load import glance
-from collector.daemon.messages import MESSAGE_LIMIT, SOCKET_NAME, Answer, Reply, Request, Status
-from collector.model.errors import UnreachableError
+from collector.daemon.messages import MESSAGE_LIMIT, SOCKET_NAME, Answer, Reply, Request, Status, StatusRequest
+from collector.model.errors import CollectorError, DeniedError, PressureError, UnreachableError, UsageError
+
+AS_ROOT = "run it as root (sudo)"
+LOOK_AT_ITS_LOG = "see its log: journalctl -u collector"
 
 
 def runtime_directory(config: str | None) -> str:
@@ -27,11 +30,14 @@ def connected(directory: str) -> Iterator[socket.socket]:
 
     Raises:
         UnreachableError: If none listens there.
+        DeniedError: If this user may not ask it.
     """
     path = os.path.join(directory, SOCKET_NAME)
     with socket.socket(socket.AF_UNIX, socket.SOCK_SEQPACKET | socket.SOCK_CLOEXEC) as sock:
         try:
             sock.connect(path)
+        except PermissionError as exc:
+            raise DeniedError(f"this user may not ask the daemon on {path}", hint=AS_ROOT) from exc
         except OSError as exc:
             raise UnreachableError(
                 f"no daemon answers on {path}: {exc.strerror}", hint="is collector.service running?"
@@ -46,10 +52,37 @@ def ask(sock: socket.socket, request: Request) -> Iterator[Answer]:
     Raises:
         UnreachableError: If the daemon ends before it has answered.
     """
-    sock.send(msgspec.json.encode(request))
-    while data := sock.recv(MESSAGE_LIMIT):
-        answer: Answer = msgspec.json.decode(data, type=Answer)
-        yield answer
-        if isinstance(answer, Reply | Status):
-            return
-    raise UnreachableError("the daemon ended before it had answered", hint="see its log: journalctl -u collector")
+    gone = "the daemon ended before it had answered"
+    try:
+        sock.send(msgspec.json.encode(request))
+        while data := sock.recv(MESSAGE_LIMIT):
+            answer: Answer = msgspec.json.decode(data, type=Answer)
+            yield answer
+            if isinstance(answer, Reply | Status):
+                return
+    except (ConnectionError, msgspec.DecodeError) as exc:
+        raise UnreachableError(f"{gone}: {exc}", hint=LOOK_AT_ITS_LOG) from exc
+    raise UnreachableError(gone, hint=LOOK_AT_ITS_LOG)
+
+
+def status_of(directory: str) -> Status:
+    """
+    Return what the daemon of this runtime directory says of itself.
+
+    Raises:
+        CollectorError: If it does not say; the class tells why.
+    """
+    with connected(directory) as sock:
+        for answer in ask(sock, StatusRequest()):
+            if isinstance(answer, Status):
+                return answer
+            if isinstance(answer, Reply):
+                raise refusal(answer)
+    raise UnreachableError("the daemon did not answer", hint=LOOK_AT_ITS_LOG)
+
+
+def refusal(reply: Reply) -> CollectorError:
+    """Return the error that a daemon's refusal stands for."""
+    kinds = (UsageError, UnreachableError, PressureError, DeniedError)
+    kind = next((kind for kind in kinds if kind.exit_code == reply.exit_code), CollectorError)
+    return kind(reply.message, hint=reply.hint)

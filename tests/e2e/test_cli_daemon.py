@@ -1,0 +1,93 @@
+"""The command line beside a daemon: what is handed over to it, and what a lost or a slow end of the line means."""
+
+from __future__ import annotations
+
+import os
+import signal
+import socket
+import subprocess
+from collections.abc import Callable
+
+from harness import HOLD, Daemon, config_of, held
+
+from collector.daemon.messages import Reply, RunRequest, StatusRequest
+from collector.daemon.requests import ask, connected
+from collector.pipeline.events import IncidentArchived
+
+MEMORY = "{id: memory, collector: proc_files}"
+
+
+def run_in_background(daemon: Daemon, *arguments: str) -> subprocess.Popen[str]:
+    command = [*daemon.command, "run", "--now", *arguments, "--config", str(daemon.config)]
+    return subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+
+
+def test_run_is_handed_to_the_daemon_only_if_that_would_do_the_same(daemon_factory: Callable[..., Daemon]) -> None:
+    """Its own file and archive, named: it does the work; others: this process does, and says why in one line."""
+    daemon = daemon_factory(config_of(MEMORY, triggers=()))
+    assert daemon.run("run", "--now").returncode == 0
+    assert [event["incident"] for event in daemon.events() if event["event"] == "incident.archived"]
+    elsewhere = daemon.run("run", "--now", "--archive", str(daemon.directory / "other"))
+    assert elsewhere.returncode == 0
+    assert f"the daemon is not used: its archive is {daemon.archive}\n" in elsewhere.stderr
+    daemon.config.write_text(daemon.config.read_text().replace("floor: 64MiB", "floor: 65MiB"))
+    other = daemon.run("run", "--now")
+    assert other.returncode == 0
+    assert f"the daemon is not used: its configuration, {daemon.config}, says something else\n" in other.stderr
+    assert len(daemon.incidents()) == 2
+    assert sum(event["event"] == "incident.archived" for event in daemon.events()) == 1
+
+
+def test_run_is_not_done_twice_when_the_daemon_dies(daemon_factory: Callable[..., Daemon]) -> None:
+    """Once it was asked, its loss is exit status 69: what it had is sealed at its next start."""
+    daemon = daemon_factory(config_of(HOLD, triggers=()), start=False)
+    os.mkfifo(daemon.directory / "hold")
+    daemon.start()
+    client = run_in_background(daemon)
+    with held(daemon.directory / "hold"):
+        daemon.stop(signal.SIGKILL)
+        _, said = client.communicate(timeout=20)
+    assert client.returncode == 69
+    assert "the daemon went away; what it had is sealed at its next start: `collector list`" in said
+    assert daemon.incidents() == []
+
+
+def test_ctrl_c_ends_the_waiting_only(daemon_factory: Callable[..., Daemon]) -> None:
+    """The daemon goes on, and that is said."""
+    daemon = daemon_factory(config_of(HOLD, triggers=()), start=False)
+    os.mkfifo(daemon.directory / "hold")
+    daemon.start()
+    client = run_in_background(daemon)
+    with held(daemon.directory / "hold"):
+        client.send_signal(signal.SIGINT)
+        _, said = client.communicate(timeout=20)
+    assert client.returncode == 130
+    assert "the daemon goes on: `collector status`" in said
+    assert daemon.wait_for_incidents(1)
+
+
+def test_client_that_does_not_read_still_gets_the_end(daemon_factory: Callable[..., Daemon]) -> None:
+    """A stopped pager fills the socket: the daemon serves others meanwhile, and the last messages wait."""
+    steps = [f"{{id: memory{number}, collector: proc_files}}" for number in range(60)]
+    daemon = daemon_factory(config_of(*steps, triggers=()))
+    with connected(str(daemon.runtime)) as sock:
+        sock.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 1)
+        answers = ask(sock, RunRequest())
+        first = next(answers)
+        daemon.wait_for_incidents(1)
+        with connected(str(daemon.runtime)) as other:
+            assert list(ask(other, StatusRequest()))
+        rest = list(answers)
+    assert first
+    assert any(isinstance(answer, IncidentArchived) for answer in rest)
+    assert isinstance(rest[-1], Reply)
+
+
+def test_status_shows_each_mistake_on_its_own_line(daemon_factory: Callable[..., Daemon]) -> None:
+    """A refused configuration may have many."""
+    daemon = daemon_factory(config_of(MEMORY, triggers=()))
+    daemon.config.write_text(daemon.config.read_text() + "bogus: 1\nbogus2: 1\n")
+    assert daemon.run("config", "reload").returncode == 78
+    told = daemon.run("status").stdout
+    assert r"\x0a" not in told
+    assert sum("bogus" in line for line in told.splitlines()) == 2
