@@ -14,12 +14,12 @@ import contextlib
 import os
 import sqlite3
 import time
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
 from typing import Any, NamedTuple
 
 import msgspec
 
-from collector.archive.ledgerfile import OPEN, copy_back, copy_open, open_file, open_memory
+from collector.archive.ledgerfile import OPEN, copy_back, copy_open, open_file, open_memory, pruning
 from collector.model.case import Fate, executable
 from collector.model.marker import Marker
 from collector.model.storm import Spent
@@ -126,12 +126,20 @@ class Ledger:
         """Enter the end of *case*; the markers that joined it keep that fate, and learn the incident."""
         case += self._shift
         self._do(
-            "UPDATE markers SET incident = ?, reason = CASE WHEN id = case_id AND ? != '' THEN ? ELSE reason END,"
+            "UPDATE markers SET incident = coalesce(?, incident),"
+            " reason = CASE WHEN id = case_id AND ? != '' THEN ? ELSE reason END,"
             " fate = CASE fate WHEN 'joined' THEN fate ELSE ? END WHERE case_id = ?",
             (incident, reason, reason, fate, case),
         )
         if size_bytes:
             self._do("UPDATE spent SET size_bytes = ? WHERE case_id = ?", (size_bytes, case))
+
+    def recovered(self, incidents: Collection[str]) -> None:
+        """Enter that *incidents* were sealed as interrupted: by a later start, whatever their own had entered."""
+        some = ", ".join("?" * len(incidents))
+        self._do(
+            f"UPDATE markers SET fate = 'interrupted' WHERE incident IN ({some}) AND fate <> 'joined'", (*incidents,)
+        )
 
     def pending(self) -> list[Entry]:
         """Return what was recorded and not finished, oldest first: a restart retries it once, or seals it."""
@@ -216,18 +224,8 @@ class Ledger:
         if self.problem is not None:
             self._return_to_file()
         with self.batch():
-            limit = "id <= (SELECT max(id) FROM markers) - ?"
-            closed = f"{limit} AND fate NOT IN ({OPEN})"
-            self._do(
-                f"INSERT INTO totals SELECT fate, count(*) FROM markers WHERE {closed} GROUP BY fate"
-                " ON CONFLICT (fate) DO UPDATE SET count = count + excluded.count",
-                (MAX_ROWS,),
-            )
-            self._do(f"DELETE FROM markers WHERE {closed}", (MAX_ROWS,))
-            self._do(
-                "DELETE FROM notes WHERE key NOT IN (SELECT key FROM notes ORDER BY at_s DESC LIMIT ?)", (MAX_NOTES,)
-            )
-            self._do("DELETE FROM spent WHERE case_id NOT IN (SELECT case_id FROM spent ORDER BY at_s DESC LIMIT 4096)")
+            for statement, values in pruning(max_rows=MAX_ROWS, max_notes=MAX_NOTES):
+                self._do(statement, values)
         self._do("PRAGMA wal_checkpoint(PASSIVE)")
 
     def close(self) -> None:

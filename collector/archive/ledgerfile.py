@@ -7,7 +7,7 @@ import contextlib
 import os
 import sqlite3
 import stat
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 
 from collector.model.case import Fate
 
@@ -98,6 +98,19 @@ def copy_back(memory: sqlite3.Connection, file: sqlite3.Connection, *, is_new: b
     _insert(file, "lost", memory.execute("SELECT * FROM lost"), add if is_new else "")
     file.execute("COMMIT")
     return shift
+
+
+def pruning(*, max_rows: int, max_notes: int) -> Iterator[tuple[str, tuple[object, ...]]]:
+    """Yield the statements that delete the oldest rows beyond a bound: never one that is open, and all are counted."""
+    closed = f"id <= (SELECT max(id) FROM markers) - ? AND fate NOT IN ({OPEN})"
+    yield (
+        f"INSERT INTO totals SELECT fate, count(*) FROM markers WHERE {closed} GROUP BY fate"
+        " ON CONFLICT (fate) DO UPDATE SET count = count + excluded.count",
+        (max_rows,),
+    )
+    yield f"DELETE FROM markers WHERE {closed}", (max_rows,)
+    yield "DELETE FROM notes WHERE key NOT IN (SELECT key FROM notes ORDER BY at_s DESC LIMIT ?)", (max_notes,)
+    yield "DELETE FROM spent WHERE case_id NOT IN (SELECT case_id FROM spent ORDER BY at_s DESC LIMIT 4096)", ()
 
 
 def _insert(db: sqlite3.Connection, table: str, rows: Iterable[tuple[object, ...]], conflict: str = "") -> None:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 import time
-from collections.abc import Callable, Collection
+from collections.abc import Callable, Collection, Iterable
 from contextlib import AbstractContextManager
 from dataclasses import dataclass
 
@@ -20,7 +20,7 @@ from collector.model.admission import Admission, Own, Ruling
 from collector.model.case import Case, Fate
 from collector.model.errors import CollectorError, PressureError
 from collector.model.incident import IncidentState
-from collector.model.marker import Marker
+from collector.model.marker import Marker, MarkerKind
 from collector.model.storm import CountBudget, StormSettings, TotalBudget
 from collector.pipeline.generation import Generation
 from collector.pipeline.header import meant_for, narrow
@@ -75,6 +75,7 @@ class Intake:
         self._loop = loop
         self._wake = wake
         self._generation = generation
+        self._recovered: Collection[str] = ()
         self._requests: dict[int, Request] = {}
         self._cancel: Callable[[], None] = lambda: None
         self._ledger = Ledger(os.path.join(generation.settings.archive, layout.LEDGER))
@@ -136,9 +137,8 @@ class Intake:
         Args:
             recovered: The incidents that were sealed just now, as interrupted.
         """
-        for entry in self._ledger.pending():
-            self._resume(entry, recovered)
-        self._schedule()
+        self._recovered = recovered
+        self._resume_all(self._ledger.pending())
 
     def offer(self, marker: Marker, pipeline: str) -> None:
         """Take a marker from a trigger."""
@@ -212,13 +212,21 @@ class Intake:
             reason=ruling.reason or marker.reason,
         )
 
-    def _resume(self, entry: Entry, recovered: Collection[str]) -> None:
-        """Retry a marker once, unless its incident stands in the archive."""
+    def _resume_all(self, entries: Iterable[Entry]) -> None:
+        for entry in entries:
+            self._resume(entry)
+        self._ledger.recovered(self._recovered)
+        self._schedule()
+
+    def _resume(self, entry: Entry) -> None:
+        """Retry a marker once, unless its incident stands in the archive, or nobody waits for it any more."""
         archive = self._generation.settings.archive
-        if entry.incident is not None and entry.incident in recovered:
+        if entry.incident is not None and entry.incident in self._recovered:
             self._ledger.finish(entry.id, Fate.INTERRUPTED, incident=entry.incident, reason="the daemon was killed")
         elif entry.incident is not None and os.path.exists(os.path.join(archive, entry.incident)):
             self._ledger.finish(entry.id, Fate.COLLECTED, incident=entry.incident, reason="")
+        elif entry.marker.kind is MarkerKind.MANUAL:  # to ask again is easy; which steps it asked for is gone
+            self._ledger.finish(entry.id, Fate.FAILED, incident=None, reason="the daemon ended before it was done")
         elif entry.tries >= MAX_TRIES:
             self._ledger.finish(entry.id, Fate.FAILED, incident=None, reason=f"tried {entry.tries} times")
         elif entry.fate is Fate.RECORDED:  # nothing was decided yet
@@ -245,6 +253,7 @@ class Intake:
         self._ledger.tidy()
         if (problem := self._ledger.problem) is None and before is not None:
             log.info("ledger.recovered")
+            self._resume_all(self._ledger.regained())
         elif problem is not None and self._told_problem is None:
             log.error("ledger.failed", error=problem, hint="markers are kept in memory until it works")
         self._told_problem = problem

@@ -11,11 +11,15 @@ from typing import Any, cast
 import pytest
 
 from collector.config.runtime import Storm
+from collector.daemon.control import Client
 from collector.daemon.intake import Intake, Work
 from collector.daemon.loop import Loop
+from collector.daemon.messages import RunRequest
 from collector.model.case import Case
+from collector.model.incident import IncidentState
 from collector.model.marker import CoreRef, Marker, MarkerKind, ProcessRef
 from collector.pipeline.generation import Generation
+from collector.pipeline.runner import Outcome
 from collector.pipeline.steps import Pipeline
 
 Start = Callable[..., Intake]
@@ -48,6 +52,7 @@ def start(tmp_path: Path) -> Start:
         generation = SimpleNamespace(
             settings=SimpleNamespace(archive=str(tmp_path)),
             loaded=SimpleNamespace(config=SimpleNamespace(storm=storm or Storm(coalesce=0.0))),
+            pipeline=lambda name: Pipeline(name=name, steps=()),
             pipelines={"crash": Pipeline(name="crash", steps=())},
         )
         intake = Intake(cast(Generation, generation), Loop(), lambda: None, **options)
@@ -96,3 +101,60 @@ def test_intake_resumes_each_case_by_itself(start: Start, tmp_path: Path) -> Non
     again = start(Storm(coalesce=5.0))
     assert case_of(again, 7) is not case_of(again, 8)
     assert [fate for fate, _, _ in rows(tmp_path)] == ["queued", "queued"]
+
+
+def test_intake_ends_a_run_by_hand_that_a_restart_cut_off(start: Start, tmp_path: Path) -> None:
+    """Who asked is gone, and with them the steps they asked for: not run again as something else, and told."""
+    client = cast(Client, SimpleNamespace(uid=0, end=print))
+    for begin in (False, True):
+        intake = start()
+        intake.by_hand(RunRequest(pipeline="crash"), client)
+        if begin:
+            begun(intake)
+        intake.close()
+    again = start()
+    assert again.next() is None
+    assert [(fate, reason) for fate, _, reason in rows(tmp_path)] == [
+        ("failed", "the daemon ended before it was done"),
+        ("failed", "the daemon ended before it was done"),
+    ]
+
+
+INCIDENT = "20260101T000000.000000Z-000000"
+
+
+def test_intake_knows_the_incident_of_a_case_that_could_not_be_sealed(start: Start, tmp_path: Path) -> None:
+    """The disk did not answer: failed, but the next start seals what is there, and the marker's row says so."""
+    intake = start()
+    intake.offer(exit_of(7), "crash")
+    intake.offer(core(7), "crash")
+    work = begun(intake, INCIDENT)
+    intake.finished(work, Outcome(incident=None, exit_code=70, reason="the deadline passed"))
+    intake.close()
+    assert rows(tmp_path)[0] == ("failed", INCIDENT, "the deadline passed")
+    start(recovered=(INCIDENT,)).close()
+    assert [row[:2] for row in rows(tmp_path)] == [("interrupted", INCIDENT), ("joined", INCIDENT)]
+
+
+def test_intake_takes_up_what_a_file_owes_that_could_not_be_opened_at_the_start(start: Start, tmp_path: Path) -> None:
+    """A disk that is back an hour later: its queue is collected then, not at the next restart."""
+    ledger = tmp_path / "ledger.sqlite"
+    before = start()
+    before.offer(exit_of(7), "crash")
+    before.offer(core(7), "crash")
+    before.close()
+    ledger.rename(tmp_path / "aside")
+    ledger.mkdir()
+    intake = start()
+    assert intake.problem is not None
+    intake.offer(core(8, inode=2), "crash")
+    ledger.rmdir()
+    (tmp_path / "aside").rename(ledger)
+    intake._tidy()
+    assert intake.problem is None
+    found = [intake.next()]
+    intake.begun(found[0], INCIDENT)
+    intake.finished(found[0], Outcome(incident=INCIDENT, state=IncidentState.COMPLETE))
+    found.append(intake.next())
+    assert [work.markers for work in found if work] == [(core(8, inode=2),), (exit_of(7), core(7))]
+    assert [row[0] for row in rows(tmp_path)] == ["queued", "joined", "collected"]
