@@ -15,7 +15,7 @@ from collector.cli.text import size
 
 @click.command("export")
 @click.argument("incident", metavar="ID")
-@click.option("-o", "--output", metavar="FILE.tar.zst", required=True, type=click.Path(), help="A new file.")
+@click.option("-o", "--output", metavar="FILE.tar.zst", required=True, help="A new file.")
 @archive_option
 @config_option
 @json_option

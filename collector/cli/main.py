@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import contextlib
 import importlib
+import os
 import sys
 from typing import Any
 
@@ -27,6 +29,11 @@ VERBS = {
     "notify": "collector.cli.notify:notify_command",
 }
 
+BROKEN_PIPE = 141
+"""As of a program that SIGPIPE ended, which is what a shell expects: 128 and the signal's number."""
+
+INTERRUPTED = 130
+
 
 class Verbs(click.Group):
     """A group that imports a verb's module when the verb is used."""
@@ -43,6 +50,13 @@ class Verbs(click.Group):
         command: click.Command = getattr(importlib.import_module(module), name)
         return command
 
+    def invoke(self, ctx: click.Context) -> Any:
+        """Run the verb; a reader that has seen enough (``| head``) ends it quietly."""
+        try:
+            return super().invoke(ctx)
+        except BrokenPipeError:
+            raise click.exceptions.Exit(BROKEN_PIPE) from None
+
 
 @click.group(cls=Verbs, context_settings={"help_option_names": ["-h", "--help"]})
 @click.version_option(__version__, prog_name="collector")
@@ -51,29 +65,67 @@ def cli() -> None:
 
 
 def main(args: list[str] | None = None) -> None:
-    """Run the command line; every error on purpose is one line, a hint, and its exit status."""
-    sys.exit(_run(args))
+    """Run the command line; every error is one line, a hint where there is one, and its exit status."""
+    status = _run(sys.argv[1:] if args is None else args)
+    try:
+        sys.stdout.flush()
+    except OSError:
+        # What is left cannot be written now nor when the interpreter ends, which would say so once more.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+    sys.exit(status)
 
 
-def _run(args: list[str] | None) -> int:
+def _run(args: list[str]) -> int:
+    as_json = "--json" in args
     try:
         result: Any = cli.main(args=args, prog_name="collector", standalone_mode=False)
     except CollectorError as exc:
-        from collector.cli.text import escape_lines  # noqa: PLC0415 - what only an error needs
-
-        click.echo(f"collector: {escape_lines(str(exc))}", err=True)
-        if exc.hint:
-            click.echo(f"  hint: {escape_lines(exc.hint)}", err=True)
-        return exc.exit_code
-    except PermissionError as exc:
-        click.echo(f"collector: {exc}", err=True)
-        return 77
+        return _failed(exc.exit_code, str(exc), exc.hint, as_json=as_json)
     except click.ClickException as exc:
-        exc.show()
-        return 64
+        with contextlib.suppress(OSError):
+            exc.show()
+        return _failed(64, exc.format_message(), None, as_json=as_json, told=True)
     except click.Abort:
-        return 130
+        return _failed(INTERRUPTED, "interrupted", None, as_json=as_json)
+    except OSError as exc:
+        return _failed(*_of_the_system(exc), as_json=as_json)
+    except Exception as exc:  # noqa: BLE001 - the last resort: whatever it is, scripts get an exit status
+        return _failed(70, f"a bug: {type(exc).__name__}: {exc}", _traceback(), as_json=as_json)
     return result if isinstance(result, int) else 0
+
+
+def _of_the_system(exc: OSError) -> tuple[int, str, str | None]:
+    """Return exit status, message and hint for an error that no verb had foreseen."""
+    name = exc.filename if isinstance(exc.filename, str) else None
+    message = ": ".join(part for part in (name, exc.strerror or str(exc)) if part)
+    if isinstance(exc, PermissionError):
+        return 77, message, None if os.geteuid() == 0 else "run it as root (sudo)"
+    return 73, message, None
+
+
+def _traceback() -> str:
+    import traceback  # noqa: PLC0415 - what only a bug needs
+
+    return f"please report it with what follows\n{traceback.format_exc()}"
+
+
+def _failed(status: int, message: str, hint: str | None, *, as_json: bool, told: bool = False) -> int:
+    """Say on standard error what went wrong, unless it was *told*, and on standard output too for a script."""
+    from collector.cli.text import escape_lines  # noqa: PLC0415 - what only an error needs
+
+    with contextlib.suppress(OSError):
+        if not told:
+            click.echo(f"collector: {escape_lines(message)}", err=True)
+            if hint:
+                click.echo(f"  hint: {escape_lines(hint)}", err=True)
+    if as_json:
+        import msgspec  # noqa: PLC0415
+
+        document = {"error": escape_lines(message), "hint": hint and escape_lines(hint), "exit_code": status}
+        with contextlib.suppress(OSError):
+            click.echo(msgspec.json.encode(document))
+    return status
+
 
 if __name__ == "__main__":
     main()

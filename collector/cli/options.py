@@ -1,4 +1,4 @@
-"""Options that several verbs share."""
+"""Options that several verbs share. Paths are plain text: `click.Path` would refuse them in words of its own."""
 
 from __future__ import annotations
 
@@ -17,13 +17,13 @@ F = TypeVar("F", bound=Callable[..., Any])
 def config_option(function: F) -> F:
     """``--config PATH``."""
     told = "Configuration file [/etc/collector/collector.yaml]."
-    return click.option("--config", metavar="PATH", type=click.Path(), help=told)(function)
+    return click.option("--config", metavar="PATH", help=told)(function)
 
 
 def archive_option(function: F) -> F:
     """``--archive DIR``."""
     told = "Archive directory, instead of archive.path."
-    return click.option("--archive", metavar="DIR", type=click.Path(), help=told)(function)
+    return click.option("--archive", metavar="DIR", help=told)(function)
 
 
 def json_option(function: F) -> F:
