@@ -19,7 +19,7 @@ from typing import Any, NamedTuple
 
 import msgspec
 
-from collector.archive.ledgerfile import OPEN, copy_back, copy_open, open_file, open_memory, pruning
+from collector.archive.ledgerfile import OPEN, copy_back, copy_open, is_due, open_file, open_memory, pruning
 from collector.model.case import Fate, executable
 from collector.model.marker import Marker
 from collector.model.storm import Spent
@@ -213,11 +213,12 @@ class Ledger:
             if self._db.in_transaction:
                 self._do("COMMIT")
 
-    def tidy(self) -> None:
+    def tidy(self, *, idle: bool) -> None:
         """
-        Prune, write the WAL back, and return to the file if it can be written again.
+        Prune, and return to the file if it can be written again.
 
-        For an idle minute: the write-back is the one moment that waits for the disk.
+        Args:
+            idle: Nothing is being collected: if the log is long, write it back, and wait for the disk to sync.
         """
         if self.problem is None and not os.path.exists(self._path):
             self._degrade(sqlite3.OperationalError("the file was removed"))
@@ -226,7 +227,9 @@ class Ledger:
         with self.batch():
             for statement, values in pruning(max_rows=MAX_ROWS, max_notes=MAX_NOTES):
                 self._do(statement, values)
-        self._do("PRAGMA wal_checkpoint(PASSIVE)")
+        if is_due(self._path, idle=idle):
+            self._do("PRAGMA wal_checkpoint(PASSIVE)")
+            self.remember("ledger.written_back", "")  # begins the log anew, with a sync that no marker waits for
 
     def close(self) -> None:
         """Write everything back and let go of the file."""

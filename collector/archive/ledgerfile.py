@@ -14,6 +14,10 @@ from collector.model.case import Fate
 # Nobody but this daemon writes; a reader (`collector status`) never holds the lock this long.
 BUSY_TIMEOUT_S = 0.05
 OPEN = ", ".join(f"'{fate}'" for fate in Fate if fate.open)
+# To write the log back to the file syncs the archive's disk: some 50 markers' worth, and while nothing is
+# collected. In a flood without end the log must not fill the disk either.
+WRITE_BACK_BYTES = 1 << 20
+MAX_JOURNAL_BYTES = 256 << 20
 SCHEMA = """
 CREATE TABLE IF NOT EXISTS markers (
     id INTEGER PRIMARY KEY,
@@ -113,6 +117,14 @@ def pruning(*, max_rows: int, max_notes: int) -> Iterator[tuple[str, tuple[objec
     yield "DELETE FROM spent WHERE case_id NOT IN (SELECT case_id FROM spent ORDER BY at_s DESC LIMIT 4096)", ()
 
 
+def is_due(path: str, *, idle: bool) -> bool:
+    """Return whether the write-ahead log is so long that it should be written back now."""
+    try:
+        return os.stat(f"{path}-wal").st_size >= (WRITE_BACK_BYTES if idle else MAX_JOURNAL_BYTES)
+    except OSError:
+        return False
+
+
 def _insert(db: sqlite3.Connection, table: str, rows: Iterable[tuple[object, ...]], conflict: str = "") -> None:
     """Insert whole rows; without a rule for a *conflict* they replace those that are there."""
     verb = "INSERT" if conflict else "INSERT OR REPLACE"
@@ -125,7 +137,8 @@ def _prepare(db: sqlite3.Connection) -> sqlite3.Connection:
     for pragma in (
         "journal_mode=WAL",
         "synchronous=NORMAL",
-        "wal_autocheckpoint=8000",
+        "wal_autocheckpoint=0",  # it would sync within a commit
+        "journal_size_limit=0",
         "cache_size=-512",
     ):
         db.execute(f"PRAGMA {pragma}")

@@ -250,7 +250,7 @@ class Intake:
 
     def _tidy(self) -> None:
         before = self._ledger.problem
-        self._ledger.tidy()
+        self._ledger.tidy(idle=self._admission.idle)
         if (problem := self._ledger.problem) is None and before is not None:
             log.info("ledger.recovered")
             self._resume_all(self._ledger.regained())

@@ -90,6 +90,11 @@ class Admission:
         """Cases that wait for a budget."""
         return len(self._held)
 
+    @property
+    def idle(self) -> bool:
+        """Whether no case is running or waits for its turn."""
+        return self._running is None and not self._queue
+
     def configure(self, settings: StormSettings) -> None:
         """Go by new settings from now on; what is queued, held and spent stays."""
         self._settings = self._budgets.settings = settings

@@ -22,7 +22,7 @@ def test_ledger_is_written_anew_when_its_file_was_removed(tmp_path: Path) -> Non
     number = ledger.record(Marker(kind=MarkerKind.MANUAL, trigger="test", at_s=0.0), pipeline="crash")
     for file in tmp_path.iterdir():
         file.unlink()
-    ledger.tidy()
+    ledger.tidy(idle=True)
     assert ledger.problem is None
     ledger.close()
     assert [entry.id for entry in Ledger(str(path)).pending()] == [number]

@@ -13,6 +13,7 @@ from pathlib import Path
 import pytest
 
 from collector.archive import ledger as ledger_module
+from collector.archive import ledgerfile
 from collector.archive.ledger import Ledger, identity
 from collector.model.case import Fate
 from collector.model.marker import CoreRef, Marker, MarkerKind, ProcessRef
@@ -123,8 +124,8 @@ def test_ledger_is_bounded(path: str, monkeypatch: pytest.MonkeyPatch) -> None:
         number = ledger.record(core(inode=inode), pipeline="crash")
         ledger.decide(number, Fate.QUEUED if inode == 0 else Fate.SUPPRESSED)
         ledger.remember(f"key{inode}", "")
-    ledger.tidy()
-    ledger.tidy()
+    ledger.tidy(idle=True)
+    ledger.tidy(idle=True)
     assert ledger.counts() == {"queued": 1, "suppressed": 49}
     ledger.close()
     db = sqlite3.connect(path)
@@ -160,7 +161,7 @@ def test_ledger_goes_on_in_memory_without_its_directory(tmp_path: Path) -> None:
     ledger.finish(number, Fate.COLLECTED, incident="i1")
     assert ledger.counts() == {"collected": 1}
     (tmp_path / "missing").mkdir()
-    ledger.tidy()
+    ledger.tidy(idle=True)
     assert ledger.problem is None
     ledger.close()
     assert Ledger(str(tmp_path / "missing" / "ledger.sqlite")).seen(core()) is Fate.COLLECTED
@@ -195,7 +196,7 @@ def test_ledger_overwrites_nothing_in_a_file_that_could_not_be_opened(unreadable
     ledger.add_lost("exits", 2)
     assert ledger.regained() == []
     mend(unreadable)
-    ledger.tidy()
+    ledger.tidy(idle=True)
     assert ledger.problem is None
     later = ledger.record(core(5), pipeline="crash")
     ledger.decide(later, Fate.JOINED, case=meanwhile)
@@ -224,7 +225,7 @@ def test_ledger_leaves_the_locks_of_an_open_file_alone(path: str) -> None:
     ledger = Ledger(path)
     ledger.record(core(1), pipeline="crash")
     ledger._degrade(sqlite3.OperationalError("for a test"))
-    ledger.tidy()
+    ledger.tidy(idle=True)
     assert ledger.problem is None
     # Another process that closes the file as its last user would delete the journal under the daemon.
     script = (
@@ -254,7 +255,7 @@ for inode in range(1, 500):
 print(ledger.problem is not None, ledger.seen(core(0)), ledger.seen(core(499)), len(ledger.pending()))
 resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
 ledger.finish(before, Fate.COLLECTED, incident="i1")
-ledger.tidy()
+ledger.tidy(idle=True)
 print(ledger.problem)
 ledger.close()
 """
@@ -280,7 +281,7 @@ with ledger.batch():
     print(ledger.problem is None)
 print(ledger.problem is not None, ledger.seen(core(1)), ledger.counts(), ledger.lost())
 resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
-ledger.tidy()
+ledger.tidy(idle=True)
 ledger.close()
 """
 )
@@ -293,6 +294,38 @@ def test_ledger_keeps_a_batch_whose_commit_meets_a_full_disk(path: str) -> None:
     again = Ledger(path)
     assert again.counts() == {"recorded": 1, "queued": 499}
     assert again.lost() == {"exits": 7}
+
+
+def test_ledger_syncs_its_disk_only_while_idle_and_seldom(path: str) -> None:
+    """A commit never writes the log back, however long it is; the next idle minute does, and begins it anew."""
+    ledger = Ledger(path)
+    file, journal = Path(path), Path(f"{path}-wal")
+    before = file.stat().st_size
+    ledger.record(core(0), pipeline="crash")
+    ledger.tidy(idle=True)
+    assert file.stat().st_size == before
+    for inode in range(1, 3000):
+        ledger.record(core(inode), pipeline="crash", fate=Fate.SUPPRESSED)
+    assert journal.stat().st_size > 8000 * 4096  # far beyond where SQLite itself would write back
+    ledger.tidy(idle=False)
+    assert file.stat().st_size == before
+    ledger.tidy(idle=True)
+    assert file.stat().st_size > before
+    assert journal.stat().st_size < ledgerfile.WRITE_BACK_BYTES
+    assert ledger.problem is None
+    ledger.close()
+    assert Ledger(path).counts() == {"recorded": 1, "suppressed": 2999}
+
+
+def test_ledger_bounds_its_log_in_a_flood_without_end(path: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Busy for hours: the log must not fill the disk that evidence goes to."""
+    monkeypatch.setattr(ledgerfile, "MAX_JOURNAL_BYTES", 1 << 16)
+    ledger = Ledger(path)
+    for inode in range(100):
+        ledger.record(core(inode), pipeline="crash")
+    assert Path(f"{path}-wal").stat().st_size > 1 << 16
+    ledger.tidy(idle=False)
+    assert Path(f"{path}-wal").stat().st_size < 1 << 16
 
 
 KILLED = """

@@ -10,6 +10,7 @@ from typing import Any, cast
 
 import pytest
 
+from collector.archive import ledgerfile
 from collector.config.runtime import Storm
 from collector.daemon.control import Client
 from collector.daemon.intake import Intake, Work
@@ -158,3 +159,20 @@ def test_intake_takes_up_what_a_file_owes_that_could_not_be_opened_at_the_start(
     found.append(intake.next())
     assert [work.markers for work in found if work] == [(core(8, inode=2),), (exit_of(7), core(7))]
     assert [row[0] for row in rows(tmp_path)] == ["queued", "joined", "collected"]
+
+
+def test_intake_lets_the_ledger_sync_between_incidents_only(
+    start: Start, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """While one is under way or waits, its disk is busy, and the loop must not wait for it."""
+    monkeypatch.setattr(ledgerfile, "WRITE_BACK_BYTES", 1)
+    intake, file = start(), tmp_path / "ledger.sqlite"
+    before = file.stat().st_size
+    intake.offer(core(7), "crash")
+    intake._tidy()
+    work = begun(intake)
+    intake._tidy()
+    assert file.stat().st_size == before
+    intake.finished(work, Outcome(incident=INCIDENT, state=IncidentState.COMPLETE))
+    intake._tidy()
+    assert file.stat().st_size > before
