@@ -11,14 +11,14 @@ from typing import Literal
 import click
 import msgspec
 
+from collector.cli.left import unfinished
 from collector.cli.options import config_option, json_option
 from collector.cli.text import escape_name, size
 from collector.config.load import find
-from collector.daemon.messages import StatusRequest
-from collector.daemon.requests import ask, connected
+from collector.daemon.requests import AS_ROOT, status_of
 from collector.host import directio, filesystem
 from collector.host.files import Host
-from collector.model.errors import UnreachableError
+from collector.model.errors import CollectorError
 from collector.pipeline.generation import Generation, generate
 from collector.pressure.sampler import Sampler
 from collector.triggers.registry import TRIGGERS
@@ -42,7 +42,7 @@ class Finding(msgspec.Struct, frozen=True, kw_only=True):
 def doctor_command(*, config: str | None, as_json: bool) -> int:
     """Look at everything that the collector rests on: privileges, kernel, memory, archive, core_pattern, daemon."""
     generation = generate(find(config), TRIGGERS)
-    findings = [finding for check in CHECKS for finding in check(generation)]
+    findings = [finding for check in CHECKS for finding in _looked(check, generation)]
     if as_json:
         click.echo(msgspec.json.encode(findings))
     for finding in () if as_json else findings:
@@ -64,13 +64,20 @@ def _privileges(_: Generation) -> Iterator[Finding]:
         yield Finding(level="warning", about="memlock", said=said, hint="LimitMEMLOCK=infinity, or root")
 
 
+def _has_cachestat() -> bool:
+    """Ask of a file of our own: others' give EPERM to those who may not write them."""
+    fd = os.memfd_create("collector-doctor", os.MFD_CLOEXEC)
+    try:
+        return directio.cachestat(fd) is not None
+    finally:
+        os.close(fd)
+
+
 def _kernel(_: Generation) -> Iterator[Finding]:
+    if not _has_cachestat():
+        said = "no cachestat(2): a file system that falls back to the page cache cannot be told from one that does not"
+        yield Finding(level="warning", about="kernel", said=said, hint="Linux 6.5 has it")
     with open("/proc/self/exe", "rb") as file:
-        if directio.cachestat(file.fileno()) is None:
-            said = (
-                "no cachestat(2): a file system that falls back to the page cache cannot be told from one that does not"
-            )
-            yield Finding(level="warning", about="kernel", said=said, hint="Linux 6.5 has it")
         if directio.alignment(file.fileno()) is None:
             said = "statx(2) tells no direct I/O alignment here: 4096 is assumed"
             yield Finding(level="warning", about="kernel", said=said, hint="Linux 6.1 has it for ext4 and xfs")
@@ -119,6 +126,14 @@ def _archive(generation: Generation) -> Iterator[Finding]:
         os.close(fd)
 
 
+def _left(generation: Generation) -> Iterator[Finding]:
+    left = unfinished(generation.settings.archive)
+    if left:
+        said = f"unfinished, of a run that was killed: {', '.join(left)}"
+        hint = "sealed by the next start of the daemon, or the next `collector run --now` without one"
+        yield Finding(level="warning", about="incidents", said=said, hint=hint)
+
+
 def _cores(generation: Generation) -> Iterator[Finding]:
     pattern = Host().read("/proc/sys/kernel/core_pattern", limit=4096).decode(errors="replace").strip()
     watched = [
@@ -140,12 +155,19 @@ def _cores(generation: Generation) -> Iterator[Finding]:
 
 def _daemon(generation: Generation) -> Iterator[Finding]:
     try:
-        with connected(generation.runtime_directory) as sock:
-            list(ask(sock, StatusRequest()))
-    except UnreachableError as exc:
+        status_of(generation.runtime_directory)
+    except CollectorError as exc:
         yield Finding(level="warning", about="daemon", said=str(exc), hint=exc.hint)
     else:
         yield Finding(level="ok", about="daemon", said=f"answers in {generation.runtime_directory}")
+
+
+def _looked(check: Callable[[Generation], Iterator[Finding]], generation: Generation) -> Iterator[Finding]:
+    """Look; what cannot be looked at is a finding, and hides none of the others."""
+    try:
+        yield from check(generation)
+    except (OSError, CollectorError) as exc:
+        yield Finding(level="warning", about=check.__name__.strip("_"), said=str(exc), hint=AS_ROOT)
 
 
 CHECKS: tuple[Callable[[Generation], Iterator[Finding]], ...] = (
@@ -153,6 +175,7 @@ CHECKS: tuple[Callable[[Generation], Iterator[Finding]], ...] = (
     _kernel,
     _pressure,
     _archive,
+    _left,
     _cores,
     _daemon,
 )

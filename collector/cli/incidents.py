@@ -2,37 +2,52 @@
 
 from __future__ import annotations
 
+import time
 from typing import Any
 
 import click
 import msgspec
 
-from collector.archive.read import Archive, Summary
+from collector.archive.read import Archive, Summary, UnderWay
+from collector.cli.crash import core_facts, crash_facts, short
 from collector.cli.options import archive_option, archive_path, config_option, json_option
-from collector.cli.text import escape_name, size, when
+from collector.cli.text import escape_control, escape_name, size, when
 from collector.model.artifact import ArtifactRecord
+from collector.model.errors import UsageError
 from collector.model.incident import Manifest, StepRecord, StepStatus
 from collector.model.marker import Marker
+from collector.model.units import parse_seconds
+from collector.pipeline.conditions import signal_name
 
 
 @click.command("list")
+@click.option("--since", metavar="AGE", help="Only those of the last 1h, 14d, …")
 @archive_option
 @config_option
 @json_option
-def list_command(*, archive: str | None, config: str | None, as_json: bool) -> int:
-    """List the incidents in the archive, oldest first."""
+def list_command(*, since: str | None, archive: str | None, config: str | None, as_json: bool) -> int:
+    """List the incidents in the archive, oldest first, those under way included."""
+    oldest_s = _start(since)
     with Archive(archive_path(config, archive)) as opened:
-        found = list(opened.summaries())
+        found = [one for one in opened.summaries() if isinstance(one, str) or one.started_s >= oldest_s]
+    known = [one for one in found if isinstance(one, Summary)]
     if as_json:
-        known = [one for one in found if isinstance(one, Summary)]
         problems = [one for one in found if isinstance(one, str)]
         click.echo(msgspec.json.encode({"incidents": known, "problems": problems}))
         return 0
+    width = max((len(short(one)) for one in known), default=0)
     for one in found:
-        click.echo(_line(one) if isinstance(one, Summary) else escape_name(one))
+        click.echo(_line(one, width) if isinstance(one, Summary) else escape_control(one))
     if not found:
-        click.echo("no incidents", err=True)
+        click.echo("the archive is empty" if since is None else f"no incident in the last {since}", err=True)
     return 0
+
+
+def _start(since: str | None) -> float:
+    try:
+        return 0.0 if since is None else time.time() - parse_seconds(since)
+    except ValueError as exc:
+        raise UsageError(f"--since: {exc}") from exc
 
 
 @click.command("show")
@@ -41,38 +56,46 @@ def list_command(*, archive: str | None, config: str | None, as_json: bool) -> i
 @config_option
 @json_option
 def show_command(*, incident: str, archive: str | None, config: str | None, as_json: bool) -> int:
-    """Show one incident. ID may be the start of an id, or `latest`."""
+    """Show one incident. ID may be the start or the end of an id, or `latest`."""
     with Archive(archive_path(config, archive)) as opened:
-        known = opened.resolve(incident)
-        manifest = opened.manifest(known)
-        path = f"{opened.path}/{known}"
+        known = opened.resolve(incident, unsealed=True)
+        found = opened.read(known)
+        core = core_facts(opened, known, found) if isinstance(found, Manifest) else []
+        path = f"{opened.path}/{known}{'' if isinstance(found, Manifest) else '.partial'}"
     if as_json:
-        click.echo(msgspec.json.encode(manifest))
+        click.echo(msgspec.json.encode(found))
         return 0
-    for line in _describe(manifest, path):
+    for line in _describe(found, path, core):
         click.echo(line)
     return 0
 
 
-def _line(summary: Summary) -> str:
+def _line(summary: Summary, width: int) -> str:
     bad = [f"{step}: {status}" for step, status in summary.steps.items() if status != StepStatus.OK]
-    text = f"{summary.id}  {summary.state:<11} {size(summary.size_bytes):>10}  {summary.trigger}: {summary.reason}"
-    return escape_name(f"{text}  [{', '.join(bad)}]" if bad else text)
+    what = f"{short(summary):<{width}}  " if width else ""
+    text = (
+        f"{summary.id}  {summary.state:<11} {size(summary.size_bytes):>10}  {what}{summary.trigger}: {summary.reason}"
+    )
+    return escape_control(f"{text}  [{', '.join(bad)}]" if bad else text)
 
 
-def _describe(manifest: Manifest, path: str) -> list[str]:
+def _describe(found: Manifest | UnderWay, path: str, core: list[str]) -> list[str]:
+    took = f", took {found.ended_s - found.started_s:.2f} s" if isinstance(found, Manifest) else ""
     lines = [
-        f"incident  {escape_name(manifest.id)}  {manifest.state}",
-        f"path      {path}",
-        f"machine   {escape_name(manifest.host)}, Linux {escape_name(manifest.kernel)}",
-        f"time      {when(manifest.started_s)}, took {manifest.ended_s - manifest.started_s:.2f} s",
-        *(f"marker    {line}" for marker in manifest.markers for line in _marker(marker)),
+        f"incident  {escape_name(found.id)}  {found.state}",
+        f"path      {escape_control(path)}",
+        *(f"crash     {line}" for line in crash_facts(found.markers)),
+        *(f"core      {line}" for line in core),
+        f"machine   {escape_name(found.host)}, Linux {escape_name(found.kernel)}",
+        f"time      {when(found.started_s)}{took}",
+        *(f"marker    {line}" for marker in found.markers for line in _marker(marker)),
     ]
-    for step in manifest.steps:
+    for step in found.steps:
         lines += ["", *_step(step)]
-    missing = [step for step in manifest.planned if step not in {done.id for done in manifest.steps}]
+    missing = [step for step in found.planned if step not in {done.id for done in found.steps}]
     if missing:
-        lines += ["", f"never run: {escape_name(', '.join(missing))}"]
+        told = "never run" if isinstance(found, Manifest) else "not yet run"
+        lines += ["", f"{told}: {escape_name(', '.join(missing))}"]
     return lines
 
 
@@ -82,7 +105,7 @@ def _marker(marker: Marker) -> list[str]:
         "comm": marker.comm,
         "exe": marker.exe,
         "uid": marker.uid,
-        "signal": marker.signal,
+        "signal": signal_name(marker.signal) if marker.signal is not None else None,
         "unit": marker.unit,
         "core": marker.core.path if marker.core else None,
     }

@@ -13,6 +13,7 @@ import click
 
 from collector.cli.dryrun import show_plan
 from collector.cli.handover import by_daemon
+from collector.cli.left import seal_left, unfinished
 from collector.cli.options import archive_option, config_option, json_option
 from collector.cli.render import Renderer
 from collector.config.load import find
@@ -88,6 +89,7 @@ def _here(
     processes: tuple[ProcessRef, ...],
     only: tuple[str, ...],
 ) -> int:
+    left = unfinished(generation.settings.archive)
     marker = manual_marker(reason, processes, uid=os.getuid())
     chosen = meant_for(narrow(generation.pipeline(pipeline), only), marker)
     pool = Pool(generation.loaded.config.runtime.workers, generation.worker)
@@ -96,6 +98,8 @@ def _here(
     header = open_header((marker,), chosen, identity=identify(), config_hash=generation.loaded.hash, now_s=time.time())
 
     def line() -> Line[Outcome]:
+        if left:
+            yield from seal_left(pool, generation.settings.archive)
         outcome = yield from runner.incident(header, chosen, generation.settings)
         if outcome.incident is not None:
             yield from prune(pool, generation, spare=outcome.incident)

@@ -1,0 +1,47 @@
+"""What a killed run has left behind in the archive."""
+
+from __future__ import annotations
+
+import time
+
+import click
+
+from collector.archive.read import UNFINISHED, Archive
+from collector.cli.text import escape_control
+from collector.model.errors import ArchiveError
+from collector.pipeline.line import Line
+from collector.pipeline.pool import Pool
+from collector.pipeline.protocol import Recover
+from collector.pipeline.runner import ARCHIVE_JOB_S
+
+
+def unfinished(path: str) -> list[str]:
+    """
+    Return the ids of the incidents in the archive at *path* that nobody works on and nobody has sealed.
+
+    Raises:
+        DeniedError: If this user may not read it.
+    """
+    try:
+        opened = Archive(path)
+    except ArchiveError:
+        return []  # there is none yet; what else is wrong is told by whoever writes to it
+    with opened:
+        return [incident for incident in opened.unfinished() if _is_left(opened, incident)]
+
+
+def _is_left(archive: Archive, incident: str) -> bool:
+    try:
+        return archive.under_way(incident).state == UNFINISHED
+    except ArchiveError:
+        return incident in archive.unfinished()  # unreadable, if it was not just sealed
+
+
+def seal_left(pool: Pool, archive: str) -> Line[None]:
+    """Seal them, and say so; no time is spent on waiting for those that are still held."""
+    job = Recover(archive=archive, now_s=time.time())
+    done = (yield from pool.perform(job, deadline_s=time.monotonic() + ARCHIVE_JOB_S)).done
+    for incident in done.ids:
+        click.echo(f"sealed {incident}, which a killed run had left unfinished", err=True)
+    if done.reason:
+        click.echo(f"collector: {escape_control(done.reason)}", err=True)

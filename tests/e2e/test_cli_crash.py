@@ -1,0 +1,34 @@
+"""What crashed, of what: answered by `list` and `show` first."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+from harness import Daemon, Victim, core_pattern
+
+pytestmark = pytest.mark.root
+
+
+def test_list_and_show_say_first_what_crashed(daemon_factory: Callable[..., Daemon], crasher: Path) -> None:
+    """Name, PID and signal in the list; the core's own words before the artifacts; the end of an id is enough."""
+    daemon = daemon_factory()
+    with core_pattern(f"{daemon.cores}/core.%e.%p"):
+        pid = Victim(crasher).die()
+        (manifest,) = daemon.wait_for_incidents(1)
+    assert f"  crasher[{pid}] " in daemon.run("list", "--since", "1h").stdout
+    assert "no incident in the last 0.001s" in daemon.run("list", "--since", "0.001s").stderr
+    shown = daemon.run("show", manifest["id"][-6:]).stdout
+    facts, _, artifacts = shown.partition("\n\n")
+    assert f"crash     crasher[{pid}]" in facts
+    assert "core      SIGSEGV" in facts
+    assert "core      threads: 1" in facts
+    assert "core/core.json" in artifacts
+    core = daemon.archive / manifest["id"] / "core/core.json"
+    core.write_text(json.dumps({"path": "\x1b[2J", "size_bytes": 1, "command": "\x1b]0;owned\x07" * 99}))
+    again = daemon.run("show", "latest")
+    assert (again.returncode, "\x1b" in again.stdout) == (0, False)
+    core.write_text("{" * 100_000)
+    assert "core/core.json cannot be read" in daemon.run("show", "latest").stdout

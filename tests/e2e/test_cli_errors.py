@@ -1,0 +1,116 @@
+"""Errors as a script and a person meet them: one line, a status, a document, never a traceback for the expected."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+from pathlib import Path
+
+import pytest
+from harness import COLLECTOR, held, open_up, wait_for
+
+NOBODY = 65534
+CONFIG = """
+version: 1
+archive: {{path: {directory}/archive, reserve: 0%}}
+pressure: {{floor: 64MiB, psi_full: 100%}}
+runtime: {{directory: {directory}/run}}
+triggers: []
+pipelines: {{crash: {{steps: [{{id: memory, collector: proc_files}}]}}}}
+"""
+
+
+@pytest.fixture
+def config(tmp_path: Path) -> Path:
+    path = tmp_path / "collector.yaml"
+    path.write_text(CONFIG.format(directory=tmp_path))
+    return path
+
+
+def collector(
+    config: Path, *arguments: str, user: int | None = None, stdout: int = subprocess.PIPE
+) -> subprocess.CompletedProcess[str]:
+    command = [*COLLECTOR, *arguments, "--config", str(config)]
+    return subprocess.run(command, stdout=stdout, stderr=subprocess.PIPE, text=True, check=False, timeout=60, user=user)
+
+
+def test_standard_output_that_takes_nothing_is_one_line(config: Path) -> None:
+    """A full disk at its end is exit status 73; a reader that has gone is no error to speak of."""
+    collector(config, "run", "--now")
+    with open("/dev/full", "w") as full:
+        done = collector(config, "list", stdout=full.fileno())
+    assert (done.returncode, done.stderr) == (73, "collector: No space left on device\n")
+    reader, writer = os.pipe()
+    os.close(reader)
+    done = collector(config, "show", "latest", stdout=writer)
+    os.close(writer)
+    assert (done.returncode, done.stderr) == (141, "")
+
+
+def test_json_errors_are_one_document(config: Path) -> None:
+    """Whatever fails, a script reads why from standard output, and a person from standard error."""
+    for arguments, status in ((("show", "bogus"), 73), (("status",), 69), (("run",), 64), (("list", "--bogus"), 64)):
+        done = collector(config, *arguments, "--json")
+        said = json.loads(done.stdout)
+        assert done.returncode == said["exit_code"] == status
+        assert said["error"] in done.stderr
+        assert said.keys() == {"error", "hint", "exit_code"}
+
+
+def test_bug_is_told_with_its_place(config: Path) -> None:
+    """What nobody foresaw has exit status 70, and a traceback for the report."""
+    broken = (
+        "import sys, collector.cli.main as main, collector.cli.incidents as incidents\n"
+        "incidents.Archive = None\n"
+        f"main.main(['list', '--json', '--config', {str(config)!r}])"
+    )
+    done = subprocess.run([COLLECTOR[0], "-c", broken], capture_output=True, text=True, check=False)
+    assert done.returncode == json.loads(done.stdout)["exit_code"] == 70
+    assert done.stderr.startswith("collector: a bug: TypeError")
+    assert "Traceback" in done.stderr
+
+
+@pytest.mark.root
+def test_denied_is_77_and_says_who_may(config: Path) -> None:
+    """Root's archive and root's daemon, asked by somebody else."""
+    open_up(config.parent)
+    collector(config, "run", "--now")
+    (config.parent / "run").mkdir(mode=0o700)
+    for arguments in (("list",), ("run", "--now"), ("status",), ("list", "--archive", str(config.parent / "archive"))):
+        done = collector(config, *arguments, user=NOBODY)
+        assert done.returncode == 77, (arguments, done.stderr)
+        assert "hint: run it as root (sudo)" in done.stderr
+        assert "Traceback" not in done.stderr
+
+
+def test_run_that_was_killed_is_told_and_sealed_by_the_next(config: Path) -> None:
+    """Without a daemon, too: seen by `list`, `show` and `doctor` until the next run seals it."""
+    fifo = config.parent / "hold"
+    os.mkfifo(fifo)
+    hold = f"{{id: hold, collector: command, timeout: 30s, with: {{argv: [/bin/cat, {fifo}]}}}}"
+    once = config.read_text()
+    config.write_text(once.replace("steps: [", f"steps: [{hold}, "))
+    command = [*COLLECTOR, "run", "--now", "--config", str(config)]
+    run = subprocess.Popen(command, stderr=subprocess.PIPE, text=True)
+    with held(fifo):
+        assert state_of(config) == "running"
+        assert collector(config, "doctor").stdout.count("unfinished") == 0
+        run.kill()
+        run.communicate()
+    wait_for(lambda: state_of(config) == "unfinished", "unfinished incident")
+    shown = collector(config, "show", "latest")
+    assert (shown.returncode, "unfinished" in shown.stdout) == (0, True), shown.stderr
+    assert "of a run that was killed" in collector(config, "doctor").stdout
+    config.write_text(once)
+    following = collector(config, "run", "--now")
+    assert following.returncode == 0
+    assert "which a killed run had left unfinished" in following.stderr
+    states = [one["state"] for one in json.loads(collector(config, "list", "--json").stdout)["incidents"]]
+    assert states == ["interrupted", "complete"]
+
+
+def state_of(config: Path) -> str:
+    """Return the state of the only incident."""
+    (one,) = json.loads(collector(config, "list", "--json").stdout)["incidents"]
+    return str(one["state"])
