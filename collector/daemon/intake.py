@@ -69,11 +69,16 @@ class Intake:
         generation: The configuration in force.
         loop: For the timer of cases that wait.
         wake: Called when `next` may have something to return.
+        own_pids: Returns the collector's own processes, past ones included; asked anew for each marker, since
+            workers come and go at any time, in an incident too.
     """
 
-    def __init__(self, generation: Generation, loop: Loop, wake: Callable[[], None]) -> None:
+    def __init__(
+        self, generation: Generation, loop: Loop, wake: Callable[[], None], own_pids: Callable[[], frozenset[int]]
+    ) -> None:
         self._loop = loop
         self._wake = wake
+        self._own_pids = own_pids
         self._generation = generation
         self._recovered: Collection[str] = ()
         self._requests: dict[int, Request] = {}
@@ -125,10 +130,6 @@ class Intake:
         """Let another generation of the configuration count from now on."""
         self._generation = generation
         self._admission.configure(storm_settings(generation.loaded.config.storm))
-
-    def disown(self, pids: frozenset[int]) -> None:
-        """Take note of the collector's own processes: their crashes trigger nothing."""
-        self._admission.own = Own(pids=pids, units=frozenset({UNIT}))
 
     def resume(self, recovered: Collection[str]) -> None:
         """
@@ -192,6 +193,7 @@ class Intake:
         self._ledger.close()
 
     def _rule(self, number: int, marker: Marker, pipeline: str) -> None:
+        self._admission.own = Own(pids=self._own_pids(), units=frozenset({UNIT}))
         self._enter(number, marker, self._admission.offer(number, marker, pipeline=pipeline, now_s=time.monotonic()))
 
     def _enter(self, number: int, marker: Marker, ruling: Ruling) -> None:

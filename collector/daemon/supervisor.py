@@ -95,7 +95,6 @@ class Supervisor:
             self._sampler,
             generation=lambda: self._generation,
             busy=lambda: self._busy,
-            forked=lambda: self._intake.disown(self._own_pids()),
         )
         self._follows_files = False
 
@@ -116,8 +115,7 @@ class Supervisor:
         self._upkeep.owe_digests(done.ids)
         if done.reason:
             log.error("archive.failed", error=done.reason, hint=done.hint)
-        self._intake = Intake(self._generation, self._loop, self._next)
-        self._intake.disown(self._own_pids())
+        self._intake = Intake(self._generation, self._loop, self._next, self._own_pids)
         self._intake.resume(done.ids)
         self._control = Control(self._loop, self._generation.runtime_directory, self._handle)
         self._watches = Watches(self._loop, self._intake)

@@ -31,7 +31,6 @@ class Upkeep:
         sampler: Asked before a fork.
         generation: Returns the configuration in force.
         busy: Returns whether an incident is under way.
-        forked: Called when there are new workers.
     """
 
     def __init__(
@@ -42,14 +41,12 @@ class Upkeep:
         *,
         generation: Callable[[], Generation],
         busy: Callable[[], bool],
-        forked: Callable[[], None],
     ) -> None:
         self._loop = loop
         self._pool = pool
         self._sampler = sampler
         self._generation = generation
         self._busy = busy
-        self._forked = forked
         self._undigested: deque[str] = deque(maxlen=UNDIGESTED)
         self._digesting = False
 
@@ -73,7 +70,6 @@ class Upkeep:
             self._pool.fill()
         except OSError as exc:  # no process or descriptor to be had now: the next turn tries again
             log.warning("worker.missing", missing=self._pool.missing, error=exc.strerror)
-        self._forked()
 
     def _digest(self) -> None:
         """Add the digests that a copy could not compute: those of the incident that has waited longest."""

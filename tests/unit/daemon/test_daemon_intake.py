@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import sqlite3
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from pathlib import Path
 from types import SimpleNamespace
-from typing import Any, cast
+from typing import cast
 
+import msgspec
 import pytest
 
 from collector.archive import ledgerfile
@@ -49,14 +50,14 @@ def rows(archive: Path) -> list[tuple[str, str | None, str]]:
 def start(tmp_path: Path) -> Start:
     """Start an intake on one archive, again and again."""
 
-    def begin(storm: Storm | None = None, recovered: tuple[str, ...] = (), **options: Any) -> Intake:
+    def begin(storm: Storm | None = None, recovered: tuple[str, ...] = (), own: Iterable[int] = ()) -> Intake:
         generation = SimpleNamespace(
             settings=SimpleNamespace(archive=str(tmp_path)),
             loaded=SimpleNamespace(config=SimpleNamespace(storm=storm or Storm(coalesce=0.0))),
             pipeline=lambda name: Pipeline(name=name, steps=()),
             pipelines={"crash": Pipeline(name="crash", steps=())},
         )
-        intake = Intake(cast(Generation, generation), Loop(), lambda: None, **options)
+        intake = Intake(cast(Generation, generation), Loop(), lambda: None, lambda: frozenset(own))
         intake.resume(recovered)
         return intake
 
@@ -176,3 +177,14 @@ def test_intake_lets_the_ledger_sync_between_incidents_only(
     intake.finished(work, Outcome(incident=INCIDENT, state=IncidentState.COMPLETE))
     intake._tidy()
     assert file.stat().st_size > before
+
+
+def test_intake_disowns_a_worker_that_was_forked_a_moment_ago(start: Start, tmp_path: Path) -> None:
+    """Its crash, and that of a command that it ran, trigger nothing: in the middle of an incident neither."""
+    own = [100]
+    intake = start(own=own)
+    own.append(7)  # as `have_worker` does where an incident has lost all others
+    intake.offer(exit_of(7), "crash")
+    intake.offer(msgspec.structs.replace(exit_of(8), attributes={"parent": "7"}), "crash")
+    assert [fate for fate, _, _ in rows(tmp_path)] == ["suppressed", "suppressed"]
+    assert intake.next() is None
