@@ -22,13 +22,16 @@ BUSY_LIMIT = 0.8
 """Share above which it is corrected; the space between the two keeps the rate from flickering."""
 
 BACK_OFF = 0.7
+LOSS = 0.9
+"""Share of its known speed that a cut leaves a disk at least: others' bursts must not add up to a crawl."""
+
 SLOWED = 3.0
 """Multiple of the baseline latency that means that somebody else needs the disk."""
 
 WINDOW_S = 0.1
 WINDOW_CHUNKS = 4
-RECOVERY_S = 30.0
-RECOVERY_LIMIT_S = 120.0
+RECOVERY_S = 20.0
+RECOVERY_LIMIT_S = 40.0
 """Time in which a cut is made good; doubled by each cut that follows, so that the limit is met less often."""
 
 YIELD_EVERY_S = 30.0
@@ -178,8 +181,8 @@ class Adaptive:
             self._suspect = window
         elif busy > BUSY_LIMIT:
             delivered = (window.size + suspect.size) / (now_s - suspect.start_s)
-            # A disk does not lose its speed all at once: a window in which it does nothing tells little.
-            self.capacity = max(delivered, self.capacity * BACK_OFF)
+            # What was delivered was no more than was asked for; a disk does not lose its speed all at once.
+            self.capacity = max(delivered, self.capacity * LOSS)
             self._cut(self.capacity * BUSY_SHARE, now_s)
         else:
             self._yield(now_s)
@@ -206,3 +209,4 @@ class Adaptive:
             self.rate += self.capacity * (1 - BUSY_SHARE) * elapsed_s / self._recovery_s
         else:
             self.rate *= PROBE_PER_S**elapsed_s
+            self.capacity = self.rate

@@ -418,3 +418,24 @@ def test_copy_reads_over_single_pages_of_hole_without_filling_them(target: Direc
         assert same(source, target.path / "copy")
     assert report.extents == 1
     assert report.data_bytes <= 2 * before
+
+
+def test_copy_by_mapping_keeps_its_page_tables_small(target: Directory) -> None:
+    """A mapping costs 2 MiB of page tables per GiB: the window slides."""
+    with segment(512 * MIB) as source:
+        copied(source, target, "warm", MMAP, limit_bytes=4 * MIB)
+        before = most = page_tables_kib()
+
+        def progress(done: int) -> None:
+            nonlocal most
+            most = max(most, page_tables_kib())
+
+        copied(source, target, settings=MMAP, progress=progress)
+    assert most - before <= 512
+
+
+def page_tables_kib() -> int:
+    for line in Path("/proc/self/status").read_text().splitlines():
+        if line.startswith("VmPTE:"):
+            return int(line.split()[1])
+    raise AssertionError("no VmPTE")

@@ -1,0 +1,64 @@
+"""``python -m benchmarks``: run all of it, as root, on a machine that does nothing else. About half an hour."""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import platform
+import sys
+import tempfile
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+from benchmarks import report, stall, throughput
+from benchmarks.machine import SCRATCH, run
+
+PARTS: dict[str, Callable[[Path, int], object]] = {
+    "dense": throughput.dense,
+    "memory": throughput.memory,
+    "holes": throughput.holes,
+    "stall": lambda target, runs: stall.rounds(target.parent, runs=runs),
+}
+RESULTS = Path(__file__).parent / "results"
+
+
+def main() -> int:
+    """Run what is asked for; what is not keeps its earlier results."""
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("parts", nargs="*", help="dense, memory, holes, stall [all]")
+    parser.add_argument("--runs", type=int, default=7, help="paired runs [7]")
+    parser.add_argument("--scratch", type=Path, default=SCRATCH, help="on the disk to be measured [/var/tmp]")
+    given = parser.parse_args()
+    if os.geteuid() != 0:
+        print("needs root: loop devices, a throttle, tmpfs with huge pages", file=sys.stderr)
+        return 77
+    results: dict[str, Any] = {}
+    if (RESULTS / "results.json").exists():
+        results = json.loads((RESULTS / "results.json").read_text())
+    results["machine"] = machine(given.scratch)
+    with tempfile.TemporaryDirectory(dir=given.scratch, prefix="collector-bench-") as scratch:
+        target = Path(scratch) / "target"
+        target.mkdir()
+        for part in given.parts or PARTS:
+            results[part] = PARTS[part](target, given.runs)
+    report.write(RESULTS, results)
+    print((RESULTS / "results.md").read_text())
+    return 0
+
+
+def machine(scratch: Path) -> dict[str, str]:
+    """Say what it was measured on."""
+    return {
+        "kernel": platform.release(),
+        "python": platform.python_version(),
+        "processors": str(os.cpu_count()),
+        "memory": f"{os.sysconf('SC_PHYS_PAGES') * os.sysconf('SC_PAGE_SIZE') >> 30} GiB",
+        "disk": run("findmnt", "-no", "SOURCE,FSTYPE", "-T", scratch),
+        "load before": f"{os.getloadavg()[0]:.2f}",
+    }
+
+
+if __name__ == "__main__":
+    sys.exit(main())

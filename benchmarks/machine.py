@@ -1,0 +1,115 @@
+"""The machine's counters, and what a copier did to them."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import subprocess
+import threading
+import time
+import uuid
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+MIB = 1 << 20
+GIB = 1 << 30
+SCRATCH = Path("/var/tmp")
+
+
+def run(*command: object) -> str:
+    return subprocess.run([str(word) for word in command], check=True, capture_output=True, text=True).stdout.strip()
+
+
+def fields(path: str) -> dict[str, int]:
+    """Read ``name number`` lines; kB become bytes."""
+    found = {}
+    for line in Path(path).read_text().splitlines():
+        name, number, *unit = line.replace(":", " ").split()
+        found[name] = int(number) * (1024 if unit else 1)
+    return found
+
+
+def page_cache() -> int:
+    """Return bytes of page cache that are not tmpfs."""
+    memory = fields("/proc/meminfo")
+    return memory["Cached"] - memory["Shmem"]
+
+
+def reclaim() -> dict[str, int]:
+    """Return how often somebody had to reclaim memory itself."""
+    counters = fields("/proc/vmstat")
+    return {
+        "allocstall": sum(value for name, value in counters.items() if name.startswith("allocstall")),
+        "pgscan_direct": counters["pgscan_direct"],
+    }
+
+
+@dataclass
+class Watch:
+    """Peaks while something runs, sampled every 10 ms."""
+
+    cache_before: int = 0
+    cache_peak: int = 0
+    free_least: int = 1 << 62
+    pte_peak: int = 0
+    pid: int | None = None
+
+    @contextlib.contextmanager
+    def watching(self) -> Iterator[None]:
+        self.cache_before = self.cache_peak = page_cache()
+        done = threading.Event()
+        thread = threading.Thread(target=self._look, args=(done,))
+        thread.start()
+        try:
+            yield
+        finally:
+            done.set()
+            thread.join()
+
+    def _look(self, done: threading.Event) -> None:
+        while not done.wait(0.01):
+            memory = fields("/proc/meminfo")
+            self.cache_peak = max(self.cache_peak, memory["Cached"] - memory["Shmem"])
+            self.free_least = min(self.free_least, memory["MemFree"])
+            if self.pid:
+                with contextlib.suppress(OSError):
+                    self.pte_peak = max(self.pte_peak, status_of(self.pid, "VmPTE"))
+
+
+def status_of(pid: int, name: str) -> int:
+    for line in Path(f"/proc/{pid}/status").read_text().splitlines():
+        if line.startswith(f"{name}:"):
+            return int(line.split()[1]) * 1024
+    return 0
+
+
+@contextlib.contextmanager
+def segment(size: int, *, pieces: int = 1, stride: int = 0, directory: str = "/dev/shm") -> Iterator[Path]:
+    """Make a segment of random bytes: dense, or *pieces* of *size* each *stride* apart."""
+    path = Path(directory) / f"collector-bench-{uuid.uuid4().hex}"
+    block = os.urandom(min(size, 16 * MIB))
+    try:
+        with path.open("xb") as file:
+            for piece in range(pieces):
+                for at in range(0, size, len(block)):
+                    os.pwrite(file.fileno(), block, piece * stride + at)
+            if stride:
+                file.truncate(pieces * stride)
+        yield path
+    finally:
+        path.unlink(missing_ok=True)
+
+
+@contextlib.contextmanager
+def mounted(what: object, point: Path, kind: str, options: str) -> Iterator[Path]:
+    point.mkdir(parents=True, exist_ok=True)
+    run("mount", "-t", kind, "-o", options, what, point)
+    try:
+        yield point
+    finally:
+        for _ in range(20):
+            if subprocess.run(["umount", point], check=False, capture_output=True).returncode == 0:
+                break
+            time.sleep(0.2)
+        point.rmdir()

@@ -1,0 +1,76 @@
+"""Results as JSON, Markdown and plots."""
+
+from __future__ import annotations
+
+import json
+import statistics
+from pathlib import Path
+from typing import Any
+
+from benchmarks.svg import bars
+
+COLUMNS = {
+    "mib_per_s": "MiB/s",
+    "cpu_s_per_gib": "CPU s/GiB",
+    "cache_growth_kib": "page cache, peak KiB",
+    "cache_left_kib": "left KiB",
+    "shmem_growth_kib": "Shmem KiB",
+    "dirtied_pages": "dirtied pages",
+    "peak_rss_kib": "peak RSS KiB",
+    "page_tables_kib": "VmPTE KiB",
+    "blocks_kib": "on disk KiB",
+}
+
+
+def write(directory: Path, results: dict[str, Any]) -> None:
+    """Write ``results.json``, ``results.md`` and the plots."""
+    directory.mkdir(exist_ok=True)
+    (directory / "results.json").write_text(json.dumps(results, indent=1) + "\n")
+    text = ["# Benchmark results", "", *(f"- {name}: {value}" for name, value in results["machine"].items()), ""]
+    for number, table in enumerate(table for part in ("dense", "memory", "holes") for table in results.get(part, [])):
+        text += _throughput(table)
+        plot = f"throughput-{number}.svg"
+        bars(directory / plot, table["title"], {row["copier"]: row["mib_per_s"] for row in table["rows"]}, "MiB/s")
+        text += [f"![{table['title']}]({plot})", ""]
+    if "stall" in results:
+        text += _stall(directory, results["stall"])
+    (directory / "results.md").write_text("\n".join(text))
+
+
+def _throughput(table: dict[str, Any]) -> list[str]:
+    head = [f"## {table['title']}", "", f"Medians of {table['rows'][0]['runs']} paired runs.", ""]
+    lines = ["| copier | " + " | ".join(COLUMNS.values()) + " |", "|---|" + "---:|" * len(COLUMNS)]
+    for row in table["rows"]:
+        lines.append(f"| {row['copier']} | " + " | ".join(f"{row[name]:,}" for name in COLUMNS) + " |")
+    return [*head, *lines, ""]
+
+
+def _stall(directory: Path, stall: dict[str, Any]) -> list[str]:
+    names = list(dict.fromkeys(found["copier"] for found in stall["rounds"]))
+    probes = list(stall["rounds"][0]["probes"])
+    counters = ["seconds", "allocstall", "pgscan_direct", "free_least_mib", "cache_growth_mib"]
+    head = [
+        "## Harm to others",
+        "",
+        f"{stall['size'] >> 20} MiB to a disk held to {stall['rate'] >> 20} MiB/s, about {stall['available'] >> 20} MiB"
+        " available; probes every 20 ms, lateness included, in ms. Medians over"
+        f" {sum(found['copier'] == 'idle' for found in stall['rounds'])} paired rounds.",
+        "",
+        "| copier | " + " | ".join(f"{probe} p50 / p99" for probe in probes) + " | " + " | ".join(counters) + " |",
+        "|---|" + "---:|" * (len(probes) + len(counters)),
+    ]
+    worst: dict[str, float] = {}
+    for name in names:
+        of_name = [found for found in stall["rounds"] if found["copier"] == name]
+        cells = [
+            " / ".join(
+                f"{statistics.median(found['probes'][probe][share] for found in of_name):,.1f}"
+                for share in ("p50", "p99")
+            )
+            for probe in probes
+        ]
+        cells += [f"{statistics.median(found[counter] for found in of_name):,.6g}" for counter in counters]
+        head.append(f"| {name} | " + " | ".join(cells) + " |")
+        worst[name] = statistics.median(found["probes"]["fsync, same disk"]["p99"] for found in of_name)
+    bars(directory / "stall.svg", "Another process's fsync beside each copier, p99", worst, "ms")
+    return [*head, "", "![p99 of another process's fsync](stall.svg)", ""]

@@ -1,0 +1,77 @@
+"""How fast, for how much CPU, and at what cost to the memory: dense, huge, sparse and fragmented segments."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from contextlib import ExitStack, contextmanager
+from pathlib import Path
+
+from benchmarks.copiers import CP, DD, DD_DIRECT, DD_DIRECT_8, SHUTIL, Copier, Engine, Result, fio, measured, row
+from benchmarks.machine import GIB, MIB, mounted, segment
+
+Table = dict[str, object]
+
+
+def paired(title: str, source: Path, target: Path, copiers: Sequence[Copier], *, data: int, runs: int) -> Table:
+    """Run all copiers in turn, *runs* times: what disturbs one round disturbs all of it."""
+    results: dict[str, list[Result]] = {copier.name: [] for copier in copiers}
+    for _ in range(runs):
+        for copier in copiers:
+            results[copier.name].append(measured(copier, source, target))
+    rows = [row(copier, results[copier.name], data) for copier in copiers]
+    return {"title": title, "data_bytes": data, "source_bytes": source.stat().st_size, "rows": rows}
+
+
+def dense(target: Path, runs: int) -> list[Table]:
+    """Copy 2 GiB of small and of huge pages, beside everything that could do it."""
+    theirs = [CP, SHUTIL, DD, DD_DIRECT, DD_DIRECT_8, *(fio(depth) for depth in (1, 2, 4, 8))]
+    digest = Engine("engine bounce + xxh3, max", method="bounce", rate="max", writers=4, digest="xxh3_128")
+    with ours() as engines, digest, shipped("max") as full, shipped("adaptive") as adaptive:
+        with segment(2 * GIB) as source:
+            copiers = [*engines, digest, full, adaptive, *theirs]
+            found = [paired("Dense, 2 GiB", source, target, copiers, data=2 * GIB, runs=runs)]
+        with (
+            mounted("none", target.parent / f"{target.name}.huge", "tmpfs", "huge=always,size=2100m") as huge,
+            segment(2 * GIB, directory=str(huge)) as source,
+        ):
+            title = "Dense, 2 GiB on huge pages"
+            found.append(paired(title, source, target, [*engines, full, DD_DIRECT], data=2 * GIB, runs=runs))
+    return found
+
+
+def memory(target: Path, runs: int) -> list[Table]:
+    """Copy little and much: the memory it takes must be the same."""
+    found = []
+    with ours() as engines:
+        for size in (GIB // 4, 8 * GIB):
+            with segment(size) as source:
+                title = f"Memory: dense, {size // MIB} MiB"
+                found.append(paired(title, source, target, [*engines, DD_DIRECT], data=size, runs=runs))
+    return found
+
+
+def holes(target: Path, runs: int) -> list[Table]:
+    """Copy what is mostly hole, and what is cut to pieces."""
+    with ours() as engines:
+        with segment(65_536, pieces=1000, stride=65 * MIB) as source:
+            title = "Sparse, 64 GiB with 1,000 pieces of 64 KiB"
+            found = [paired(title, source, target, [*engines, CP], data=1000 * 65_536, runs=runs)]
+        with segment(4096, pieces=65_536, stride=8192) as source:
+            title = "Fragmented, every second page of 512 MiB"
+            found.append(paired(title, source, target, [*engines, CP, DD_DIRECT], data=256 * MIB, runs=runs))
+    return found
+
+
+@contextmanager
+def ours() -> Iterator[list[Copier]]:
+    """Start the engine once per method, with all the writers it may have."""
+    with ExitStack() as stack:
+        yield [
+            stack.enter_context(Engine(f"engine {method}, max", method=method, rate="max", writers=4))
+            for method in ("splice", "mmap", "bounce")
+        ]
+
+
+def shipped(rate: str) -> Engine:
+    """Start the engine as the shipped configuration has it."""
+    return Engine(f"engine auto, {rate}", rate=rate)
