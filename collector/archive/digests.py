@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 from collections.abc import Callable, Iterator
 
@@ -48,6 +49,16 @@ def add_digests(archive: Archive, incident: str, digest_of: DigestOf) -> int:
             if found:
                 directory.replace(layout.MANIFEST, encode(_with_digests(manifest, found)), fd)
     return len(found)
+
+
+def undigested(archive: Archive, limit: int) -> list[str]:
+    """Return which of the newest *limit* incidents have an artifact without a digest, newest first."""
+    found = []
+    for incident in reversed(archive.ids()[-limit:]):
+        with contextlib.suppress(ArchiveError):
+            if any(artifact.digest is None for artifact in _artifacts(archive.manifest(incident))):
+                found.append(incident)
+    return found
 
 
 def verify(archive: Archive, incident: str, digest_of: Callable[[int, str], str]) -> Iterator[Finding]:

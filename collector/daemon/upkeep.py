@@ -9,7 +9,7 @@ import structlog
 
 from collector.daemon.loop import Loop
 from collector.pipeline.generation import Generation
-from collector.pipeline.housekeeping import add_digests
+from collector.pipeline.housekeeping import add_digests, find_undigested
 from collector.pipeline.pool import Pool
 from collector.pipeline.protocol import Done
 from collector.pipeline.spare import may_fork
@@ -49,6 +49,7 @@ class Upkeep:
         self._busy = busy
         self._undigested: deque[str] = deque(maxlen=UNDIGESTED)
         self._digesting = False
+        self._searched = False
 
     def owe_digests(self, incidents: Iterable[str]) -> None:
         """Take note of incidents whose copies may lack digests."""
@@ -73,12 +74,25 @@ class Upkeep:
 
     def _digest(self) -> None:
         """Add the digests that a copy could not compute: those of the incident that has waited longest."""
-        if self._busy() or self._digesting or not self._undigested:
+        if self._busy() or self._digesting or not self._pool.idle:
+            return  # without a worker each would fail at once, and be forgotten
+        if not self._searched:
+            self._searched = self._digesting = True
+            self._loop.spawn(find_undigested(self._pool, self._generation(), UNDIGESTED), self._found)
+            return
+        if not self._undigested:
             return
         self._digesting = True
         incident = self._undigested.popleft()
         line = add_digests(self._pool, self._generation(), incident)
         self._loop.spawn(line, lambda done: self._digested(incident, done))
+
+    def _found(self, done: Done) -> None:
+        """Queue what an earlier run owed, behind what this one does."""
+        self._digesting = False
+        owed = [incident for incident in done.ids if incident not in self._undigested]
+        self._undigested.extend(owed[: UNDIGESTED - len(self._undigested)])
+        self.turn()
 
     def _digested(self, incident: str, done: Done) -> None:
         self._digesting = False

@@ -9,7 +9,7 @@ from collector.model.pressure import Limits, Policy
 from collector.pipeline.generation import Generation
 from collector.pipeline.line import Line
 from collector.pipeline.pool import Pool
-from collector.pipeline.protocol import AddDigests, Done, Prune, Recover
+from collector.pipeline.protocol import AddDigests, Done, FindUndigested, Prune, Recover
 from collector.pipeline.runner import ARCHIVE_JOB_S
 
 DIGEST_TIMEOUT_S = 24 * 3600.0
@@ -38,6 +38,12 @@ def prune(pool: Pool, generation: Generation, *, spare: str) -> Line[Done]:
     """Delete what retention does not keep, *spare* excepted; the reply's *ids* are the incidents deleted."""
     rules = dataclasses.replace(generation.keep, spare=spare)
     job = Prune(archive=generation.settings.archive, rules=rules, now_s=age_clock_s(time.time()))
+    return (yield from pool.perform(job, deadline_s=time.monotonic() + ARCHIVE_JOB_S)).done
+
+
+def find_undigested(pool: Pool, generation: Generation, limit: int) -> Line[Done]:
+    """Look for incidents whose digests an earlier run did not come to; the reply's *ids* are those, newest first."""
+    job = FindUndigested(archive=generation.settings.archive, limit=limit)
     return (yield from pool.perform(job, deadline_s=time.monotonic() + ARCHIVE_JOB_S)).done
 
 

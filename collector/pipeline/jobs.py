@@ -8,7 +8,7 @@ from collections.abc import Callable
 from contextlib import closing
 
 from collector.archive import layout
-from collector.archive.digests import add_digests
+from collector.archive.digests import add_digests, undigested
 from collector.archive.prune import inventory, prune
 from collector.archive.read import Archive
 from collector.archive.retention import Rules
@@ -26,7 +26,19 @@ from collector.model.incident import StepStatus
 from collector.model.pressure import Budget, DiskSample
 from collector.model.units import mib
 from collector.pipeline.artifacts import Writer
-from collector.pipeline.protocol import AddDigests, Begin, Done, Job, Prune, Record, Recover, Release, RunStep, Seal
+from collector.pipeline.protocol import (
+    AddDigests,
+    Begin,
+    Done,
+    FindUndigested,
+    Job,
+    Prune,
+    Record,
+    Recover,
+    Release,
+    RunStep,
+    Seal,
+)
 from collector.pressure.feedback import GateFeedback
 from collector.pressure.sampler import Sampler, sample_disk
 
@@ -65,6 +77,9 @@ def perform(job: Job, sampler: Sampler, progress: Told, interrupted: Called) -> 
             return Done(), None
         case AddDigests():
             return _add_digests(job, sampler, progress, interrupted), None
+        case FindUndigested():
+            with Archive(job.archive) as archive:
+                return Done(ids=tuple(undigested(archive, job.limit))), None
 
 
 def _begin(job: Begin) -> Answer:

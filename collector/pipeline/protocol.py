@@ -110,7 +110,15 @@ class AddDigests:
     copy: CopySettings
 
 
-Job = Begin | RunStep | Record | Seal | Recover | Prune | Release | AddDigests
+@dataclass(frozen=True, slots=True, kw_only=True)
+class FindUndigested:
+    """Look which of the newest *limit* incidents lack a digest."""
+
+    archive: str
+    limit: int
+
+
+Job = Begin | RunStep | Record | Seal | Recover | Prune | Release | AddDigests | FindUndigested
 
 
 class Progress(msgspec.Struct, frozen=True, tag="progress"):
