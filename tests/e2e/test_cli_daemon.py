@@ -4,15 +4,10 @@ from __future__ import annotations
 
 import os
 import signal
-import socket
 import subprocess
 from collections.abc import Callable
 
 from harness import HOLD, Daemon, config_of, held
-
-from collector.daemon.messages import Reply, RunRequest, StatusRequest
-from collector.daemon.requests import ask, connected
-from collector.pipeline.events import IncidentArchived
 
 MEMORY = "{id: memory, collector: proc_files}"
 
@@ -64,23 +59,6 @@ def test_ctrl_c_ends_the_waiting_only(daemon_factory: Callable[..., Daemon]) -> 
     assert client.returncode == 130
     assert "the daemon goes on: `collector status`" in said
     assert daemon.wait_for_incidents(1)
-
-
-def test_client_that_does_not_read_still_gets_the_end(daemon_factory: Callable[..., Daemon]) -> None:
-    """A stopped pager fills the socket: the daemon serves others meanwhile, and the last messages wait."""
-    steps = [f"{{id: memory{number}, collector: proc_files}}" for number in range(60)]
-    daemon = daemon_factory(config_of(*steps, triggers=()))
-    with connected(str(daemon.runtime)) as sock:
-        sock.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 1)
-        answers = ask(sock, RunRequest())
-        first = next(answers)
-        daemon.wait_for_incidents(1)
-        with connected(str(daemon.runtime)) as other:
-            assert list(ask(other, StatusRequest()))
-        rest = list(answers)
-    assert first
-    assert any(isinstance(answer, IncidentArchived) for answer in rest)
-    assert isinstance(rest[-1], Reply)
 
 
 def test_status_shows_each_mistake_on_its_own_line(daemon_factory: Callable[..., Daemon]) -> None:

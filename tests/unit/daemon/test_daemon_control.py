@@ -1,0 +1,83 @@
+"""The daemon's end of a connection: it never waits for who is at the other."""
+
+from __future__ import annotations
+
+import socket
+from collections.abc import Iterator
+
+import msgspec
+import pytest
+
+from collector.daemon.control import Client
+from collector.daemon.loop import Loop
+from collector.daemon.messages import MESSAGE_LIMIT, Answer, Reply
+from collector.model.incident import IncidentState
+from collector.pipeline.events import IncidentArchived, StepProgressed
+
+PROGRESS = StepProgressed(incident="one", step="segments", size_bytes=1)
+ARCHIVED = IncidentArchived(
+    incident="one", path="/one", state=IncidentState.COMPLETE, artifacts=1, size_bytes=1, duration_s=1.0
+)
+
+
+@pytest.fixture
+def loop() -> Iterator[Loop]:
+    loop = Loop()
+    yield loop
+    loop.close()
+
+
+def connection(loop: Loop) -> tuple[Client, socket.socket]:
+    ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
+    theirs.settimeout(0.05)
+    return Client(ours, 0, loop), theirs
+
+
+def read_all(loop: Loop, sock: socket.socket) -> list[Answer]:
+    """Return what arrives until the other end closes, the loop turning meanwhile."""
+    found: list[Answer] = []
+    while True:
+        try:
+            data = sock.recv(MESSAGE_LIMIT)
+        except TimeoutError:
+            loop.call_later(0.3, loop.stop)
+            loop.run()
+            continue
+        if not data:
+            return found
+        found.append(msgspec.json.decode(data, type=Answer))
+
+
+def test_client_that_does_not_read_finds_the_last_words(loop: Loop) -> None:
+    """News of progress are lost; where the incident is and how it ended wait until there is room."""
+    client, theirs = connection(loop)
+    with theirs:
+        for _ in range(5000):
+            client.send(PROGRESS)
+        client.send(ARCHIVED)
+        client.end(Reply(incident="one"))
+        found = read_all(loop, theirs)
+    assert found[-2:] == [ARCHIVED, Reply(incident="one")]
+    assert 0 < found.count(PROGRESS) < 5000
+
+
+def test_client_that_is_gone_keeps_nothing_waiting(loop: Loop) -> None:
+    """Its messages go nowhere, and its descriptor is given back."""
+    client, theirs = connection(loop)
+    theirs.close()
+    client.send(ARCHIVED)
+    client.end(Reply())
+    assert client.sock.fileno() == -1
+
+
+def test_client_that_never_reads_is_let_go(loop: Loop, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A pager left open over night holds no descriptor of the daemon's for ever."""
+    monkeypatch.setattr("collector.daemon.control.LINGER_S", 0.0)
+    client, theirs = connection(loop)
+    with theirs:
+        for _ in range(5000):
+            client.send(ARCHIVED)
+        client.end(Reply())
+        loop.call_later(0.6, loop.stop)
+        loop.run()
+    assert client.sock.fileno() == -1
