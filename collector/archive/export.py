@@ -5,7 +5,8 @@ from __future__ import annotations
 import contextlib
 import os
 import tarfile
-from typing import BinaryIO
+from collections.abc import Iterator
+from typing import BinaryIO, NamedTuple
 
 import zstandard
 
@@ -36,18 +37,32 @@ class DroppingReader:
         return data
 
 
-class DroppingWriter:
-    """A file that is brought to the disk and dropped from the cache as it grows."""
+class Exported(NamedTuple):
+    """The new file's length in bytes, and the artifacts that it lacks, or has with another length."""
 
-    def __init__(self, fd: int) -> None:
+    size_bytes: int
+    missing: tuple[str, ...]
+
+
+class DroppingWriter:
+    """
+    A file that is brought to the disk and dropped from the cache as it grows.
+
+    Raises:
+        ArchiveError: In all methods, if the disk takes no more.
+    """
+
+    def __init__(self, fd: int, path: str) -> None:
         self._fd = fd
+        self._path = path
         self._at = self._dropped = 0
 
     def write(self, data: bytes) -> int:
         """Append *data*."""
         view = memoryview(data)
-        while view:
-            view = view[os.write(self._fd, view) :]
+        with _writing(self._path):
+            while view:
+                view = view[os.write(self._fd, view) :]
         self._at += len(data)
         if self._at - self._dropped >= DROP_BYTES:
             self.flush()
@@ -55,11 +70,20 @@ class DroppingWriter:
 
     def flush(self) -> None:
         """Bring what is dirty to the disk."""
-        flush_and_drop(self._fd, self._dropped, self._at - self._dropped)
+        with _writing(self._path):
+            flush_and_drop(self._fd, self._dropped, self._at - self._dropped)
         self._dropped = self._at
 
 
-def export(archive: Archive, incident: str, path: str) -> int:
+@contextlib.contextmanager
+def _writing(path: str) -> Iterator[None]:
+    try:
+        yield
+    except OSError as exc:
+        raise ArchiveError(f"cannot write {path}: {exc.strerror}", hint="export it to a disk with more room") from exc
+
+
+def export(archive: Archive, incident: str, path: str) -> Exported:
     """
     Write *incident* to a new file at *path*, mode 0600: ``ID/…`` with every file in it.
 
@@ -68,21 +92,23 @@ def export(archive: Archive, incident: str, path: str) -> int:
         incident: A sealed incident's id; its manifest is checked first.
         path: Must not exist.
 
-    Returns:
-        The length of the new file in bytes.
-
     Raises:
-        ArchiveError: If *path* cannot be made; nothing is left behind.
+        ArchiveError: If *path* cannot be made or written; nothing is left behind.
     """
-    archive.manifest(incident)
+    manifest = archive.manifest(incident)
     try:
         out = os.open(path, directory.CREATE_FLAGS, 0o600)
+    except FileExistsError as exc:
+        raise ArchiveError(f"{path} is there already", hint="name a file that does not exist") from exc
     except OSError as exc:
-        raise ArchiveError(f"cannot create {path}: {exc.strerror}", hint="name a file that does not exist") from exc
+        raise ArchiveError(f"cannot create {path}: {exc.strerror}", hint="name a file where you may make one") from exc
     try:
-        _write(archive, incident, DroppingWriter(out))
-        os.fsync(out)
-        return os.fstat(out).st_size
+        there = _write(archive, incident, DroppingWriter(out, path))
+        with _writing(path):
+            os.fsync(out)
+        lengths = {artifact.path: artifact.size_bytes for step in manifest.steps for artifact in step.artifacts}
+        missing = tuple(sorted(artifact for artifact, size in lengths.items() if there.get(artifact) != size))
+        return Exported(os.fstat(out).st_size, missing)
     except BaseException:
         with contextlib.suppress(OSError):
             os.unlink(path)
@@ -91,7 +117,9 @@ def export(archive: Archive, incident: str, path: str) -> int:
         os.close(out)
 
 
-def _write(archive: Archive, incident: str, out: DroppingWriter) -> None:
+def _write(archive: Archive, incident: str, out: DroppingWriter) -> dict[str, int]:
+    """Write all files; return their lengths by path."""
+    there: dict[str, int] = {}
     compressor = zstandard.ZstdCompressor(level=LEVEL)
     with (
         archive.incident(incident) as fd,
@@ -101,7 +129,9 @@ def _write(archive: Archive, incident: str, out: DroppingWriter) -> None:
         for name, status in directory.files(fd):
             with directory.opened_file(name, fd) as file:
                 tar.addfile(_member(f"{incident}/{name}", status), _binary(file))
+            there[name] = status.st_size
     out.flush()
+    return there
 
 
 def _member(name: str, status: os.stat_result) -> tarfile.TarInfo:

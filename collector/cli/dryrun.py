@@ -6,6 +6,7 @@ import click
 import msgspec
 
 from collector.cli.text import size
+from collector.model.units import format_seconds
 from collector.pipeline.generation import Generation
 from collector.pipeline.steps import Pipeline
 from collector.pressure.gate import decide
@@ -34,7 +35,7 @@ def show_plan(generation: Generation, pipeline: Pipeline, *, as_json: bool) -> i
         verdict = verdicts[step.id]
         told = verdict.decision if not verdict.objections else f"{verdict.decision}: {verdict.reason}"
         click.echo(
-            f"  {step.id:<16} {step.collector.name:<16} at most {step.timeout_s:g} s,"
+            f"  {step.id:<16} {step.collector.name:<16} at most {format_seconds(step.timeout_s)},"
             f" {size(step.budget.memory_bytes)}; now: {told}"
         )
     return 0

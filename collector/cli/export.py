@@ -10,7 +10,11 @@ import msgspec
 from collector.archive.export import export
 from collector.archive.read import Archive
 from collector.cli.options import archive_option, archive_path, config_option, json_option
-from collector.cli.text import size
+from collector.cli.text import escape_name, size
+
+SUFFIX = ".tar.zst"
+INCOMPLETE = 3
+SHOWN = 20
 
 
 @click.command("export")
@@ -23,13 +27,23 @@ def export_command(*, incident: str, output: str, archive: str | None, config: s
     """
     Write an incident to FILE.tar.zst. ID may be the start of an id, or `latest`.
 
-    It holds what the processes had in memory: treat it like their data.
+    It holds what the processes had in memory: treat it like their data. Exit status 3 if an artifact of
+    the manifest is missing or has another length.
     """
+    if not output.endswith(SUFFIX):
+        click.echo(f"note: {escape_name(output)} will be a tar archive compressed with Zstandard: {SUFFIX}", err=True)
+    path = os.path.abspath(output)
     with Archive(archive_path(config, archive)) as opened:
         known = opened.resolve(incident)
-        written = export(opened, known, os.path.abspath(output))
+        written = export(opened, known, path)
+    missing = written.missing
+    for artifact in missing[:SHOWN]:
+        click.echo(f"collector: missing or of another length: {escape_name(artifact)}", err=True)
+    if missing:
+        click.echo(f"collector: {len(missing)} artifacts are not as archived: `collector verify {known}`", err=True)
     if as_json:
-        click.echo(msgspec.json.encode({"incident": known, "path": os.path.abspath(output), "size_bytes": written}))
+        document = {"incident": known, "path": path, "size_bytes": written.size_bytes, "missing": missing}
+        click.echo(msgspec.json.encode(document))
     else:
-        click.echo(f"{known}: {size(written)} in {output}")
-    return 0
+        click.echo(f"{known}: {size(written.size_bytes)} in {output}")
+    return INCOMPLETE if missing else 0

@@ -7,9 +7,10 @@ import time
 import click
 import msgspec
 
-from collector.archive.prune import prune
+from collector.archive.prune import inventory, prune
 from collector.archive.read import Archive
 from collector.cli.options import archive_option, archive_path, config_option, json_option
+from collector.cli.text import size
 from collector.config.load import find, load
 from collector.pipeline.generation import retention
 
@@ -23,9 +24,19 @@ def prune_command(*, dry_run: bool, archive: str | None, config: str | None, as_
     """Delete the incidents that archive.keep does not keep, oldest first; the newest always stays."""
     rules = retention(load(find(config)).config)
     with Archive(archive_path(config, archive)) as opened:
+        sizes = {kept.id: kept.size_bytes for kept in inventory(opened)}
         gone = prune(opened, rules, now_s=time.time(), dry_run=dry_run)
+    freed = {incident: sizes.get(incident, 0) for incident in gone}
     if as_json:
-        click.echo(msgspec.json.encode({"dry_run": dry_run, "incidents": gone}))
-    for incident in () if as_json else gone:
-        click.echo(f"{'would delete' if dry_run else 'deleted'} {incident}")
+        document = {"dry_run": dry_run, "incidents": gone, "sizes_bytes": freed, "size_bytes": sum(freed.values())}
+        click.echo(msgspec.json.encode(document))
+        return 0
+    verb = "would delete" if dry_run else "deleted"
+    for incident, size_bytes in freed.items():
+        click.echo(f"{verb} {incident} {size(size_bytes):>10}")
+    if gone:
+        click.echo(f"{verb} {len(gone)} of {len(sizes)} incidents, {size(sum(freed.values()))}", err=True)
+    else:
+        held = f"{len(sizes)} incidents, {size(sum(sizes.values()))}"
+        click.echo(f"nothing to delete: archive.keep keeps all {held}", err=True)
     return 0

@@ -20,7 +20,7 @@ from collector.config.load import find
 from collector.daemon.messages import RunRequest, reply_of
 from collector.host.identity import identify
 from collector.model.errors import UsageError
-from collector.model.marker import ProcessRef
+from collector.model.marker import Marker, ProcessRef
 from collector.pipeline.generation import Generation, generate
 from collector.pipeline.header import meant_for, narrow, open_header
 from collector.pipeline.housekeeping import add_digests, prune
@@ -28,6 +28,7 @@ from collector.pipeline.line import Line, drive
 from collector.pipeline.manual import find_processes, manual_marker
 from collector.pipeline.pool import Pool
 from collector.pipeline.runner import Outcome, Runner
+from collector.pipeline.steps import Pipeline
 from collector.pressure.sampler import Sampler
 from collector.triggers.registry import TRIGGERS
 
@@ -70,7 +71,8 @@ def run_command(
     processes = find_processes(pids)
     generation = generate(find(config), TRIGGERS, archive=archive)
     if dry_run:
-        return show_plan(generation, narrow(generation.pipeline(pipeline), only), as_json=as_json)
+        marker = manual_marker(reason, processes, uid=os.getuid())
+        return show_plan(generation, _chosen(generation, pipeline, only, marker), as_json=as_json)
     with Renderer(as_json=as_json) as renderer:
         request = RunRequest(pipeline=pipeline, reason=reason, processes=processes, only=only)
         named = archive is not None or config is not None
@@ -78,6 +80,11 @@ def run_command(
         if status is not None:
             return status
         return _here(generation, renderer, pipeline=pipeline, reason=reason, processes=processes, only=only)
+
+
+def _chosen(generation: Generation, pipeline: str | None, only: tuple[str, ...], marker: Marker) -> Pipeline:
+    """Return the steps that a run by hand takes: those asked for whose conditions its marker meets."""
+    return meant_for(narrow(generation.pipeline(pipeline), only), marker)
 
 
 def _here(
@@ -91,7 +98,7 @@ def _here(
 ) -> int:
     left = unfinished(generation.settings.archive)
     marker = manual_marker(reason, processes, uid=os.getuid())
-    chosen = meant_for(narrow(generation.pipeline(pipeline), only), marker)
+    chosen = _chosen(generation, pipeline, only, marker)
     pool = Pool(generation.loaded.config.runtime.workers, generation.worker)
     pool.fill()
     runner = Runner(pool, Sampler(), renderer.event)

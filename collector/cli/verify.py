@@ -38,8 +38,10 @@ def verify_command(*, incidents: tuple[str, ...], archive: str | None, config: s
         for incident in [opened.resolve(text) for text in incidents] or opened.ids():
             try:
                 found[incident] = list(verify(opened, incident, digest_of))
-            except (ArchiveError, OSError) as exc:
+            except ArchiveError as exc:
                 unreadable[incident] = str(exc)
+            except OSError as exc:
+                unreadable[incident] = f"the manifest cannot be read: {exc.strerror}"
             if not as_json:
                 _show(incident, found.get(incident, []), unreadable.get(incident))
     bad = bool(unreadable) or any(finding.problem for findings in found.values() for finding in findings)
@@ -49,12 +51,16 @@ def verify_command(*, incidents: tuple[str, ...], archive: str | None, config: s
 
 
 def _show(incident: str, findings: list[Finding], unreadable: str | None) -> None:
-    problems = [f"{finding.path} {finding.problem}" for finding in findings if finding.problem]
     if unreadable:
-        problems.append(escape_control(unreadable))
+        click.echo(f"{incident}  BAD  {escape_control(unreadable)}")
+        return
+    problems = [escape_control(f"{finding.path} {finding.problem}") for finding in findings if finding.problem]
     checked = sum(finding.checked for finding in findings)
     undigested = sum(not finding.checked and not finding.problem for finding in findings)
-    told = f"{checked} artifacts as archived" + (f", {undigested} without a digest" if undigested else "")
-    click.echo(f"{incident}  {'BAD' if problems else 'ok'}  {told}")
+    if problems:
+        click.echo(f"{incident}  BAD  {len(problems)} of {len(findings)} artifacts differ")
+    else:
+        told = f", {undigested} without a digest" if undigested else ""
+        click.echo(f"{incident}  ok  {checked} artifacts as archived{told}")
     for problem in problems:
         click.echo(f"  {problem}")

@@ -74,6 +74,9 @@ def test_verify_finds_a_changed_artifact(config: Path) -> None:
     assert done.returncode == 73
     assert "memory/proc/version has digest" in done.stdout
     assert "memory/proc/loadavg No such file" in done.stdout
+    assert "BAD  2 of " in done.stdout
+    (incident / "manifest.json").write_text("{")
+    assert "BAD  the manifest cannot be read" in collector(config, "verify").stdout
 
 
 def test_prune_keeps_what_the_configuration_keeps(config: Path) -> None:
@@ -84,7 +87,8 @@ def test_prune_keeps_what_the_configuration_keeps(config: Path) -> None:
     config.write_text(config.read_text().replace("count: 2", "count: 1"))
     assert document(collector(config, "prune", "--dry-run", "--json"))["incidents"] == [first]
     assert first in collector(config, "list").stdout
-    collector(config, "prune")
+    assert "1 of 2 incidents" in collector(config, "prune").stderr
+    assert "nothing to delete" in collector(config, "prune", "--dry-run").stderr
     assert [one["id"] for one in document(collector(config, "list", "--json"))["incidents"]] == [second]
 
 
@@ -94,6 +98,11 @@ def test_dry_run_writes_nothing(config: Path, tmp_path: Path) -> None:
     assert [step["id"] for step in plan["steps"]] == ["memory", "nothing"]
     assert plan["steps"][0]["verdict"]["decision"] == "proceed"
     assert not (tmp_path / "archive").exists()
+    crashed = "{id: nothing, when: {comm: [crashed]}, "
+    config.write_text(config.read_text().replace("{id: nothing, ", crashed).replace("_files}", "_files, timeout: 10m}"))
+    told = collector(config, "run", "--dry-run").stdout
+    assert "at most 10m," in told
+    assert "  nothing " not in told  # a run by hand does not meet its condition either
 
 
 @pytest.mark.parametrize(
@@ -155,3 +164,20 @@ def test_export_holds_every_file_of_the_incident(config: Path, tmp_path: Path) -
     assert all(path.read_bytes() == names[name] for name, path in on_disk.items())
     again = collector(config, "export", "latest", "-o", str(bundle))
     assert (again.returncode, "does not exist" in again.stderr) == (73, True)
+    (incident / "memory/proc/loadavg").unlink()
+    short = collector(config, "export", "latest", "-o", str(tmp_path / "short"))
+    assert (short.returncode, "memory/proc/loadavg" in short.stderr, "note:" in short.stderr) == (3, True, True)
+
+
+def test_export_to_a_full_disk_is_one_line(config: Path, tmp_path: Path) -> None:
+    """Exit status 73, the file's name and the kernel's reason; no half of a file stays."""
+    collector(config, "run", "--now", "--only", "memory")
+    bundle = tmp_path / "incident.tar.zst"
+    command = " ".join([*COLLECTOR, "export", "latest", "-o", str(bundle), "--config", str(config)])
+    # A limit to the length of files (EFBIG) is what a full disk (ENOSPC) is to whoever writes.
+    limited = ["sh", "-c", f"ulimit -f 8; trap '' XFSZ; exec {command}"]
+    done = subprocess.run(limited, capture_output=True, text=True, check=False)
+    assert done.returncode == 73
+    assert f"cannot write {bundle}: File too large" in done.stderr
+    assert "Traceback" not in done.stderr
+    assert not bundle.exists()

@@ -156,7 +156,8 @@ def test_incidents_that_somebody_else_wrote_are_read_with_care(daemon_factory: C
             MANIFESTS[how](manifest)
     (directory.with_name(f"{directory.name[:-6]}ffffff")).symlink_to("/etc")
     shown = ("escapes", "end of time", "parent", "escaped kind", "no markers", "manifest that is a symlink")
-    for verb in (["list"], ["list", "--json"], ["verify"], *(["show", ids[how]] for how in shown)):
+    exports = (["export", ids[how], "-o", str(daemon.directory / f"{how}.tar.zst")] for how in shown)
+    for verb in (["list"], ["list", "--json"], ["verify"], *(["show", ids[how]] for how in shown), *exports):
         text = said(daemon, *verb)
         assert not (re.search(r"[\0-\x09\x0b-\x1f]", text) if "--json" in verb else UNPRINTABLE.search(text)), (
             verb,
