@@ -173,7 +173,7 @@ def _seal(job: Seal) -> Done:
 
 def _recover(job: Recover) -> Done:
     if not os.path.isdir(job.archive):
-        return Done()  # nothing can have been left behind
+        _refuse_memory(job.archive)  # before it is made, which is now: the ledger goes there
     sealed: list[str] = []
     bad: dict[str, str] = {}
     until_s = time.monotonic() + job.wait_s
