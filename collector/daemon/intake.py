@@ -217,7 +217,8 @@ class Intake:
     def _resume_all(self, entries: Iterable[Entry]) -> None:
         for entry in entries:
             self._resume(entry)
-        self._ledger.recovered(self._recovered)
+        if self._recovered:
+            self._ledger.recovered(self._recovered)
         self._schedule()
 
     def _resume(self, entry: Entry) -> None:
