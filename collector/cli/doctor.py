@@ -18,7 +18,7 @@ from collector.config.load import find
 from collector.daemon.requests import AS_ROOT, status_of
 from collector.host import directio, filesystem
 from collector.host.files import Host
-from collector.model.errors import CollectorError
+from collector.model.errors import CollectorError, DeniedError
 from collector.pipeline.generation import Generation, generate
 from collector.pressure.sampler import Sampler
 from collector.triggers.registry import TRIGGERS
@@ -105,7 +105,8 @@ def _archive(generation: Generation) -> Iterator[Finding]:
         fd = os.open(path, os.O_RDONLY | os.O_DIRECTORY)
     except OSError as exc:
         level: Literal["warning", "bad"] = "warning" if exc.errno == errno.ENOENT else "bad"
-        hint = "it is made by the first incident" if level == "warning" else None
+        denied = isinstance(exc, PermissionError) and os.geteuid() != 0
+        hint = "it is made by the first incident" if level == "warning" else AS_ROOT if denied else None
         yield Finding(level=level, about="archive", said=f"{path}: {exc.strerror}", hint=hint)
         return
     try:
@@ -127,7 +128,10 @@ def _archive(generation: Generation) -> Iterator[Finding]:
 
 
 def _left(generation: Generation) -> Iterator[Finding]:
-    left = unfinished(generation.settings.archive)
+    try:
+        left = unfinished(generation.settings.archive)
+    except DeniedError:
+        return  # told of the archive already
     if left:
         said = f"unfinished, of a run that was killed: {', '.join(left)}"
         hint = "sealed by the next start of the daemon, or the next `collector run --now` without one"

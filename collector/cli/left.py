@@ -1,18 +1,36 @@
-"""What a killed run has left behind in the archive."""
+"""The archive before a run by hand: may it be made, and what has a killed run left behind in it."""
 
 from __future__ import annotations
 
+import os
 import time
 
 import click
 
 from collector.archive.read import UNFINISHED, Archive
 from collector.cli.text import escape_control
-from collector.model.errors import ArchiveError
+from collector.daemon.requests import AS_ROOT
+from collector.model.errors import ArchiveError, DeniedError
 from collector.pipeline.line import Line
 from collector.pipeline.pool import Pool
 from collector.pipeline.protocol import Recover
 from collector.pipeline.runner import ARCHIVE_JOB_S
+
+
+def check_may_make(path: str) -> None:
+    """
+    Refuse to begin where this user may not make the archive: a worker would say so too, but not who may.
+
+    Raises:
+        DeniedError: If nothing is at *path*, and the directory above is not this user's to write.
+    """
+    if os.path.lexists(path):
+        return
+    above = os.path.dirname(path)
+    while not os.path.lexists(above):
+        above = os.path.dirname(above)
+    if os.geteuid() != 0 and not os.access(above, os.W_OK | os.X_OK):
+        raise DeniedError(f"cannot make the archive {path}: this user may not write to {above}", hint=AS_ROOT)
 
 
 def unfinished(path: str) -> list[str]:

@@ -13,7 +13,7 @@ import click
 
 from collector.cli.dryrun import show_plan
 from collector.cli.handover import by_daemon
-from collector.cli.left import seal_left, unfinished
+from collector.cli.left import check_may_make, seal_left, unfinished
 from collector.cli.options import archive_option, config_option, json_option
 from collector.cli.render import Renderer
 from collector.config.load import find
@@ -96,6 +96,7 @@ def _here(
     processes: tuple[ProcessRef, ...],
     only: tuple[str, ...],
 ) -> int:
+    check_may_make(generation.settings.archive)
     left = unfinished(generation.settings.archive)
     marker = manual_marker(reason, processes, uid=os.getuid())
     chosen = _chosen(generation, pipeline, only, marker)

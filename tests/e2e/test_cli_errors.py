@@ -72,12 +72,30 @@ def test_bug_is_told_with_its_place(config: Path) -> None:
 
 
 @pytest.mark.root
+def test_doctor_looks_as_anybody(config: Path) -> None:
+    """What it may not look at is a finding; the kernel is not blamed for the owner of a file."""
+    open_up(config.parent)
+    done = collector(config, "doctor", "--json", user=NOBODY)
+    found = {finding["about"]: finding["said"] for finding in json.loads(done.stdout)}
+    assert found.keys() >= {"privileges", "memory", "archive", "cores", "daemon"}
+    here = collector(config, "doctor", "--json").stdout
+    assert ("cachestat" in done.stdout) == ("cachestat" in here)
+
+
+@pytest.mark.root
 def test_denied_is_77_and_says_who_may(config: Path) -> None:
     """Root's archive and root's daemon, asked by somebody else."""
     open_up(config.parent)
     collector(config, "run", "--now")
     (config.parent / "run").mkdir(mode=0o700)
-    for arguments in (("list",), ("run", "--now"), ("status",), ("list", "--archive", str(config.parent / "archive"))):
+    archive, other = str(config.parent / "archive"), str(config.parent / "none/yet")
+    for arguments in (
+        ("list",),
+        ("run", "--now"),
+        ("run", "--now", "--archive", other),
+        ("status",),
+        ("list", "--archive", archive),
+    ):
         done = collector(config, *arguments, user=NOBODY)
         assert done.returncode == 77, (arguments, done.stderr)
         assert "hint: run it as root (sudo)" in done.stderr
