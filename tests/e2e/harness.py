@@ -148,6 +148,7 @@ class Victim:
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
             user=user,
+            cwd=Path(program).parent,  # where a core goes while core_pattern is the kernel's own
             env=environment,
             preexec_fn=lambda: resource.setrlimit(resource.RLIMIT_CORE, unlimited),
         )
