@@ -39,6 +39,18 @@ def escape_lines(raw: bytes) -> str:
     return "\n".join("\t".join(map(escape, line.split(b"\t"))) for line in raw.split(b"\n"))
 
 
+def printable(text: str, *, limit: int = 4096) -> str:
+    """
+    Return *text* with what is not printable escaped, at most *limit* characters; a backslash stays one.
+
+    For facts that are shown and stored but never read back as bytes: there a path stays a path.
+    """
+    if text.isprintable() and len(text) <= limit:
+        return text
+    shown = (character if character.isprintable() else _escape_character(character) for character in text[:limit])
+    return "".join(shown)[:limit]
+
+
 def _escape_character(character: str) -> str:
     if character == "\\":
         return "\\\\"

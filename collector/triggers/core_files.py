@@ -16,7 +16,7 @@ from collector.host.files import kind_of
 from collector.host.lease import being_written
 from collector.model.errors import CollectorError, UsageError
 from collector.model.marker import CoreRef, Marker, MarkerKind, ProcessRef
-from collector.model.rawtext import printable
+from collector.model.text import printable
 from collector.model.units import Seconds
 from collector.triggers.base import TriggerContext
 from collector.triggers.core_names import identify

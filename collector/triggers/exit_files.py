@@ -14,7 +14,7 @@ from collector.host.files import kind_of, pieces
 from collector.host.lease import being_written
 from collector.model.errors import CollectorError, UsageError
 from collector.model.marker import Marker, MarkerKind
-from collector.model.rawtext import printable
+from collector.model.text import printable
 from collector.triggers.base import TriggerContext
 from collector.triggers.directories import DirectoryWatch, Sighting
 from collector.triggers.facts import Speaker, marker_of, parse

@@ -12,7 +12,7 @@ import msgspec
 
 from collector.host.files import Host
 from collector.model.marker import Marker, MarkerKind, ProcessRef
-from collector.model.rawtext import printable
+from collector.model.text import printable
 
 MAX_FACTS = 64
 VALUE_LENGTH = 4096

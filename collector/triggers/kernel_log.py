@@ -14,7 +14,7 @@ from collector.host.identity import identify
 from collector.host.kmsg import Kmsg, Record
 from collector.model.errors import DeniedError, UsageError
 from collector.model.marker import Marker, MarkerKind, ProcessRef
-from collector.model.rawtext import printable
+from collector.model.text import printable
 from collector.triggers.base import TriggerContext
 from collector.triggers.kernel_lines import Event, Finding, Lines
 

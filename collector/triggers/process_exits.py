@@ -14,7 +14,7 @@ from collector.host.netlink import COMM, COREDUMP, EXEC, EXIT, ProcConnector, Pr
 from collector.model.case import CORE_SIGNALS
 from collector.model.errors import CollectorError, UsageError
 from collector.model.marker import Marker, MarkerKind, ProcessRef
-from collector.model.rawtext import printable
+from collector.model.text import printable
 from collector.triggers.base import TriggerContext
 from collector.triggers.identities import Identities, Identity
 

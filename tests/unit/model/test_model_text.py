@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import os
 import re
 
 import msgspec
@@ -8,7 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from collector.model.artifact import Truncated
-from collector.model.text import escape, escape_lines, escape_name, joined, jsonl
+from collector.model.text import escape, escape_lines, escape_name, joined, jsonl, printable
 
 
 @pytest.mark.parametrize(
@@ -72,3 +73,26 @@ def test_joined_ends_truncated_behind_what_came() -> None:
     assert next(pieces) == b"one\n"
     with pytest.raises(Truncated, match="no more"):
         next(pieces)
+
+
+@pytest.mark.parametrize(
+    ("raw", "expected"),
+    [
+        (b"engine", "engine"),
+        (b"core.a\\x20b", "core.a\\x20b"),
+        (b"\x1b[2J\xff\n", r"\x1b[2J\xff\x0a"),
+        ("ü\u202e".encode(), r"ü\xe2\x80\xae"),
+    ],
+)
+def test_printable_shows_what_is_hidden(raw: bytes, expected: str) -> None:
+    """Control characters, escapes, directional marks and bytes that are no text; a path stays a path."""
+    assert printable(os.fsdecode(raw)) == expected
+
+
+@given(st.binary(max_size=300), st.integers(1, 100))
+def test_printable_fits_everywhere(raw: bytes, limit: int) -> None:
+    """Whatever comes in, JSON and SQLite take what goes out."""
+    text = printable(os.fsdecode(raw), limit=limit)
+    assert len(text) <= limit
+    assert text.isprintable()
+    msgspec.json.encode(text)
