@@ -12,6 +12,7 @@ MOST_BYTES = 1 << 20
 START = 2  # SYNC_FILE_RANGE_WRITE
 
 _waiting: list[tuple[int, int]] = []
+os.register_at_fork(after_in_child=_waiting.clear)  # a forked worker does not own its parent's files
 
 
 def later(fd: int, size: int) -> None:
