@@ -39,15 +39,22 @@ REPLY_BURST, REPLY_RATE = 1000, 20.0
 
 @dataclass(slots=True)
 class Worker:
-    """A forked worker and the supervisor's end of its socket pair."""
+    """
+    A forked worker and the supervisor's end of its socket pair.
+
+    Jobs go through *job_fd*, a file in memory that both hold from the fork on: a message would have to fit into the
+    socket's buffer, and sixteen markers with all that a supervisor of processes may say in them do not.
+    """
 
     pid: int
     pidfd: int
     sock: socket.socket
+    job_fd: int
 
     def close(self) -> None:
         """Release the descriptors; the process, if it lives, sees its socket end and exits."""
         self.sock.close()
+        os.close(self.job_fd)
         os.close(self.pidfd)
 
 
@@ -139,7 +146,7 @@ class Pool:
         one = self._idle.pop()
         self._busy.append(one)
         try:
-            _hand_over(one.sock, job)
+            _hand_over(one, job)
         except OSError as exc:
             return (yield from self._lose(one, StepStatus.FAILED, f"the worker took no job: {exc.strerror}"))
         start_s, replies = time.monotonic(), 0
@@ -254,21 +261,23 @@ class Pool:
         self._unreleased = [pid for pid in self._unreleased if pid in self._abandoned]
 
     def _fork(self) -> Worker:
-        ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
-        with theirs:
-            try:
+        with contextlib.ExitStack() as undo:
+            job_fd = os.memfd_create("collector-job", os.MFD_CLOEXEC)
+            undo.callback(os.close, job_fd)
+            ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
+            undo.callback(ours.close)  # the end of its socket is the end of a worker
+            with theirs:
                 pid = os.fork()
+                if pid == 0:
+                    worker.main(theirs, job_fd, self._settings)
+            try:
+                one = Worker(pid, os.pidfd_open(pid), ours, job_fd)
             except OSError:
                 ours.close()
+                os.waitpid(pid, 0)
                 raise
-            if pid == 0:
-                worker.main(theirs, self._settings)
-        try:
-            return Worker(pid, os.pidfd_open(pid), ours)
-        except OSError:
-            ours.close()  # the end of its socket is the end of the worker
-            os.waitpid(pid, 0)
-            raise
+            undo.pop_all()
+            return one
 
 
 @dataclass(frozen=True, slots=True)
@@ -281,16 +290,11 @@ class Result:
     """The worker is lost, and gone: another one may succeed."""
 
 
-def _hand_over(sock: socket.socket, job: Job) -> None:
-    """
-    Send *job* as a file in memory: a message would have to fit into the socket's buffer, and sixteen markers
-    with all that a supervisor of processes may say in them do not.
-    """
-    fd = os.memfd_create("job", os.MFD_CLOEXEC)
-    with open(fd, "wb") as file:
-        pickle.dump(job, file)
-        file.flush()
-        socket.send_fds(sock, [JOB], [fd], socket.MSG_DONTWAIT)
+def _hand_over(one: Worker, job: Job) -> None:
+    data = memoryview(pickle.dumps(job))
+    os.ftruncate(one.job_fd, 0)
+    os.pwrite(one.job_fd, data, 0)
+    one.sock.send(JOB, socket.MSG_DONTWAIT)
 
 
 def _kill(one: Worker) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import fcntl
 import os
 import pickle
 import resource
@@ -27,6 +28,7 @@ OOM_SCORE_ADJ = 500
 """If somebody must die for memory, it is the copier, not the supervisor and not the machine's own work."""
 
 PROGRESS_S = 0.1
+SOCKET_FD, JOB_FD = 3, 4
 OPEN_FILES = 256
 DATA_BYTES = 96 << 20
 """
@@ -70,11 +72,11 @@ class Reporter:
         socket.send_fds(self._sock, [msgspec.json.encode(done)], [] if fd is None else [fd])
 
 
-def main(sock: socket.socket, settings: Settings) -> NoReturn:
-    """Serve jobs until the supervisor closes its end; never returns into the forked copy of its caller."""
+def main(sock: socket.socket, job_fd: int, settings: Settings) -> NoReturn:
+    """Serve the jobs in *job_fd* until *sock* ends; never returns into the forked copy of its caller."""
     status = 1
     try:
-        sock = _settle(sock, settings)
+        sock = _settle(sock, job_fd, settings)
         _serve(sock)
         status = 0
     except BaseException:  # noqa: BLE001 - the last frame of this process: say why and go
@@ -83,7 +85,7 @@ def main(sock: socket.socket, settings: Settings) -> NoReturn:
         os._exit(status)
 
 
-def _settle(sock: socket.socket, settings: Settings) -> socket.socket:
+def _settle(sock: socket.socket, job_fd: int, settings: Settings) -> socket.socket:
     process.die_with_parent()
     process.never_dump()
     process.set_name("collector-work")
@@ -94,10 +96,11 @@ def _settle(sock: socket.socket, settings: Settings) -> socket.socket:
     null = os.open(os.devnull, os.O_RDWR)
     for inherited in (0, 1):  # whoever reads the output of `collector run` must not wait for a worker that hangs
         os.dup2(null, inherited)
-    fd = os.dup2(sock.fileno(), 3)
+    ours = fcntl.fcntl(sock.fileno(), fcntl.F_DUPFD, JOB_FD + 1)  # out of the way of the numbers that are given next
     sock.detach()
-    os.closerange(4, resource.getrlimit(resource.RLIMIT_NOFILE)[0])
-    os.set_inheritable(fd, False)
+    os.dup2(job_fd, JOB_FD, inheritable=False)
+    fd = os.dup2(ours, SOCKET_FD, inheritable=False)
+    os.closerange(JOB_FD + 1, resource.getrlimit(resource.RLIMIT_NOFILE)[0])
     process.set_oom_score_adj(OOM_SCORE_ADJ)
     process.set_io_class(settings.io_class)
     os.nice(settings.nice)
@@ -132,15 +135,12 @@ def _serve(sock: socket.socket) -> None:
 
 def _next_job(sock: socket.socket) -> Job | None:
     """Wait for a job; ``None`` at the end of the supervisor. An interrupt came when the job was over."""
-    while True:
-        data, fds, _, _ = socket.recv_fds(sock, len(INTERRUPT), 1)
+    while data := sock.recv(len(INTERRUPT)):
         if data == JOB:
-            with open(fds[0], "rb") as file:
-                file.seek(0)
-                job: Job = pickle.load(file)  # noqa: S301 - from the process that forked us, over a pair of its own
-                return job
-        if not data:
-            return None
+            size = os.fstat(JOB_FD).st_size
+            job: Job = pickle.loads(os.pread(JOB_FD, size, 0))  # noqa: S301 - of the process that forked us
+            return job
+    return None
 
 
 def _perform(job: Job, sampler: Sampler, report: Reporter) -> jobs.Answer:
