@@ -11,8 +11,6 @@ import contextlib
 import errno
 import gc
 import os
-import pickle
-import signal
 import socket
 import time
 from collections import deque
@@ -23,8 +21,9 @@ import msgspec
 
 from collector.model.incident import StepStatus
 from collector.pipeline import worker
+from collector.pipeline.handle import Worker
 from collector.pipeline.line import Line, Wait, until
-from collector.pipeline.protocol import INTERRUPT, JOB, MESSAGE_LIMIT, Done, Job, Release, Reply
+from collector.pipeline.protocol import INTERRUPT, MESSAGE_LIMIT, Done, Job, Release, Reply
 
 KILL_GRACE_S = 1.0
 """How long a killed worker may take to die; exit of a process that maps 64 MiB takes 5 ms."""
@@ -35,27 +34,6 @@ PATIENCE_S = 1.0
 
 REPLY_BURST, REPLY_RATE = 1000, 20.0
 """Replies to one job: so many, and so many a second. A worker reports ten times a second; more is a worker gone mad."""
-
-
-@dataclass(slots=True)
-class Worker:
-    """
-    A forked worker and the supervisor's end of its socket pair.
-
-    Jobs go through *job_fd*, a file in memory that both hold from the fork on: a message would have to fit into the
-    socket's buffer, and sixteen markers with all that a supervisor of processes may say in them do not.
-    """
-
-    pid: int
-    pidfd: int
-    sock: socket.socket
-    job_fd: int
-
-    def close(self) -> None:
-        """Release the descriptors; the process, if it lives, sees its socket end and exits."""
-        self.sock.close()
-        os.close(self.job_fd)
-        os.close(self.pidfd)
 
 
 class Pool:
@@ -146,7 +124,7 @@ class Pool:
         one = self._idle.pop()
         self._busy.append(one)
         try:
-            _hand_over(one, job)
+            one.give(job)
         except OSError as exc:
             return (yield from self._lose(one, StepStatus.FAILED, f"the worker took no job: {exc.strerror}"))
         start_s, replies = time.monotonic(), 0
@@ -196,11 +174,11 @@ class Pool:
         """Kill all workers and reap those that die in time; one that hangs in the kernel holds nobody's exit."""
         workers = (*self._idle, *self._busy)
         for one in workers:
-            _kill(one)
+            one.kill()
         until_s = time.monotonic() + KILL_GRACE_S
         for one in workers:
             if until(Wait(one.pidfd, until_s)):
-                _reap(one)
+                one.reap()
             else:
                 one.close()
         self._idle, self._busy = [], []
@@ -230,9 +208,9 @@ class Pool:
         if one in self._busy:
             self._busy.remove(one)
         self._past.append(one.pid)
-        _kill(one)
+        one.kill()
         if (yield Wait(one.pidfd, time.monotonic() + KILL_GRACE_S)):
-            how = _reap(one)
+            how = one.reap()
             if status is StepStatus.FAILED and how:
                 reason = f"{reason} ({how})"
             return Result(Done(status=status, reason=reason), died=True)
@@ -249,11 +227,11 @@ class Pool:
     def reap(self) -> None:
         """Drop workers that died or were stopped in their sleep, and abandoned ones that could die after all."""
         for one in list(self._idle):
-            if not _is_well(one):
+            if not one.is_well():
                 self._idle.remove(one)
                 self._past.append(one.pid)
                 self._abandoned.append(one.pid)  # until the kernel is done with it: at once, as a rule
-                _kill(one)
+                one.kill()
                 one.close()
         for pid in list(self._abandoned):
             if os.waitpid(pid, os.WNOHANG)[0]:  # ours until it is waited for: the PID is nobody else's
@@ -288,27 +266,3 @@ class Result:
     fd: int | None = None
     died: bool = False
     """The worker is lost, and gone: another one may succeed."""
-
-
-def _hand_over(one: Worker, job: Job) -> None:
-    data = memoryview(pickle.dumps(job))
-    os.ftruncate(one.job_fd, 0)
-    os.pwrite(one.job_fd, data, 0)
-    one.sock.send(JOB, socket.MSG_DONTWAIT)
-
-
-def _kill(one: Worker) -> None:
-    with contextlib.suppress(ProcessLookupError):
-        signal.pidfd_send_signal(one.pidfd, signal.SIGKILL)
-
-
-def _is_well(one: Worker) -> bool:
-    """Return whether it neither died nor was stopped (a debugger, somebody's SIGSTOP)."""
-    return os.waitid(os.P_PIDFD, one.pidfd, os.WEXITED | os.WSTOPPED | os.WNOHANG | os.WNOWAIT) is None
-
-
-def _reap(one: Worker) -> str:
-    """Collect a dead worker; return how it died."""
-    code = os.waitstatus_to_exitcode(os.waitpid(one.pid, 0)[1])
-    one.close()
-    return f"signal {signal.Signals(-code).name}" if code < 0 else f"exit status {code}"
