@@ -16,10 +16,12 @@ from collector.archive.store import ArtifactLine
 from collector.copying import durable, engine, stream
 from collector.model.artifact import Artifact, Bulk, HardLink, Method, SourceInfo
 from collector.model.copying import CopyReport, CopySettings, Feedback
-from collector.model.errors import StepError
+from collector.model.errors import CopyError, StepError
 
 ARTIFACT_LIMIT = 5_000
 """Artifacts of one step. The manifest is made in memory: 30,000 records fit into what a worker may take."""
+
+NO_ROOM = (errno.ENOSPC, errno.EDQUOT)
 
 CROSSES = (errno.EXDEV, errno.EPERM, errno.EMLINK, errno.EOPNOTSUPP)
 """linkat(2): another file system, a file that may not be linked, too many links, no links here."""
@@ -67,7 +69,13 @@ class Writer:
             for depth, parent in enumerate(parents, 1):
                 fd = stack.enter_context(directory.opened(parent, fd, create=True))
                 self._directories.add("/".join(parents[:depth]))
-            report = self._body(artifact, fd, name)
+            try:
+                report = self._body(artifact, fd, name)
+            except CopyError as exc:
+                if exc.errno not in NO_ROOM:
+                    raise
+                self.truncated.append(f"{path}: {exc}")  # what comes after it may be smaller
+                return
         self._record(artifact, path, report)
 
     def sync(self) -> None:
