@@ -26,7 +26,6 @@ NEW = ".new"
 LEDGER = "ledger.sqlite"
 
 ID = re.compile(r"\d{8}T\d{6}\.\d{6}Z-[0-9a-f]{6}")
-STEP_ID = re.compile(r"[a-z][a-z0-9_-]{0,63}")
 COMPONENT = re.compile(r"[A-Za-z0-9_][A-Za-z0-9._-]{0,127}")
 
 

@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import fnmatch
 import os
-import re
 import stat
 import time
 from collections.abc import Iterator
@@ -14,13 +12,13 @@ from typing import ClassVar, Literal
 from collector.host.corepattern import CorePattern, core_pattern
 from collector.host.files import kind_of
 from collector.host.lease import being_written
-from collector.model.errors import CollectorError, UsageError
+from collector.model.errors import UsageError
 from collector.model.marker import CoreRef, Marker, MarkerKind, ProcessRef
 from collector.model.text import printable
 from collector.model.units import Seconds
 from collector.triggers.base import TriggerContext
 from collector.triggers.core_names import identify
-from collector.triggers.directories import Directory, DirectoryWatch, Sighting
+from collector.triggers.directories import Directory, DirectoryWatch, Sighting, open_directories
 from collector.triggers.glance import Glance
 
 POLL_S = 2.0
@@ -64,18 +62,9 @@ class CoreFiles:
 
     def open(self, ctx: TriggerContext) -> CoreFilesWatch:
         """Start to watch; raise `CollectorError` where inotify has no instance left."""
-        matching = re.compile("|".join(map(fnmatch.translate, self.match)) or r"(?!)")
-        excluded = re.compile("|".join(map(fnmatch.translate, self.exclude)) or r"(?!)")
-        try:
-            directories = DirectoryWatch(
-                paths=tuple(map(ctx.host.path, self.paths)),
-                depth=self.recursive,
-                ignore=tuple(map(os.path.realpath, ctx.ignore)),
-                wanted=lambda name: bool(matching.match(name)) and not excluded.match(name),
-            )
-        except OSError as exc:
-            hint = "raise fs.inotify.max_user_instances"
-            raise CollectorError(f"trigger {ctx.id}: inotify: {exc.strerror}", hint=hint) from exc
+        directories = open_directories(
+            ctx, paths=self.paths, match=self.match, exclude=self.exclude, depth=self.recursive
+        )
         return CoreFilesWatch(self, ctx, directories)
 
 

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import contextlib
+import fnmatch
 import glob
 import os
+import re
 import select
 from collections import deque
 from collections.abc import Callable, Iterator
@@ -12,6 +14,8 @@ from dataclasses import dataclass, field
 from typing import NamedTuple
 
 from collector.host import inotify
+from collector.model.errors import CollectorError
+from collector.triggers.base import TriggerContext
 
 # Entries of a catch-up scan that one call handles: 256 lstat and open take 3 ms.
 SCAN_BATCH = 256
@@ -209,3 +213,33 @@ class DirectoryWatch:
         else:
             with contextlib.suppress(BlockingIOError):
                 os.eventfd_read(self._more)
+
+
+def open_directories(
+    ctx: TriggerContext, *, paths: tuple[str, ...], match: tuple[str, ...], exclude: tuple[str, ...], depth: int
+) -> DirectoryWatch:
+    """
+    Watch directories for the names that a trigger wants.
+
+    Args:
+        ctx: The trigger's; what it ignores is never watched.
+        paths: Directories, or globs of directories.
+        match: Globs of file names.
+        exclude: Globs of file names that are none after all.
+        depth: Levels below that are watched as well.
+
+    Raises:
+        CollectorError: If inotify has no instance left.
+    """
+    matching = re.compile("|".join(map(fnmatch.translate, match)) or r"(?!)")
+    excluded = re.compile("|".join(map(fnmatch.translate, exclude)) or r"(?!)")
+    try:
+        return DirectoryWatch(
+            paths=tuple(map(ctx.host.path, paths)),
+            depth=depth,
+            ignore=tuple(map(os.path.realpath, ctx.ignore)),
+            wanted=lambda name: bool(matching.match(name)) and not excluded.match(name),
+        )
+    except OSError as exc:
+        hint = "raise fs.inotify.max_user_instances"
+        raise CollectorError(f"trigger {ctx.id}: inotify: {exc.strerror}", hint=hint) from exc

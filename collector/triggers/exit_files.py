@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import fnmatch
 import os
-import re
 import stat
 from collections.abc import Iterator
 from dataclasses import dataclass, field
@@ -12,11 +10,11 @@ from typing import ClassVar, Literal
 
 from collector.host.files import kind_of, pieces
 from collector.host.lease import being_written
-from collector.model.errors import CollectorError, UsageError
+from collector.model.errors import UsageError
 from collector.model.marker import Marker, MarkerKind
 from collector.model.text import printable
 from collector.triggers.base import TriggerContext
-from collector.triggers.directories import DirectoryWatch, Sighting
+from collector.triggers.directories import DirectoryWatch, Sighting, open_directories
 from collector.triggers.facts import Speaker, marker_of, parse
 from collector.triggers.glance import Glance
 
@@ -51,18 +49,7 @@ class ExitFiles:
 
     def open(self, ctx: TriggerContext) -> ExitFilesWatch:
         """Start to watch; raise `CollectorError` where inotify has no instance left."""
-        matching = re.compile("|".join(map(fnmatch.translate, self.match)) or r"(?!)")
-        excluded = re.compile("|".join(map(fnmatch.translate, (*self.exclude, ".*"))))
-        try:
-            directories = DirectoryWatch(
-                paths=tuple(map(ctx.host.path, self.paths)),
-                depth=0,
-                ignore=tuple(map(os.path.realpath, ctx.ignore)),
-                wanted=lambda name: bool(matching.match(name)) and not excluded.match(name),
-            )
-        except OSError as exc:
-            hint = "raise fs.inotify.max_user_instances"
-            raise CollectorError(f"trigger {ctx.id}: inotify: {exc.strerror}", hint=hint) from exc
+        directories = open_directories(ctx, paths=self.paths, match=self.match, exclude=(*self.exclude, ".*"), depth=0)
         return ExitFilesWatch(self, ctx, directories)
 
 
