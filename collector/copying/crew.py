@@ -9,7 +9,7 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 
 from collector.copying.buffers import Buffer
-from collector.copying.carriers import Carrier, Mapping, Pipe
+from collector.copying.carriers import Carrier, Mapping, Pipe, Windows
 from collector.copying.hashing import Hasher
 from collector.copying.plan import Chunk
 from collector.copying.reader import Reader
@@ -57,12 +57,14 @@ class Crew:
     outcome: Outcome = field(init=False)
     _lock: threading.Lock = field(init=False, default_factory=threading.Lock)
     _closed: bool = field(init=False, default=False)
+    _windows: Windows = field(init=False)
     _last: Chunk | None = field(init=False, default=None)
     _moved: int = field(init=False, default=0)
     _kept: int | None = field(init=False, default=None)
 
     def __post_init__(self) -> None:
         self.outcome = Outcome(self.source.end)
+        self._windows = Windows(self.source)
 
     def run(self, buffers: list[Buffer]) -> Outcome:
         """Write all, one writer per buffer, the caller's thread among them."""
@@ -76,7 +78,10 @@ class Crew:
             self._work(buffers[0])
         finally:
             self._closed = True
-            join(others)
+            try:
+                join(others)
+            finally:
+                self._windows.close()
         self.outcome.data_bytes = self._moved if self._kept is None else self._kept
         if self.hasher and self.outcome.reason is None:
             self.hasher.zeros(self.source.end - (self._last.end if self._last else self.source.start))
@@ -99,7 +104,7 @@ class Crew:
             case Method.SPLICE:
                 return Pipe(self.source, self.sink, size)
             case Method.MMAP:
-                return Mapping(self.source, self.sink)
+                return Mapping(self.source, self.sink, self._windows)
         return None
 
     def _take(self, buffer: Buffer) -> tuple[Chunk, int] | None:

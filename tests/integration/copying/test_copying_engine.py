@@ -9,6 +9,7 @@ import threading
 from collections.abc import Iterator
 from pathlib import Path
 
+import msgspec
 import pytest
 import xxhash
 from copying_fixtures import (
@@ -418,6 +419,36 @@ def test_copy_reads_over_single_pages_of_hole_without_filling_them(target: Direc
         assert same(source, target.path / "copy")
     assert report.extents == 1
     assert report.data_bytes <= 2 * before
+
+
+@METHODS
+def test_copy_writes_chunks_in_few_requests(small_disk: Path, settings: CopySettings) -> None:
+    """A chunk longer than the longest pipe must not fall to pieces of 64 KiB."""
+    settings = msgspec.structs.replace(settings, chunk_bytes=2 * MIB)
+    with segment(32 * MIB) as source, opened_directory(small_disk) as target:
+        before = writes_to(small_disk)
+        copied(source, target, settings=settings)
+        assert writes_to(small_disk) - before <= 4 * 32
+
+
+def writes_to(directory: Path) -> int:
+    """Return the write requests that the disk of *directory* has completed."""
+    device = directory.stat().st_dev
+    return int(Path(f"/sys/dev/block/{os.major(device)}:{os.minor(device)}/stat").read_text().split()[4])
+
+
+def test_copy_by_mapping_shares_one_window_among_writers(target: Directory) -> None:
+    """What is mapped at a time does not grow with the writers."""
+    settings = msgspec.structs.replace(MMAP, writers=4)
+    with segment(256 * MIB) as source:
+        most = 0
+
+        def progress(done: int) -> None:
+            nonlocal most
+            most = max(most, Path("/proc/self/maps").read_text().count(source.name))
+
+        copied(source, target, settings=settings, progress=progress)
+    assert most <= 2  # one just left by the slowest
 
 
 def test_copy_by_mapping_keeps_its_page_tables_small(target: Directory) -> None:
