@@ -7,68 +7,78 @@ intended rate, and one that starts late counts its wait: a probe that hangs for 
 
 from __future__ import annotations
 
+import array
 import contextlib
 import mmap
 import os
+import select
 import subprocess
-import threading
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import Self
 
 from benchmarks.copiers import CP, DD_DIRECT, Copier, Engine
 from benchmarks.machine import GIB, MIB, Watch, fields, mounted, reclaim, run, segment
 
 RATE = 100 * MIB
 AVAILABLE = GIB
-SIZE = 3 * GIB // 2
-IDLE_S = 12
+SIZE = 2 * GIB
+IDLE_S = 20
 PERIOD_S = 0.02
+SETTLED_AFTER = 4
+
 THROTTLE = Path("/sys/fs/cgroup/blkio/blkio.throttle.write_bps_device")
+
+ONES = b"\1" * (8 * MIB // 4096)
 
 Probe = Callable[[], object]
 
 
 class Prober:
-    """Runs one probe every 20 ms and notes how late each is done, counted from when it was due."""
+    """
+    Runs one probe every 20 ms and notes how late each is done, counted from when it was due.
+
+    In a process of its own, forked for each round: threads would measure each other's share of the interpreter.
+    """
 
     def __init__(self, name: str, probe: Probe) -> None:
         self.name, self._probe = name, probe
-        self.seconds: list[float] = []
-        self._stop = threading.Event()
-        self._thread = threading.Thread(target=self._run)
 
     def start(self) -> None:
-        self.seconds.clear()
-        self._stop.clear()
-        self._thread = threading.Thread(target=self._run)
-        self._thread.start()
+        told, self._stop = os.pipe()
+        self._told, tell = os.pipe()
+        self._pid = os.fork()
+        if not self._pid:
+            os.write(tell, array.array("d", self._run(told)).tobytes())
+            os._exit(0)
+        os.close(told), os.close(tell)
 
     def stop(self) -> dict[str, float]:
-        self._stop.set()
-        self._thread.join()
-        times = sorted(self.seconds)
+        os.write(self._stop, b"stop")
+        with open(self._told, "rb") as answer:
+            times = sorted(array.array("d", answer.read()))
+        os.waitpid(self._pid, 0)
+        os.close(self._stop)
         return {
             f"p{share}": round(1000 * times[min(len(times) - 1, len(times) * share // 100)], 2)
             for share in (50, 90, 99)
         } | {"max": round(1000 * times[-1], 2)}
 
-    def _run(self) -> None:
+    def _run(self, told: int) -> list[float]:
+        seconds = []
         due = time.monotonic()
-        while not self._stop.is_set():
+        while not select.select([told], [], [], max(0, due - time.monotonic()))[0]:
             self._probe()
-            now = time.monotonic()
-            self.seconds.append(now - due)
+            seconds.append(time.monotonic() - due)
             due += PERIOD_S
-            if due > now:
-                time.sleep(due - now)
+        return seconds
 
 
 def touch() -> None:
     """Touch 8 MiB of fresh memory."""
     with mmap.mmap(-1, 8 * MIB, flags=mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS) as memory:
-        for at in range(0, 8 * MIB, 4096):
-            memory[at] = 1
+        memory[::4096] = ONES
 
 
 def spawn() -> None:
@@ -114,20 +124,32 @@ def slow_disk(scratch: Path) -> Iterator[Path]:
         image.unlink()
 
 
-@contextlib.contextmanager
-def ballast(leave: int) -> Iterator[None]:
-    """Fill memory with tmpfs until *leave* bytes are available, as on the machines that this is for."""
-    Path("/proc/sys/vm/drop_caches").write_text("1")
-    size = fields("/proc/meminfo")["MemAvailable"] - leave
-    path = Path(f"/dev/shm/collector-bench-ballast-{os.getpid()}")
-    fd = os.open(path, os.O_CREAT | os.O_RDWR, 0o600)
-    try:
+class Ballast:
+    """A file on tmpfs that fills memory, as on the machines that this is for."""
+
+    def __init__(self) -> None:
+        path = Path(f"/dev/shm/collector-bench-ballast-{os.getpid()}")
+        self._fd = os.open(path, os.O_CREAT | os.O_RDWR, 0o600)
+        self._size = 0
         path.unlink()
-        if size > 0:
-            os.posix_fallocate(fd, 0, size)
-        yield
-    finally:
-        os.close(fd)
+
+    def leave(self, available: int) -> None:
+        """Grow or shrink until so many bytes are available: that moves by itself while memory fills."""
+        for _ in range(SETTLED_AFTER):
+            Path("/proc/sys/vm/drop_caches").write_text("1")
+            more = fields("/proc/meminfo")["MemAvailable"] - available
+            if more > 0:
+                os.posix_fallocate(self._fd, self._size, more)
+            else:
+                os.ftruncate(self._fd, self._size + more)
+            self._size += more
+            time.sleep(0.5)
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        os.close(self._fd)
 
 
 def one(copier: Copier | None, source: Path, slow: Path, probers: list[Prober]) -> dict[str, object]:
@@ -161,6 +183,7 @@ def rounds(scratch: Path, *, runs: int) -> dict[str, object]:
         segment(SIZE) as source,
         writer(slow) as same,
         writer(scratch) as other,
+        Ballast() as ballast,
     ):
         copiers: list[Copier] = [adaptive, full, DD_DIRECT, CP]
         probers = [
@@ -171,9 +194,8 @@ def rounds(scratch: Path, *, runs: int) -> dict[str, object]:
         ]
         for _ in range(runs):
             for copier in (None, *copiers):
-                with ballast(AVAILABLE):
-                    time.sleep(2)
-                    found.append(one(copier, source, slow, probers))
+                ballast.leave(AVAILABLE)
+                found.append(one(copier, source, slow, probers))
                 (slow / "copy").unlink(missing_ok=True)
                 subprocess.run(["sync", "-f", str(slow)], check=True)
     return {"rate": RATE, "size": SIZE, "available": AVAILABLE, "rounds": found}
