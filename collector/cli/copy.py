@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import os
+import signal
 import sys
 from collections.abc import Callable, Iterator
-from contextlib import ExitStack, contextmanager
+from contextlib import ExitStack, contextmanager, suppress
+from types import FrameType
 
 import click
 import msgspec
@@ -19,10 +21,11 @@ from collector.copying.opening import describe, open_source
 from collector.copying.steering import ignore
 from collector.model.artifact import SourceInfo
 from collector.model.copying import CopyReport, CopySettings, Digest, MethodChoice
-from collector.model.errors import CopyError, UsageError
+from collector.model.errors import CopyError, SignalError, StepError, UsageError
 from collector.model.units import Rate, parse_bytes, parse_rate, rate_setting
 
 INCOMPLETE = 3
+ENDING = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
 
 
 @click.command("copy")
@@ -51,7 +54,8 @@ def copy_command(
     Copy one file from memory to a disk without touching the page cache.
 
     SRC is a regular file, best on tmpfs, or /proc/PID/fd/N. DST is a new file, or a directory. Holes
-    stay holes. Ctrl-C leaves nothing behind. Exit status 3 if not all of it could be copied.
+    stay holes. Ctrl-C, SIGTERM and SIGHUP end it at the next chunk and leave nothing behind. Exit
+    status 3 if not all of it could be copied.
     """
     settings = CopySettings(
         method=MethodChoice(method),
@@ -66,9 +70,9 @@ def copy_command(
         directory_fd, name = _target(source, destination)
         stack.callback(os.close, directory_fd)
         info = describe(source_fd, source)
-        with _progress(name, source_fd, quiet=as_json) as progress:
+        with _progress(name, source_fd, quiet=as_json) as draw, _interrupts(draw) as progress:
             report = engine.copy(source_fd, directory_fd=directory_fd, name=name, settings=settings, progress=progress)
-        os.fsync(directory_fd)
+            os.fsync(directory_fd)
     _tell(report, info, as_json=as_json)
     return INCOMPLETE if report.truncated else 0
 
@@ -92,8 +96,11 @@ def _open(source: str) -> int:
         return open_source(source)
     except PermissionError:
         raise
+    except StepError as exc:
+        raise UsageError(str(exc), hint=exc.hint) from exc
     except OSError as exc:
-        raise UsageError(f"cannot open {escape_name(source)}: {exc.strerror}", hint="SRC is a regular file") from exc
+        hint = "SRC is a regular file, or /proc/PID/fd/N"
+        raise UsageError(f"cannot open {escape_name(source)}: {exc.strerror}", hint=hint) from exc
 
 
 def _target(source: str, destination: str) -> tuple[int, str]:
@@ -112,16 +119,52 @@ def _target(source: str, destination: str) -> tuple[int, str]:
 
 
 @contextmanager
+def _interrupts(draw: Callable[[int], None]) -> Iterator[Callable[[int], None]]:
+    """
+    Let a signal end the copy between two chunks; yield the progress callback that does it.
+
+    A signal is only noted when it comes: raised there, it could hit the engine while it creates or
+    removes its file. One that comes after the last chunk is too late: the copy is whole, its status 0.
+    """
+    noted: list[int] = []
+
+    def note(number: int, _frame: FrameType | None) -> None:
+        noted.append(number)
+
+    def progress(copied: int) -> None:
+        if noted:
+            name = signal.Signals(noted[0]).name
+            raise SignalError(f"ended by {name}: nothing is left of the copy", number=noted[0])
+        draw(copied)
+
+    # What is ignored stays so: SIGHUP under nohup, SIGINT in a script's background job.
+    heeded = [number for number in ENDING if signal.getsignal(number) is not signal.SIG_IGN]
+    for number in heeded:
+        signal.signal(number, note)
+    try:
+        yield progress
+    finally:
+        # What became of the copy is settled: no later signal may give it another status, or cut short what is said.
+        for number in heeded:
+            signal.signal(number, signal.SIG_IGN)
+
+
+@contextmanager
 def _progress(name: str, source_fd: int, *, quiet: bool) -> Iterator[Callable[[int], None]]:
     """Draw a bar with rate and ETA on a terminal; nothing in a pipe or beside JSON."""
     if quiet or not sys.stderr.isatty():
         yield ignore
         return
     columns = (TextColumn("{task.description}"), BarColumn(), DownloadColumn(binary_units=True))
-    with Progress(*columns, TransferSpeedColumn(), TimeRemainingColumn(), console=Console(stderr=True)) as bar:
-        status = os.fstat(source_fd)
-        task = bar.add_task(escape_name(name), total=min(status.st_size, status.st_blocks * 512))
+    bar = Progress(*columns, TransferSpeedColumn(), TimeRemainingColumn(), console=Console(stderr=True))
+    status = os.fstat(source_fd)
+    task = bar.add_task(escape_name(name), total=min(status.st_size, status.st_blocks * 512))
+    bar.start()
+    try:
         yield lambda copied: bar.update(task, completed=copied)
+    finally:
+        with suppress(OSError):  # a terminal that hung up takes no last line, and that is not the copy's failure
+            bar.stop()
 
 
 def _tell(report: CopyReport, source: SourceInfo, *, as_json: bool) -> None:

@@ -6,6 +6,7 @@ import os
 import re
 import stat
 
+from collector.host import filesystem
 from collector.host.files import Host, kind_of
 from collector.model.artifact import SourceInfo
 from collector.model.errors import StepError
@@ -16,17 +17,52 @@ READ_FLAGS = os.O_RDONLY | os.O_CLOEXEC | os.O_NOCTTY | os.O_NONBLOCK
 MOST_XATTRS = 32
 MOST_XATTR_BYTES = 4096
 
+# What the kernel makes while it is read: the size is 0, or a page, whatever the content.
+# Source: include/uapi/linux/magic.h
+UNSIZED = {
+    "0x9fa0": "procfs",
+    "0x62656572": "sysfs",
+    "0x64626720": "debugfs",
+    "0x74726163": "tracefs",
+    "0x27e0eb": "cgroup",
+    "0x63677270": "cgroup2",
+    "0x73636673": "securityfs",
+    "0xf97cff8c": "selinuxfs",
+    "0x42494e4d": "binfmt_misc",
+}
+
+INSTEAD = {
+    stat.S_IFDIR: "name one file in it",
+    stat.S_IFLNK: "name what it leads to; readlink -f tells",
+    stat.S_IFIFO: "use cat",
+    stat.S_IFCHR: "use cat",
+    stat.S_IFBLK: "use dd",
+    stat.S_IFSOCK: "a socket holds no file; ss -xp tells whose it is",
+}
+"""What to do with a source that is no regular file."""
+
 
 def open_source(path: str) -> int:
     """
     Open a regular file for copying; ``/proc/PID/fd/N`` opens what that process holds open.
 
     Raises:
-        StepError: If it is anything but a regular file.
-        OSError: As open(2) gives it; ``ELOOP`` for a symlink.
+        StepError: If it is anything but a regular file, or its size says nothing of its content.
+        OSError: As open(2) gives it.
     """
+    fd = _open(path)
+    try:
+        _require_size(fd, path)
+    except BaseException:
+        os.close(fd)
+        raise
+    return fd
+
+
+def _open(path: str) -> int:
     match = DESCRIPTOR.fullmatch(path)
     if match is None:
+        _require_regular(os.lstat(path).st_mode, repr(path))
         return Host().open_regular(path)
     directory_fd = os.open(match[1], os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
     try:
@@ -52,13 +88,25 @@ def open_descriptor(directory_fd: int, number: int) -> int:
     """
     name = str(number)
     seen = os.stat(name, dir_fd=directory_fd)
-    if not stat.S_ISREG(seen.st_mode):
-        raise StepError(f"descriptor {number} is a {kind_of(seen.st_mode)}, not a regular file")
+    _require_regular(seen.st_mode, f"descriptor {number}")
     fd = os.open(name, READ_FLAGS, dir_fd=directory_fd)
     if not os.path.samestat(seen, os.fstat(fd)):
         os.close(fd)
         raise StepError(f"descriptor {number} was replaced while it was opened")
     return fd
+
+
+def _require_regular(mode: int, what: str) -> None:
+    """Look before a file is opened: opening a device or a FIFO can do something."""
+    if not stat.S_ISREG(mode):
+        hint = INSTEAD.get(stat.S_IFMT(mode))
+        raise StepError(f"{what} is a {kind_of(mode)}, not a regular file", hint=hint)
+
+
+def _require_size(fd: int, path: str) -> None:
+    name = UNSIZED.get(filesystem.kind(fd))
+    if name:
+        raise StepError(f"{path!r} is on {name}: its size is not known in advance", hint="use cat")
 
 
 def describe(fd: int, path: str) -> SourceInfo:

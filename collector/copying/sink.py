@@ -219,12 +219,12 @@ KEPT = frozenset({errno.ENOSPC, errno.EDQUOT, errno.EIO})
 """Errors that leave the chunks before them good: they were written, and are worth having."""
 
 HINTS = {
-    errno.ENOSPC: "free space, or lower the step's max_total",
-    errno.EDQUOT: "raise the quota of the archive's owner",
-    errno.EROFS: "remount the file system read-write, or move the archive",
-    errno.EEXIST: "remove what a killed copy left behind",
+    errno.ENOSPC: "free space there, or copy less; for a step, lower its max_total",
+    errno.EDQUOT: "raise the quota of the destination's owner",
+    errno.EROFS: "remount the file system read-write, or choose another destination",
+    errno.EEXIST: "if no other copy writes it, remove it: a killed one left it behind",
     errno.EIO: "look at the kernel log: the disk fails",
-    errno.EACCES: "run as the archive's owner",
+    errno.EACCES: "run as the owner of the destination's directory",
 }
 
 

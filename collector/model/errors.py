@@ -2,15 +2,13 @@
 
 from __future__ import annotations
 
-from typing import ClassVar
-
 from collector.model.problem import Problem
 
 
 class CollectorError(Exception):
     """Root of all errors that the program raises on purpose."""
 
-    exit_code: ClassVar[int] = 70  # EX_SOFTWARE, sysexits.h
+    exit_code: int = 70  # EX_SOFTWARE, sysexits.h
 
     def __init__(self, message: str, *, hint: str | None = None) -> None:
         super().__init__(message)
@@ -63,6 +61,14 @@ class CopyError(CollectorError):
     def __init__(self, message: str, *, hint: str | None = None, errno: int | None = None) -> None:
         super().__init__(message, hint=hint)
         self.errno = errno
+
+
+class SignalError(CollectorError):
+    """The signal *number* ended a command before its work was done."""
+
+    def __init__(self, message: str, *, number: int) -> None:
+        super().__init__(message)
+        self.exit_code = 128 + number  # what a shell makes of a program that the signal ended
 
 
 class ConfigError(CollectorError):

@@ -2,13 +2,20 @@
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import json
 import os
 import pty
+import random
+import socket
 import subprocess
 import sys
+import time
+from collections.abc import Iterator
 from pathlib import Path
+from signal import SIGHUP, SIGINT, SIGTERM, Signals
+from typing import Any
 
 import pytest
 from copying_fixtures import MIB, Directory, same, scattered, segment
@@ -17,7 +24,8 @@ COLLECTOR = [sys.executable, "-m", "collector.cli.main"]
 
 
 def collector(*arguments: object) -> subprocess.CompletedProcess[str]:
-    return subprocess.run([*COLLECTOR, "copy", *map(str, arguments)], capture_output=True, text=True, check=False)
+    command = [*COLLECTOR, "copy", *map(str, arguments)]
+    return subprocess.run(command, capture_output=True, text=True, check=False, timeout=60)
 
 
 def test_cli_copy_reports_all_there_is_to_know_as_json(target: Directory) -> None:
@@ -89,15 +97,198 @@ def test_cli_copy_refuses_with_a_reason(target: Directory, arguments: tuple[str,
     assert done.stdout == ""
 
 
-def test_cli_copy_leaves_nothing_behind_after_ctrl_c(target: Directory) -> None:
-    """An interrupted copy is no file."""
-    with segment(64 * MIB) as source:
-        running = subprocess.Popen(
-            [*COLLECTOR, "copy", "--rate", "10MiB/s", source, target.path / "copy"], stderr=subprocess.PIPE
-        )
-        part: Path = target.path / "copy.part"
-        while not part.exists():
-            assert running.poll() is None
-        running.send_signal(2)
-        assert running.wait(10) == 130
+@contextlib.contextmanager
+def started(
+    source: Path, target: Directory, *options: str, prefix: tuple[str, ...] = (), **more: Any
+) -> Iterator[subprocess.Popen[str]]:
+    """Start a copy to ``copy``; what is within runs once there is a ``.part``."""
+    command = [*prefix, *COLLECTOR, "copy", *options, str(source), str(target.path / "copy")]
+    with subprocess.Popen(command, **{"stderr": subprocess.PIPE, "text": True, **more}) as running:
+        try:
+            while not target.names():
+                assert running.poll() is None
+            yield running
+        finally:
+            running.kill()
+
+
+@pytest.mark.parametrize("number", [SIGINT, SIGTERM, SIGHUP])
+def test_cli_copy_leaves_nothing_behind_when_a_signal_ends_it(target: Directory, number: Signals) -> None:
+    """An interrupted copy is no file, and the status is what a shell expects."""
+    with segment(64 * MIB) as source, started(source, target, "--rate", "10MiB/s") as running:
+        running.send_signal(number)
+        _, said = running.communicate(timeout=10)
+    assert running.returncode == 128 + number
+    assert said == f"collector: ended by {number.name}: nothing is left of the copy\n"
     assert target.names() == []
+
+
+@pytest.mark.parametrize("number", [SIGINT, SIGTERM, SIGHUP])
+def test_cli_copy_ends_the_same_when_signals_keep_coming(target: Directory, number: Signals) -> None:
+    """Whoever is impatient gets the same status, the same line, and no ``.part``."""
+    with segment(64 * MIB) as source, started(source, target, "--rate", "10MiB/s") as running:
+        while running.poll() is None:
+            running.send_signal(number)
+            time.sleep(0.001)
+        _, said = running.communicate(timeout=10)
+    assert running.returncode == 128 + number
+    assert said == f"collector: ended by {number.name}: nothing is left of the copy\n"
+    assert target.names() == []
+
+
+def test_cli_copy_tells_a_script_that_a_signal_ended_it(target: Directory) -> None:
+    """Also then there is one document."""
+    with (
+        segment(64 * MIB) as source,
+        started(source, target, "--json", "--rate", "10MiB/s", stdout=subprocess.PIPE) as running,
+    ):
+        running.terminate()
+        told, _ = running.communicate(timeout=10)
+    assert json.loads(told)["exit_code"] == 143
+
+
+def test_cli_copy_is_whole_or_nothing_whenever_a_signal_comes(target: Directory) -> None:
+    """Up to the last moment the status tells which of the two; a ``.part`` there never is."""
+    rng = random.Random(1)
+    with segment(32 * MIB) as source:
+        for _ in range(12):
+            with started(source, target, "--rate", "max", stdout=subprocess.DEVNULL) as running:
+                time.sleep(rng.uniform(0, 0.06))
+                running.terminate()
+                running.wait(10)
+            names = target.names()
+            assert (running.returncode, names) in ((0, ["copy"]), (143, []))
+            if names:
+                assert same(source, target.path / "copy")
+                os.unlink("copy", dir_fd=target.fd)
+
+
+def test_cli_copy_goes_on_under_nohup(target: Directory) -> None:
+    """A signal that is ignored when the copy starts stays ignored."""
+    with segment(8 * MIB) as source:
+        with started(source, target, "--rate", "10MiB/s", prefix=("nohup",), stdout=subprocess.PIPE) as running:
+            running.send_signal(SIGHUP)
+            running.communicate(timeout=10)
+        assert running.returncode == 0
+        assert same(source, target.path / "copy")
+
+
+def test_cli_copy_leaves_nothing_behind_when_its_terminal_hangs_up(target: Directory) -> None:
+    """A lost connection is SIGHUP, and a bar that can no longer be drawn."""
+    ours, theirs = pty.openpty()
+    terminal = {"stdin": theirs, "stdout": theirs, "stderr": theirs, "env": {**os.environ, "TERM": "xterm"}}
+    with (
+        segment(64 * MIB) as source,
+        started(source, target, "--rate", "10MiB/s", prefix=("setsid", "--ctty"), **terminal) as running,
+    ):
+        os.close(theirs)
+        os.close(ours)
+        assert running.wait(10) == 129
+    assert target.names() == []
+
+
+def test_cli_copy_says_what_to_do_with_what_a_killed_one_left(target: Directory) -> None:
+    """SIGKILL leaves a ``.part`` and nothing else; the next copy neither takes nor replaces it."""
+    with segment(64 * MIB) as source:
+        with started(source, target, "--rate", "10MiB/s") as running:
+            running.kill()
+        done = collector(source, target.path / "copy")
+    assert target.names() == ["copy.part"]
+    assert done.returncode == 73
+    assert "copy.part" in done.stderr
+    assert "hint: if no other copy writes it, remove it: a killed one left it behind" in done.stderr
+
+
+@contextlib.contextmanager
+def odd(kind: str, scratch: Path) -> Iterator[Path]:
+    """Make what is no regular file."""
+    path = scratch / kind
+    with contextlib.ExitStack() as stack:
+        match kind:
+            case "directory":
+                path.mkdir()
+            case "FIFO":
+                os.mkfifo(path)
+            case "symlink":
+                path.symlink_to("/etc/hostname")
+            case "socket":
+                stack.enter_context(socket.socket(socket.AF_UNIX)).bind(str(path))
+            case "character device":
+                path = Path("/dev/null")
+        yield path
+
+
+@pytest.mark.parametrize(
+    ("kind", "hint"),
+    [
+        ("directory", "name one file in it"),
+        ("FIFO", "use cat"),
+        ("symlink", "readlink -f"),
+        ("socket", "ss -xp"),
+        ("character device", "use cat"),
+    ],
+)
+def test_cli_copy_refuses_what_is_no_regular_file(scratch: Path, target: Directory, kind: str, hint: str) -> None:
+    """Wrong usage, at once, with what to do instead."""
+    with odd(kind, scratch) as source:
+        done = collector(source, target.path / "copy")
+    assert done.returncode == 64
+    assert f"is a {kind}, not a regular file" in done.stderr
+    assert hint in done.stderr
+    assert target.names() == []
+
+
+def test_cli_copy_does_not_even_open_a_fifo(scratch: Path, target: Directory) -> None:
+    """Whoever waits to write into it goes on waiting."""
+    with odd("FIFO", scratch) as source, subprocess.Popen(["sh", "-c", 'echo > "$0"', source]) as writer:
+        collector(source, target.path / "copy")
+        with pytest.raises(subprocess.TimeoutExpired):
+            writer.wait(0.2)
+        writer.kill()
+
+
+@pytest.mark.parametrize(
+    "source", ["/proc/version", "/proc/self/status", "/sys/kernel/mm/transparent_hugepage/enabled"]
+)
+def test_cli_copy_refuses_what_the_kernel_makes_while_it_is_read(target: Directory, source: str) -> None:
+    """Its size says 0 bytes, or a page: a copy would be empty or cut, and call itself whole."""
+    with open(source) as file:
+        for path in (source, f"/proc/{os.getpid()}/fd/{file.fileno()}"):
+            done = collector(path, target.path / "copy")
+            assert done.returncode == 64
+            assert "its size is not known in advance" in done.stderr
+            assert "use cat" in done.stderr
+    assert target.names() == []
+
+
+@pytest.mark.parametrize("directory", ["/dev/shm", "/var/tmp"])
+@pytest.mark.parametrize("size", [0, 5000])
+def test_cli_copy_takes_an_open_file_through_the_process_that_has_it(
+    target: Directory, directory: str, size: int
+) -> None:
+    """Below /proc, and yet a file on tmpfs or a disk; one that is empty has an empty copy."""
+    with segment(size, directory=directory) as source, source.open() as file:
+        for name, path in (("named", source), ("held", f"/proc/{os.getpid()}/fd/{file.fileno()}")):
+            assert collector(path, target.path / name).returncode == 0
+            assert same(source, target.path / name)
+
+
+def test_cli_copy_says_so_when_it_may_not_read(target: Directory) -> None:
+    """Not wrong usage: 77, by which a script knows that it has to be somebody else."""
+    powerless = ("setpriv", "--bounding-set=-dac_override,-dac_read_search") if os.geteuid() == 0 else ()
+    with segment(4096) as source:
+        source.chmod(0)
+        command = [*powerless, *COLLECTOR, "copy", source, target.path / "copy"]
+        done = subprocess.run(command, capture_output=True, text=True, check=False)
+    assert done.returncode == 77
+    assert f"{source}: Permission denied" in done.stderr
+
+
+@pytest.mark.root
+def test_cli_copy_says_what_to_do_when_the_disk_is_full(small_disk: Path) -> None:
+    """The hint is for whoever typed the command: there is no step here."""
+    with segment(80 * MIB) as source:
+        done = collector(source, small_disk / "copy")
+    assert done.returncode == 73
+    assert "hint: free space there, or copy less" in done.stderr
+    assert not (small_disk / "copy.part").exists()
