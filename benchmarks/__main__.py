@@ -43,7 +43,7 @@ def main() -> int:
         target.mkdir()
         for part in given.parts or PARTS:
             results[part] = PARTS[part](target, given.runs)
-    report.write(RESULTS, results)
+            report.write(RESULTS, results)
     print((RESULTS / "results.md").read_text())
     return 0
 

@@ -25,7 +25,7 @@ def paired(title: str, source: Path, target: Path, copiers: Sequence[Copier], *,
 def dense(target: Path, runs: int) -> list[Table]:
     """Copy 2 GiB of small and of huge pages, beside everything that could do it."""
     theirs = [CP, SHUTIL, DD, DD_DIRECT, DD_DIRECT_8, *(fio(depth) for depth in (1, 2, 4, 8))]
-    digest = Engine("engine bounce + xxh3, max", method="bounce", rate="max", writers=4, digest="xxh3_128")
+    digest = Engine("engine bounce + xxh3, max", method="bounce", rate="max", digest="xxh3_128")
     with ours() as engines, digest, shipped("max") as full, shipped("adaptive") as adaptive:
         with segment(2 * GIB) as source:
             copiers = [*engines, digest, full, adaptive, *theirs]
@@ -62,13 +62,25 @@ def holes(target: Path, runs: int) -> list[Table]:
     return found
 
 
+WRITES: dict[str, tuple[int, int]] = {"splice": (4, MIB), "mmap": (2, 2 * MIB), "bounce": (2, 2 * MIB)}
+"""Writers and chunk that suit each method at full speed; what a longest pipe holds is 1 MiB."""
+
+
 @contextmanager
 def ours() -> Iterator[list[Copier]]:
-    """Start the engine once per method, with all the writers it may have."""
+    """Start the engine once per method."""
     with ExitStack() as stack:
         yield [
-            stack.enter_context(Engine(f"engine {method}, max", method=method, rate="max", writers=4))
-            for method in ("splice", "mmap", "bounce")
+            stack.enter_context(
+                Engine(
+                    f"engine {method}, max, {writers} x {chunk // MIB} MiB",
+                    method=method,
+                    rate="max",
+                    writers=writers,
+                    chunk_bytes=chunk,
+                )
+            )
+            for method, (writers, chunk) in WRITES.items()
         ]
 
 
