@@ -75,16 +75,6 @@ def opened_file(path: str, dir_fd: int) -> Iterator[int]:
         yield fd
 
 
-def write_new(name: str, data: bytes, dir_fd: int) -> None:
-    """Write a new file and make it durable; the directory's own fsync is the caller's."""
-    fd = os.open(name, CREATE_FLAGS, 0o600, dir_fd=dir_fd)
-    try:
-        _write_all(fd, data)
-        os.fsync(fd)
-    finally:
-        os.close(fd)
-
-
 def replace(name: str, data: bytes, dir_fd: int) -> None:
     """
     Replace *name* as a whole: whoever reads it finds the old file or the new one, never a part.

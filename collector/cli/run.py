@@ -27,8 +27,9 @@ from collector.pipeline.housekeeping import add_digests, prune
 from collector.pipeline.line import Line, drive
 from collector.pipeline.manual import find_processes, manual_marker
 from collector.pipeline.pool import Pool
-from collector.pipeline.runner import Outcome, Runner
+from collector.pipeline.runner import Runner
 from collector.pipeline.steps import Pipeline
+from collector.pipeline.terms import Outcome
 from collector.pressure.sampler import Sampler
 from collector.triggers.registry import TRIGGERS
 

@@ -25,8 +25,8 @@ from collector.model.storm import CountBudget, StormSettings, TotalBudget
 from collector.pipeline.generation import Generation
 from collector.pipeline.header import meant_for, narrow
 from collector.pipeline.manual import manual_marker
-from collector.pipeline.runner import Outcome
 from collector.pipeline.steps import Pipeline
+from collector.pipeline.terms import Outcome
 
 UNIT = "collector.service"
 TIDY_S = 60.0

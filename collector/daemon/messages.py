@@ -8,7 +8,7 @@ from collector.model.incident import IncidentState
 from collector.model.marker import ProcessRef
 from collector.model.pressure import Sample
 from collector.pipeline.events import AnyEvent
-from collector.pipeline.runner import Outcome
+from collector.pipeline.terms import Outcome
 
 PROTOCOL = 1
 MESSAGE_LIMIT = 65_536

@@ -41,7 +41,8 @@ from collector.pipeline.housekeeping import prune, recover
 from collector.pipeline.line import Line
 from collector.pipeline.pool import Pool
 from collector.pipeline.protocol import Done
-from collector.pipeline.runner import Outcome, Runner
+from collector.pipeline.runner import Runner
+from collector.pipeline.terms import Outcome
 from collector.pressure.sampler import Sampler
 from collector.triggers.registry import TRIGGERS
 

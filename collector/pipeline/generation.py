@@ -14,8 +14,8 @@ from collector.config.spec import Config
 from collector.model.errors import UsageError
 from collector.pipeline import worker
 from collector.pipeline.compile import MANUAL_PIPELINE, prepare
-from collector.pipeline.runner import Settings
 from collector.pipeline.steps import CompiledTrigger, Pipeline
+from collector.pipeline.terms import Settings
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -9,21 +9,18 @@ from __future__ import annotations
 import os
 import time
 from collections.abc import Callable
-from dataclasses import dataclass
 
 from collector.model.case import merge
-from collector.model.copying import CopySettings
 from collector.model.incident import Header, IncidentState, StepEnd, StepStatus
 from collector.model.marker import Marker
 from collector.model.pressure import Decision, Verdict
-from collector.model.redaction import Redaction
-from collector.model.units import Reserve
 from collector.pipeline import events
 from collector.pipeline.line import Line, sleep
 from collector.pipeline.pool import Pool, Result
 from collector.pipeline.protocol import Begin, Done, Job, Record, Recover, RunStep, Seal
 from collector.pipeline.spare import have_worker
 from collector.pipeline.steps import Pipeline, Step
+from collector.pipeline.terms import Outcome, Settings
 from collector.pressure.gate import decide
 from collector.pressure.sampler import Sampler
 
@@ -37,28 +34,6 @@ BACK_OFF_S = (0.25, 2.0)
 """First and longest pause between two looks of a waiting step."""
 
 STOPPED = "the collector was stopped"
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Settings:
-    """What holds for every incident of one configuration generation."""
-
-    archive: str
-    reserve: Reserve
-    copy: CopySettings
-    redaction: Redaction
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Outcome:
-    """How a run ended; *incident* is ``None`` and *exit_code* says why if nothing was archived."""
-
-    incident: str | None
-    state: IncidentState | None = None
-    size_bytes: int = 0
-    exit_code: int = 0
-    reason: str = ""
-    hint: str | None = None
 
 
 class Runner:

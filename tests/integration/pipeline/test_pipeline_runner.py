@@ -32,8 +32,9 @@ from collector.pipeline.line import drive
 from collector.pipeline.manual import manual_marker
 from collector.pipeline.pool import Pool
 from collector.pipeline.protocol import Recover
-from collector.pipeline.runner import Outcome, Runner, Settings
+from collector.pipeline.runner import Runner
 from collector.pipeline.steps import Pipeline, Step
+from collector.pipeline.terms import Outcome, Settings
 from collector.pipeline.worker import Settings as WorkerSettings
 from collector.pressure.sampler import Sampler
 
@@ -257,7 +258,7 @@ def test_recovery_destroys_nothing_that_it_cannot_read(lab: Lab) -> None:
             incident = f"2026112{number}T000000.000000Z-aaaaaa"
             os.close(store.begin(a_header(incident)))
             with store.incident(incident) as fd:
-                directory.write_new("evidence", b"evidence", fd)
+                directory.replace("evidence", b"evidence", fd)
                 if damage is not None:
                     directory.replace(layout.HEADER, damage, fd)
     job = Recover(archive=str(lab.archive), now_s=time.time())

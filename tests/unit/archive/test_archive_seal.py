@@ -38,7 +38,7 @@ def header(*planned: str) -> Header:
 def artifact(store: Store, incident: str, step: str, name: str, data: bytes = b"x") -> None:
     with store.incident(incident) as fd:
         with directory.opened(step, fd, create=True) as inner:
-            directory.write_new(name, data, inner)
+            directory.replace(name, data, inner)
         line = ArtifactLine(step=step, path=f"{step}/{name}", size_bytes=len(data), data_bytes=len(data))
         directory.append(layout.ARTIFACTS, msgspec.json.encode(line), fd, durable=False)
 
@@ -86,7 +86,7 @@ def test_seal_keeps_what_a_killed_run_left(store: Store) -> None:
     artifact(store, incident, "memory", "meminfo")
     store.record_step(incident, end("memory"))
     with store.incident(incident) as fd, directory.opened("shm", fd, create=True) as inner:
-        directory.write_new("0001.part", b"half", inner)
+        directory.replace("0001.part", b"half", inner)
     manifest = seal(store, incident, ended_s=2.0, interrupted=True)
     assert manifest.state is IncidentState.INTERRUPTED
     found = {step.id: step for step in manifest.steps}

@@ -21,8 +21,8 @@ from collector.model.case import Case
 from collector.model.incident import IncidentState
 from collector.model.marker import CoreRef, Marker, MarkerKind, ProcessRef
 from collector.pipeline.generation import Generation
-from collector.pipeline.runner import Outcome
 from collector.pipeline.steps import Pipeline
+from collector.pipeline.terms import Outcome
 
 Start = Callable[..., Intake]
 
