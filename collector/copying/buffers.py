@@ -15,8 +15,8 @@ HUGE = 2 << 20
 POOL_BYTES = 2 * HUGE
 """Four writers of 1 MiB each; a worker's private memory is bounded by it."""
 
-ZEROS = memoryview(mmap.mmap(-1, 1 << 20, prot=mmap.PROT_READ))
-"""A MiB of zeros that costs no memory: reading it maps the kernel's one zero page."""
+ZEROS = memoryview(mmap.mmap(-1, 1 << 20, flags=mmap.MAP_PRIVATE, prot=mmap.PROT_READ))
+"""A MiB of zeros that costs no memory: reading it maps the kernel's one zero page. A shared one would take 1 MiB."""
 
 
 @dataclass(frozen=True, slots=True)
