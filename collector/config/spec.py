@@ -83,15 +83,16 @@ class Copy(msgspec.Struct, frozen=True, kw_only=True):
             mapping), ``bounce`` (digest computed on the bytes that are written), or ``auto``, which
             decides and records why.
         rate: ``adaptive`` yields to other writers of the disk, ``max`` does not; a size per second
-            such as ``200MiB/s`` is an upper bound.
-        chunk: Length of one write. Longer chunks make other writers of the disk wait longer.
+            such as ``200MiB/s`` is an upper bound, below which it yields as ``adaptive`` does.
+        chunk: Length of one write, cut to 4 MiB for all writers together. Longer chunks make other
+            writers of the disk wait longer.
         writers: Writes under way at the same time.
         digest: Digest computed beside a copy: ``none`` leaves it to sealing.
     """
 
     method: MethodChoice = MethodChoice.AUTO
     rate: Rate = Rate("adaptive")
-    chunk: Annotated[Bytes, msgspec.Meta(ge=64 << 10, le=64 << 20)] = Bytes(1 << 20)
+    chunk: Annotated[Bytes, msgspec.Meta(ge=64 << 10, le=4 << 20)] = Bytes(1 << 20)
     writers: Annotated[int, msgspec.Meta(ge=1, le=4)] = 2
     digest: Digest = Digest.NONE
 

@@ -34,12 +34,21 @@ RECOVERY_S = 20.0
 RECOVERY_LIMIT_S = 40.0
 """Time in which a cut is made good; doubled by each cut that follows, so that the limit is met less often."""
 
+TRUST_S = 1.0
+"""Time for which a disk that is held back must look fast before it is let go; fourfold each time that it was wrong."""
+
+FORGOTTEN = 10
+"""Multiple of that time after which a slow disk is a new finding, and no longer the last one's confirmation."""
+
 YIELD_EVERY_S = 30.0
 IDLE_S = 1.0
 """Writes so far apart are not of one window."""
 
 PROBE_PER_S = 2.0
 """Beyond what the disk was last seen to do, the rate grows by this factor: it may have become faster."""
+
+USED = 2.0
+"""A rate above so many times what was written shows nothing of the disk, and does not grow further."""
 
 LEAST_RATE = 4 * MIB
 STALLED_SHARE = 0.2
@@ -49,7 +58,10 @@ STALLED_SHARE = 0.2
 class Pace(Protocol):
     """When the next chunk may start."""
 
-    slow_downs: int
+    @property
+    def slow_downs(self) -> int:
+        """Return how often it backed off."""
+        ...
 
     def turn(self, now_s: float, size: int) -> float:
         """Book *size* bytes; return how many seconds from *now_s* to wait before writing them."""
@@ -82,27 +94,6 @@ class Max:
 
 
 @dataclass(slots=True)
-class Fixed:
-    """At most *rate* bytes per second; time that was not used is not saved up for a burst."""
-
-    rate: float
-    slow_downs: int = 0
-    next_s: float = 0.0
-
-    def turn(self, now_s: float, size: int) -> float:
-        """Wait for the end of the last chunk's share of time."""
-        start = max(now_s, self.next_s)
-        self.next_s = start + size / self.rate
-        return start - now_s
-
-    def done(self, now_s: float, size: int, latency_s: float) -> None:
-        """Learn nothing."""
-
-    def stalled(self, now_s: float, share: float) -> None:
-        """Learn nothing."""
-
-
-@dataclass(slots=True)
 class Window:
     """What was written since *start_s*."""
 
@@ -121,7 +112,8 @@ class Adaptive:
     Two windows in a row that are slower than `PATIENCE_S` and busier than `BUSY_LIMIT` set the rate to
     `BUSY_SHARE` of what the disk delivered; one alone is a hiccup. Two that are slower than `SLOWED`
     times the baseline, or others' waiting, make it back off once in `YIELD_EVERY_S`. It recovers
-    linearly within `RECOVERY_S`, and then looks for more.
+    linearly within `RECOVERY_S`, and then looks for more. A disk that was slow for a moment only is let
+    go as soon as it was fast for `TRUST_S`.
     """
 
     rate: float | None = None
@@ -134,6 +126,10 @@ class Adaptive:
     _yielded_s: float = -YIELD_EVERY_S
     _judged_s: float = 0.0
     _last_s: float = 0.0
+    _trust_s: float = TRUST_S
+    _fast_since_s: float | None = None
+    _freed_s: float = float("-inf")
+    _delivered: float = 0.0
     _suspect: Window | None = field(default=None)
     _window: Window | None = field(default=None)
 
@@ -166,6 +162,7 @@ class Adaptive:
 
     def _judge(self, now_s: float, window: Window) -> None:
         elapsed_s = now_s - window.start_s
+        self._delivered = window.size / elapsed_s
         busy = window.waited_s / elapsed_s
         # Of writes side by side each waits for the others, too. A small write costs as much as a large
         # one: a disk is not slow for seeking between pieces.
@@ -175,6 +172,7 @@ class Adaptive:
         self.baseline_s = min(latency_s, usual_s * 1.02)
         suspect, self._suspect = self._suspect, None
         slowed = latency_s > SLOWED * usual_s
+        self._trust(window.start_s if latency_s <= PATIENCE_S else None, now_s)
         if latency_s <= PATIENCE_S or not (slowed or busy > BUSY_LIMIT):
             return
         if suspect is None:
@@ -187,6 +185,16 @@ class Adaptive:
         else:
             self._yield(now_s)
 
+    def _trust(self, fast_s: float | None, now_s: float) -> None:
+        """Let a disk go that is fast since long enough; *fast_s* is when the last window started, if it was."""
+        if fast_s is None or self.rate is None:
+            self._fast_since_s = None
+            return
+        if self._fast_since_s is None:
+            self._fast_since_s = fast_s
+        if now_s - self._fast_since_s >= self._trust_s:
+            self.rate, self._freed_s = None, now_s
+
     def _yield(self, now_s: float) -> None:
         """Back off for others, seldom: if they go on waiting, it is not for this copy."""
         if self.rate is not None and now_s - self._yielded_s > YIELD_EVERY_S:
@@ -194,9 +202,13 @@ class Adaptive:
             self._cut(self.rate * BACK_OFF, now_s)
 
     def _cut(self, rate: float, now_s: float) -> None:
+        if self.rate is None:
+            wrong = now_s - self._freed_s <= FORGOTTEN * self._trust_s
+            self._trust_s = min(RECOVERY_LIMIT_S, self._trust_s * 4) if wrong else TRUST_S
         self.rate = max(rate, LEAST_RATE)
         self.slow_downs += 1
         self._grown_s = now_s
+        self._fast_since_s = None
         self._recovery_s = min(RECOVERY_LIMIT_S, self._recovery_s * 2)
 
     def _grow(self, now_s: float) -> None:
@@ -207,6 +219,34 @@ class Adaptive:
             return
         if self.rate < self.capacity:
             self.rate += self.capacity * (1 - BUSY_SHARE) * elapsed_s / self._recovery_s
-        else:
+        elif self.rate < USED * self._delivered:
             self.rate *= PROBE_PER_S**elapsed_s
             self.capacity = self.rate
+
+
+@dataclass(slots=True)
+class Bounded:
+    """At most *rate* bytes per second, and less where *yielding* says so; unused time is not saved up for a burst."""
+
+    rate: float
+    yielding: Adaptive
+    next_s: float = 0.0
+
+    @property
+    def slow_downs(self) -> int:
+        """Return how often others needed the disk; the bound itself slows nothing down."""
+        return self.yielding.slow_downs
+
+    def turn(self, now_s: float, size: int) -> float:
+        """Wait for the end of the last chunk's share of time."""
+        start = max(now_s + self.yielding.turn(now_s, size), self.next_s)
+        self.next_s = start + size / self.rate
+        return start - now_s
+
+    def done(self, now_s: float, size: int, latency_s: float) -> None:
+        """Pass on what the disk does."""
+        self.yielding.done(now_s, size, latency_s)
+
+    def stalled(self, now_s: float, share: float) -> None:
+        """Pass on that others wait."""
+        self.yielding.stalled(now_s, share)

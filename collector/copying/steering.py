@@ -8,7 +8,7 @@ import time
 from collections.abc import Callable
 from dataclasses import dataclass, field
 
-from collector.copying.pace import Adaptive, Fixed, Max, Pace
+from collector.copying.pace import Adaptive, Bounded, Max, Pace
 from collector.model.copying import Advice, Feedback
 from collector.model.errors import UsageError
 
@@ -39,12 +39,13 @@ def pace_for(rate: str | int, device: int, *, reading: bool = False) -> Pace:
     Raises:
         UsageError: If *rate* is neither ``adaptive``, nor ``max``, nor a positive number.
     """
-    if rate == "adaptive":
-        return _learnt.setdefault((device, reading), Adaptive())
     if rate == "max":
         return Max()
+    adaptive = _learnt.setdefault((device, reading), Adaptive())
+    if rate == "adaptive":
+        return adaptive
     if isinstance(rate, int) and rate > 0:
-        return Fixed(rate)
+        return Bounded(rate, adaptive)
     raise UsageError(f"a rate of {rate!r}", hint="adaptive, max, or bytes per second, above 0")
 
 

@@ -4,7 +4,7 @@ import pytest
 
 from collector.copying import buffers
 from collector.copying.engine import chunk_size
-from collector.copying.pace import Adaptive, Fixed, Max
+from collector.copying.pace import Adaptive, Bounded, Max
 from collector.copying.steering import Steering, Stopped, pace_for
 from collector.model.copying import Advice, CopySettings, Feedback
 from collector.model.errors import UsageError
@@ -53,7 +53,7 @@ def test_pace_of_a_disk_outlives_a_copy() -> None:
     assert pace_for("adaptive", -1) is not pace_for("adaptive", -2)
     assert pace_for("adaptive", -1) is not pace_for("adaptive", -1, reading=True)
     assert isinstance(pace_for("max", -1), Max)
-    assert isinstance(pace_for(1000, -1), Fixed)
+    assert isinstance(pace_for(1000, -1), Bounded)
 
 
 @pytest.mark.parametrize("rate", ["fast", 0, -1])
