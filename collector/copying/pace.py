@@ -31,7 +31,7 @@ SLOWED = 3.0
 WINDOW_S = 0.1
 WINDOW_CHUNKS = 4
 RECOVERY_S = 20.0
-RECOVERY_LIMIT_S = 40.0
+RECOVERY_LIMIT_S = 80.0
 """Time in which a cut is made good; doubled by each cut that follows, so that the limit is met less often."""
 
 TRUST_S = 1.0
