@@ -127,7 +127,7 @@ class Adaptive:
     _judged_s: float = 0.0
     _last_s: float = 0.0
     _trust_s: float = TRUST_S
-    _fast_since_s: float | None = None
+    _fast_s: float = 0.0
     _freed_s: float = float("-inf")
     _delivered: float = 0.0
     _suspect: Window | None = field(default=None)
@@ -172,7 +172,7 @@ class Adaptive:
         self.baseline_s = min(latency_s, usual_s * 1.02)
         suspect, self._suspect = self._suspect, None
         slowed = latency_s > SLOWED * usual_s
-        self._trust(window.start_s if latency_s <= PATIENCE_S else None, now_s)
+        self._trust(elapsed_s if latency_s <= PATIENCE_S else 0.0, now_s)
         if latency_s <= PATIENCE_S or not (slowed or busy > BUSY_LIMIT):
             return
         if suspect is None:
@@ -185,14 +185,10 @@ class Adaptive:
         else:
             self._yield(now_s)
 
-    def _trust(self, fast_s: float | None, now_s: float) -> None:
-        """Let a disk go that is fast since long enough; *fast_s* is when the last window started, if it was."""
-        if fast_s is None or self.rate is None:
-            self._fast_since_s = None
-            return
-        if self._fast_since_s is None:
-            self._fast_since_s = fast_s
-        if now_s - self._fast_since_s >= self._trust_s:
+    def _trust(self, fast_s: float, now_s: float) -> None:
+        """Let a disk go that was fast for long enough, *fast_s* more of it; time between copies shows nothing."""
+        self._fast_s = self._fast_s + fast_s if fast_s else 0.0
+        if self.rate is not None and self._fast_s >= self._trust_s:
             self.rate, self._freed_s = None, now_s
 
     def _yield(self, now_s: float) -> None:
@@ -208,7 +204,7 @@ class Adaptive:
         self.rate = max(rate, LEAST_RATE)
         self.slow_downs += 1
         self._grown_s = now_s
-        self._fast_since_s = None
+        self._fast_s = 0.0
         self._recovery_s = min(RECOVERY_LIMIT_S, self._recovery_s * 2)
 
     def _grow(self, now_s: float) -> None:

@@ -12,14 +12,14 @@ from collector.copying.pace import BUSY_SHARE, LEAST_RATE, MIB, Adaptive, Bounde
 Disk = Callable[[float, int], float]
 
 
-def drive(pace: Pace, disk: Disk, *, seconds: float, writers: int = 2) -> list[tuple[float, float]]:
-    """Write 1 MiB chunks for *seconds*; return start and end of each, as the disk serves them."""
-    free = [0.0] * writers
+def drive(pace: Pace, disk: Disk, *, seconds: float, writers: int = 2, since: float = 0.0) -> list[tuple[float, float]]:
+    """Write 1 MiB chunks for *seconds* from *since* on; return start and end of each, as the disk serves them."""
+    free = [since] * writers
     written = []
-    turn = 0.0
+    turn = since
     while True:
         now = max(heapq.heappop(free), turn)
-        if now > seconds:
+        if now > since + seconds:
             return written
         start = turn = now + pace.turn(now, MIB)
         end = disk(start, MIB)
@@ -127,6 +127,16 @@ def test_adaptive_trusts_a_throttle_less_each_time() -> None:
     pace = Adaptive()
     drive(pace, throttled(100 * MIB), seconds=300)
     assert pace.slow_downs <= 12
+
+
+def test_adaptive_learns_nothing_between_copies() -> None:
+    """A throttled disk that was left alone for an hour is not faster for it."""
+    pace = Adaptive()
+    disk = throttled(100 * MIB)
+    drive(pace, disk, seconds=30)
+    known = pace.slow_downs
+    drive(pace, disk, seconds=10, since=3600)
+    assert pace.slow_downs == known
 
 
 def test_adaptive_never_starves() -> None:
