@@ -22,8 +22,17 @@ BUSY_LIMIT = 0.8
 """Share above which it is corrected; the space between the two keeps the rate from flickering."""
 
 BACK_OFF = 0.7
-LOSS = 0.9
-"""Share of its known speed that a cut leaves a disk at least: others' bursts must not add up to a crawl."""
+DENT = 0.9
+"""What a bad moment leaves of a rate that is well below the disk's speed: it says little about the disk."""
+
+LASTING_S = 1.0
+"""Time after which a bad moment has become the disk's new speed."""
+
+LOSS = 0.5
+"""Share of its known speed that a disk is left with at least: a host that stands still for a second says nothing."""
+
+NEAR = 0.95
+"""Share of the disk's speed above which a rate has met it."""
 
 SLOWED = 3.0
 """Multiple of the baseline latency that means that somebody else needs the disk."""
@@ -95,12 +104,13 @@ class Max:
 
 @dataclass(slots=True)
 class Window:
-    """What was written since *start_s*."""
+    """What was written since *start_s*; *dented* once it has cost the rate something."""
 
     start_s: float
     chunks: int = 0
     size: int = 0
     waited_s: float = 0.0
+    dented: bool = False
 
 
 @dataclass(slots=True)
@@ -110,10 +120,10 @@ class Adaptive:
 
     A window of writes tells the latency of a MiB and the share of time that the disk was kept busy.
     Two windows in a row that are slower than `PATIENCE_S` and busier than `BUSY_LIMIT` set the rate to
-    `BUSY_SHARE` of what the disk delivered; one alone is a hiccup. Two that are slower than `SLOWED`
-    times the baseline, or others' waiting, make it back off once in `YIELD_EVERY_S`. It recovers
-    linearly within `RECOVERY_S`, and then looks for more. A disk that was slow for a moment only is let
-    go as soon as it was fast for `TRUST_S`.
+    `BUSY_SHARE` of what the disk delivered; one alone is a hiccup. A rate that was well below the disk's
+    speed is only dented, unless it lasts. Two that are slower than `SLOWED` times the baseline, or others'
+    waiting, make it back off once in `YIELD_EVERY_S`. It recovers linearly within `RECOVERY_S`, and then
+    looks for more. A disk that was slow for a moment only is let go as soon as it was fast for `TRUST_S`.
     """
 
     rate: float | None = None
@@ -130,7 +140,7 @@ class Adaptive:
     _fast_s: float = 0.0
     _freed_s: float = float("-inf")
     _delivered: float = 0.0
-    _suspect: Window | None = field(default=None)
+    _bad: Window | None = field(default=None)
     _window: Window | None = field(default=None)
 
     def turn(self, now_s: float, size: int) -> float:
@@ -170,20 +180,36 @@ class Adaptive:
         usual_s = self.baseline_s if self.baseline_s is not None else latency_s
         # The baseline follows a disk that became slower for good, at 2 % a window.
         self.baseline_s = min(latency_s, usual_s * 1.02)
-        suspect, self._suspect = self._suspect, None
+        bad, self._bad = self._bad, None
         slowed = latency_s > SLOWED * usual_s
         self._trust(elapsed_s if latency_s <= PATIENCE_S else 0.0, now_s)
         if latency_s <= PATIENCE_S or not (slowed or busy > BUSY_LIMIT):
             return
-        if suspect is None:
-            self._suspect = window
+        if bad is None:
+            self._bad = window
         elif busy > BUSY_LIMIT:
-            delivered = (window.size + suspect.size) / (now_s - suspect.start_s)
-            # What was delivered was no more than was asked for; a disk does not lose its speed all at once.
-            self.capacity = max(delivered, self.capacity * LOSS)
-            self._cut(self.capacity * BUSY_SHARE, now_s)
+            bad.size += window.size
+            self._slow(bad, now_s)
         else:
             self._yield(now_s)
+
+    def _slow(self, bad: Window, now_s: float) -> None:
+        """Draw the conclusion from windows in a row that were slow and busy, *bad* in all."""
+        lasting = now_s - bad.start_s >= LASTING_S
+        delivered = bad.size / (now_s - bad.start_s)
+        if self.rate is None or self.rate >= NEAR * self.capacity:
+            self.capacity = delivered
+            self._recovery_s = min(RECOVERY_LIMIT_S, self._recovery_s * 2)
+            self._cut(self.capacity * BUSY_SHARE, now_s)
+        elif lasting:
+            self.capacity = max(delivered, self.capacity * LOSS)
+            self._recovery_s = RECOVERY_S
+            self._cut(self.capacity * BUSY_SHARE, now_s)
+        else:
+            self._bad = bad
+            if not bad.dented:
+                bad.dented = True
+                self._cut(self.rate * DENT, now_s)
 
     def _trust(self, fast_s: float, now_s: float) -> None:
         """Let a disk go that was fast for long enough, *fast_s* more of it; time between copies shows nothing."""
@@ -205,7 +231,6 @@ class Adaptive:
         self.slow_downs += 1
         self._grown_s = now_s
         self._fast_s = 0.0
-        self._recovery_s = min(RECOVERY_LIMIT_S, self._recovery_s * 2)
 
     def _grow(self, now_s: float) -> None:
         # Time in which nothing is written shows nothing: it must not end in a burst.

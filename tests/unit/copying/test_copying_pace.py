@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import heapq
+import random
 from collections.abc import Callable
 
 import pytest
@@ -137,6 +138,28 @@ def test_adaptive_learns_nothing_between_copies() -> None:
     known = pace.slow_downs
     drive(pace, disk, seconds=10, since=3600)
     assert pace.slow_downs == known
+
+
+@pytest.mark.parametrize("disk", [steady, throttled], ids=["steady", "throttled"])
+def test_adaptive_is_not_worn_down_by_a_machine_that_stands_still(disk: Callable[[float], Disk]) -> None:
+    """The host takes the processors away for a moment, every 2 s or so: that says nothing about the disk."""
+    rng = random.Random(1)
+    stalls = [(at + rng.random(), rng.uniform(0.05, 0.3)) for at in range(0, 240, 2)]
+    serve = disk(100 * MIB)
+
+    def stalling(now: float, size: int) -> float:
+        end = serve(now, size)
+        return next((at + length for at, length in stalls if at <= end < at + length), end)
+
+    written = drive(Adaptive(), stalling, seconds=240)
+    assert rate_of(written, since=60) >= 0.65 * 100 * MIB
+
+
+def test_adaptive_finds_the_new_speed_of_a_disk_that_lost_most_of_it() -> None:
+    """What lasts is no bad moment: within a few seconds others have room again."""
+    before, after = steady(100 * MIB), steady(25 * MIB)
+    written = drive(Adaptive(), lambda now, size: (before if now < 20 else after)(now, size), seconds=32)
+    assert 0.4 * 25 * MIB <= rate_of(written, since=24) <= 0.9 * 25 * MIB
 
 
 def test_adaptive_never_starves() -> None:
