@@ -131,6 +131,7 @@ def _artifact(artifact: ArtifactRecord) -> str:
             ("TRUNCATED", artifact.truncated),
             ("source changed meanwhile", artifact.source_changed),
             ("buffered", artifact.direct is False and artifact.data_bytes >= 1 << 20),
+            (f"gate {escape_name(artifact.gate_reason or '')}", artifact.gate_reason),
         )
         if is_so
     ]

@@ -92,6 +92,7 @@ def copy(
             truncated_reason=outcome.reason or (f"limited to {limit_bytes} bytes" if source.cut else None),
             pauses=steering.pauses,
             slow_downs=steering.slow_downs,
+            gate_reason=steering.gate_reason,
             notes=tuple(notes(outcome)),
         )
 

@@ -71,6 +71,7 @@ class Steering:
     ask: Callable[[], Feedback] = always_go
     pauses: int = 0
     gate_slow_downs: int = 0
+    _reasons: dict[Advice, str] = field(init=False, default_factory=dict)
     _slow_downs_before: int = field(init=False)
     _asked_s: float = field(init=False, default=0.0)
     _advice: Advice = field(init=False, default=Advice.GO)
@@ -85,6 +86,11 @@ class Steering:
     def slow_downs(self) -> int:
         """Return how often the pace or the gate slowed this copy down."""
         return self.gate_slow_downs + self.pace.slow_downs - self._slow_downs_before
+
+    @property
+    def gate_reason(self) -> str | None:
+        """Return what the gate said when it first slowed this copy down, and when it first held it."""
+        return "; ".join(f"{advice}: {reason}" for advice, reason in self._reasons.items()) or None
 
     def turn(self, size: int) -> None:
         """
@@ -118,11 +124,12 @@ class Steering:
             match feedback.advice:
                 case Advice.STOP:
                     raise Stopped(feedback.reason)
-                case Advice.SLOW:
-                    self.gate_slow_downs += before is not Advice.SLOW
-                    return
                 case Advice.GO:
                     return
+            self._reasons.setdefault(feedback.advice, feedback.reason)
+            if feedback.advice is Advice.SLOW:
+                self.gate_slow_downs += before is not Advice.SLOW
+                return
             self.pauses += before is not Advice.PAUSE
             time.sleep(ASK_EVERY_S)
 

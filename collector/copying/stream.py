@@ -79,6 +79,7 @@ def write(
         truncated_reason=spout.reason,
         pauses=steering.pauses,
         slow_downs=steering.slow_downs,
+        gate_reason=steering.gate_reason,
     )
 
 

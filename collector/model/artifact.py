@@ -107,7 +107,8 @@ class ArtifactRecord(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=Tr
     One artifact as the manifest lists it.
 
     *path* is relative to the incident; *digest* is ``ALGORITHM:HEX`` where one exists; *direct* is
-    False where the bytes went through the page cache, and *direct_reason* says why.
+    False where the bytes went through the page cache, and *direct_reason* says why. *gate_reason* is
+    why the gate slowed the copy down or held it, the first time of each.
     """
 
     path: str
@@ -132,3 +133,4 @@ class ArtifactRecord(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=Tr
     duration_s: float = 0.0
     slow_downs: int = 0
     pauses: int = 0
+    gate_reason: str | None = None

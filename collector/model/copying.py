@@ -62,7 +62,8 @@ class CopyReport(msgspec.Struct, frozen=True, kw_only=True):
 
     *size_bytes* is the length of the file written, *data_bytes* what was copied into it (the rest
     is holes). *changed* is True if size or mtime of the source moved meanwhile: the copy is then
-    not a snapshot of one moment.
+    not a snapshot of one moment. *gate_reason* is why the gate slowed it down or held it, the first
+    time of each.
     """
 
     size_bytes: int
@@ -82,4 +83,5 @@ class CopyReport(msgspec.Struct, frozen=True, kw_only=True):
     truncated_reason: str | None = None
     pauses: int = 0
     slow_downs: int = 0
+    gate_reason: str | None = None
     notes: tuple[str, ...] = ()

@@ -194,4 +194,5 @@ def _report_fields(report: CopyReport) -> dict[str, Any]:
         "duration_s": round(report.seconds, 6),
         "slow_downs": report.slow_downs,
         "pauses": report.pauses,
+        "gate_reason": report.gate_reason,
     }

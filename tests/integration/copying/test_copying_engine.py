@@ -191,12 +191,14 @@ def test_copy_stops_where_the_gate_says_so(target: Directory) -> None:
 
 
 def test_copy_pauses_until_the_gate_opens(target: Directory) -> None:
-    """PAUSE waits and asks again; the report counts how often."""
-    answers = iter([Feedback(Advice.PAUSE), Feedback(Advice.PAUSE), Feedback(Advice.SLOW)])
+    """PAUSE waits and asks again; the report counts how often, and says why."""
+    short = Feedback(Advice.PAUSE, "memory is short")
+    answers = iter([short, short, Feedback(Advice.SLOW, "memory is nearly short")])
     with segment(4 * MIB) as source:
         report = copied(source, target, ask=lambda: next(answers, Feedback(Advice.GO)))
         assert same(source, target.path / "copy")
     assert (report.pauses, report.slow_downs) == (1, 1)
+    assert report.gate_reason == "pause: memory is short; slow: memory is nearly short"
 
 
 def test_copy_passes_on_what_the_callback_raises_and_leaves_nothing(target: Directory) -> None:
