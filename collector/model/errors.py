@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from errno import EACCES, EPERM
+
 from collector.model.problem import Problem
 
 
@@ -61,6 +63,8 @@ class CopyError(CollectorError):
     def __init__(self, message: str, *, hint: str | None = None, errno: int | None = None) -> None:
         super().__init__(message, hint=hint)
         self.errno = errno
+        if errno in (EACCES, EPERM):
+            self.exit_code = DeniedError.exit_code
 
 
 class SignalError(CollectorError):

@@ -275,13 +275,28 @@ def test_cli_copy_takes_an_open_file_through_the_process_that_has_it(
 
 def test_cli_copy_says_so_when_it_may_not_read(target: Directory) -> None:
     """Not wrong usage: 77, by which a script knows that it has to be somebody else."""
-    powerless = ("setpriv", "--bounding-set=-dac_override,-dac_read_search") if os.geteuid() == 0 else ()
     with segment(4096) as source:
         source.chmod(0)
-        command = [*powerless, *COLLECTOR, "copy", source, target.path / "copy"]
-        done = subprocess.run(command, capture_output=True, text=True, check=False)
+        done = powerless(source, target.path / "copy")
     assert done.returncode == 77
     assert f"{source}: Permission denied" in done.stderr
+
+
+def test_cli_copy_says_so_when_it_may_not_write(target: Directory) -> None:
+    """Neither is a directory that belongs to somebody else a full disk."""
+    target.path.chmod(0o500)
+    with segment(4096) as source:
+        done = powerless(source, target.path / "copy")
+    target.path.chmod(0o700)
+    assert done.returncode == 77
+    assert "hint: " in done.stderr
+
+
+def powerless(*arguments: object) -> subprocess.CompletedProcess[str]:
+    """Run it as one whom the modes of files bind."""
+    drop = ("setpriv", "--bounding-set=-dac_override,-dac_read_search") if os.geteuid() == 0 else ()
+    command = [*drop, *COLLECTOR, "copy", *map(str, arguments)]
+    return subprocess.run(command, capture_output=True, text=True, check=False)
 
 
 @pytest.mark.root
