@@ -23,7 +23,7 @@ from benchmarks.machine import GIB, MIB, Watch, fields, mounted, reclaim, run, s
 
 RATE = 100 * MIB
 AVAILABLE = GIB
-SIZE = 3 * GIB
+SIZE = 2 * GIB
 IDLE_S = 20
 PERIOD_S = 0.02
 SETTLED_AFTER = 4
