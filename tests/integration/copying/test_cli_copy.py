@@ -22,6 +22,9 @@ from copying_fixtures import MIB, Directory, same, scattered, segment
 
 COLLECTOR = [sys.executable, "-m", "collector.cli.main"]
 
+# Whoever runs the tests may ignore signals, as nohup does, and that is inherited.
+HEEDING = ["env", "--default-signal=HUP,INT,TERM"]
+
 
 def collector(*arguments: object) -> subprocess.CompletedProcess[str]:
     command = [*COLLECTOR, "copy", *map(str, arguments)]
@@ -102,7 +105,7 @@ def started(
     source: Path, target: Directory, *options: str, prefix: tuple[str, ...] = (), **more: Any
 ) -> Iterator[subprocess.Popen[str]]:
     """Start a copy to ``copy``; what is within runs once there is a ``.part``."""
-    command = [*prefix, *COLLECTOR, "copy", *options, str(source), str(target.path / "copy")]
+    command = [*HEEDING, *prefix, *COLLECTOR, "copy", *options, str(source), str(target.path / "copy")]
     with subprocess.Popen(command, **{"stderr": subprocess.PIPE, "text": True, **more}) as running:
         try:
             while not target.names():
