@@ -18,7 +18,7 @@ from collector.model.case import Fate
 
 KILLS = 200
 SEED = 4
-pytestmark = [pytest.mark.root, pytest.mark.slow]
+pytestmark = [pytest.mark.root, pytest.mark.slow, pytest.mark.timeout(600)]
 
 CONFIG = """
 version: 1
