@@ -26,24 +26,28 @@ AVAILABLE = GIB
 SIZE = 2 * GIB
 IDLE_S = 20
 PERIOD_S = 0.02
+SURGE = 256 * MIB
+"""What a process that starts may take at once. kswapd alone keeps up with a few MiB at a time, beside any copier."""
+
+SURGE_PERIOD_S = 5.0
 SETTLED_AFTER = 4
 
 THROTTLE = Path("/sys/fs/cgroup/blkio/blkio.throttle.write_bps_device")
 
-ONES = b"\1" * (8 * MIB // 4096)
+ONES = b"\1" * (SURGE // 4096)
 
 Probe = Callable[[], object]
 
 
 class Prober:
     """
-    Runs one probe every 20 ms and notes how late each is done, counted from when it was due.
+    Runs one probe again and again and notes how late each is done, counted from when it was due.
 
     In a process of its own, forked for each round: threads would measure each other's share of the interpreter.
     """
 
-    def __init__(self, name: str, probe: Probe) -> None:
-        self.name, self._probe = name, probe
+    def __init__(self, name: str, probe: Probe, period_s: float = PERIOD_S) -> None:
+        self.name, self._probe, self._period_s = name, probe, period_s
 
     def start(self) -> None:
         told, self._stop = os.pipe()
@@ -71,14 +75,14 @@ class Prober:
         while not select.select([told], [], [], max(0, due - time.monotonic()))[0]:
             self._probe()
             seconds.append(time.monotonic() - due)
-            due += PERIOD_S
+            due += self._period_s
         return seconds
 
 
-def touch() -> None:
-    """Touch 8 MiB of fresh memory."""
-    with mmap.mmap(-1, 8 * MIB, flags=mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS) as memory:
-        memory[::4096] = ONES
+def touch(size: int) -> None:
+    """Touch *size* bytes of fresh memory."""
+    with mmap.mmap(-1, size, flags=mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS) as memory:
+        memory[::4096] = ONES[: size // 4096]
 
 
 def spawn() -> None:
@@ -188,7 +192,8 @@ def rounds(scratch: Path, *, runs: int) -> dict[str, object]:
         copiers: list[Copier] = [adaptive, full, DD_DIRECT, CP]
         probers = [
             Prober("fork + exec", spawn),
-            Prober("touch 8 MiB", touch),
+            Prober("touch 8 MiB", lambda: touch(8 * MIB)),
+            Prober("touch 256 MiB", lambda: touch(SURGE), SURGE_PERIOD_S),
             Prober("fsync, same disk", same),
             Prober("fsync, other disk", other),
         ]

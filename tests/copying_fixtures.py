@@ -99,12 +99,10 @@ def blocks_bytes(path: Path) -> int:
     return path.stat().st_blocks * 512
 
 
-def private_kib() -> int:
-    """Return the process's anonymous memory."""
-    for line in Path("/proc/self/status").read_text().splitlines():
-        if line.startswith("RssAnon:"):
-            return int(line.split()[1])
-    raise AssertionError("no RssAnon")
+def memory_kib(*names: str) -> int:
+    """Return the sum of what ``/proc/self/status`` says of this process's memory."""
+    fields = dict(line.split(":", 1) for line in Path("/proc/self/status").read_text().splitlines())
+    return sum(int(fields[name].split()[0]) for name in names)
 
 
 def run(*command: object) -> str:

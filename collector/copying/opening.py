@@ -17,20 +17,6 @@ READ_FLAGS = os.O_RDONLY | os.O_CLOEXEC | os.O_NOCTTY | os.O_NONBLOCK
 MOST_XATTRS = 32
 MOST_XATTR_BYTES = 4096
 
-# What the kernel makes while it is read: the size is 0, or a page, whatever the content.
-# Source: include/uapi/linux/magic.h
-UNSIZED = {
-    "0x9fa0": "procfs",
-    "0x62656572": "sysfs",
-    "0x64626720": "debugfs",
-    "0x74726163": "tracefs",
-    "0x27e0eb": "cgroup",
-    "0x63677270": "cgroup2",
-    "0x73636673": "securityfs",
-    "0xf97cff8c": "selinuxfs",
-    "0x42494e4d": "binfmt_misc",
-}
-
 INSTEAD = {
     stat.S_IFDIR: "name one file in it",
     stat.S_IFLNK: "name what it leads to; readlink -f tells",
@@ -104,9 +90,9 @@ def _require_regular(mode: int, what: str) -> None:
 
 
 def _require_size(fd: int, path: str) -> None:
-    name = UNSIZED.get(filesystem.kind(fd))
-    if name:
-        raise StepError(f"{path!r} is on {name}: its size is not known in advance", hint="use cat")
+    kind = filesystem.kind(fd)
+    if kind in filesystem.MADE_WHILE_READ:
+        raise StepError(f"{path!r} is on {kind}: its size is not known in advance", hint="use cat")
 
 
 def describe(fd: int, path: str) -> SourceInfo:

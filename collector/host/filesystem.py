@@ -25,8 +25,21 @@ MAGIC = {
     0x65735546: "fuse",
     0x2FC12FC1: "zfs",
     0xF2F52010: "f2fs",
+    0x9FA0: "procfs",
+    0x62656572: "sysfs",
+    0x64626720: "debugfs",
+    0x74726163: "tracefs",
+    0x27E0EB: "cgroup",
+    0x63677270: "cgroup2",
+    0x73636673: "securityfs",
+    0xF97CFF8C: "selinuxfs",
+    0x42494E4D: "binfmt_misc",
 }
 MEMORY = frozenset({TMPFS, "ramfs", "hugetlbfs"})
+MADE_WHILE_READ = frozenset(
+    {"procfs", "sysfs", "debugfs", "tracefs", "cgroup", "cgroup2", "securityfs", "selinuxfs", "binfmt_misc"}
+)
+"""The size of a file there is 0, or a page, whatever its content."""
 
 # Source: include/uapi/linux/fs.h, FS_IOC_GETFLAGS and FS_NOCOW_FL
 GETFLAGS = 0x80086601

@@ -22,9 +22,9 @@ from copying_fixtures import (
     blocks_bytes,
     cached,
     copied,
+    memory_kib,
     mounted,
     opened_directory,
-    private_kib,
     run,
     same,
     scattered,
@@ -405,10 +405,10 @@ def test_copy_uses_the_same_memory_for_every_size(target: Directory) -> None:
     """Buffers are lent, not allocated: private memory does not grow with the file."""
     with segment(4 * MIB) as small, segment(128 * MIB) as large:
         copied(small, target, "warm", MMAP)
-        before = private_kib()
+        before = memory_kib("RssAnon")
         copied(large, target, "large", MMAP)
         copied(large, target, "larger", BOUNCE)
-        assert private_kib() - before < 1024
+        assert memory_kib("RssAnon") - before < 1024
 
 
 @METHODS
@@ -457,18 +457,11 @@ def test_copy_by_mapping_keeps_its_page_tables_small(target: Directory) -> None:
     """A mapping costs 2 MiB of page tables per GiB: the window slides."""
     with segment(512 * MIB) as source:
         copied(source, target, "warm", MMAP, limit_bytes=4 * MIB)
-        before = most = page_tables_kib()
+        before = most = memory_kib("VmPTE")
 
         def progress(done: int) -> None:
             nonlocal most
-            most = max(most, page_tables_kib())
+            most = max(most, memory_kib("VmPTE"))
 
         copied(source, target, settings=MMAP, progress=progress)
     assert most - before <= 512
-
-
-def page_tables_kib() -> int:
-    for line in Path("/proc/self/status").read_text().splitlines():
-        if line.startswith("VmPTE:"):
-            return int(line.split()[1])
-    raise AssertionError("no VmPTE")

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 import xxhash
-from copying_fixtures import MIB, Directory, cached, private_kib, scattered, segment
+from copying_fixtures import MIB, Directory, cached, memory_kib, scattered, segment
 
 from collector.copying import durable, readback, stream
 from collector.model.artifact import Truncated
@@ -119,9 +119,9 @@ def test_stream_needs_no_more_memory_for_a_longer_stream(target: Directory) -> N
     """One buffer for every length."""
     piece = bytes(65_536)
     stream.write((piece for _ in range(64)), directory_fd=target.fd, name="short")
-    before = private_kib()
+    before = memory_kib("RssAnon")
     stream.write((piece for _ in range(2048)), directory_fd=target.fd, name="long")
-    assert private_kib() - before < 512
+    assert memory_kib("RssAnon") - before < 512
 
 
 def test_stream_refuses_a_name_that_is_taken(target: Directory) -> None:
