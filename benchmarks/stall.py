@@ -26,15 +26,16 @@ AVAILABLE = GIB
 SIZE = 2 * GIB
 IDLE_S = 20
 PERIOD_S = 0.02
+SETTLED_AFTER = 4
+
 SURGE = 256 * MIB
-"""What a process that starts may take at once. kswapd alone keeps up with a few MiB at a time, beside any copier."""
+"""What a process may want at once. With a few MiB at a time kswapd keeps up, beside any copier."""
 
 SURGE_PERIOD_S = 5.0
-SETTLED_AFTER = 4
 
 THROTTLE = Path("/sys/fs/cgroup/blkio/blkio.throttle.write_bps_device")
 
-ONES = b"\1" * (SURGE // 4096)
+ONES = b"\1" * (8 * MIB // 4096)
 
 Probe = Callable[[], object]
 
@@ -44,17 +45,18 @@ class Prober:
     Runs one probe again and again and notes how late each is done, counted from when it was due.
 
     In a process of its own, forked for each round: threads would measure each other's share of the interpreter.
+    Probes start by turns: at once, they would measure each other's share of the processors.
     """
 
     def __init__(self, name: str, probe: Probe, period_s: float = PERIOD_S) -> None:
         self.name, self._probe, self._period_s = name, probe, period_s
 
-    def start(self) -> None:
+    def start(self, after_s: float) -> None:
         told, self._stop = os.pipe()
         self._told, tell = os.pipe()
         self._pid = os.fork()
         if not self._pid:
-            os.write(tell, array.array("d", self._run(told)).tobytes())
+            os.write(tell, array.array("d", self._run(told, after_s)).tobytes())
             os._exit(0)
         os.close(told), os.close(tell)
 
@@ -69,9 +71,9 @@ class Prober:
             for share in (50, 90, 99)
         } | {"max": round(1000 * times[-1], 2)}
 
-    def _run(self, told: int) -> list[float]:
+    def _run(self, told: int, after_s: float) -> list[float]:
         seconds = []
-        due = time.monotonic()
+        due = time.monotonic() + after_s
         while not select.select([told], [], [], max(0, due - time.monotonic()))[0]:
             self._probe()
             seconds.append(time.monotonic() - due)
@@ -79,10 +81,19 @@ class Prober:
         return seconds
 
 
-def touch(size: int) -> None:
-    """Touch *size* bytes of fresh memory."""
-    with mmap.mmap(-1, size, flags=mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS) as memory:
-        memory[::4096] = ONES[: size // 4096]
+def touch() -> None:
+    """Touch 8 MiB of fresh memory."""
+    with mmap.mmap(-1, 8 * MIB, flags=mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS) as memory:
+        memory[::4096] = ONES
+
+
+def surge() -> None:
+    """Make a segment and give it back."""
+    fd = os.memfd_create("surge")
+    try:
+        os.posix_fallocate(fd, 0, SURGE)
+    finally:
+        os.close(fd)
 
 
 def spawn() -> None:
@@ -159,8 +170,8 @@ class Ballast:
 def one(copier: Copier | None, source: Path, slow: Path, probers: list[Prober]) -> dict[str, object]:
     """Run a copier, or nothing for a while, under the probes."""
     before, watch = reclaim(), Watch()
-    for prober in probers:
-        prober.start()
+    for turn, prober in enumerate(probers):
+        prober.start(PERIOD_S * turn / len(probers))
     started = time.monotonic()
     with watch.watching():
         if copier:
@@ -192,8 +203,8 @@ def rounds(scratch: Path, *, runs: int) -> dict[str, object]:
         copiers: list[Copier] = [adaptive, full, DD_DIRECT, CP]
         probers = [
             Prober("fork + exec", spawn),
-            Prober("touch 8 MiB", lambda: touch(8 * MIB)),
-            Prober("touch 256 MiB", lambda: touch(SURGE), SURGE_PERIOD_S),
+            Prober("touch 8 MiB", touch),
+            Prober("segment of 256 MiB", surge, SURGE_PERIOD_S),
             Prober("fsync, same disk", same),
             Prober("fsync, other disk", other),
         ]
