@@ -13,6 +13,7 @@ import zstandard
 from collector.archive import directory
 from collector.archive.read import Archive
 from collector.host.directio import flush_and_drop
+from collector.host.filesystem import is_memory
 from collector.model.errors import ArchiveError
 
 LEVEL = 3
@@ -96,6 +97,7 @@ def export(archive: Archive, incident: str, path: str) -> Exported:
         ArchiveError: If *path* cannot be made or written; nothing is left behind.
     """
     manifest = archive.manifest(incident)
+    _refuse_memory(path)
     try:
         out = os.open(path, directory.CREATE_FLAGS, 0o600)
     except FileExistsError as exc:
@@ -115,6 +117,16 @@ def export(archive: Archive, incident: str, path: str) -> Exported:
         raise
     finally:
         os.close(out)
+
+
+def _refuse_memory(path: str) -> None:
+    with contextlib.suppress(OSError):  # making the file tells more
+        fd = os.open(os.path.dirname(path), os.O_PATH | os.O_CLOEXEC)
+        try:
+            if is_memory(fd):
+                raise ArchiveError(f"{path} is on tmpfs: that takes memory", hint="name a file on a disk")
+        finally:
+            os.close(fd)
 
 
 def _write(archive: Archive, incident: str, out: DroppingWriter) -> dict[str, int]:

@@ -14,7 +14,7 @@ import contextlib
 import os
 import sqlite3
 import time
-from collections.abc import Collection, Iterator
+from collections.abc import Iterator
 from typing import Any, NamedTuple
 
 import msgspec
@@ -134,12 +134,9 @@ class Ledger:
         if size_bytes:
             self._do("UPDATE spent SET size_bytes = ? WHERE case_id = ?", (size_bytes, case))
 
-    def recovered(self, incidents: Collection[str]) -> None:
-        """Enter that *incidents* were sealed as interrupted: by a later start, whatever their own had entered."""
-        some = ", ".join("?" * len(incidents))
-        self._do(
-            f"UPDATE markers SET fate = 'interrupted' WHERE incident IN ({some}) AND fate <> 'joined'", (*incidents,)
-        )
+    def recovered(self, incident: str, fate: Fate) -> None:
+        """Enter how *incident* ended that a later start has sealed, whatever its own had entered."""
+        self._do("UPDATE markers SET fate = ? WHERE incident = ? AND fate <> 'joined'", (fate, incident))
 
     def pending(self) -> list[Entry]:
         """Return what was recorded and not finished, oldest first: a restart retries it once, or seals it."""

@@ -20,7 +20,8 @@ def inventory(archive: Archive) -> list[Kept]:
     for incident in archive.ids():
         try:
             with archive.incident(incident) as fd:
-                size = sum(status.st_blocks * 512 for _, status in directory.files(fd))
+                # A core that is kept by a link takes nothing until its first name is gone, and frees nothing.
+                size = sum(status.st_blocks * 512 for _, status in directory.files(fd) if status.st_nlink == 1)
                 ended = os.fstat(fd).st_mtime
         except OSError:
             continue  # not a directory: the others are deleted all the same

@@ -27,6 +27,10 @@ MEMLOCK_BYTES = 64 << 20
 """What the daemon locks when idle: 41 MiB resident, and room."""
 
 
+SYSTEMD_CORES = "/var/lib/systemd/coredump"
+CORE_PATTERN = "sysctl kernel.core_pattern=/var/crash/core.%e.%P.%s.%u.%t"
+
+
 class Finding(msgspec.Struct, frozen=True, kw_only=True):
     """One look at the machine."""
 
@@ -120,7 +124,12 @@ def _archive(generation: Generation) -> Iterator[Finding]:
             )
         elif free < reserve:
             said = f"{path}: {size(free)} free, below the reserve of {size(reserve)}"
-            yield Finding(level="bad", about="archive", said=said, hint="free some space: nothing can be archived")
+            yield Finding(
+                level="bad",
+                about="archive",
+                said=said,
+                hint="free some space: old incidents go first, then nothing is archived",
+            )
         else:
             yield Finding(level="ok", about="archive", said=f"{path} on {kind}, {size(free)} free")
     finally:
@@ -146,24 +155,41 @@ def _cores(generation: Generation) -> Iterator[Finding]:
         if trigger.trigger.name == "core_files"
         for directory in trigger.trigger.paths
     ]
+    watching = f"the daemon watches {', '.join(watched) or 'nothing'}"
+    directory = os.path.dirname(pattern)
     if pattern.startswith("|"):
-        said = f"cores are piped to {pattern[1:].split()[0]}; the daemon watches {', '.join(watched) or 'nothing'}"
-        yield Finding(level="ok", about="cores", said=said)
-    elif os.path.dirname(pattern) in watched:
-        yield Finding(level="ok", about="cores", said=f"core_pattern is {pattern}")
+        program = pattern[1:].split()[0]
+        said = f"cores are piped to {program}; {watching}"
+        if os.path.basename(program) == "systemd-coredump" and SYSTEMD_CORES in watched:
+            yield Finding(level="ok", about="cores", said=said)
+        else:
+            hint = f"it must leave ELF cores where the daemon watches; else {CORE_PATTERN}"
+            yield Finding(level="warning", about="cores", said=said, hint=hint)
+    elif directory not in watched:
+        said = f"core_pattern is {pattern}; {watching}"
+        yield Finding(level="warning", about="cores", said=said, hint=CORE_PATTERN)
+    elif not os.path.isdir(directory):
+        said = f"core_pattern is {pattern}, and {directory} does not exist: the kernel writes no core"
+        yield Finding(level="warning", about="cores", said=said, hint=f"mkdir -m 1733 {directory}")
     else:
-        said = f"core_pattern is {pattern}; the daemon watches {', '.join(watched) or 'nothing'}"
-        hint = f"sysctl kernel.core_pattern={watched[0] if watched else '/var/crash'}/core.%e.%p"
-        yield Finding(level="warning", about="cores", said=said, hint=hint)
+        yield Finding(level="ok", about="cores", said=f"core_pattern is {pattern}")
 
 
 def _daemon(generation: Generation) -> Iterator[Finding]:
     try:
-        status_of(generation.runtime_directory)
+        status = status_of(generation.runtime_directory)
     except CollectorError as exc:
         yield Finding(level="warning", about="daemon", said=str(exc), hint=exc.hint)
     else:
         yield Finding(level="ok", about="daemon", said=f"answers in {generation.runtime_directory}")
+        for trigger, state in status.triggers.items():
+            level: Literal["ok", "warning"] = "ok" if state == "watching" else "warning"
+            yield Finding(level=level, about="trigger", said=f"{trigger}: {state}")
+        if status.config_problem:
+            said = "a reload was refused; the old configuration is in force"
+            yield Finding(level="warning", about="daemon", said=said, hint="`collector config check` says why")
+        if status.ledger_problem:
+            yield Finding(level="warning", about="ledger", said=status.ledger_problem)
 
 
 def _looked(check: Callable[[Generation], Iterator[Finding]], generation: Generation) -> Iterator[Finding]:

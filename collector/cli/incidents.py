@@ -117,6 +117,8 @@ def _step(step: StepRecord) -> list[str]:
     lines = [f"{escape_name(step.id)}  {step.status}  {step.duration_s:.2f} s"]
     if step.reason:
         lines.append(f"  why    {escape_name(step.reason)}")
+    if step.hint:
+        lines.append(f"  hint   {escape_name(step.hint)}")
     if step.verdict is not None and step.verdict.objections:
         lines.append(f"  gate   {step.verdict.decision}: {escape_name(step.verdict.reason)}")
     lines += [f"  {_artifact(artifact)}" for artifact in step.artifacts]

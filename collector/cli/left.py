@@ -59,7 +59,7 @@ def seal_left(pool: Pool, archive: str) -> Line[None]:
     """Seal them, and say so; no time is spent on waiting for those that are still held."""
     job = Recover(archive=archive, now_s=time.time())
     done = (yield from pool.perform(job, deadline_s=time.monotonic() + ARCHIVE_JOB_S)).done
-    for incident in done.ids:
+    for incident in done.sealed:
         click.echo(f"sealed {incident}, which a killed run had left unfinished", err=True)
     if done.reason:
         click.echo(f"collector: {escape_control(done.reason)}", err=True)

@@ -9,7 +9,8 @@ from typing import Any, TypeVar
 import click
 
 from collector.config.directories import effective_archive_path
-from collector.config.load import find, load
+from collector.config.load import find, glance, load
+from collector.model.errors import ConfigError
 
 F = TypeVar("F", bound=Callable[..., Any])
 
@@ -32,7 +33,13 @@ def json_option(function: F) -> F:
 
 
 def archive_path(config: str | None, archive: str | None) -> str:
-    """Return the archive that a verb means: the one named, else the configured one."""
+    """Return the archive that a verb means: the one named, else the configured one, also by a file with mistakes."""
     if archive is not None:
         return os.path.abspath(archive)
-    return effective_archive_path(load(find(config)).config, is_root=os.geteuid() == 0, environ=os.environ)
+    path = find(config)
+    try:
+        known = load(path).config
+    except ConfigError:
+        known = glance(path)
+        click.echo("collector: note: the configuration has mistakes: `collector config check`", err=True)
+    return effective_archive_path(known, is_root=os.geteuid() == 0, environ=os.environ)

@@ -92,7 +92,16 @@ class Shm:
         own = {}
         if self.from_ is From.CRASHED_PROCESS:
             own = own_segments(ctx.host, ctx.marker, stack, guard, unread)
-        return SegmentSearch(root_fd, own, guard, globs=self.segments, exclude=self.exclude, limit=self.max_segments)
+        core = ctx.marker.core
+        return SegmentSearch(
+            root_fd,
+            own,
+            guard,
+            died_ns=core.mtime_ns if core else None,
+            globs=self.segments,
+            exclude=self.exclude,
+            limit=self.max_segments,
+        )
 
 
 class InventoryRow(msgspec.Struct, frozen=True, kw_only=True):

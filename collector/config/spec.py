@@ -29,7 +29,7 @@ class Keep(msgspec.Struct, frozen=True, kw_only=True):
 
     Args:
         count: So many incidents at most.
-        age: Incidents older than this go.
+        age: Incidents older than this go, within a day; the newest always stays.
         size: All incidents together take so much space at most.
     """
 

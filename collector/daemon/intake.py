@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 import time
-from collections.abc import Callable, Collection, Iterable
+from collections.abc import Callable, Iterable, Mapping
 from contextlib import AbstractContextManager
 from dataclasses import dataclass
 
@@ -80,7 +80,7 @@ class Intake:
         self._wake = wake
         self._own_pids = own_pids
         self._generation = generation
-        self._recovered: Collection[str] = ()
+        self._sealed: Mapping[str, Fate] = {}
         self._requests: dict[int, Request] = {}
         self._cancel: Callable[[], None] = lambda: None
         self._ledger = Ledger(os.path.join(generation.settings.archive, layout.LEDGER))
@@ -131,14 +131,14 @@ class Intake:
         self._generation = generation
         self._admission.configure(storm_settings(generation.loaded.config.storm))
 
-    def resume(self, recovered: Collection[str]) -> None:
+    def resume(self, sealed: Mapping[str, IncidentState]) -> None:
         """
         Take up what an earlier run recorded and did not finish.
 
         Args:
-            recovered: The incidents that were sealed just now, as interrupted.
+            sealed: The incidents of killed runs that were sealed just now, and their states.
         """
-        self._recovered = recovered
+        self._sealed = {incident: fate_of(state) for incident, state in sealed.items()}
         self._resume_all(self._ledger.pending())
 
     def offer(self, marker: Marker, pipeline: str) -> None:
@@ -185,7 +185,7 @@ class Intake:
         """Take note of how it ended."""
         fate = Fate.FAILED
         if outcome.incident is not None:
-            fate = Fate.INTERRUPTED if outcome.state is IncidentState.INTERRUPTED else Fate.COLLECTED
+            fate = fate_of(outcome.state)
         self._end(work.case, fate, outcome.incident, outcome.reason, outcome.size_bytes)
 
     def close(self) -> None:
@@ -217,14 +217,14 @@ class Intake:
     def _resume_all(self, entries: Iterable[Entry]) -> None:
         for entry in entries:
             self._resume(entry)
-        if self._recovered:
-            self._ledger.recovered(self._recovered)
+        for incident, fate in self._sealed.items():
+            self._ledger.recovered(incident, fate)
         self._schedule()
 
     def _resume(self, entry: Entry) -> None:
         """Retry a marker once, unless its incident stands in the archive, or nobody waits for it any more."""
         archive = self._generation.settings.archive
-        if entry.incident is not None and entry.incident in self._recovered:
+        if entry.incident is not None and self._sealed.get(entry.incident) is Fate.INTERRUPTED:
             self._ledger.finish(entry.id, Fate.INTERRUPTED, incident=entry.incident, reason="the daemon was killed")
         elif entry.incident is not None and os.path.exists(os.path.join(archive, entry.incident)):
             self._ledger.finish(entry.id, Fate.COLLECTED, incident=entry.incident, reason="")
@@ -272,3 +272,8 @@ def storm_settings(storm: Storm) -> StormSettings:
         total=TotalBudget(count=storm.total.count, size_bytes=storm.total.bytes, window_s=storm.total.window),
         queue=storm.queue,
     )
+
+
+def fate_of(state: IncidentState | None) -> Fate:
+    """Return what an incident's state means for its markers."""
+    return Fate.INTERRUPTED if state is IncidentState.INTERRUPTED else Fate.COLLECTED

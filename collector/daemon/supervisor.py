@@ -96,6 +96,7 @@ class Supervisor:
             self._sampler,
             generation=lambda: self._generation,
             busy=lambda: self._busy,
+            tell=self._tell,
         )
         self._follows_files = False
 
@@ -111,13 +112,13 @@ class Supervisor:
 
     def _recovered(self, done: Done) -> None:
         """Open for business: only now, so that a marker's fate after a crash of ours is known first."""
-        for incident in done.ids:
-            log.warning("incident.recovered", incident=incident)
-        self._upkeep.owe_digests(done.ids)
+        for incident, state in done.sealed.items():
+            log.warning("incident.recovered", incident=incident, state=state)
+        self._upkeep.owe_digests(done.sealed)
         if done.reason:
             log.error("archive.failed", error=done.reason, hint=done.hint)
         self._intake = Intake(self._generation, self._loop, self._next, self._own_pids)
-        self._intake.resume(done.ids)
+        self._intake.resume(done.sealed)
         self._control = Control(self._loop, self._generation.runtime_directory, self._handle)
         self._watches = Watches(self._loop, self._intake)
         self._open_watches()
@@ -173,10 +174,7 @@ class Supervisor:
         )
         if outcome.incident is not None:
             pruned = yield from prune(self._pool, generation, spare=outcome.incident)
-            for incident in pruned.ids:
-                self._tell(events.IncidentPruned(incident=incident, reason="archive.keep"))
-            if pruned.reason:
-                log.error("archive.failed", error=pruned.reason, hint=pruned.hint)
+            self._upkeep.pruned(pruned)
         return outcome
 
     def _collected(self, work: Work, outcome: Outcome) -> None:

@@ -1,15 +1,17 @@
-"""What is done between incidents: lost workers are replaced, missing digests are added."""
+"""What is done between incidents: lost workers are replaced, missing digests added, old incidents deleted."""
 
 from __future__ import annotations
 
+import time
 from collections import deque
 from collections.abc import Callable, Iterable
 
 import structlog
 
 from collector.daemon.loop import Loop
+from collector.pipeline import events
 from collector.pipeline.generation import Generation
-from collector.pipeline.housekeeping import add_digests, find_undigested
+from collector.pipeline.housekeeping import add_digests, find_undigested, prune
 from collector.pipeline.pool import Pool
 from collector.pipeline.protocol import Done
 from collector.pipeline.spare import may_fork
@@ -17,6 +19,9 @@ from collector.pressure.sampler import Sampler
 
 UNDIGESTED = 64
 """Incidents that wait for their digests; those beyond get none, and `collector verify` says so."""
+
+RETENTION_S = 24 * 3600.0
+"""Each incident is followed by a look at what has become too old; where nothing crashes any more, a day is."""
 
 log = structlog.get_logger()
 
@@ -31,6 +36,7 @@ class Upkeep:
         sampler: Asked before a fork.
         generation: Returns the configuration in force.
         busy: Returns whether an incident is under way.
+        tell: Is told of each incident deleted.
     """
 
     def __init__(
@@ -41,12 +47,16 @@ class Upkeep:
         *,
         generation: Callable[[], Generation],
         busy: Callable[[], bool],
+        tell: Callable[[events.AnyEvent], None],
     ) -> None:
         self._loop = loop
         self._pool = pool
         self._sampler = sampler
         self._generation = generation
         self._busy = busy
+        self._tell = tell
+        self._prune_at_s = time.monotonic()
+        self._pruning = False
         self._undigested: deque[str] = deque(maxlen=UNDIGESTED)
         self._digesting = False
         self._searched = False
@@ -60,6 +70,7 @@ class Upkeep:
         self.refill()
         if not self._busy():
             self._loop.spawn(self._pool.release(), lambda _: None)
+        self._retain()
         self._digest()
 
     def refill(self) -> None:
@@ -72,9 +83,26 @@ class Upkeep:
         except OSError as exc:  # no process or descriptor to be had now: the next turn tries again
             log.warning("worker.missing", missing=self._pool.missing, error=exc.strerror)
 
+    def pruned(self, done: Done) -> None:
+        """Say what retention has deleted, or why it could not."""
+        self._pruning = False
+        self._prune_at_s = time.monotonic() + RETENTION_S
+        for incident in done.ids:
+            self._tell(events.IncidentPruned(incident=incident, reason="archive.keep"))
+        if done.reason:
+            log.error("archive.failed", error=done.reason, hint=done.hint)
+
+    def _retain(self) -> None:
+        """Delete what has become too old: memory of a crash must not stay for ever where it was the last."""
+        if self._busy() or self._pruning or self._digesting or not self._pool.idle:
+            return
+        if time.monotonic() >= self._prune_at_s:
+            self._pruning = True
+            self._loop.spawn(prune(self._pool, self._generation()), self.pruned)
+
     def _digest(self) -> None:
         """Add the digests that a copy could not compute: those of the incident that has waited longest."""
-        if self._busy() or self._digesting or not self._pool.idle:
+        if self._busy() or self._pruning or self._digesting or not self._pool.idle:
             return  # without a worker each would fail at once, and be forgotten
         if not self._searched:
             self._searched = self._digesting = True

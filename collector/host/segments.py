@@ -8,6 +8,7 @@ from collections.abc import Iterator
 
 import msgspec
 
+from collector.host import birth
 from collector.host.deadline import Guard
 from collector.host.files import open_beneath
 from collector.host.mapped import Key, Own, open_mapped
@@ -15,6 +16,8 @@ from collector.host.shm import Entry, entry, walk
 from collector.host.unread import Unreads
 from collector.model.errors import StepError
 from collector.model.segments import OWN, Candidate, matches, rank
+
+ANOTHER = "this one was made after the crash, under the same name"
 
 
 class SegmentSearch:
@@ -24,6 +27,7 @@ class SegmentSearch:
     Args:
         root_fd: The directory, normally ``/dev/shm``; stays the caller's.
         own: What the crashed process has mapped.
+        died_ns: When it died, if only its core tells what that was; since the epoch.
         guard: Runs what takes a live process's locks.
         globs: What is wanted besides, in order of importance.
         exclude: What is never taken.
@@ -36,6 +40,7 @@ class SegmentSearch:
         own: dict[Key, Own],
         guard: Guard,
         *,
+        died_ns: int | None,
         globs: tuple[str, ...],
         exclude: tuple[str, ...],
         limit: int,
@@ -43,6 +48,7 @@ class SegmentSearch:
         self._root_fd = root_fd
         self._own = own
         self._guard = guard
+        self._died_ns = died_ns
         self._globs = globs
         self._exclude = exclude
         self._limit = limit
@@ -90,9 +96,20 @@ class SegmentSearch:
             own = self._own.get(key)
             if own is not None and not own.mapped.deleted:
                 self._seen.add(key)
-                why = (0, OWN)
+                if own.holder is None and self._is_another(found):
+                    self._add(Candidate(name=found.name, rank=0, why=OWN, gone=ANOTHER))
+                else:
+                    why = (0, OWN)
         if why is not None:
             self._add(_candidate(found, *why))
+
+    def _is_another(self, found: Entry) -> bool:
+        """Tell whether a file was made after the crash: a service that was restarted takes the same names."""
+        try:
+            born_ns = birth.born_ns(found.name, self._root_fd)
+        except OSError:
+            return False  # gone again: opening it will tell
+        return born_ns is not None and self._died_ns is not None and born_ns > self._died_ns
 
     def _unnamed(self, own: Own) -> Candidate:
         if own.holder is None:

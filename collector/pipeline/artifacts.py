@@ -17,6 +17,8 @@ from collector.copying import durable, engine, stream
 from collector.model.artifact import Artifact, Bulk, HardLink, Method, SourceInfo
 from collector.model.copying import CopyReport, CopySettings, Feedback
 from collector.model.errors import CopyError, StepError
+from collector.model.units import mib
+from collector.pressure.sampler import sample_disk
 
 ARTIFACT_LIMIT = 5_000
 """Artifacts of one step. The manifest is made in memory: 30,000 records fit into what a worker may take."""
@@ -38,11 +40,13 @@ class Writer:
         copy: Settings of the copy engine.
         ask: The gate's advice between chunks.
         progress: Told the bytes written so far.
+        reserve_bytes: Free space that the archive's file system must keep.
     """
 
     incident_fd: int
     step: str
     copy: CopySettings
+    reserve_bytes: int
     ask: Callable[[], Feedback]
     progress: Callable[[int], None]
     count: int = 0
@@ -99,6 +103,7 @@ class Writer:
 
     def _bulk(self, bulk: Bulk, fd: int, name: str) -> CopyReport:
         try:
+            self._require_room(bulk)
             return engine.copy(
                 bulk.fd,
                 directory_fd=fd,
@@ -111,6 +116,17 @@ class Writer:
             )
         finally:
             os.close(bulk.fd)
+
+    def _require_room(self, bulk: Bulk) -> None:
+        """Look before all of it is reserved: the gate, asked between chunks, would find the reserve gone."""
+        needed = os.fstat(bulk.fd).st_blocks * 512
+        if bulk.limit_bytes is not None:
+            needed = min(needed, bulk.limit_bytes)
+        room = max(0, sample_disk(self.incident_fd).free_bytes - self.reserve_bytes)
+        if needed > room:
+            raise CopyError(
+                f"its {mib(needed)} do not fit: the disk has {mib(room)} free above its reserve", errno=errno.ENOSPC
+            )
 
     def _link(self, link: HardLink, fd: int, name: str) -> CopyReport:
         try:

@@ -29,12 +29,12 @@ def age_clock_s(now_s: float) -> float:
 
 
 def recover(pool: Pool, generation: Generation) -> Line[Done]:
-    """Seal what a killed run left behind; the reply's *ids* are the incidents sealed."""
+    """Seal what a killed run left behind; the reply's *sealed* are the incidents, and their states."""
     job = Recover(archive=generation.settings.archive, now_s=time.time(), wait_s=RECOVER_WAIT_S)
     return (yield from pool.perform(job, deadline_s=time.monotonic() + ARCHIVE_JOB_S)).done
 
 
-def prune(pool: Pool, generation: Generation, *, spare: str) -> Line[Done]:
+def prune(pool: Pool, generation: Generation, *, spare: str = "") -> Line[Done]:
     """Delete what retention does not keep, *spare* excepted; the reply's *ids* are the incidents deleted."""
     rules = dataclasses.replace(generation.keep, spare=spare)
     job = Prune(archive=generation.settings.archive, rules=rules, now_s=age_clock_s(time.time()))

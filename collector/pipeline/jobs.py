@@ -22,7 +22,7 @@ from collector.host.files import Host
 from collector.host.filesystem import is_memory
 from collector.model.copying import Advice, Digest, Feedback
 from collector.model.errors import ArchiveError, PressureError
-from collector.model.incident import StepStatus
+from collector.model.incident import IncidentState, StepStatus
 from collector.model.pressure import Budget, DiskSample
 from collector.model.units import mib
 from collector.pipeline.artifacts import Writer
@@ -137,7 +137,14 @@ def _run_step(job: RunStep, sampler: Sampler, progress: Told) -> Done:
             reserve_bytes=job.reserve_bytes,
             stop_at_s=job.deadline_s - margin_s,
         )
-        writer = Writer(incident_fd=incident_fd, step=job.step, copy=job.copy, ask=ask, progress=progress)
+        writer = Writer(
+            incident_fd=incident_fd,
+            step=job.step,
+            copy=job.copy,
+            reserve_bytes=job.reserve_bytes,
+            ask=ask,
+            progress=progress,
+        )
         ctx = Context(host=Host(), marker=job.marker, deadline_s=job.deadline_s, redaction=job.redaction)
         try:
             with closing(job.collector.collect(ctx)) as artifacts:  # type: ignore[type-var]
@@ -174,7 +181,7 @@ def _seal(job: Seal) -> Done:
 def _recover(job: Recover) -> Done:
     if not os.path.isdir(job.archive):
         _refuse_memory(job.archive)  # before it is made, which is now: the ledger goes there
-    sealed: list[str] = []
+    sealed: dict[str, IncidentState] = {}
     bad: dict[str, str] = {}
     until_s = time.monotonic() + job.wait_s
     with Store(job.archive) as store:
@@ -185,20 +192,21 @@ def _recover(job: Recover) -> Done:
             if time.monotonic() >= until_s:
                 break
             time.sleep(RECOVER_PAUSE_S)
-    return Done(ids=tuple(sealed), reason="; ".join(bad.values()), hint=UNSEALABLE if bad else None)
+    return Done(sealed=sealed, reason="; ".join(bad.values()), hint=UNSEALABLE if bad else None)
 
 
-def _take_up(store: Store, incident: str, now_s: float, sealed: list[str], bad: dict[str, str]) -> None:
+def _take_up(store: Store, incident: str, now_s: float, sealed: dict[str, IncidentState], bad: dict[str, str]) -> None:
     """Seal an incident that nobody works on any more; one that cannot be sealed stays as it is, and is told."""
     with store.claimed(incident + layout.PARTIAL) as ours:
         if not ours:
             return
         try:
-            seal(store, incident, ended_s=now_s, interrupted=True)
+            manifest = seal(store, incident, ended_s=now_s, interrupted=True)
         except (ArchiveError, OSError, MemoryError) as exc:
             bad[incident] = f"{incident} cannot be sealed: {exc}"
         else:
-            sealed.append(incident)
+            # A run that was killed between manifest and name had come to its end: the manifest says how.
+            sealed[incident] = manifest.state
 
 
 def _add_digests(job: AddDigests, sampler: Sampler, progress: Told, interrupted: Called) -> Done:

@@ -139,6 +139,7 @@ class Done(msgspec.Struct, frozen=True, kw_only=True, tag="done", omit_defaults=
     reserve_bytes: int = 0
     state: IncidentState | None = None
     ids: tuple[str, ...] = ()
+    sealed: dict[str, IncidentState] = {}
     tainted: bool = False
 
 

@@ -11,7 +11,7 @@ import time
 from collections.abc import Callable
 
 from collector.model.case import merge
-from collector.model.incident import Header, IncidentState, StepEnd, StepStatus
+from collector.model.incident import Header, StepEnd, StepStatus
 from collector.model.marker import Marker
 from collector.model.pressure import Decision, Verdict
 from collector.pipeline import events
@@ -266,8 +266,8 @@ class _Run:
         if failed.status is not StepStatus.FAILED:
             return failed  # the disk does not even answer: the next start finds it
         recovered = yield from self._record(Recover(archive=self._settings.archive, now_s=time.time()))
-        found = self._header.id in recovered.done.ids
-        return Done(state=IncidentState.INTERRUPTED, reason=failed.reason) if found else failed
+        state = recovered.done.sealed.get(self._header.id)
+        return Done(state=state, reason=failed.reason) if state else failed
 
     def _refused(self, done: Done) -> Outcome:
         exit_code = done.exit_code or 73

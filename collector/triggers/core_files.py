@@ -22,7 +22,7 @@ from collector.triggers.directories import Directory, DirectoryWatch, Sighting, 
 from collector.triggers.glance import Glance
 
 POLL_S = 2.0
-DAY = Seconds(86_400.0)
+HOUR = Seconds(3600.0)
 # Files seen before their last writer let go: dumps that run at the same moment.
 MAX_UNFINISHED = 1024
 # Files told lately: a creation, a close and a scan of the same file are one marker.
@@ -52,7 +52,7 @@ class CoreFiles:
     match: tuple[str, ...] = ("core*", "*.core", "*.crash")
     exclude: tuple[str, ...] = ()
     recursive: int = 0
-    catch_up: Seconds = DAY
+    catch_up: Seconds = HOUR
     unprivileged: Literal["attribute", "refuse"] = "attribute"
 
     def __post_init__(self) -> None:

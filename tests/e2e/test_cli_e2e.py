@@ -11,7 +11,7 @@ from typing import Any
 
 import pytest
 import zstandard
-from harness import COLLECTOR
+from harness import COLLECTOR, core_pattern
 
 CONFIG = """
 version: 1
@@ -23,6 +23,10 @@ pipelines:
     steps:
       - {{id: memory, collector: proc_files}}
       - {{id: nothing, collector: files, with: {{paths: [/does/not/exist]}}}}
+"""
+CORES = """
+triggers:
+  - {id: cores, type: core_files, paths: [/var/lib/systemd/coredump, /var/crash/no/such], pipeline: crash}
 """
 
 
@@ -167,6 +171,50 @@ def test_export_holds_every_file_of_the_incident(config: Path, tmp_path: Path) -
     (incident / "memory/proc/loadavg").unlink()
     short = collector(config, "export", "latest", "-o", str(tmp_path / "short"))
     assert (short.returncode, "memory/proc/loadavg" in short.stderr, "note:" in short.stderr) == (3, True, True)
+
+
+def test_export_takes_no_memory(config: Path) -> None:
+    """A file on tmpfs would take what is short; it is not even made."""
+    collector(config, "run", "--now", "--only", "memory")
+    bundle = Path(f"/dev/shm/collector-test-{os.getpid()}.tar.zst")
+    done = collector(config, "export", "latest", "-o", str(bundle))
+    assert done.returncode == 73
+    assert "hint: name a file on a disk" in done.stderr
+    assert not bundle.exists()
+
+
+def test_incidents_are_found_by_a_configuration_with_mistakes(config: Path) -> None:
+    """At the worst hour: what is archived stays readable; what deletes insists on a good file."""
+    collector(config, "run", "--now", "--only", "memory")
+    config.write_text(config.read_text() + "bogus: 1\n")
+    for arguments in (("list",), ("show", "latest"), ("verify",)):
+        done = collector(config, *arguments)
+        assert done.returncode == 0, done.stderr
+        assert done.stdout
+    assert collector(config, "prune").returncode == 78
+
+
+def test_show_says_what_to_do_about_a_step(config: Path) -> None:
+    """The hint stands below the reason."""
+    step = "      - {id: tool, collector: command, with: {argv: [/no/such/tool]}}\n"
+    config.write_text(config.read_text() + step)
+    assert collector(config, "run", "--now", "--only", "tool").returncode == 3
+    assert "\n  hint   is it installed, and executable?\n" in collector(config, "show", "latest").stdout
+
+
+@pytest.mark.root
+def test_doctor_doubts_a_program_that_takes_the_cores(config: Path) -> None:
+    """Only systemd-coredump is known to leave a core where the daemon watches, and only there."""
+    config.write_text(config.read_text() + CORES)
+    with core_pattern("|/usr/share/apport/apport %p"):
+        (cores,) = [one for one in document(collector(config, "doctor", "--json")) if one["about"] == "cores"]
+    assert cores["level"] == "warning"
+    with core_pattern("|/lib/systemd/systemd-coredump %P"):
+        (cores,) = [one for one in document(collector(config, "doctor", "--json")) if one["about"] == "cores"]
+    assert cores["level"] == "ok"
+    with core_pattern("/var/crash/no/such/core.%p"):
+        (cores,) = [one for one in document(collector(config, "doctor", "--json")) if one["about"] == "cores"]
+    assert "does not exist" in cores["said"]
 
 
 def test_export_to_a_full_disk_is_one_line(config: Path, tmp_path: Path) -> None:

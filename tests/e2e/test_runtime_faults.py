@@ -125,8 +125,23 @@ def test_runtime_truncates_bulk_that_does_not_fit(daemon_factory: Callable[..., 
         assert run_now(daemon).exit_code == 3
         bulk = steps_of(daemon.incidents()[-1])["bulk"]
         assert bulk["status"] == "truncated"
-        assert "space" in bulk["reason"].lower()
+        assert "do not fit" in bulk["reason"]
         assert any(str(one.get("source", "")).endswith("bulk.small") for one in bulk["artifacts"])
+        daemon.stop()
+
+
+def test_runtime_keeps_the_reserve_of_the_disk(daemon_factory: Callable[..., Daemon]) -> None:
+    """A file for which the disk has room, but not above its reserve, is not even begun; a smaller one follows."""
+    daemon = daemon_factory(QUICK.replace("reserve: 0%", "reserve: 20MiB"), start=False)
+    (daemon.directory / "bulk").write_bytes(os.urandom(30 * MIB))
+    (daemon.directory / "bulk.small").write_bytes(b"small")
+    with disk(daemon.archive):
+        daemon.start()
+        assert run_now(daemon).exit_code == 3
+        bulk = steps_of(daemon.incidents()[-1])["bulk"]
+        assert bulk["status"] == "truncated"
+        assert "its 30.0 MiB do not fit" in bulk["reason"]
+        assert [Path(one["source"]).name for one in bulk["artifacts"] if one.get("source")] == ["bulk.small"]
         daemon.stop()
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import signal
+import time
 from collections.abc import Iterator
 
 import pytest
@@ -76,3 +77,21 @@ def test_archive_is_no_mount_of_its_own(machine: Machine) -> None:
     mounts = machine.run("cat", f"/proc/{pid}/mountinfo").stdout.splitlines()
     points = [line.split()[4] for line in mounts]
     assert points.count("/var/lib/collector") == 1
+
+
+def test_service_outlives_a_worker_that_memory_cost(machine: Machine) -> None:
+    """Workers volunteer to be killed; systemd would stop the whole service for one that is (OOMPolicy=stop)."""
+    assert machine.show("collector.service", "OOMPolicy") == "continue"
+
+
+def test_service_is_not_started_again_and_again_with_a_bad_configuration(machine: Machine) -> None:
+    """Only a person can mend it: the unit fails once, and says with what."""
+    assert machine.configure(CONFIG).returncode == 0
+    machine.configure(CONFIG + "bogus: 1")
+    assert machine.run("systemctl", "restart", "collector.service").returncode != 0
+    time.sleep(3)  # RestartSec=2s
+    assert machine.show("collector.service", "ActiveState") == "failed"
+    assert machine.show("collector.service", "ExecMainStatus") == "78"
+    assert machine.show("collector.service", "NRestarts") == "0"
+    assert machine.configure(CONFIG).returncode != 0  # not running
+    assert machine.run("systemctl", "start", "collector.service").returncode == 0

@@ -123,6 +123,21 @@ def test_shm_takes_the_segments_of_a_dead_process(own: Path, tmp_path: Path) -> 
     assert all(reason.startswith("deleted") for reason in reasons.values())
 
 
+def test_shm_does_not_take_what_a_restarted_service_has_made_under_the_same_name(own: Path, tmp_path: Path) -> None:
+    """The core is older than the segment: its bytes are not the crash's, and are taken only where a glob asks."""
+    core = core_of(tmp_path / "core", os.fsencode(own / "engine.1"))
+    time.sleep(0.02)  # file times are up to a tick old
+    name = segment(own / "engine.1", b"after the restart")
+    collected = collect(Shm(), context(manual(core=core)))
+    assert chosen(collected) == {}
+    (row,) = collected.rows("segments.jsonl")
+    assert (row["name"], row["why"]) == (name, "mapped by the crashed process")
+    assert "made after the crash" in row["not_taken"]
+    asked = collect(shm(segments=(f"{own.name}/*",)), context(manual(core=core)))
+    assert chosen(asked) == {name: b"after the restart"}
+    assert [row["why"] for row in asked.rows("segments.jsonl") if row.get("artifact")] == [f"matches {own.name}/*"]
+
+
 def test_shm_takes_the_segments_of_a_live_process(own: Path) -> None:
     """Known from its maps; what only others have mapped stays."""
     name = segment(own / "mine", b"mine" * 1024)

@@ -263,9 +263,20 @@ def test_recovery_destroys_nothing_that_it_cannot_read(lab: Lab) -> None:
                     directory.replace(layout.HEADER, damage, fd)
     job = Recover(archive=str(lab.archive), now_s=time.time())
     done = drive(lab.pool.perform(job, deadline_s=time.monotonic() + 10)).done
-    assert done.ids == ("20261122T000000.000000Z-aaaaaa",)
+    assert done.sealed == {"20261122T000000.000000Z-aaaaaa": IncidentState.INTERRUPTED}
     assert done.reason.count("cannot be sealed") == 2
     assert len(list(lab.archive.glob("*.partial/evidence"))) == 2
+
+
+def test_recovery_believes_a_manifest_that_lacks_only_its_name(lab: Lab) -> None:
+    """Killed between manifest and rename: that run had come to its end, and nobody may say it was interrupted."""
+    outcome = lab.run(Fine())
+    assert outcome.incident is not None
+    (lab.archive / outcome.incident).rename(lab.archive / f"{outcome.incident}.partial")
+    job = Recover(archive=str(lab.archive), now_s=time.time())
+    done = drive(lab.pool.perform(job, deadline_s=time.monotonic() + 10)).done
+    assert done.sealed == {outcome.incident: IncidentState.COMPLETE}
+    assert (lab.archive / outcome.incident).is_dir()
 
 
 def a_header(incident: str) -> Header:

@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import sqlite3
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
-from types import SimpleNamespace
+from types import MappingProxyType, SimpleNamespace
 from typing import cast
 
 import msgspec
@@ -50,7 +50,9 @@ def rows(archive: Path) -> list[tuple[str, str | None, str]]:
 def start(tmp_path: Path) -> Start:
     """Start an intake on one archive, again and again."""
 
-    def begin(storm: Storm | None = None, recovered: tuple[str, ...] = (), own: Iterable[int] = ()) -> Intake:
+    def begin(
+        storm: Storm | None = None, sealed: Mapping[str, IncidentState] = MappingProxyType({}), own: Iterable[int] = ()
+    ) -> Intake:
         generation = SimpleNamespace(
             settings=SimpleNamespace(archive=str(tmp_path)),
             loaded=SimpleNamespace(config=SimpleNamespace(storm=storm or Storm(coalesce=0.0))),
@@ -58,7 +60,7 @@ def start(tmp_path: Path) -> Start:
             pipelines={"crash": Pipeline(name="crash", steps=())},
         )
         intake = Intake(cast(Generation, generation), Loop(), lambda: None, lambda: frozenset(own))
-        intake.resume(recovered)
+        intake.resume(sealed)
         return intake
 
     return begin
@@ -134,8 +136,22 @@ def test_intake_knows_the_incident_of_a_case_that_could_not_be_sealed(start: Sta
     intake.finished(work, Outcome(incident=None, exit_code=70, reason="the deadline passed"))
     intake.close()
     assert rows(tmp_path)[0] == ("failed", INCIDENT, "the deadline passed")
-    start(recovered=(INCIDENT,)).close()
+    start(sealed={INCIDENT: IncidentState.INTERRUPTED}).close()
     assert [row[:2] for row in rows(tmp_path)] == [("interrupted", INCIDENT), ("joined", INCIDENT)]
+
+
+def test_intake_believes_the_state_of_an_incident_that_was_whole_when_it_was_killed(
+    start: Start, tmp_path: Path
+) -> None:
+    """Killed between the manifest and its name: collected, as the manifest says, and not collected again."""
+    intake = start()
+    intake.offer(core(7), "crash")
+    begun(intake, INCIDENT)
+    intake.close()
+    (tmp_path / INCIDENT).mkdir()
+    again = start(sealed={INCIDENT: IncidentState.INCOMPLETE})
+    assert again.next() is None
+    assert [row[:2] for row in rows(tmp_path)] == [("collected", INCIDENT)]
 
 
 def test_intake_takes_up_what_a_file_owes_that_could_not_be_opened_at_the_start(start: Start, tmp_path: Path) -> None:

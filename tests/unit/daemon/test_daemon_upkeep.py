@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Callable
 from types import SimpleNamespace
 from typing import Any, cast
@@ -12,6 +13,7 @@ from collector.daemon import upkeep
 from collector.daemon.loop import Loop
 from collector.daemon.upkeep import Upkeep
 from collector.model.incident import StepStatus
+from collector.pipeline import events
 from collector.pipeline.line import drive
 from collector.pipeline.pool import Pool
 from collector.pipeline.protocol import Done
@@ -31,12 +33,16 @@ class Lab:
         self.pool = SimpleNamespace(idle=2, missing=0, reap=lambda: None, release=self._release)
         monkeypatch.setattr(upkeep, "find_undigested", self._find)
         monkeypatch.setattr(upkeep, "add_digests", self._add)
+        monkeypatch.setattr(upkeep, "prune", self._prune)
+        self.prunes = 0
+        self.told: list[str] = []
         self.upkeep = Upkeep(
             cast(Loop, SimpleNamespace(spawn=self._spawn)),
             cast(Pool, self.pool),
             cast(Sampler, None),
             generation=lambda: cast(Any, None),
             busy=lambda: self.busy,
+            tell=lambda event: self.told.append(cast(events.IncidentPruned, event).incident),
         )
 
     def _spawn(self, line: Any, done: Callable[[Any], None]) -> None:
@@ -49,6 +55,11 @@ class Lab:
         yield from ()
         self.searches += 1
         return Done(ids=self.archive[:limit]) if self.pool.idle else NO_WORKER
+
+    def _prune(self, pool: Any, generation: Any) -> Any:
+        yield from ()
+        self.prunes += 1
+        return Done(ids=("old",))
 
     def _add(self, pool: Any, generation: Any, incident: str) -> Any:
         yield from ()
@@ -94,3 +105,20 @@ def test_upkeep_drops_none_that_this_run_owes_for_those_of_an_earlier_one(monkey
     lab.upkeep.owe_digests(owed)
     lab.upkeep.turn()
     assert lab.digested == [*owed, "old0"]
+
+
+def test_upkeep_deletes_what_is_too_old_though_nothing_crashes(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Once a day, between incidents."""
+    lab = Lab(monkeypatch)
+    lab.busy = True
+    lab.upkeep.turn()
+    assert lab.prunes == 0
+    lab.busy = False
+    lab.upkeep.turn()
+    lab.upkeep.turn()
+    assert (lab.prunes, lab.told) == (1, ["old"])
+    lab.upkeep.pruned(Done())
+    now = time.monotonic()
+    monkeypatch.setattr(upkeep.time, "monotonic", lambda: now + upkeep.RETENTION_S + 1)
+    lab.upkeep.turn()
+    assert lab.prunes == 2

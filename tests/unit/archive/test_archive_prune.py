@@ -1,0 +1,27 @@
+"""What deleting an incident would free."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+from collector.archive import layout
+from collector.archive.prune import inventory
+from collector.archive.read import Archive
+
+
+def test_prune_counts_a_linked_core_only_once_nobody_else_has_it(tmp_path: Path) -> None:
+    """Deleting one of two names frees nothing: old incidents must not be deleted for it."""
+    core = tmp_path / "core"
+    core.write_bytes(os.urandom(1 << 20))
+    archive = tmp_path / "archive"
+    incident = archive / layout.new_id(1_700_000_000.0)
+    incident.mkdir(parents=True)
+    archive.chmod(0o700)
+    os.link(core, incident / "core")
+    with Archive(str(archive)) as opened:
+        (linked,) = inventory(opened)
+        core.unlink()
+        (alone,) = inventory(opened)
+    assert linked.size_bytes == 0
+    assert alone.size_bytes == 1 << 20
