@@ -35,7 +35,10 @@ NEAR = 0.95
 """Share of the disk's speed above which a rate has met it."""
 
 SLOWED = 3.0
-"""Multiple of the baseline latency that means that somebody else needs the disk."""
+"""Multiple of the baseline latency that means that somebody else needs the disk, or that its limit is met."""
+
+CREEP = 1.005
+"""Growth of the baseline per window: it follows a disk that is slower for good, not a rate that nears a throttle."""
 
 WINDOW_S = 0.1
 WINDOW_CHUNKS = 4
@@ -121,8 +124,9 @@ class Adaptive:
     A window of writes tells the latency of a MiB and the share of time that the disk was kept busy.
     Two windows in a row that are slower than `PATIENCE_S` and busier than `BUSY_LIMIT` set the rate to
     `BUSY_SHARE` of what the disk delivered; one alone is a hiccup. A rate that was well below the disk's
-    speed is only dented, unless it lasts. Two that are slower than `SLOWED` times the baseline, or others'
-    waiting, make it back off once in `YIELD_EVERY_S`. It recovers linearly within `RECOVERY_S`, and then
+    speed is only dented, unless it lasts. Two that are slower than `SLOWED` times the baseline have met a
+    throttle if all was written that the rate asks for; else they, and others' waiting, make it back off once
+    in `YIELD_EVERY_S`. It recovers linearly within `RECOVERY_S`, and then
     looks for more. A disk that was slow for a moment only is let go as soon as it was fast for `TRUST_S`.
     """
 
@@ -178,8 +182,7 @@ class Adaptive:
         # one: a disk is not slow for seeking between pieces.
         latency_s = window.waited_s / max(1.0, busy) / max(window.chunks, window.size / MIB)
         usual_s = self.baseline_s if self.baseline_s is not None else latency_s
-        # The baseline follows a disk that became slower for good, at 2 % a window.
-        self.baseline_s = min(latency_s, usual_s * 1.02)
+        self.baseline_s = min(latency_s, usual_s * CREEP)
         bad, self._bad = self._bad, None
         slowed = latency_s > SLOWED * usual_s
         self._trust(elapsed_s if latency_s <= PATIENCE_S else 0.0, now_s)
@@ -190,6 +193,10 @@ class Adaptive:
         elif busy > BUSY_LIMIT:
             bad.size += window.size
             self._slow(bad, now_s)
+        elif self.rate is not None and self._delivered >= NEAR * self.rate:
+            # All that is asked for is written, but late: a throttle's limit. If it stays late, the disk is like that.
+            self._meet(self._delivered, now_s)
+            self.baseline_s = None
         else:
             self._yield(now_s)
 
@@ -198,9 +205,7 @@ class Adaptive:
         lasting = now_s - bad.start_s >= LASTING_S
         delivered = bad.size / (now_s - bad.start_s)
         if self.rate is None or self.rate >= NEAR * self.capacity:
-            self.capacity = delivered
-            self._recovery_s = min(RECOVERY_LIMIT_S, self._recovery_s * 2)
-            self._cut(self.capacity * BUSY_SHARE, now_s)
+            self._meet(delivered, now_s)
         elif lasting:
             self.capacity = max(delivered, self.capacity * LOSS)
             self._recovery_s = RECOVERY_S
@@ -210,6 +215,12 @@ class Adaptive:
             if not bad.dented:
                 bad.dented = True
                 self._cut(self.rate * DENT, now_s)
+
+    def _meet(self, capacity: float, now_s: float) -> None:
+        """Take what the disk delivered for all that it can."""
+        self.capacity = capacity
+        self._recovery_s = min(RECOVERY_LIMIT_S, self._recovery_s * 2)
+        self._cut(self.capacity * BUSY_SHARE, now_s)
 
     def _trust(self, fast_s: float, now_s: float) -> None:
         """Let a disk go that was fast for long enough, *fast_s* more of it; time between copies shows nothing."""

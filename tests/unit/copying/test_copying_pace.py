@@ -61,6 +61,22 @@ def throttled(rate: float, *, slice_s: float = 0.1) -> Disk:
     return serve
 
 
+def saving(rate: float, *, saved: int) -> Disk:
+    """A fast disk behind a throttle that lets time be made up for: what is not used is saved up to a bound."""
+    budget, last = float(saved), 0.0
+    fast = steady(3000 * MIB)
+
+    def serve(now: float, size: int) -> float:
+        nonlocal budget, last
+        at = max(now, last)
+        budget = min(saved, budget + (at - last) * rate) - size
+        last = at - min(0.0, budget) / rate
+        budget = max(0.0, budget)
+        return fast(max(now, last), size)
+
+    return serve
+
+
 def test_adaptive_does_not_hold_back_a_fast_disk() -> None:
     """NVMe: nobody notices waiting for a MiB, so none of its speed is given away."""
     written = drive(Adaptive(), steady(2500 * MIB), seconds=5)
@@ -128,6 +144,23 @@ def test_adaptive_trusts_a_throttle_less_each_time() -> None:
     pace = Adaptive()
     drive(pace, throttled(100 * MIB), seconds=300)
     assert pace.slow_downs <= 12
+
+
+@pytest.mark.parametrize("rate", [102, 105])
+def test_adaptive_does_not_sit_at_the_limit_of_a_throttle(rate: int) -> None:
+    """Just above it writes are late and the disk is not busy: nobody else's fault, and no new normal either."""
+    pace = Adaptive(rate=rate * MIB, capacity=150.0 * MIB, baseline_s=0.001, _trust_s=80.0, _yielded_s=0.0)
+    written = drive(pace, throttled(100 * MIB), seconds=60)
+    late = [(start, end) for start, end in written if end - start > 0.015]
+    assert sum(end - start for start, end in late) / 2 <= 0.01 * 60  # two writers
+
+
+def test_adaptive_does_not_take_what_a_throttle_has_saved_up_for_its_speed() -> None:
+    """Let go and met again: the first moment has the savings of the time before, and says little."""
+    pace = Adaptive()
+    drive(pace, saving(100 * MIB, saved=10 * MIB), seconds=60)
+    assert pace.slow_downs >= 3
+    assert pace.capacity <= 1.2 * 100 * MIB
 
 
 def test_adaptive_learns_nothing_between_copies() -> None:
