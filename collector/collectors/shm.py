@@ -22,9 +22,12 @@ from collector.host.shm import ROOT, Entry, length_of
 from collector.host.unread import Unreads
 from collector.model.artifact import Artifact, Bulk, Footprint, SourceInfo
 from collector.model.errors import StepError
+from collector.model.marker import CoreRef
 from collector.model.segments import Candidate, Limits, Order, Planned, plan
 from collector.model.text import escape_name, jsonl
 from collector.model.units import Bytes, Seconds
+
+SECOND_NS = 1_000_000_000
 
 
 class From(enum.StrEnum):
@@ -92,16 +95,22 @@ class Shm:
         own = {}
         if self.from_ is From.CRASHED_PROCESS:
             own = own_segments(ctx.host, ctx.marker, stack, guard, unread)
-        core = ctx.marker.core
         return SegmentSearch(
             root_fd,
             own,
             guard,
-            died_ns=core.mtime_ns if core else None,
+            died_ns=_died_ns(ctx.marker.core),
             globs=self.segments,
             exclude=self.exclude,
             limit=self.max_segments,
         )
+
+
+def _died_ns(core: CoreRef | None) -> int | None:
+    """Return when the process was certainly dead; some file systems keep whole seconds only, rounded down."""
+    if core is None:
+        return None
+    return core.mtime_ns if core.mtime_ns % SECOND_NS else core.mtime_ns + SECOND_NS
 
 
 class InventoryRow(msgspec.Struct, frozen=True, kw_only=True):

@@ -138,6 +138,15 @@ def test_shm_does_not_take_what_a_restarted_service_has_made_under_the_same_name
     assert [row["why"] for row in asked.rows("segments.jsonl") if row.get("artifact")] == [f"matches {own.name}/*"]
 
 
+def test_shm_takes_the_crashs_own_where_a_core_has_whole_seconds_only(own: Path, tmp_path: Path) -> None:
+    """Made half a second before the crash, it looks younger than the core: evidence is not lost for that."""
+    name = segment(own / "engine.1", b"evidence")
+    core_of(tmp_path / "core", os.fsencode(own / "engine.1"))
+    os.utime(tmp_path / "core", (int(time.time()),) * 2)
+    collected = collect(Shm(), context(manual(core=core_ref(str(tmp_path / "core")))))
+    assert chosen(collected) == {name: b"evidence"}
+
+
 def test_shm_takes_the_segments_of_a_live_process(own: Path) -> None:
     """Known from its maps; what only others have mapped stays."""
     name = segment(own / "mine", b"mine" * 1024)
