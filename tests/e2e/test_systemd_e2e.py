@@ -3,13 +3,19 @@
 from __future__ import annotations
 
 import json
+import os
 import signal
+import subprocess
 import time
 from collections.abc import Iterator
+from pathlib import Path
 
 import pytest
 from harness import wait_for
 from systemd_machine import COLLECTOR, UNITS, Machine
+
+from collector.pipeline.generation import generate
+from collector.triggers.registry import TRIGGERS
 
 CONFIG = """
 version: 1
@@ -95,3 +101,15 @@ def test_service_is_not_started_again_and_again_with_a_bad_configuration(machine
     assert machine.show("collector.service", "NRestarts") == "0"
     assert machine.configure(CONFIG).returncode != 0  # not running
     assert machine.run("systemctl", "start", "collector.service").returncode == 0
+
+
+def test_examples_let_cores_appear_where_the_shipped_configuration_looks(tmp_path: Path) -> None:
+    """The directory as the kernel needs it, and a pattern that leads there; both survive a reboot."""
+    tmpfiles = ["systemd-tmpfiles", f"--root={tmp_path}", "--create", str(UNITS / "examples/tmpfiles.conf")]
+    subprocess.run(tmpfiles, check=True, capture_output=True)
+    assert (tmp_path / "var/crash").stat().st_mode & 0o7777 == 0o1733
+    (line,) = [line for line in (UNITS / "examples/sysctl.conf").read_text().splitlines() if not line.startswith("#")]
+    name, _, pattern = line.partition(" = ")
+    assert (name, os.path.dirname(pattern)) == ("kernel.core_pattern", "/var/crash")
+    (cores,) = generate(None, TRIGGERS).triggers
+    assert "/var/crash" in cores.trigger.paths
