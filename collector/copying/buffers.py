@@ -53,14 +53,17 @@ class Region:
 
 
 _pool: list[Region] = []
+_warm = False
 _lock = threading.Lock()
 
 
 def warm() -> None:
     """Allocate and touch the pool, so that no copy has to; a worker does it before it sleeps."""
+    global _warm  # noqa: PLW0603 - once per process, as its name says
     with _lock:
-        if not _pool:
+        if not _warm:
             _pool.append(Region(POOL_BYTES))
+            _warm = True
 
 
 @contextmanager

@@ -60,7 +60,7 @@ class Pipe:
         while size > self._room:
             try:
                 self._room = fcntl.fcntl(self._in, fcntl.F_SETPIPE_SZ, size)
-            except PermissionError:  # above pipe-max-size: chunks go in parts
+            except OSError:  # above pipe-max-size, or no memory for so long a ring: chunks go in parts
                 size //= 2
 
     def carry(self, chunk: Chunk, offset: int) -> bool:
@@ -86,8 +86,10 @@ class Pipe:
 
     def _spill(self) -> bool:
         """Throw away what is in the pipe."""
-        self.close()
+        ends = self._in, self._out
         self._open(self._room)
+        for fd in ends:
+            os.close(fd)
         return False
 
     def close(self) -> None:

@@ -84,7 +84,7 @@ class Crew:
                 self._windows.close()
         self.outcome.data_bytes = self._moved if self._kept is None else self._kept
         if self.hasher and self.outcome.reason is None:
-            self.hasher.zeros(self.source.end - (self._last.end if self._last else self.source.start))
+            self._digest_hole(self._last, self.source.end)
         return self.outcome
 
     def _work(self, buffer: Buffer) -> None:
@@ -121,19 +121,30 @@ class Crew:
                 self.outcome.reason = exc.reason or "stopped by the gate"
                 self.outcome.end = self._last.end if self._last else self.source.start
                 return None
-            return chunk, self._take_up(chunk, buffer)
+            try:
+                return chunk, self._take_up(chunk, buffer)
+            except OSError as exc:
+                self._closed, error = True, exc
+        self._stop(chunk, 0, reason=f"{error.strerror} at byte {chunk.start}", error=error)
+        return None
 
     def _take_up(self, chunk: Chunk, buffer: Buffer) -> int:
         last = self._last
         self.outcome.extents += last is None or last.extent is not chunk.extent
         got = 0
         if self.hasher:
-            self.hasher.zeros(chunk.start - (last.end if last else self.source.start))
+            self._digest_hole(last, chunk.start)
             got = self.reader.read(buffer, chunk.start, chunk.size)
             self.hasher.update(buffer.view[:got])
             self._closed = got < chunk.size
         self._last = chunk
         return got
+
+    def _digest_hole(self, last: Chunk | None, end: int) -> None:
+        """Digest what lies between chunks; whoever listens to the progress may end the copy there, too."""
+        if self.hasher:
+            start = last.end if last else self.source.start
+            self.hasher.zeros(end - start, meanwhile=lambda: self.progress(self._moved))
 
     def _move(self, chunk: Chunk, got: int, buffer: Buffer, carrier: Carrier | None) -> None:
         try:
@@ -169,7 +180,7 @@ class Crew:
             self.steering.done(chunk.size, time.monotonic() - started)
             return True
         with self._lock:
-            self.outcome.fallbacks += 1
+            self.outcome.fallbacks += chunk.solid  # one that spans holes never goes by mapping
         return False
 
     def _timed(self, address: int, size: int, chunk: Chunk) -> None:

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import os
 
-from collector.copying.sink import failed
 from collector.host.libc import call
+from collector.model.errors import CopyError
 
 MOST_FILES = 64
 MOST_BYTES = 1 << 20
@@ -54,4 +54,5 @@ def sync_all() -> None:
         finally:
             os.close(fd)
     if first:
-        raise failed(first, "cannot sync small files") from first
+        # No errno: it is not the file that is written just now that does not fit, but one that stands already.
+        raise CopyError(f"cannot sync small files: {first.strerror}", hint="look at the disk") from first

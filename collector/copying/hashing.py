@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 import hashlib
+from collections.abc import Callable
 from typing import Protocol
 
 import xxhash
 
 from collector.copying.buffers import ZEROS
 from collector.model.copying import Digest
+
+HOLE_PIECE = 1 << 30
 
 
 class _Algorithm(Protocol):
@@ -28,11 +31,13 @@ class Hasher:
         """Add bytes."""
         self._state.update(data)
 
-    def zeros(self, size: int) -> None:
-        """Add a hole of *size* bytes."""
-        while size > 0:
-            self._state.update(ZEROS[:size])
-            size -= len(ZEROS)
+    def zeros(self, size: int, *, meanwhile: Callable[[], object] = int) -> None:
+        """Add a hole of *size* bytes; *meanwhile* is called for each GiB of it, about 60 times a second."""
+        for start in range(0, size, HOLE_PIECE):
+            if start:
+                meanwhile()
+            for at in range(start, min(size, start + HOLE_PIECE), len(ZEROS)):
+                self._state.update(ZEROS[: size - at])
 
     def text(self) -> str:
         """Return ``ALGORITHM:HEX``."""

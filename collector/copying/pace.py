@@ -158,8 +158,10 @@ class Adaptive:
 
     def done(self, now_s: float, size: int, latency_s: float) -> None:
         """Count a write; judge the window once it is full."""
+        if now_s - latency_s - self._last_s > IDLE_S:
+            self._window = self._bad = None
         window = self._window
-        if window is None or now_s - latency_s - self._last_s > IDLE_S:
+        if window is None:
             window = self._window = Window(max(now_s - latency_s, self._judged_s))
         self._last_s = now_s
         window.chunks += 1

@@ -45,7 +45,7 @@ def digest(
     with lease(1, PIECE) as (buffer,), Reader(source) as reader:
         try:
             for extent in source.extents():
-                hasher.zeros(extent.start - at)
+                hasher.zeros(extent.start - at, meanwhile=lambda: steering.turn(0))
                 at = extent.start
                 while at < extent.end:
                     size = min(PIECE, extent.end - at)
@@ -58,10 +58,10 @@ def digest(
                     progress(at)
                     if got < size:
                         raise CopyError("the file shrank while it was read")
+            hasher.zeros(source.end - at, meanwhile=lambda: steering.turn(0))
         except Stopped as exc:
             raise CopyError(f"stopped at byte {at}: {exc.reason}") from exc
         except OSError as exc:
             raise CopyError(f"cannot read byte {at}: {os.strerror(exc.errno or 0)}", errno=exc.errno) from exc
-    hasher.zeros(source.end - at)
     progress(source.end)
     return hasher.text()

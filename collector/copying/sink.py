@@ -114,8 +114,9 @@ class Sink:
                     can = self._allocate(extent.start - shift, extent.end - extent.start)
                 total += extent.end - extent.start
             os.ftruncate(self.fd, -(-size // self.align) * self.align)
-        except OSError as exc:
-            raise failed(exc, f"cannot reserve {size} bytes for {self._name!r}") from exc
+        except (OSError, OverflowError) as exc:
+            known = exc if isinstance(exc, OSError) else OSError(errno.EFBIG, os.strerror(errno.EFBIG))
+            raise failed(known, f"cannot reserve {size} bytes for {self._name!r}") from exc
         return total
 
     def _allocate(self, offset: int, size: int) -> bool:

@@ -85,7 +85,7 @@ class Source:
         if os.fstat(self.fd).st_blocks == self.status.st_blocks:
             return True
         found = directio.cachestat(self.fd, offset=chunk.start, length=chunk.size)
-        return found is None or found.cached * PAGE >= chunk.size
+        return found is not None and found.cached * PAGE >= chunk.size
 
     def changed(self) -> bool:
         """Tell whether size or mtime moved. Stores through a mapping of tmpfs move neither."""

@@ -104,7 +104,8 @@ class Steering:
             self._consult()
             self._watch_others(now)
             now = time.monotonic()
-        wait = self.pace.turn(now, size)
+        with self._lock:
+            wait = self.pace.turn(now, size)
         if self._advice is Advice.SLOW:
             wait = max(wait, SLOW_INTERVAL_S)
         if wait > 0:
@@ -143,7 +144,8 @@ class Steering:
         if self._psi:
             elapsed = now - self._psi[0]
             own = min(elapsed, self._waited_s - self._psi[2])
-            self.pace.stalled(now, (stalled_s - self._psi[1] - own) / elapsed)
+            with self._lock:
+                self.pace.stalled(now, (stalled_s - self._psi[1] - own) / elapsed)
         self._psi = (now, stalled_s, self._waited_s)
 
 

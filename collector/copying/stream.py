@@ -14,6 +14,7 @@ from collector.copying.sink import KEPT, Sink, failed
 from collector.copying.steering import Steering, Stopped, always_go, ignore, pace_for
 from collector.model.artifact import Method, Truncated
 from collector.model.copying import CopyReport, Digest, Feedback
+from collector.model.errors import CopyError
 
 BUFFER_BYTES = 1 << 20
 SMALL_BYTES = 64 << 10
@@ -129,6 +130,8 @@ class Spout:
             self.reason = str(exc)
         except OSError as exc:
             self.reason = f"the source failed: {exc.strerror or exc}"
+        except CopyError:  # the destination's: nothing of it is kept
+            raise
         except Exception as exc:  # noqa: BLE001 - the caller's; raised again once the file is published
             self.reason, self.raised = str(exc), exc
 

@@ -23,7 +23,8 @@ from collector.pressure.sampler import sample_disk
 ARTIFACT_LIMIT = 5_000
 """Artifacts of one step. The manifest is made in memory: 30,000 records fit into what a worker may take."""
 
-NO_ROOM = (errno.ENOSPC, errno.EDQUOT)
+NO_ROOM = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
+"""Not the disk's last word: a smaller one may fit. Anybody can make an empty segment of 8 EiB."""
 
 CROSSES = (errno.EXDEV, errno.EPERM, errno.EMLINK, errno.EOPNOTSUPP)
 """linkat(2): another file system, a file that may not be linked, too many links, no links here."""

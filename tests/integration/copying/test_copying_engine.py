@@ -32,6 +32,8 @@ from copying_fixtures import (
 )
 
 from collector.copying import engine, opening
+from collector.copying.buffers import Buffer
+from collector.copying.reader import Reader
 from collector.model.artifact import Method
 from collector.model.copying import Advice, CopySettings, Digest, Feedback, MethodChoice
 from collector.model.errors import CopyError, StepError
@@ -465,3 +467,32 @@ def test_copy_by_mapping_keeps_its_page_tables_small(target: Directory) -> None:
 
         copied(source, target, settings=MMAP, progress=progress)
     assert most - before <= 512
+
+
+def test_copy_refuses_a_size_that_no_file_system_has(target: Directory) -> None:
+    """Anybody can make an empty segment of 8 EiB: that is no bug, and a step goes on to the next one."""
+    with segment(0) as source:
+        os.truncate(source, (1 << 63) - 1)
+        with pytest.raises(CopyError) as raised:
+            copied(source, target)
+    assert raised.value.errno == errno.EFBIG
+    assert target.names() == []
+
+
+def test_copy_with_a_digest_keeps_what_came_before_its_source_failed(
+    target: Directory, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A poisoned page of the source is EIO: the first part is as good as without a digest, but has none."""
+    read = Reader.read
+
+    def fail(self: Reader, buffer: Buffer, offset: int, size: int) -> int:
+        if offset >= 8 * MIB:
+            raise OSError(errno.EIO, os.strerror(errno.EIO))
+        return read(self, buffer, offset, size)
+
+    monkeypatch.setattr(Reader, "read", fail)
+    with segment(16 * MIB) as source:
+        report = copied(source, target, settings=CopySettings(digest=Digest.SHA256))
+        assert (target.path / "copy").read_bytes() == source.read_bytes()[: 8 * MIB]
+    assert (report.size_bytes, report.truncated, report.digest) == (8 * MIB, True, None)
+    assert "Input/output error at byte" in (report.truncated_reason or "")

@@ -13,13 +13,14 @@ from typing import ClassVar
 
 import msgspec
 import pytest
+from copying_fixtures import segment
 
 from collector.archive import directory, layout
 from collector.archive.read import Archive
 from collector.archive.store import Store
 from collector.collectors.base import Context
 from collector.host.identity import identify
-from collector.model.artifact import Artifact, Footprint
+from collector.model.artifact import Artifact, Bulk, Footprint
 from collector.model.copying import CopySettings
 from collector.model.errors import StepError
 from collector.model.incident import Header, IncidentState, Manifest, StepRecord, StepStatus
@@ -49,6 +50,19 @@ class Fine:
     footprint: ClassVar[Footprint] = Footprint(peak_bytes=0, timeout_s=5.0)
 
     def collect(self, ctx: Context) -> Iterator[Artifact]:
+        yield Artifact(path=PurePosixPath("evidence"), body=b"evidence\n")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Huge:
+    """Yields the file at *path*, and a small one."""
+
+    name: ClassVar[str] = "huge"
+    footprint: ClassVar[Footprint] = Footprint(peak_bytes=0, timeout_s=5.0)
+    path: str
+
+    def collect(self, ctx: Context) -> Iterator[Artifact]:
+        yield Artifact(path=PurePosixPath("huge"), body=Bulk(fd=os.open(self.path, os.O_RDONLY)))
         yield Artifact(path=PurePosixPath("evidence"), body=b"evidence\n")
 
 
@@ -249,6 +263,15 @@ def test_runner_waits_for_the_gate_and_gives_up(lab: Lab) -> None:
     assert skipped.verdict is not None
     assert skipped.verdict.waited_s >= 0.6
     assert any(isinstance(event, events.StepWaiting) for event in lab.events)
+
+
+def test_runner_goes_on_behind_a_file_that_is_too_long_for_any_disk(lab: Lab) -> None:
+    """Any user can make one in /dev/shm: it must not cost the evidence that comes after it."""
+    with segment(0) as path:
+        os.truncate(path, (1 << 63) - 1)
+        (step,) = lab.steps(Huge(path=str(path)))
+    assert step.status is StepStatus.TRUNCATED
+    assert [artifact.path for artifact in step.artifacts] == ["step0/evidence"]
 
 
 def test_recovery_destroys_nothing_that_it_cannot_read(lab: Lab) -> None:

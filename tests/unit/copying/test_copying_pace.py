@@ -188,6 +188,17 @@ def test_adaptive_is_not_worn_down_by_a_machine_that_stands_still(disk: Callable
     assert rate_of(written, since=60) >= 0.65 * 100 * MIB
 
 
+def test_adaptive_takes_hiccups_of_two_copies_for_two_hiccups() -> None:
+    """The last window of one copy and the first of the next, an hour later, are not two in a row."""
+    pace = Adaptive(rate=700.0 * MIB, capacity=1000.0 * MIB)
+    disk = steady(1000 * MIB)
+    drive(pace, lambda now, size: disk(now + (0.15 if now > 0.9 else 0.0), size), seconds=1)
+    capacity = pace.capacity
+    drive(pace, lambda now, size: disk(now + (0.15 if now < 3600.001 else 0.0), size), seconds=1, since=3600)
+    assert pace.slow_downs == 0
+    assert pace.capacity >= capacity
+
+
 def test_adaptive_finds_the_new_speed_of_a_disk_that_lost_most_of_it() -> None:
     """What lasts is no bad moment: within a few seconds others have room again."""
     before, after = steady(100 * MIB), steady(25 * MIB)

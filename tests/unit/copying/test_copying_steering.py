@@ -89,3 +89,17 @@ def test_chunk_fits_the_buffers_and_the_disk(asked: int, writers: int, align: in
     """Whatever is configured, no memory is allocated for it."""
     settings = CopySettings(chunk_bytes=asked, writers=writers)
     assert chunk_size(settings, align) == chunk
+
+
+def test_pace_is_never_asked_while_another_writer_tells_it_something() -> None:
+    """It would find a rate that is taken away before it divides by it."""
+    held: list[bool] = []
+
+    class Watching(Max):
+        def turn(self, now_s: float, size: int) -> float:
+            held.append(steering._lock.locked())
+            return super().turn(now_s, size)
+
+    steering = Steering(pace=Watching())
+    steering.turn(1)
+    assert held == [True]
