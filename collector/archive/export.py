@@ -13,7 +13,7 @@ import zstandard
 from collector.archive import directory
 from collector.archive.read import Archive
 from collector.host.directio import flush_and_drop
-from collector.host.filesystem import is_memory
+from collector.host.filesystem import holds_memory
 from collector.model.errors import ArchiveError
 
 LEVEL = 3
@@ -121,12 +121,8 @@ def export(archive: Archive, incident: str, path: str) -> Exported:
 
 def _refuse_memory(path: str) -> None:
     with contextlib.suppress(OSError):  # making the file tells more
-        fd = os.open(os.path.dirname(path), os.O_PATH | os.O_CLOEXEC)
-        try:
-            if is_memory(fd):
-                raise ArchiveError(f"{path} is on tmpfs: that takes memory", hint="name a file on a disk")
-        finally:
-            os.close(fd)
+        if holds_memory(os.path.dirname(path)):
+            raise ArchiveError(f"{path} is on tmpfs: that takes memory", hint="name a file on a disk")
 
 
 def _write(archive: Archive, incident: str, out: DroppingWriter) -> dict[str, int]:

@@ -92,17 +92,18 @@ class Upkeep:
         if done.reason:
             log.error("archive.failed", error=done.reason, hint=done.hint)
 
+    def _occupied(self) -> bool:
+        return self._busy() or self._pruning or self._digesting or not self._pool.idle
+
     def _retain(self) -> None:
         """Delete what has become too old: memory of a crash must not stay for ever where it was the last."""
-        if self._busy() or self._pruning or self._digesting or not self._pool.idle:
-            return
-        if time.monotonic() >= self._prune_at_s:
+        if not self._occupied() and time.monotonic() >= self._prune_at_s:
             self._pruning = True
             self._loop.spawn(prune(self._pool, self._generation()), self.pruned)
 
     def _digest(self) -> None:
         """Add the digests that a copy could not compute: those of the incident that has waited longest."""
-        if self._busy() or self._pruning or self._digesting or not self._pool.idle:
+        if self._occupied():
             return  # without a worker each would fail at once, and be forgotten
         if not self._searched:
             self._searched = self._digesting = True

@@ -5,15 +5,11 @@ from __future__ import annotations
 import ctypes
 import errno
 import os
-import struct
 from dataclasses import dataclass
 
+from collector.host import statx
 from collector.host.libc import call, syscall
 
-AT_EMPTY_PATH = 0x1000
-STATX_DIOALIGN = 0x2000
-STATX_MASK_AT = 0
-STATX_DIO_AT = 0x98  # stx_dio_mem_align, stx_dio_offset_align
 CACHESTAT = 451  # the same number on every architecture
 
 SYNC_AND_WAIT = 1 | 2 | 4  # SYNC_FILE_RANGE_WAIT_BEFORE | _WRITE | _WAIT_AFTER
@@ -38,12 +34,8 @@ class CacheStat:
 
 def alignment(fd: int) -> Alignment | None:
     """Return what *fd* asks of direct I/O; ``None`` where it does not say. Source: statx(2), Linux 6.1."""
-    buffer = ctypes.create_string_buffer(256)
-    call("statx", fd, b"", AT_EMPTY_PATH, STATX_DIOALIGN, buffer)
-    (mask,) = struct.unpack_from("=I", buffer, STATX_MASK_AT)
-    if not mask & STATX_DIOALIGN:
-        return None
-    return Alignment(*struct.unpack_from("=II", buffer, STATX_DIO_AT))
+    found = statx.direct_alignment(fd)
+    return None if found is None else Alignment(*found)
 
 
 def cachestat(fd: int, *, offset: int = 0, length: int = 0) -> CacheStat | None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import array
 import ctypes
 import fcntl
+import os
 
 from collector.host.libc import call
 
@@ -57,6 +58,15 @@ def kind(fd: int) -> str:
 def is_memory(fd: int) -> bool:
     """Tell whether what is written to *fd* stays in memory for good."""
     return kind(fd) in MEMORY
+
+
+def holds_memory(path: str) -> bool:
+    """Tell whether what is written below the directory *path* stays in memory; it is not opened for reading."""
+    fd = os.open(path, os.O_PATH | os.O_CLOEXEC)
+    try:
+        return is_memory(fd)
+    finally:
+        os.close(fd)
 
 
 def is_nocow(fd: int) -> bool:

@@ -8,7 +8,7 @@ from collections.abc import Iterator
 
 import msgspec
 
-from collector.host import birth
+from collector.host import statx
 from collector.host.deadline import Guard
 from collector.host.files import open_beneath
 from collector.host.mapped import Key, Own, open_mapped
@@ -106,7 +106,7 @@ class SegmentSearch:
     def _is_another(self, found: Entry) -> bool:
         """Tell whether a file was made after the crash: a service that was restarted takes the same names."""
         try:
-            born_ns = birth.born_ns(found.name, self._root_fd)
+            born_ns = statx.born_ns(found.name, self._root_fd)
         except OSError:
             return False  # gone again: opening it will tell
         return born_ns is not None and self._died_ns is not None and born_ns > self._died_ns

@@ -19,7 +19,7 @@ from collector.copying import readback
 from collector.host import process
 from collector.host.deadline import wedged_threads
 from collector.host.files import Host
-from collector.host.filesystem import is_memory
+from collector.host.filesystem import holds_memory
 from collector.model.copying import Advice, Digest, Feedback
 from collector.model.errors import ArchiveError, PressureError
 from collector.model.incident import IncidentState, StepStatus
@@ -96,15 +96,11 @@ def _refuse_memory(archive: str) -> None:
     path = archive
     while not os.path.isdir(path) and path != os.path.dirname(path):
         path = os.path.dirname(path)
-    fd = os.open(path, os.O_PATH | os.O_CLOEXEC)
-    try:
-        if is_memory(fd):
-            raise ArchiveError(
-                f"the archive {archive} is on tmpfs: writing there takes the memory that is short",
-                hint="set archive.path to a directory on a disk",
-            )
-    finally:
-        os.close(fd)
+    if holds_memory(path):
+        raise ArchiveError(
+            f"the archive {archive} is on tmpfs: writing there takes the memory that is short",
+            hint="set archive.path to a directory on a disk",
+        )
 
 
 def _make_room(job: Begin, disk: DiskSample, reserve: int) -> tuple[str, ...]:

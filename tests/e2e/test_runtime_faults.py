@@ -115,34 +115,33 @@ def test_runtime_keeps_the_records_of_an_incident_that_meets_a_full_disk(daemon_
         daemon.stop()
 
 
-def test_runtime_truncates_bulk_that_does_not_fit(daemon_factory: Callable[..., Daemon]) -> None:
-    """A file larger than the disk: the step says so, and goes on to the next one, which may be smaller."""
-    daemon = daemon_factory(QUICK, start=False)
-    (daemon.directory / "bulk").write_bytes(os.urandom(64 * MIB))
+def bulk_beside_a_small_one(daemon: Daemon, size: int) -> dict[str, object]:
+    """Let a step meet a file of *size* bytes and a small one on a small disk; return what became of it."""
+    (daemon.directory / "bulk").write_bytes(os.urandom(size))
     (daemon.directory / "bulk.small").write_bytes(b"small")
     with disk(daemon.archive):
         daemon.start()
         assert run_now(daemon).exit_code == 3
         bulk = steps_of(daemon.incidents()[-1])["bulk"]
-        assert bulk["status"] == "truncated"
-        assert "do not fit" in bulk["reason"]
-        assert any(str(one.get("source", "")).endswith("bulk.small") for one in bulk["artifacts"])
         daemon.stop()
+    assert bulk["status"] == "truncated"
+    return bulk
+
+
+def test_runtime_truncates_bulk_that_does_not_fit(daemon_factory: Callable[..., Daemon]) -> None:
+    """A file larger than the disk: the step says so, and goes on to the next one, which may be smaller."""
+    daemon = daemon_factory(QUICK, start=False)
+    bulk = bulk_beside_a_small_one(daemon, 64 * MIB)
+    assert "do not fit" in bulk["reason"]
+    assert any(str(one.get("source", "")).endswith("bulk.small") for one in bulk["artifacts"])
 
 
 def test_runtime_keeps_the_reserve_of_the_disk(daemon_factory: Callable[..., Daemon]) -> None:
     """A file for which the disk has room, but not above its reserve, is not even begun; a smaller one follows."""
     daemon = daemon_factory(QUICK.replace("reserve: 0%", "reserve: 20MiB"), start=False)
-    (daemon.directory / "bulk").write_bytes(os.urandom(30 * MIB))
-    (daemon.directory / "bulk.small").write_bytes(b"small")
-    with disk(daemon.archive):
-        daemon.start()
-        assert run_now(daemon).exit_code == 3
-        bulk = steps_of(daemon.incidents()[-1])["bulk"]
-        assert bulk["status"] == "truncated"
-        assert "its 30.0 MiB do not fit" in bulk["reason"]
-        assert [Path(one["source"]).name for one in bulk["artifacts"] if one.get("source")] == ["bulk.small"]
-        daemon.stop()
+    bulk = bulk_beside_a_small_one(daemon, 30 * MIB)
+    assert "its 30.0 MiB do not fit" in bulk["reason"]
+    assert [Path(one["source"]).name for one in bulk["artifacts"] if one.get("source")] == ["bulk.small"]
 
 
 def test_runtime_refuses_incidents_on_a_disk_that_turned_read_only(daemon_factory: Callable[..., Daemon]) -> None:
