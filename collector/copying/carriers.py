@@ -117,33 +117,48 @@ class Windows:
     The part of a source that is mapped just now, lent to all writers of a copy.
 
     A mapping costs 2 MiB of page tables per GiB, so it is short. One for all: with one per writer, four
-    writers spent a seventh of their CPU on telling each other's processors what was unmapped.
+    writers spent a seventh of their CPU on telling each other's processors what was unmapped. Two are mapped
+    at most: a writer that would need a third waits for the slowest.
     """
 
     def __init__(self, source: Source) -> None:
         self._source = source
-        self._lock = threading.Lock()
-        self._current: Window | None = None
+        self._changed = threading.Condition()
+        self._mapped: list[Window] = []
 
     @contextlib.contextmanager
     def lend(self, chunk: Chunk) -> Iterator[int]:
         """Lend the address at which a chunk is mapped."""
-        with self._lock:
-            window = self._current
-            if window is None or not window.start <= chunk.start < chunk.end <= window.end:
-                past, self._current = window, self._map(chunk)
-                if past and not past.users:
-                    past.unmap()
-                window = self._current
+        with self._changed:
+            while (window := self._find(chunk)) is None:
+                self._changed.wait()
             window.users += 1
         try:
             yield window.address + chunk.start - window.start
         finally:
-            with self._lock:
+            with self._changed:
                 window.users -= 1
-                last = not window.users and window is not self._current
-            if last:
-                window.unmap()
+                if len(self._mapped) > 1 and not window.users:
+                    if window is self._mapped[0]:
+                        self._drop_unused()
+                    self._changed.notify_all()
+
+    def _find(self, chunk: Chunk) -> Window | None:
+        """Return the window that holds a chunk, mapped if need be; ``None`` if two are in use."""
+        for window in self._mapped:
+            if window.start <= chunk.start and chunk.end <= window.end:
+                return window
+        self._drop_unused()
+        if len(self._mapped) > 1:
+            return None
+        self._mapped.append(self._map(chunk))
+        return self._mapped[-1]
+
+    def _drop_unused(self) -> None:
+        unused = [window for window in self._mapped if not window.users]
+        self._mapped = [window for window in self._mapped if window.users]
+        for window in unused:
+            window.unmap()
 
     def _map(self, chunk: Chunk) -> Window:
         start = max(chunk.extent.start, chunk.start // WINDOW_BYTES * WINDOW_BYTES)
@@ -156,9 +171,7 @@ class Windows:
 
     def close(self) -> None:
         """Unmap what is left; no writer may be at work any more."""
-        if self._current:
-            self._current.unmap()
-            self._current = None
+        self._drop_unused()
 
 
 @dataclass(slots=True)

@@ -8,7 +8,8 @@ import time
 from collections.abc import Callable
 from dataclasses import dataclass, field
 
-from collector.copying.pace import Adaptive, Bounded, Max, Pace
+from collector.copying.adaptive import Adaptive
+from collector.copying.pace import Bounded, Max, Pace
 from collector.model.copying import Advice, Feedback
 from collector.model.errors import UsageError
 

@@ -33,7 +33,10 @@ from copying_fixtures import (
 
 from collector.copying import engine, opening
 from collector.copying.buffers import Buffer
+from collector.copying.carriers import WINDOW_BYTES, Windows
+from collector.copying.plan import Chunk, Extent
 from collector.copying.reader import Reader
+from collector.copying.source import Source
 from collector.model.artifact import Method
 from collector.model.copying import Advice, CopySettings, Digest, Feedback, MethodChoice
 from collector.model.errors import CopyError, StepError
@@ -441,6 +444,11 @@ def writes_to(directory: Path) -> int:
     return int(Path(f"/sys/dev/block/{os.major(device)}:{os.minor(device)}/stat").read_text().split()[4])
 
 
+def mapped(source: Path) -> int:
+    """Return how many times *source* is mapped here."""
+    return Path("/proc/self/maps").read_text().count(source.name)
+
+
 def test_copy_by_mapping_shares_one_window_among_writers(target: Directory) -> None:
     """What is mapped at a time does not grow with the writers."""
     settings = msgspec.structs.replace(MMAP, writers=4)
@@ -449,10 +457,37 @@ def test_copy_by_mapping_shares_one_window_among_writers(target: Directory) -> N
 
         def progress(done: int) -> None:
             nonlocal most
-            most = max(most, Path("/proc/self/maps").read_text().count(source.name))
+            most = max(most, mapped(source))
 
         copied(source, target, settings=settings, progress=progress)
     assert most <= 2  # one just left by the slowest
+
+
+def test_windows_are_never_more_than_two() -> None:
+    """Who needs a third while two are in use waits: a slow writer must not leave a trail of mappings."""
+    with segment(3 * WINDOW_BYTES) as path, path.open("rb") as file:
+        windows = Windows(Source(file.fileno(), 0, None))
+        whole = Extent(0, 3 * WINDOW_BYTES)
+        first, second, third = (Chunk(at, at + MIB, whole, at) for at in range(0, 3 * WINDOW_BYTES, WINDOW_BYTES))
+        arrived = threading.Event()
+
+        def go_on() -> None:
+            with windows.lend(third):
+                arrived.set()
+
+        with windows.lend(first):
+            with windows.lend(second):
+                other = threading.Thread(target=go_on)
+                other.start()
+                assert not arrived.wait(0.2)
+                assert mapped(path) == 2
+            assert arrived.wait(10)
+            assert mapped(path) == 2
+        other.join()
+        with windows.lend(second):
+            assert mapped(path) == 1
+        windows.close()
+        assert mapped(path) == 0
 
 
 def test_copy_by_mapping_keeps_its_page_tables_small(target: Directory) -> None:

@@ -1,0 +1,97 @@
+"""What the writes of a tenth of a second tell about a disk: pure arithmetic over the times that the engine measured."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+MIB = 1 << 20
+
+LENGTH_S = 0.09
+CHUNKS = 4
+"""Shortest interval that is judged. A throttle of the block layer holds what exceeds its budget until the next tenth
+of a second: an interval of a little less ends with the write that was held."""
+
+PATIENCE_S = 0.002
+"""A disk that writes a MiB faster than this is never called busy: nobody notices waiting for it."""
+
+BUSY_LIMIT = 0.95
+"""Share of a slower disk's time above which it is kept busy."""
+
+LATE_S = 0.005
+LATE_FACTOR = 3.0
+"""A write is late if it takes longer than both, the latter times what is usual."""
+
+
+@dataclass(slots=True)
+class Interval:
+    """What was written from *start_s* to *end_s*; *dented* once it has cost the rate something."""
+
+    start_s: float
+    end_s: float = 0.0
+    chunks: int = 0
+    size: int = 0
+    waited_s: float = 0.0
+    worst_s: float = 0.0
+    least_s: float = float("inf")
+    dented: bool = False
+
+    def add(self, now_s: float, size: int, latency_s: float) -> None:
+        """Count a write that ended just now. What it waited before the start was the last interval's."""
+        inside_s = min(latency_s, now_s - self.start_s)
+        self.end_s = now_s
+        self.chunks += 1
+        self.size += size
+        self.waited_s += inside_s
+        self.worst_s = max(self.worst_s, inside_s)
+        self.least_s = min(self.least_s, latency_s)
+
+    def count(self, now_s: float, size: int) -> None:
+        """Count a write whose latency says nothing."""
+        self.end_s = now_s
+        self.chunks += 1
+        self.size += size
+
+    def join(self, later: Interval) -> None:
+        """Add the time and the bytes of an interval that follows on this one."""
+        self.end_s = later.end_s
+        self.size += later.size
+
+    @property
+    def full(self) -> bool:
+        """Tell whether it is long enough to be judged."""
+        return self.chunks >= CHUNKS and self.elapsed_s >= LENGTH_S
+
+    @property
+    def elapsed_s(self) -> float:
+        """Return its length."""
+        return self.end_s - self.start_s
+
+    @property
+    def speed(self) -> float:
+        """Return the bytes per second that were written."""
+        return self.size / self.elapsed_s
+
+    @property
+    def slow(self) -> bool:
+        """
+        Tell whether the disk takes long for a MiB.
+
+        Of writes side by side each waits for the others, too. A small write costs as much as a large one: a
+        disk is not slow for seeking between pieces.
+        """
+        side_by_side = max(1.0, self.waited_s / self.elapsed_s)
+        return self.waited_s / side_by_side / max(self.chunks, self.size / MIB) > PATIENCE_S
+
+    @property
+    def busy(self) -> bool:
+        """Tell whether a slow disk was kept busy."""
+        return self.slow and self.waited_s > BUSY_LIMIT * self.elapsed_s
+
+    @property
+    def uneven(self) -> bool:
+        """Tell whether few writes waited for long while most were fast, as behind a throttle."""
+        return self.worst_s > LATE_FACTOR * self.waited_s / self.chunks
+
+    def late(self, usual_s: float) -> bool:
+        """Tell whether a write took much longer than the usual."""
+        return self.worst_s > max(LATE_S, LATE_FACTOR * usual_s)

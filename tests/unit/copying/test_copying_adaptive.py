@@ -1,0 +1,206 @@
+"""The adaptive pace against simulated disks."""
+
+from __future__ import annotations
+
+import math
+import random
+from collections.abc import Callable
+
+import pytest
+from simulated_disks import BlockThrottle, Disk, Simulation, drive, rate_of, saving, steady, throttled
+
+from collector.copying.adaptive import BACK_OFF, LEAST_RATE, MIB, Adaptive
+
+
+def test_adaptive_does_not_hold_back_a_fast_disk() -> None:
+    """NVMe: nobody notices waiting for a MiB, so none of its speed is given away."""
+    written = drive(Adaptive(), steady(2500 * MIB), seconds=5)
+    assert rate_of(written) >= 0.98 * 2500 * MIB
+
+
+@pytest.mark.parametrize("writers", [1, 2, 4])
+@pytest.mark.parametrize("disk", [steady, throttled], ids=["steady", "throttled"])
+@pytest.mark.parametrize("rate", [20 * MIB, 100 * MIB, 300 * MIB])
+def test_adaptive_leaves_room_on_a_slower_disk(disk: Callable[[float], Disk], rate: float, writers: int) -> None:
+    """A slower disk gets most of its speed out of a copy, and others get the rest."""
+    written = drive(Adaptive(), disk(rate), seconds=20, writers=writers)
+    assert 0.62 * rate <= rate_of(written) <= 0.97 * rate
+    settled = [end - start for start, end in written if 2 <= start < 8]
+    assert sum(settled) / len(settled) <= 1.5 * MIB / rate
+
+
+def test_adaptive_takes_one_slow_window_for_a_hiccup() -> None:
+    """A fast disk that does nothing for a moment is not a slow disk."""
+    fast = steady(2500 * MIB)
+
+    def hiccup(now: float, size: int) -> float:
+        return fast(now + (0.15 if 1.0 <= now < 1.0005 else 0.0), size)
+
+    pace = Adaptive()
+    drive(pace, hiccup, seconds=3)
+    assert pace.slow_downs == 0
+
+
+def test_adaptive_backs_off_when_its_own_writes_slow_down() -> None:
+    """Somebody else takes three quarters of the disk: the copy shrinks with what is left, not to zero."""
+    whole, rest = steady(100 * MIB), steady(25 * MIB)
+    written = drive(Adaptive(), lambda now, size: (whole if now < 5 else rest)(now, size), seconds=20)
+    assert 0.4 * 25 * MIB <= rate_of(written, since=8) <= 25 * MIB
+
+
+def test_adaptive_is_not_worn_down_by_bursts_of_others() -> None:
+    """Every 3 s somebody keeps the disk for 0.5 s: the copy makes room, and is not slower each time."""
+    disk = throttled(100 * MIB)
+
+    def burst(now: float, size: int) -> float:
+        return disk(now + max(0.0, 0.5 - now % 3.0), size)
+
+    written = drive(Adaptive(), burst, seconds=120)
+    assert rate_of(written, since=60) >= 0.70 * 100 * MIB
+
+
+def test_adaptive_finds_more_when_the_disk_becomes_faster() -> None:
+    """A rate is no life sentence: once the other writer is gone, the copy has the disk again."""
+    slow, fast = steady(50 * MIB), steady(2000 * MIB)
+    written = drive(Adaptive(), lambda now, size: (slow if now < 5 else fast)(now, size), seconds=120)
+    assert rate_of(written, since=110) > 1500 * MIB
+
+
+def test_adaptive_lets_a_disk_go_that_was_slow_for_a_moment() -> None:
+    """Another machine on the same host takes the disk for 2 s in 20: the copy has it back 1.5 s later."""
+    fast, slow = steady(1000 * MIB), steady(150 * MIB)
+    written = drive(Adaptive(), lambda now, size: (slow if 2 <= now % 20 < 4 else fast)(now, size), seconds=60)
+    for began in (5.5, 25.5, 45.5):
+        assert rate_of([span for span in written if began <= span[0] < began + 14]) >= 0.95 * 1000 * MIB
+
+
+def test_adaptive_trusts_a_throttle_less_each_time() -> None:
+    """A throttle looks fast to whoever stays below it: it is tried again, but ever more seldom."""
+    pace = Adaptive()
+    drive(pace, throttled(100 * MIB), seconds=300)
+    assert pace.slow_downs <= 12
+
+
+@pytest.mark.parametrize("rate", [102, 105])
+def test_adaptive_does_not_sit_at_the_limit_of_a_throttle(rate: int) -> None:
+    """Just above it writes are late and the disk is not busy: nobody else's fault, and no new normal either."""
+    pace = Adaptive(rate=rate * MIB, capacity=150.0 * MIB, usual_s=0.001, _trust_s=80.0, _yielded_s=0.0)
+    written = drive(pace, throttled(100 * MIB), seconds=60)
+    late = [(start, end) for start, end in written if end - start > 0.015]
+    assert sum(end - start for start, end in late) / 2 <= 0.01 * 60  # two writers
+
+
+def test_adaptive_does_not_take_what_a_throttle_has_saved_up_for_its_speed() -> None:
+    """Let go and met again: the first moment has the savings of the time before, and says little."""
+    pace = Adaptive()
+    drive(pace, saving(100 * MIB, saved=10 * MIB), seconds=60)
+    assert pace.slow_downs >= 3
+    assert pace.capacity <= 1.2 * 100 * MIB
+
+
+def test_adaptive_learns_nothing_between_copies() -> None:
+    """A throttled disk that was left alone for an hour is not faster for it."""
+    pace = Adaptive()
+    disk = throttled(100 * MIB)
+    drive(pace, disk, seconds=30)
+    known = pace.slow_downs
+    drive(pace, disk, seconds=10, since=3600)
+    assert pace.slow_downs == known
+
+
+@pytest.mark.parametrize("disk", [steady, throttled], ids=["steady", "throttled"])
+def test_adaptive_is_not_worn_down_by_a_machine_that_stands_still(disk: Callable[[float], Disk]) -> None:
+    """The host takes the processors away for a moment, every 2 s or so: that says nothing about the disk."""
+    rng = random.Random(1)
+    stalls = [(at + rng.random(), rng.uniform(0.05, 0.3)) for at in range(0, 240, 2)]
+    serve = disk(100 * MIB)
+
+    def stalling(now: float, size: int) -> float:
+        end = serve(now, size)
+        return next((at + length for at, length in stalls if at <= end < at + length), end)
+
+    written = drive(Adaptive(), stalling, seconds=240)
+    assert rate_of(written, since=60) >= 0.65 * 100 * MIB
+
+
+def test_adaptive_takes_hiccups_of_two_copies_for_two_hiccups() -> None:
+    """The last window of one copy and the first of the next, an hour later, are not two in a row."""
+    pace = Adaptive(rate=700.0 * MIB, capacity=1000.0 * MIB)
+    disk = steady(1000 * MIB)
+    drive(pace, lambda now, size: disk(now + (0.15 if now > 0.9 else 0.0), size), seconds=1)
+    capacity = pace.capacity
+    drive(pace, lambda now, size: disk(now + (0.15 if now < 3600.001 else 0.0), size), seconds=1, since=3600)
+    assert pace.slow_downs == 0
+    assert pace.capacity >= capacity
+
+
+def test_adaptive_finds_the_new_speed_of_a_disk_that_lost_most_of_it() -> None:
+    """What lasts is no bad moment: within a few seconds others have room again."""
+    before, after = steady(100 * MIB), steady(25 * MIB)
+    written = drive(Adaptive(), lambda now, size: (before if now < 20 else after)(now, size), seconds=32)
+    assert 0.4 * 25 * MIB <= rate_of(written, since=24) <= 0.9 * 25 * MIB
+
+
+def test_adaptive_never_starves() -> None:
+    """However bad it looks, the copy goes on."""
+    pace = Adaptive()
+    drive(pace, steady(MIB // 2), seconds=60)
+    assert LEAST_RATE <= pace.rate < math.inf
+
+
+def test_adaptive_yields_once_while_others_wait() -> None:
+    """PSI above the own waiting slows a slow disk's copy down, once: if it does not help, it is not the copy."""
+    pace = Adaptive(rate=70.0 * MIB, capacity=100.0 * MIB)
+    pace.stalled(1.0, 0.5)
+    pace.stalled(3.0, 0.5)
+    assert pace.rate == pytest.approx(70 * MIB * BACK_OFF)
+    assert pace.slow_downs == 1
+
+
+def test_adaptive_does_not_yield_on_a_fast_disk() -> None:
+    """PSI does not tell disks apart: a disk that nobody waits for is not to blame."""
+    pace = Adaptive()
+    pace.stalled(1.0, 0.9)
+    assert pace.rate == math.inf
+
+
+@pytest.mark.parametrize("writers", [1, 2])
+@pytest.mark.parametrize("rate", [100, 200, 400, 800])
+@pytest.mark.parametrize("since", [0.0, 0.007, 0.013])
+def test_adaptive_leaves_a_throttled_disk_to_others_from_the_first_copy_on(
+    rate: int, writers: int, since: float
+) -> None:
+    """Nothing is known of the disk yet: finding its limit, and looking for it again, costs others 1 % of their time."""
+    beside = Simulation(Adaptive(), BlockThrottle(rate * MIB), writers, probing=True)
+    written = beside.run(24, since=since)
+    assert sum(waited > 0.008 for waited in beside.waited) <= len(beside.waited) // 100
+    assert rate_of(written) >= 0.7 * rate * MIB
+
+
+def test_adaptive_notices_a_throttle_of_a_disk_that_is_fast_on_average() -> None:
+    """800 MiB/s: a MiB takes 1 ms on average, and yet who meets the throttle waits for half a slice."""
+    pace = Adaptive()
+    drive(pace, BlockThrottle(800 * MIB), seconds=2)
+    assert 0.6 * 800 * MIB <= pace.rate <= 0.95 * 800 * MIB
+
+
+def test_adaptive_takes_a_late_write_in_some_windows_for_nothing() -> None:
+    """A busy machine delays a write now and then, by less than a limit would: the disk is not to blame."""
+    fast = steady(2000 * MIB)
+
+    def delayed(now: float, size: int) -> float:
+        return fast(now, size) + (0.008 if now % 0.1 < 0.0006 else 0.0)
+
+    pace = Adaptive()
+    written = drive(pace, delayed, seconds=5)
+    assert pace.slow_downs == 0
+    assert rate_of(written) >= 0.9 * 2000 * MIB
+
+
+def test_adaptive_meets_a_limit_that_was_found_too_high() -> None:
+    """What is saved up makes a limit look higher than it is: writes that are late at the known rate correct it."""
+    pace = Adaptive(rate=110.0 * MIB, capacity=125.0 * MIB, _trust_s=80.0)
+    beside = Simulation(pace, BlockThrottle(100 * MIB), probing=True)
+    beside.run(20)
+    assert pace.capacity <= 112 * MIB
+    assert sum(waited > 0.008 for waited in beside.waited[100:]) <= 5
