@@ -6,6 +6,7 @@ import argparse
 import json
 import os
 import platform
+import shutil
 import sys
 import tempfile
 from collections.abc import Callable
@@ -35,6 +36,9 @@ def main() -> int:
     if os.geteuid() != 0:
         print("needs root: loop devices, a throttle, tmpfs with huge pages", file=sys.stderr)
         return 77
+    if shutil.which("fio") is None:
+        print("needs fio; on Debian: apt-get install fio", file=sys.stderr)
+        return 69
     results: dict[str, Any] = {}
     if (RESULTS / "results.json").exists():
         results = json.loads((RESULTS / "results.json").read_text())

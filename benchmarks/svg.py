@@ -6,10 +6,11 @@ from html import escape
 from pathlib import Path
 
 ROW, LEFT, WIDTH, RIGHT = 24, 230, 420, 110
+OURS = ("engine", "collector")
 STYLE = "font: 13px sans-serif; fill: #222"
 
 
-def bars(path: Path, title: str, values: dict[str, float], unit: str, *, ours: str = "engine") -> None:
+def bars(path: Path, title: str, values: dict[str, float], unit: str) -> None:
     """Write *values* as bars with their numbers; the engine's own stand out."""
     top = max(values.values(), default=0) or 1
     height = ROW * (len(values) + 2)
@@ -20,7 +21,7 @@ def bars(path: Path, title: str, values: dict[str, float], unit: str, *, ours: s
     ]
     for number, (name, value) in enumerate(values.items(), start=1):
         y = ROW * number + 10
-        colour = "#1f77b4" if name.startswith(ours) else "#bbbbbb"
+        colour = "#1f77b4" if name.startswith(OURS) else "#bbbbbb"
         width = max(1.0, WIDTH * value / top)
         lines += [
             f'<text x="{LEFT - 8}" y="{y + 14}" text-anchor="end">{escape(name)}</text>',

@@ -174,16 +174,24 @@ def test_runtime_goes_on_when_the_archive_is_removed(daemon_factory: Callable[..
     assert len(daemon.incidents()) == 1
 
 
+def out_of_action(process: psutil.Process) -> bool:
+    try:
+        return process.status() in (psutil.STATUS_STOPPED, psutil.STATUS_ZOMBIE)
+    except psutil.NoSuchProcess:
+        return True
+
+
 @pytest.mark.parametrize("number", [signal.SIGKILL, signal.SIGSTOP])
 def test_runtime_replaces_workers_lost_in_their_sleep(daemon_factory: Callable[..., Daemon], number: int) -> None:
     """Killed or stopped between incidents: none is lost to it, and two stand ready again."""
     daemon = daemon_factory(QUICK)
-    lost = psutil.Process(daemon.pid).children()
-    lost[-1].send_signal(number)
-    wait_for(lambda: lost[-1].status() in (psutil.STATUS_STOPPED, psutil.STATUS_ZOMBIE), "effect of the signal")
+    wait_for(lambda: status_of(daemon).workers_idle == 2, "two workers asleep: they keep house at the start")
+    lost = psutil.Process(daemon.pid).children()[-1]
+    lost.send_signal(number)
+    wait_for(lambda: out_of_action(lost), "effect of the signal")
     assert run_now(daemon).exit_code == 0
     wait_for(lambda: status_of(daemon).workers_idle == 2, "two workers")
-    assert not any(worker.is_running() and worker == lost[-1] for worker in psutil.Process(daemon.pid).children())
+    assert not any(worker.is_running() and worker == lost for worker in psutil.Process(daemon.pid).children())
 
 
 @pytest.mark.slow
