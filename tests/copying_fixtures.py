@@ -133,6 +133,7 @@ def file_system(
     options: str = "rw",
     sector: int = 512,
     direct: bool = True,
+    features: tuple[str, ...] = (),
 ) -> Iterator[Path]:
     """Make and mount a file system on a loop device below *base*."""
     image, point = base / f"{uuid.uuid4().hex}.img", base / f"{uuid.uuid4().hex}.mnt"
@@ -141,12 +142,23 @@ def file_system(
         file.truncate(size)
     try:
         with loop_device(image, sector=sector, direct=direct) as device:
-            run(f"mkfs.{kind}", "-q", device)
+            run(f"mkfs.{kind}", "-q", *features, device)
             with mounted(device, point, kind, options):
                 yield point
     finally:
         image.unlink()
         point.rmdir()
+
+
+@contextlib.contextmanager
+def overlay(upper_file_system: Path, point: Path) -> Iterator[Path]:
+    """Mount an overlay at *point* whose upper layer is on *upper_file_system*."""
+    for name in ("lower", "upper", "work"):
+        (upper_file_system / name).mkdir(exist_ok=True)
+    point.mkdir()
+    options = ",".join(f"{name}dir={upper_file_system / name}" for name in ("lower", "upper", "work"))
+    with mounted("overlay", point, "overlay", options):
+        yield point
 
 
 @contextlib.contextmanager

@@ -16,12 +16,10 @@ from typing import Protocol
 from collector.copying.plan import Chunk
 from collector.copying.sink import Sink
 from collector.copying.source import PAGE, Source
-from collector.host.libc import LIBC
+from collector.host.libc import LIBC, MAP_FAILED
 
 WINDOW_BYTES = 32 << 20
 """At most 37 MiB are unmapped with one flush of the other processors' TLBs."""
-
-MAP_FAILED = ctypes.c_void_p(-1).value
 
 
 class Carrier(Protocol):

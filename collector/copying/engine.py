@@ -113,7 +113,7 @@ def choose(settings: CopySettings, source: Source, sink: Sink) -> tuple[Method, 
         return Method.BOUNCE, "a digest is computed beside the copy"
     if settings.method is not MethodChoice.AUTO:
         return Method(settings.method), "as configured"
-    if sink.kind == filesystem.BTRFS or directio.needs_stable_pages(os.fstat(sink.fd).st_dev):
+    if sink.kind in (filesystem.BTRFS, filesystem.OVERLAY) or directio.needs_stable_pages(sink.device):
         return Method.BOUNCE, f"{sink.kind} or its disk must not see pages change under a write"
     return Method.SPLICE, "no digest beside the copy is asked for"
 

@@ -52,11 +52,12 @@ class Sink:
         except OSError as exc:
             raise failed(exc, f"cannot create {self._part!r}") from exc
         self.published = False
-        self._checked = False
+        self._checked = self._buffered = False
         try:
             os.fchmod(self.fd, 0o600)
-            self.kind = filesystem.kind(self.fd)
+            self.kind, self.device = filesystem.beneath(self.fd)
             self.align, self.direct, self.direct_reason = self._go_direct() if direct else (1, False, SMALL)
+            self._buffered = self.align == 1
         except BaseException:
             self.discard()
             raise
@@ -90,10 +91,13 @@ class Sink:
             fcntl.fcntl(self.fd, fcntl.F_SETFL, os.O_WRONLY | os.O_DIRECT)
         except OSError as exc:
             return 1, False, f"{self.kind} takes no direct writes ({exc.strerror})"
+        # Nothing to be done about these, and none of the file's own pages stay: the kernel drops them itself.
         if self.kind == filesystem.BTRFS and not filesystem.is_nocow(self.fd):
-            # Nothing to be done about it, and no harm: the kernel drops each write's pages itself.
-            self._checked = True
             return align, False, "btrfs with checksums passes direct writes through the page cache"
+        if self.kind == filesystem.EXT4 and not filesystem.has_extents(self.fd):
+            return align, False, "a file without extents is filled through the page cache (a disk made as ext2 or ext3)"
+        if directio.is_cached_below(self.device):
+            return align, False, "the loop device under it passes writes through the page cache of its image"
         return align, True, "O_DIRECT"
 
     def reserve(self, extents: Iterable[Extent], *, shift: int, size: int) -> int:
@@ -154,18 +158,27 @@ class Sink:
 
     def _settle(self, offset: int, size: int) -> None:
         """Leave nothing of a write in the page cache."""
-        if not self._checked:
-            self._check(offset, size)
-        if not self.direct and self.kind != filesystem.BTRFS:
+        if self._buffered:
             directio.flush_and_drop(self.fd, offset, size)
+        elif not self._checked:
+            self._check(offset, size)
 
     def _check(self, offset: int, size: int) -> None:
-        """Look once whether direct writes stay in the page cache after all."""
+        """
+        Look once whether direct writes stay in the page cache after all.
+
+        Raises:
+            OSError: ``EOPNOTSUPP`` if they stay for good: an overlay whose upper layer cannot be seen is on tmpfs.
+        """
         self._checked = True
-        found = directio.cachestat(self.fd, offset=offset, length=size) if self.direct else None
-        if found and found.cached:
-            self.direct = False
-            self.direct_reason = f"direct writes on {self.kind} fell back to the page cache"
+        found = directio.cached_pages(self.fd, offset, size) if self.direct else 0
+        if not found:
+            return
+        directio.flush_and_drop(self.fd, offset, size)
+        if self.kind == filesystem.OVERLAY and directio.cached_pages(self.fd, offset, size) == found:
+            raise OSError(errno.EOPNOTSUPP, os.strerror(errno.EOPNOTSUPP))
+        self.direct, self._buffered = False, True
+        self.direct_reason = f"direct writes on {self.kind} fell back to the page cache"
 
     def put(self, data: memoryview) -> None:
         """Append *data* through the page cache, and leave it there until it is synced."""
@@ -225,6 +238,7 @@ HINTS = {
     errno.EROFS: "remount the file system read-write, or choose another destination",
     errno.EEXIST: "if no other copy writes it, remove it: a killed one left it behind",
     errno.EIO: "look at the kernel log: the disk fails",
+    errno.EOPNOTSUPP: "if the destination keeps its files in memory, choose one on a disk",
     errno.EACCES: "run as the owner of the destination's directory",
 }
 

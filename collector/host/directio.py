@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import ctypes
 import errno
+import mmap
 import os
 from dataclasses import dataclass
 
-from collector.host import statx
-from collector.host.libc import call, syscall
+from collector.host import filesystem, statx
+from collector.host.libc import LIBC, MAP_FAILED, call, syscall
 
 CACHESTAT = 451  # the same number on every architecture
 
@@ -51,22 +52,61 @@ def cachestat(fd: int, *, offset: int = 0, length: int = 0) -> CacheStat | None:
     return CacheStat(cached=counts[0], dirty=counts[1], writeback=counts[2])
 
 
+def cached_pages(fd: int, offset: int, length: int) -> int | None:
+    """
+    Count the pages of a range of one's own file that are in the page cache; ``None`` where nobody can tell.
+
+    cachestat(2) sees nothing through an overlay, and is new; mincore(2) looks at the file itself, and pulls nothing in.
+    """
+    if filesystem.kind(fd) != filesystem.OVERLAY and (found := cachestat(fd, offset=offset, length=length)):
+        return found.cached
+    try:
+        readable = os.open(f"/proc/self/fd/{fd}", os.O_RDONLY | os.O_CLOEXEC)
+    except OSError:
+        return None
+    try:
+        address = LIBC.mmap(None, length, mmap.PROT_READ, mmap.MAP_SHARED, readable, offset)
+    finally:
+        os.close(readable)
+    if address == MAP_FAILED:
+        return None
+    there = (ctypes.c_ubyte * -(-length // mmap.PAGESIZE))()
+    try:
+        call("mincore", address, length, there)
+    finally:
+        LIBC.munmap(address, length)
+    return sum(page & 1 for page in there)
+
+
 def flush_and_drop(fd: int, offset: int, length: int) -> None:
     """Write back what a buffered write left in the page cache, wait for it, and drop it."""
-    call("sync_file_range", fd, offset, length, SYNC_AND_WAIT)
+    if filesystem.kind(fd) == filesystem.OVERLAY:
+        os.fdatasync(fd)  # sync_file_range would look for dirty pages in the overlay, which has none
+    else:
+        call("sync_file_range", fd, offset, length, SYNC_AND_WAIT)
     os.posix_fadvise(fd, offset, length, os.POSIX_FADV_DONTNEED)
 
 
 def needs_stable_pages(device: int) -> bool:
     """Tell whether the disk of *device* (``st_dev``) must not see a page change while it is written."""
+    return _attribute(device, "queue/stable_writes") == b"1"
+
+
+def is_cached_below(device: int) -> bool:
+    """Tell whether *device* is a loop device that passes what is written through the page cache of its image."""
+    return _attribute(device, "loop/dio") == b"0"
+
+
+def _attribute(device: int, name: str) -> bytes | None:
+    """Return what sysfs says of a disk, or of the disk that a partition is on."""
     base = f"/sys/dev/block/{os.major(device)}:{os.minor(device)}"
-    for path in (f"{base}/queue/stable_writes", f"{base}/../queue/stable_writes"):
+    for path in (f"{base}/{name}", f"{base}/../{name}"):
         try:
             fd = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
         except OSError:
-            continue  # a partition has no queue of its own; btrfs and overlay have no device here
+            continue  # no such disk: btrfs has a device number of its own making
         try:
-            return os.read(fd, 8).strip() == b"1"
+            return os.read(fd, 8).strip()
         finally:
             os.close(fd)
-    return False
+    return None

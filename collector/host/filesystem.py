@@ -6,11 +6,13 @@ import array
 import ctypes
 import fcntl
 import os
+import re
 
 from collector.host.libc import call
 
 TMPFS = "tmpfs"
 BTRFS = "btrfs"
+EXT4 = "ext4"
 OVERLAY = "overlay"
 
 # Source: include/uapi/linux/magic.h
@@ -18,7 +20,7 @@ MAGIC = {
     0x01021994: TMPFS,
     0x858458F6: "ramfs",
     0x958458F6: "hugetlbfs",
-    0xEF53: "ext4",
+    0xEF53: EXT4,
     0x58465342: "xfs",
     0x9123683E: BTRFS,
     0x794C7630: OVERLAY,
@@ -42,9 +44,10 @@ MADE_WHILE_READ = frozenset(
 )
 """The size of a file there is 0, or a page, whatever its content."""
 
-# Source: include/uapi/linux/fs.h, FS_IOC_GETFLAGS and FS_NOCOW_FL
+# Source: include/uapi/linux/fs.h, FS_IOC_GETFLAGS, FS_NOCOW_FL, FS_EXTENT_FL, FS_INLINE_DATA_FL
 GETFLAGS = 0x80086601
 NOCOW = 0x00800000
+EXTENTS = 0x00080000 | 0x10000000
 
 
 def kind(fd: int) -> str:
@@ -55,9 +58,43 @@ def kind(fd: int) -> str:
     return MAGIC.get(magic, f"{magic:#x}")
 
 
+def beneath(fd: int) -> tuple[str, int]:
+    """
+    Return kind and device (``st_dev``) of the file system that what is written to *fd* ends up on.
+
+    That is another one where *fd* is on an overlay: its upper layer's. ``overlay`` where that cannot be seen from here.
+    """
+    found = kind(fd)
+    if found == OVERLAY and (upper := _upper_layer(_mount_id(fd))) is not None:
+        try:
+            upper_fd = os.open(upper, os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC)
+        except OSError:  # mounted from within another mount namespace
+            return found, os.fstat(fd).st_dev
+        try:
+            return beneath(upper_fd)
+        finally:
+            os.close(upper_fd)
+    return found, os.fstat(fd).st_dev
+
+
+def _mount_id(fd: int) -> bytes:
+    with open(f"/proc/self/fdinfo/{fd}", "rb") as info:
+        return next((line.split()[1] for line in info if line.startswith(b"mnt_id:")), b"")
+
+
+def _upper_layer(mount_id: bytes) -> bytes | None:
+    """Return where an overlay keeps what is written to it. Source: proc_pid_mountinfo(5)."""
+    with open("/proc/self/mountinfo", "rb") as mounts:
+        for line in mounts:
+            if line.split(b" ", 1)[0] == mount_id:
+                found = re.search(rb"[ ,]upperdir=([^, \n]+)", line.partition(b" - ")[2])
+                return found and re.sub(rb"\\([0-7]{3})", lambda octal: bytes([int(octal[1], 8)]), found[1])
+    return None
+
+
 def is_memory(fd: int) -> bool:
     """Tell whether what is written to *fd* stays in memory for good."""
-    return kind(fd) in MEMORY
+    return beneath(fd)[0] in MEMORY
 
 
 def holds_memory(path: str) -> bool:
@@ -71,9 +108,18 @@ def holds_memory(path: str) -> bool:
 
 def is_nocow(fd: int) -> bool:
     """Tell whether a btrfs file is written in place, and so without checksums."""
+    return bool(_flags(fd) & NOCOW)
+
+
+def has_extents(fd: int) -> bool:
+    """Tell whether an ext4 file is mapped by extents; one on a disk that was made as ext2 or ext3 is not."""
+    return bool(_flags(fd) & EXTENTS)
+
+
+def _flags(fd: int) -> int:
     flags = array.array("l", [0])
     try:
         fcntl.ioctl(fd, GETFLAGS, flags)
     except OSError:
-        return False
-    return bool(flags[0] & NOCOW)
+        return 0
+    return flags[0]
