@@ -170,6 +170,26 @@ def files(dir_fd: int, prefix: str = "") -> Iterator[tuple[str, os.stat_result]]
             yield path, os.stat(entry.name, dir_fd=dir_fd, follow_symlinks=False)
 
 
+def give_back(path: str, dir_fd: int) -> tuple[int, int]:
+    """
+    Cut off what was reserved for a file behind its last data; return its length then, and its bytes of data.
+
+    A copy reserves all of its space first: one that was killed early would hold it until its incident is deleted.
+    """
+    data = end = 0
+    with opened_file(path, dir_fd) as fd:
+        try:
+            while True:
+                start = os.lseek(fd, end, os.SEEK_DATA)
+                end = os.lseek(fd, start, os.SEEK_HOLE)
+                data += end - start
+        except OSError as exc:
+            if exc.errno != errno.ENXIO:  # no data behind *end*
+                raise
+        os.truncate(f"/proc/self/fd/{fd}", end)
+    return end, data
+
+
 def remove_tree(name: str, dir_fd: int) -> None:
     """
     Delete a directory and all in it, or whatever else has its name.

@@ -132,11 +132,14 @@ def _unrecorded(fd: int, recorded: set[str]) -> Iterator[ArtifactLine]:
     for path, status in directory.files(fd):
         step, slash, _ = path.partition("/")
         if slash and path not in recorded:
+            size, data = status.st_size, min(status.st_size, status.st_blocks * 512)
+            if path.endswith(layout.PART):
+                size, data = directory.give_back(path, fd)
             yield ArtifactLine(
                 step=step,
                 path=path,
-                size_bytes=status.st_size,
-                data_bytes=min(status.st_size, status.st_blocks * 512),
+                size_bytes=size,
+                data_bytes=data,
                 truncated=True,
                 truncated_reason=UNRECORDED,
             )

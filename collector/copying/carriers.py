@@ -15,7 +15,7 @@ from typing import Protocol
 
 from collector.copying.plan import Chunk
 from collector.copying.sink import Sink
-from collector.copying.source import PAGE, Source
+from collector.copying.source import PAGE, Source, SourceError
 from collector.host.libc import LIBC, MAP_FAILED
 
 WINDOW_BYTES = 32 << 20
@@ -66,7 +66,10 @@ class Pipe:
         done = 0
         while not self._refused and done < chunk.size:
             size = min(self._room, chunk.size - done)
-            got = os.splice(self._source.fd, self._in, size, offset_src=chunk.start + done)
+            try:
+                got = os.splice(self._source.fd, self._in, size, offset_src=chunk.start + done)
+            except OSError as exc:
+                raise SourceError(exc.errno, exc.strerror) from exc
             try:
                 if got % PAGE:
                     return self._spill()

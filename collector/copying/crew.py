@@ -14,7 +14,7 @@ from collector.copying.hashing import Hasher
 from collector.copying.plan import Chunk
 from collector.copying.reader import Reader
 from collector.copying.sink import Sink
-from collector.copying.source import PAGE, Source
+from collector.copying.source import PAGE, Source, SourceError
 from collector.copying.steering import Steering, Stopped
 from collector.model.artifact import Method
 
@@ -83,9 +83,17 @@ class Crew:
             finally:
                 self._windows.close()
         self.outcome.data_bytes = self._moved if self._kept is None else self._kept
-        if self.hasher and self.outcome.reason is None:
-            self._digest_hole(self._last, self.source.end)
+        if self.outcome.reason is None:
+            self._finish()
         return self.outcome
+
+    def _finish(self) -> None:
+        """Look what became of the hole at the end: a source that shrank has no data there, but is not all of it."""
+        last = self._last.end if self._last else self.source.start
+        size = self.source.shrunk() if last < self.source.end else None
+        if size is not None:
+            self.outcome.reason, self.outcome.end = f"the source shrank to {size} bytes", max(last, size)
+        self._digest_hole(self._last, self.outcome.end)
 
     def _work(self, buffer: Buffer) -> None:
         carrier = None
@@ -125,7 +133,7 @@ class Crew:
                 return chunk, self._take_up(chunk, buffer)
             except OSError as exc:
                 self._closed, error = True, exc
-        self._stop(chunk, 0, reason=f"{error.strerror} at byte {chunk.start}", error=error)
+        self._stop(chunk, 0, reason=blame(error, chunk), error=error)
         return None
 
     def _take_up(self, chunk: Chunk, buffer: Buffer) -> int:
@@ -157,7 +165,7 @@ class Crew:
             else:
                 self._write(buffer, got, chunk)
         except OSError as exc:
-            self._stop(chunk, 0, reason=f"{exc.strerror} at byte {chunk.start}", error=exc)
+            self._stop(chunk, 0, reason=blame(exc, chunk), error=exc)
             return
         with self._lock:
             self._moved += got
@@ -196,6 +204,12 @@ class Crew:
             if self.outcome.reason is None or end < self.outcome.end:
                 self.outcome.reason, self.outcome.error, self.outcome.end = reason, error, end
                 self._kept = chunk.before + got if chunk else 0
+
+
+def blame(error: OSError, chunk: Chunk) -> str:
+    """Say what failed, and where."""
+    which = "source" if isinstance(error, SourceError) else "destination"
+    return f"{error.strerror} at byte {chunk.start} of the {which}"
 
 
 def join(threads: list[threading.Thread]) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import os
 import time
 from collections.abc import Callable, Iterable
@@ -12,12 +13,14 @@ from collector.copying.hashing import Hasher
 from collector.copying.plan import chunks
 from collector.copying.reader import Reader
 from collector.copying.sink import KEPT, PAGE, Sink, failed
-from collector.copying.source import Source
+from collector.copying.source import Source, SourceError
 from collector.copying.steering import Steering, always_go, ignore, pace_for
 from collector.copying.worth import Worth
 from collector.host import directio, filesystem
 from collector.model.artifact import Method
 from collector.model.copying import CopyReport, CopySettings, Digest, Feedback, MethodChoice
+from collector.model.errors import CopyError
+from collector.model.units import mib
 
 
 def copy(
@@ -28,6 +31,7 @@ def copy(
     settings: CopySettings,
     offset: int = 0,
     limit_bytes: int | None = None,
+    room_bytes: int | None = None,
     ask: Callable[[], Feedback] = always_go,
     progress: Callable[[int], None] = ignore,
 ) -> CopyReport:
@@ -41,6 +45,7 @@ def copy(
         settings: Method, rate, chunk, writers, digest.
         offset: First byte to copy; a multiple of 4096.
         limit_bytes: Most bytes to copy; the copy is then marked truncated.
+        room_bytes: Most bytes that it may take on the disk; a copy that needs more is refused whole.
         ask: Advice between chunks, at most every 50 ms; calls come one at a time, from any writer.
         progress: Told the data bytes copied so far, in the same way.
 
@@ -59,9 +64,12 @@ def copy(
         hasher = Hasher(settings.digest) if settings.digest is not Digest.NONE else None
         chunk = chunk_size(settings, sink.align)
         worth = Worth(source, sink)
+        if room_bytes is not None:
+            _require_room(worth, room_bytes)
         sink.reserve((extent for extent, _ in worth), shift=source.start, size=source.size)
         plan = chunks(worth, size=chunk, align=sink.align)
-        with lease(settings.writers, chunk) as buffers, Reader(source) as reader:
+        reading = Steering(pace=pace_for(settings.rate, source.status.st_dev, reading=True))
+        with lease(settings.writers, chunk) as buffers, Reader(source, reading) as reader:
             outcome = Crew(
                 source=source,
                 reader=reader,
@@ -73,7 +81,8 @@ def copy(
                 progress=progress,
             ).run(buffers)
         _give_up_on(outcome, name)
-        sink.publish(outcome.end - source.start, failing=outcome.error is not None)
+        failing = outcome.error is not None and not isinstance(outcome.error, SourceError)
+        sink.publish(outcome.end - source.start, failing=failing)
         return CopyReport(
             size_bytes=outcome.end - source.start,
             data_bytes=outcome.data_bytes,
@@ -91,7 +100,7 @@ def copy(
             truncated=outcome.reason is not None or source.cut,
             truncated_reason=outcome.reason or (f"limited to {limit_bytes} bytes" if source.cut else None),
             pauses=steering.pauses,
-            slow_downs=steering.slow_downs,
+            slow_downs=steering.slow_downs + reading.slow_downs,
             gate_reason=steering.gate_reason,
             notes=tuple(notes(outcome)),
         )
@@ -124,6 +133,21 @@ def notes(outcome: Outcome) -> Iterable[str]:
         yield f"{outcome.fallbacks} chunks went through the buffer: the source changed, or the disk takes no pages"
 
 
+def _require_room(worth: Worth, room_bytes: int) -> None:
+    """Look before anything is reserved: the gate, asked between chunks, would find the reserve gone."""
+    needed = sum(extent.end - extent.start for extent, _ in worth)
+    if needed > room_bytes:
+        raise CopyError(
+            f"its {mib(needed)} do not fit: the disk has {mib(room_bytes)} free above its reserve", errno=errno.ENOSPC
+        )
+
+
+def _failed(exc: OSError, name: str) -> CopyError:
+    if isinstance(exc, SourceError):
+        return failed(exc, f"cannot read the source of {name!r}")
+    return failed(exc, f"cannot copy to {name!r}")
+
+
 def _give_up_on(outcome: Outcome, name: str) -> None:
     """Raise if an error left nothing worth keeping."""
     match outcome.error:
@@ -131,6 +155,6 @@ def _give_up_on(outcome: Outcome, name: str) -> None:
             return
         case OSError() as exc:
             if exc.errno not in KEPT or outcome.data_bytes == 0:
-                raise failed(exc, f"cannot copy to {name!r}") from exc
+                raise _failed(exc, name) from exc
         case exc:
             raise exc

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import time
 from collections.abc import Callable
 
 from collector.copying.buffers import lease
@@ -42,23 +41,22 @@ def digest(
     steering = Steering(pace=pace_for(rate, source.status.st_dev, reading=True), ask=ask)
     hasher = Hasher(algorithm)
     at = 0
-    with lease(1, PIECE) as (buffer,), Reader(source) as reader:
+    with lease(1, PIECE) as (buffer,), Reader(source, steering) as reader:
         try:
             for extent in source.extents():
                 hasher.zeros(extent.start - at, meanwhile=lambda: steering.turn(0))
                 at = extent.start
                 while at < extent.end:
                     size = min(PIECE, extent.end - at)
-                    steering.turn(size)
-                    started = time.monotonic()
                     got = reader.read(buffer, at, size)
-                    steering.done(size, time.monotonic() - started)
                     hasher.update(buffer.view[:got])
                     at += got
                     progress(at)
                     if got < size:
                         raise CopyError("the file shrank while it was read")
             hasher.zeros(source.end - at, meanwhile=lambda: steering.turn(0))
+            if source.shrunk() is not None:  # in a hole: nothing was read short
+                raise CopyError("the file shrank while it was read")
         except Stopped as exc:
             raise CopyError(f"stopped at byte {at}: {exc.reason}") from exc
         except OSError as exc:

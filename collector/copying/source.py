@@ -16,6 +16,10 @@ from collector.model.errors import CopyError
 PAGE = mmap.PAGESIZE
 
 
+class SourceError(OSError):
+    """The source cannot be read; the destination is not to blame."""
+
+
 @dataclass(slots=True)
 class Source:
     """
@@ -60,7 +64,12 @@ class Source:
         return self.end < self.status.st_size and self.limit is not None
 
     def extents(self) -> Iterator[Extent]:
-        """Yield what holds data. What is allocated but was never written counts as a hole. Source: lseek(2)."""
+        """
+        Yield what holds data. What is allocated but was never written counts as a hole.
+
+        Raises:
+            CopyError: If lseek(2) fails.
+        """
         at = self.start
         while at < self.end:
             try:
@@ -69,7 +78,7 @@ class Source:
             except OSError as exc:
                 if exc.errno == errno.ENXIO:  # no data behind, or the file shrank
                     return
-                raise
+                raise CopyError(f"cannot read the source: {exc.strerror}", errno=exc.errno) from exc
             if low >= self.end:
                 return
             yield Extent(low, min(high, self.end))
@@ -86,6 +95,11 @@ class Source:
             return True
         found = directio.cachestat(self.fd, offset=chunk.start, length=chunk.size)
         return found is not None and found.cached * PAGE >= chunk.size
+
+    def shrunk(self) -> int | None:
+        """Return where the file ends now, if that is before the range does."""
+        size = os.fstat(self.fd).st_size
+        return size if size < self.end else None
 
     def changed(self) -> bool:
         """Tell whether size or mtime moved. Stores through a mapping of tmpfs move neither."""

@@ -100,23 +100,28 @@ class Steering:
         Raises:
             Stopped: If the gate says so.
         """
+        self._look_up()
         now = time.monotonic()
-        if now - self._asked_s >= ASK_EVERY_S:
-            self._consult()
-            self._watch_others(now)
-            now = time.monotonic()
         with self._lock:
             wait = self.pace.turn(now, size)
         if self._advice is Advice.SLOW:
             wait = max(wait, SLOW_INTERVAL_S)
-        if wait > 0:
-            time.sleep(wait)
+        while (left := now + wait - time.monotonic()) > 0:
+            time.sleep(min(left, ASK_EVERY_S))
+            self._look_up()  # at 100 KiB/s a chunk waits for 10 s
 
     def done(self, size: int, latency_s: float) -> None:
         """Tell the pace what a write took."""
         with self._lock:
             self._waited_s += latency_s
             self.pace.done(time.monotonic(), size, latency_s)
+
+    def _look_up(self) -> None:
+        """Ask the gate, and look at the other processes, if the last time is long ago."""
+        now = time.monotonic()
+        if now - self._asked_s >= ASK_EVERY_S:
+            self._consult()
+            self._watch_others(now)
 
     def _consult(self) -> None:
         while True:

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import errno
 import io
 import os
+import time
 
 import zstandard
 
@@ -19,6 +21,8 @@ OTHER_MAGICS = {b"\x04\x22\x4d\x18": "lz4 -d", b"\xfd7zX": "xz -d", b"\x1f\x8b":
 MAX_WINDOW_BYTES = 8 << 20
 # Of a compressed core only so much is unpacked in search of its notes, which stand at its front.
 MAX_UNPACKED_BYTES = 256 << 20
+LEASE_S = 50.0
+"""The owner of a core may keep others out by a lease, for 45 s. Source: proc_sys_fs(5), ``lease-break-time``."""
 
 
 def open_core(host: Host, core: CoreRef) -> int:
@@ -29,7 +33,7 @@ def open_core(host: Host, core: CoreRef) -> int:
     since. What counts is the inode, so the directory is searched for that where the name fails.
 
     Raises:
-        StepError: If it is gone, or another file has its name now.
+        StepError: If it is gone, or another file has its name now, or it cannot be opened.
     """
     directory, _, name = core.path.rpartition("/")
     try:
@@ -39,6 +43,8 @@ def open_core(host: Host, core: CoreRef) -> int:
     try:
         fd = _open_inode(host, directory_fd, name, core)
         return fd if fd is not None else _search(host, directory_fd, core)
+    except OSError as exc:
+        raise StepError(f"core file {core.path!r} cannot be opened: {exc.strerror}") from exc
     finally:
         os.close(directory_fd)
 
@@ -46,14 +52,30 @@ def open_core(host: Host, core: CoreRef) -> int:
 def _open_inode(host: Host, directory_fd: int, name: str, core: CoreRef) -> int | None:
     """Open a name if it is that of the marker's inode."""
     try:
-        fd = host.open_regular(name, dir_fd=directory_fd)
-    except (OSError, StepError):
+        fd = _open_patiently(host, directory_fd, name)
+    except (FileNotFoundError, StepError):
         return None
+    except OSError as exc:
+        if exc.errno == errno.ELOOP:  # a symlink has taken its name
+            return None
+        raise
     now = os.fstat(fd)
     if (now.st_dev, now.st_ino) == (core.device, core.inode):
         return fd
     os.close(fd)
     return None
+
+
+def _open_patiently(host: Host, directory_fd: int, name: str) -> int:
+    """Open a regular file; where its owner holds a lease on it, as soon as the kernel has broken that."""
+    until_s = time.monotonic() + LEASE_S
+    while True:
+        try:
+            return host.open_regular(name, dir_fd=directory_fd)
+        except BlockingIOError:
+            if time.monotonic() >= until_s:
+                raise
+            time.sleep(0.05)
 
 
 def _search(host: Host, directory_fd: int, core: CoreRef) -> int:

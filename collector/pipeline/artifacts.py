@@ -14,10 +14,10 @@ import msgspec
 from collector.archive import directory, layout
 from collector.archive.store import ArtifactLine
 from collector.copying import durable, engine, stream
+from collector.copying.sink import failed
 from collector.model.artifact import Artifact, Bulk, HardLink, Method, SourceInfo
 from collector.model.copying import CopyReport, CopySettings, Feedback
 from collector.model.errors import CopyError, StepError
-from collector.model.units import mib
 from collector.pressure.sampler import sample_disk
 
 ARTIFACT_LIMIT = 5_000
@@ -26,8 +26,8 @@ ARTIFACT_LIMIT = 5_000
 NO_ROOM = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
 """Not the disk's last word: a smaller one may fit. Anybody can make an empty segment of 8 EiB."""
 
-CROSSES = (errno.EXDEV, errno.EPERM, errno.EMLINK, errno.EOPNOTSUPP)
-"""linkat(2): another file system, a file that may not be linked, too many links, no links here."""
+CROSSES = (errno.EXDEV, errno.EPERM, errno.EMLINK, errno.EOPNOTSUPP, errno.ENOENT)
+"""linkat(2): another file system, a file that may not be linked, too many links, no links here, no name any more."""
 
 
 @dataclass(slots=True, kw_only=True)
@@ -57,13 +57,18 @@ class Writer:
 
     def write(self, artifact: Artifact) -> None:
         """
-        Write one artifact and record it.
+        Write one artifact and record it; a descriptor that it came with is closed, whatever happens.
 
         Raises:
             StepError: If its path is not one that a program makes, or there are too many.
             CopyError, OSError: As the destination gives it.
         """
-        path = f"{self.step}/{artifact.path}"
+        with ExitStack() as stack:
+            if isinstance(artifact.body, (Bulk, HardLink)):
+                stack.callback(os.close, artifact.body.fd)
+            self._write(artifact, f"{self.step}/{artifact.path}")
+
+    def _write(self, artifact: Artifact, path: str) -> None:
         if not layout.is_artifact_path(path):
             raise StepError(f"a collector must not name an artifact {str(artifact.path)!r}")
         if self.count >= ARTIFACT_LIMIT:
@@ -103,45 +108,29 @@ class Writer:
                 return stream.write(pieces, directory_fd=fd, name=name, ask=self.ask, progress=self._moved)
 
     def _bulk(self, bulk: Bulk, fd: int, name: str) -> CopyReport:
-        try:
-            self._require_room(bulk)
-            return engine.copy(
-                bulk.fd,
-                directory_fd=fd,
-                name=name,
-                settings=self.copy,
-                offset=bulk.offset,
-                limit_bytes=bulk.limit_bytes,
-                ask=self.ask,
-                progress=self._moved,
-            )
-        finally:
-            os.close(bulk.fd)
-
-    def _require_room(self, bulk: Bulk) -> None:
-        """Look before all of it is reserved: the gate, asked between chunks, would find the reserve gone."""
-        needed = os.fstat(bulk.fd).st_blocks * 512
-        if bulk.limit_bytes is not None:
-            needed = min(needed, bulk.limit_bytes)
-        room = max(0, sample_disk(self.incident_fd).free_bytes - self.reserve_bytes)
-        if needed > room:
-            raise CopyError(
-                f"its {mib(needed)} do not fit: the disk has {mib(room)} free above its reserve", errno=errno.ENOSPC
-            )
+        return engine.copy(
+            bulk.fd,
+            directory_fd=fd,
+            name=name,
+            settings=self.copy,
+            offset=bulk.offset,
+            limit_bytes=bulk.limit_bytes,
+            room_bytes=max(0, sample_disk(self.incident_fd).free_bytes - self.reserve_bytes),
+            ask=self.ask,
+            progress=self._moved,
+        )
 
     def _link(self, link: HardLink, fd: int, name: str) -> CopyReport:
         try:
             os.link(f"/proc/self/fd/{link.fd}", name, dst_dir_fd=fd, follow_symlinks=True)
         except OSError as exc:
             if exc.errno not in CROSSES:
-                raise
+                raise failed(exc, f"cannot link {name!r}") from exc
             report = self._bulk(Bulk(fd=link.fd), fd, name)
             return msgspec.structs.replace(
                 report, method_reason=f"no hard link can be made ({exc.strerror}); {report.method_reason}"
             )
-        status = os.fstat(link.fd)
-        os.close(link.fd)
-        return linked(status)
+        return linked(os.fstat(link.fd))
 
     def _moved(self, size_bytes: int) -> None:
         self.progress(self.size_bytes + size_bytes)
