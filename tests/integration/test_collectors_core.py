@@ -222,3 +222,49 @@ def test_core_leaves_no_descriptor_open(core_file: Path) -> None:
     for keep in Keep:
         collect_core(core_file, keep=keep)
     assert os.listdir("/proc/self/fd") == before
+
+
+@needs_root
+@pytest.mark.root
+def test_core_is_kept_though_its_owner_holds_a_lease_on_it(core_file: Path) -> None:
+    """Whoever crashed could keep his core out of the archive: opening it starts to break his lease, 45 s long."""
+    patience = Path("/proc/sys/fs/lease-break-time")
+    before = patience.read_text()
+    holder = subprocess.Popen([sys.executable, "-c", HOLDER, core_file], stdout=subprocess.PIPE)
+    try:
+        patience.write_text("1")
+        assert holder.stdout is not None
+        assert holder.stdout.readline() == b"held\n"
+        collected = collect_core(core_file)
+    finally:
+        patience.write_text(before)
+        holder.kill()
+        holder.wait()
+    assert collected.error is None
+    assert "core" in collected.artifacts
+
+
+HOLDER = """
+import fcntl, os, signal, sys, time
+signal.signal(signal.SIGIO, signal.SIG_IGN)
+fd = os.open(sys.argv[1], os.O_RDWR)
+fcntl.fcntl(fd, fcntl.F_SETLEASE, fcntl.F_WRLCK)
+print("held", flush=True)
+time.sleep(60)
+"""
+
+
+@needs_root
+@pytest.mark.root
+def test_core_that_may_not_be_opened_is_not_called_gone(core_file: Path) -> None:
+    """Without privileges: it stands there, and that is what the step says."""
+    core_file.chmod(0o600)
+    for parent in core_file.parents[:-2]:
+        parent.chmod(parent.stat().st_mode | 0o055)
+    reference = core_ref(str(core_file))
+    os.seteuid(65_534)
+    try:
+        collected = collect(Core(), context(manual(core=reference)))
+    finally:
+        os.seteuid(0)
+    assert "cannot be opened: Permission denied" in str(collected.error)

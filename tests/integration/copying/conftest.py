@@ -2,19 +2,11 @@
 
 from __future__ import annotations
 
-import tempfile
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 from copying_fixtures import Directory, file_system, opened_directory
-
-
-@pytest.fixture
-def scratch() -> Iterator[Path]:
-    """A directory on a disk; /tmp may be a tmpfs, /var/tmp is not."""
-    with tempfile.TemporaryDirectory(dir="/var/tmp", prefix="collector-test-") as path:
-        yield Path(path)
 
 
 @pytest.fixture

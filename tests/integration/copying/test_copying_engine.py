@@ -32,11 +32,13 @@ from copying_fixtures import (
 )
 
 from collector.copying import engine, opening
-from collector.copying.buffers import Buffer
+from collector.copying.buffers import Buffer, lease
 from collector.copying.carriers import WINDOW_BYTES, Windows
+from collector.copying.pace import Max
 from collector.copying.plan import Chunk, Extent
 from collector.copying.reader import Reader
 from collector.copying.source import Source
+from collector.copying.steering import Steering
 from collector.model.artifact import Method
 from collector.model.copying import Advice, CopySettings, Digest, Feedback, MethodChoice
 from collector.model.errors import CopyError, StepError
@@ -531,3 +533,80 @@ def test_copy_with_a_digest_keeps_what_came_before_its_source_failed(
         assert (target.path / "copy").read_bytes() == source.read_bytes()[: 8 * MIB]
     assert (report.size_bytes, report.truncated, report.digest) == (8 * MIB, True, None)
     assert "Input/output error at byte" in (report.truncated_reason or "")
+
+
+@METHODS
+@pytest.mark.parametrize("digest", [Digest.NONE, Digest.XXH3_128])
+def test_copy_says_that_a_source_of_many_pieces_shrank(
+    target: Directory, settings: CopySettings, digest: Digest
+) -> None:
+    """More pieces than are remembered are looked up as they come: those cut off meanwhile must not pass for holes."""
+    pieces = [(at * 16_384, os.urandom(4096)) for at in range(3000)]
+    with segment(3000 * 16_384, pieces=pieces) as source:
+
+        def progress(done: int) -> None:
+            if done == 200 * 4096:
+                os.truncate(source, 1000 * 16_384 + 8192)
+
+        report = copied(
+            source, target, settings=msgspec.structs.replace(settings, digest=digest, writers=1), progress=progress
+        )
+        assert same(source, target.path / "copy")
+    assert report.truncated
+    assert "shrank" in str(report.truncated_reason)
+    if report.digest:
+        assert report.digest == f"xxh3_128:{xxhash.xxh3_128_hexdigest((target.path / 'copy').read_bytes())}"
+
+
+@METHODS
+def test_copy_blames_the_source_for_its_errors(target: Directory, settings: CopySettings) -> None:
+    """A source that cannot be read is not the destination's fault."""
+    with segment(4 * MIB) as source:
+        unreadable = os.open(source, os.O_WRONLY)
+        try:
+            with pytest.raises((CopyError, OSError)) as raised:
+                engine.copy(unreadable, directory_fd=target.fd, name="copy", settings=settings)
+        finally:
+            os.close(unreadable)
+    if settings.method is not MethodChoice.MMAP:  # which cannot even map it
+        assert "cannot read the source" in str(raised.value)
+    assert target.names() == []
+
+
+def test_copy_needs_room_for_the_data_that_it_would_write(target: Directory) -> None:
+    """Neither do holes count, nor are pages of hole that are written (0014) forgotten."""
+    far = [(64 * MIB, b"x" * MIB)]
+    comb = [(at, b"x" * 4096) for at in range(0, 4 * MIB, 8192)]
+    with segment(65 * MIB, pieces=far) as source:
+        copied(source, target, "far", room_bytes=MIB, limit_bytes=65 * MIB)
+    with segment(4 * MIB, pieces=comb) as source, pytest.raises(CopyError) as raised:
+        copied(source, target, "comb", room_bytes=3 * MIB)
+    assert raised.value.errno == errno.ENOSPC
+    assert target.names() == ["far"]
+
+
+class Counting(Max):
+    """Full speed, and how often it was asked."""
+
+    turns = 0
+    writes = 0
+
+    def turn(self, now_s: float, size: int) -> float:
+        self.turns += 1
+        return 0.0
+
+    def done(self, now_s: float, size: int, latency_s: float) -> None:
+        self.writes += 1
+
+
+@pytest.mark.parametrize("directory", ["/dev/shm", "/var/tmp"])
+def test_reader_keeps_a_pace_on_a_disk(directory: str) -> None:
+    """A core is read from a disk that others read from, too; memory is nobody's queue."""
+    pace = Counting()
+    with segment(4 * MIB, directory=directory) as path, path.open("rb") as file:
+        source = Source(file.fileno(), 0, None)
+        with lease(1, MIB) as (buffer,), Reader(source, Steering(pace=pace)) as reader:
+            for at in range(0, 4 * MIB, MIB):
+                assert reader.read(buffer, at, MIB) == MIB
+    expected = 0 if directory == "/dev/shm" else 4
+    assert (pace.turns, pace.writes) == (expected, expected)

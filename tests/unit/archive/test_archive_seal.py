@@ -188,3 +188,20 @@ def test_files_in_the_archive_are_for_their_owner_only(store: Store) -> None:
     for path in Path(store.path).rglob("*"):
         assert path.stat().st_mode & 0o077 == 0, path
     assert Path(store.path).stat().st_mode & 0o777 == 0o700
+
+
+def test_directory_gives_back_what_a_killed_copy_had_reserved(tmp_path: Path) -> None:
+    """A copy reserves all of its space before the first byte; killed early, it must not hold it until it is pruned."""
+    (tmp_path / "shm").mkdir()
+    path = tmp_path / "shm" / "0001.part"
+    with path.open("wb") as file:
+        os.posix_fallocate(file.fileno(), 0, 8 << 20)
+        os.pwrite(file.fileno(), b"x" * (1 << 20), 1 << 20)
+        os.fsync(file.fileno())
+    root = os.open(tmp_path, os.O_RDONLY)
+    try:
+        assert directory.give_back("shm/0001.part", root) == (2 << 20, 1 << 20)
+    finally:
+        os.close(root)
+    assert path.stat().st_size == 2 << 20
+    assert path.stat().st_blocks * 512 <= (2 << 20) + 4096

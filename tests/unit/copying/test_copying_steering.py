@@ -1,5 +1,7 @@
 from __future__ import annotations
 
+import time
+
 import pytest
 
 from collector.copying import buffers
@@ -103,3 +105,13 @@ def test_pace_is_never_asked_while_another_writer_tells_it_something() -> None:
     steering = Steering(pace=Watching())
     steering.turn(1)
     assert held == [True]
+
+
+def test_gate_is_asked_while_the_pace_waits() -> None:
+    """At a low rate a chunk waits for minutes: a STOP, or Ctrl-C, must not wait with it."""
+    answers = iter([Feedback(Advice.GO), Feedback(Advice.GO), Feedback(Advice.GO)])
+    pace = Bounded(1000, Adaptive())
+    pace.turn(time.monotonic(), 600_000)
+    steering = Steering(pace=pace, ask=lambda: next(answers, Feedback(Advice.STOP, "enough")))
+    with pytest.raises(Stopped, match="enough"):
+        steering.turn(1)
