@@ -7,7 +7,6 @@ import signal
 import sys
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager, suppress
-from types import FrameType
 
 import click
 import msgspec
@@ -15,17 +14,18 @@ from rich.console import Console
 from rich.progress import BarColumn, DownloadColumn, Progress, TextColumn, TimeRemainingColumn, TransferSpeedColumn
 
 from collector.cli.options import json_option
+from collector.cli.signals import heeded
 from collector.cli.text import escape_name, size
 from collector.copying import engine
 from collector.copying.opening import describe, open_source
 from collector.copying.steering import ignore
 from collector.model.artifact import SourceInfo
-from collector.model.copying import CopyReport, CopySettings, Digest, MethodChoice
+from collector.model.copying import Advice, CopyReport, CopySettings, Digest, Feedback, MethodChoice
 from collector.model.errors import CopyError, SignalError, StepError, UsageError
 from collector.model.units import Rate, parse_bytes, parse_rate, rate_setting
 
 INCOMPLETE = 3
-ENDING = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
+LEAST_CHUNK, LARGEST_CHUNK = 64 << 10, 4 << 20
 
 
 @click.command("copy")
@@ -70,11 +70,28 @@ def copy_command(
         directory_fd, name = _target(source, destination)
         stack.callback(os.close, directory_fd)
         info = describe(source_fd, source)
-        with _progress(name, source_fd, quiet=as_json) as draw, _interrupts(draw) as progress:
-            report = engine.copy(source_fd, directory_fd=directory_fd, name=name, settings=settings, progress=progress)
+        with _progress(name, source_fd, quiet=as_json) as draw, _interrupts() as heed:
+
+            def progress(copied: int) -> None:
+                heed()
+                draw(copied)
+
+            with _naming(destination):
+                report = engine.copy(
+                    source_fd, directory_fd=directory_fd, name=name, settings=settings, ask=heed, progress=progress
+                )
             os.fsync(directory_fd)
     _tell(report, info, as_json=as_json)
     return INCOMPLETE if report.truncated else 0
+
+
+@contextmanager
+def _naming(destination: str) -> Iterator[None]:
+    """Say of which destination an error speaks: the engine knows but a name in a directory."""
+    try:
+        yield
+    except CopyError as exc:
+        raise CopyError(f"{escape_name(destination)}: {exc}", hint=exc.hint, errno=exc.errno) from exc
 
 
 def _rate(text: str) -> str | int:
@@ -86,9 +103,12 @@ def _rate(text: str) -> str | int:
 
 def _chunk(text: str) -> int:
     try:
-        return parse_bytes(text)
+        chunk = parse_bytes(text)
     except ValueError as exc:
         raise UsageError(str(exc)) from exc
+    if not LEAST_CHUNK <= chunk <= LARGEST_CHUNK:
+        raise UsageError(f"a chunk of {text}", hint=f"{size(LEAST_CHUNK)} to {size(LARGEST_CHUNK)}")
+    return chunk
 
 
 def _open(source: str) -> int:
@@ -119,34 +139,24 @@ def _target(source: str, destination: str) -> tuple[int, str]:
 
 
 @contextmanager
-def _interrupts(draw: Callable[[int], None]) -> Iterator[Callable[[int], None]]:
+def _interrupts() -> Iterator[Callable[[], Feedback]]:
     """
-    Let a signal end the copy between two chunks; yield the progress callback that does it.
+    Let a signal end the copy between two chunks; yield what the engine asks there.
 
     A signal is only noted when it comes: raised there, it could hit the engine while it creates or
     removes its file. One that comes after the last chunk is too late: the copy is whole, its status 0.
     """
     noted: list[int] = []
 
-    def note(number: int, _frame: FrameType | None) -> None:
-        noted.append(number)
-
-    def progress(copied: int) -> None:
+    def heed() -> Feedback:
         if noted:
             name = signal.Signals(noted[0]).name
             raise SignalError(f"ended by {name}: nothing is left of the copy", number=noted[0])
-        draw(copied)
+        return Feedback(Advice.GO)
 
-    # What is ignored stays so: SIGHUP under nohup, SIGINT in a script's background job.
-    heeded = [number for number in ENDING if signal.getsignal(number) is not signal.SIG_IGN]
-    for number in heeded:
-        signal.signal(number, note)
-    try:
-        yield progress
-    finally:
-        # What became of the copy is settled: no later signal may give it another status, or cut short what is said.
-        for number in heeded:
-            signal.signal(number, signal.SIG_IGN)
+    # What became of the copy is settled then: no later signal may give it another status, or cut short what is said.
+    with heeded(noted.append, afterwards=signal.SIG_IGN):
+        yield heed
 
 
 @contextmanager
@@ -155,7 +165,7 @@ def _progress(name: str, source_fd: int, *, quiet: bool) -> Iterator[Callable[[i
     if quiet or not sys.stderr.isatty():
         yield ignore
         return
-    columns = (TextColumn("{task.description}"), BarColumn(), DownloadColumn(binary_units=True))
+    columns = (TextColumn("{task.description}", markup=False), BarColumn(), DownloadColumn(binary_units=True))
     bar = Progress(*columns, TransferSpeedColumn(), TimeRemainingColumn(), console=Console(stderr=True))
     status = os.fstat(source_fd)
     task = bar.add_task(escape_name(name), total=min(status.st_size, status.st_blocks * 512))

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import errno
+import fnmatch
 import os
 import resource
 from collections.abc import Callable, Iterator
@@ -28,7 +29,7 @@ MEMLOCK_BYTES = 64 << 20
 
 
 SYSTEMD_CORES = "/var/lib/systemd/coredump"
-CORE_PATTERN = "sysctl kernel.core_pattern=/var/crash/core.%e.%P.%s.%u.%t"
+CORE_NAME = "core.%e.%P.%s.%u.%t"
 
 
 class Finding(msgspec.Struct, frozen=True, kw_only=True):
@@ -68,19 +69,7 @@ def _privileges(_: Generation) -> Iterator[Finding]:
         yield Finding(level="warning", about="memlock", said=said, hint="LimitMEMLOCK=infinity, or root")
 
 
-def _has_cachestat() -> bool:
-    """Ask of a file of our own: others' give EPERM to those who may not write them."""
-    fd = os.memfd_create("collector-doctor", os.MFD_CLOEXEC)
-    try:
-        return directio.cachestat(fd) is not None
-    finally:
-        os.close(fd)
-
-
 def _kernel(_: Generation) -> Iterator[Finding]:
-    if not _has_cachestat():
-        said = "no cachestat(2): a file system that falls back to the page cache cannot be told from one that does not"
-        yield Finding(level="warning", about="kernel", said=said, hint="Linux 6.5 has it")
     with open("/proc/self/exe", "rb") as file:
         if directio.alignment(file.fileno()) is None:
             said = "statx(2) tells no direct I/O alignment here: 4096 is assumed"
@@ -150,7 +139,7 @@ def _left(generation: Generation) -> Iterator[Finding]:
 def _cores(generation: Generation) -> Iterator[Finding]:
     pattern = Host().read("/proc/sys/kernel/core_pattern", limit=4096).decode(errors="replace").strip()
     watched = [
-        directory
+        directory.rstrip("/") or "/"
         for trigger in generation.triggers
         if trigger.trigger.name == "core_files"
         for directory in trigger.trigger.paths
@@ -163,16 +152,25 @@ def _cores(generation: Generation) -> Iterator[Finding]:
         if os.path.basename(program) == "systemd-coredump" and SYSTEMD_CORES in watched:
             yield Finding(level="ok", about="cores", said=said)
         else:
-            hint = f"it must leave ELF cores where the daemon watches; else {CORE_PATTERN}"
+            hint = f"it must leave ELF cores where the daemon watches; else {_advice(watched)}"
             yield Finding(level="warning", about="cores", said=said, hint=hint)
-    elif directory not in watched:
+    elif not any(fnmatch.fnmatchcase(directory, path) for path in watched):
         said = f"core_pattern is {pattern}; {watching}"
-        yield Finding(level="warning", about="cores", said=said, hint=CORE_PATTERN)
+        yield Finding(level="warning", about="cores", said=said, hint=_advice(watched))
     elif not os.path.isdir(directory):
         said = f"core_pattern is {pattern}, and {directory} does not exist: the kernel writes no core"
         yield Finding(level="warning", about="cores", said=said, hint=f"mkdir -m 1733 {directory}")
     else:
         yield Finding(level="ok", about="cores", said=f"core_pattern is {pattern}")
+
+
+def _advice(watched: list[str]) -> str:
+    """Say how cores come to where the daemon looks."""
+    plain = [path for path in watched if not set(path) & set("*?[") and path != SYSTEMD_CORES]
+    if not plain:
+        return "name a directory for cores in the paths of a core_files trigger"
+    make = "" if os.path.isdir(plain[0]) else f"mkdir -m 1733 {plain[0]} && "
+    return f"{make}sysctl kernel.core_pattern={plain[0]}/{CORE_NAME}; systemd/examples keep it over a reboot"
 
 
 def _daemon(generation: Generation) -> Iterator[Finding]:

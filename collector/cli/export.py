@@ -10,6 +10,7 @@ import msgspec
 from collector.archive.export import export
 from collector.archive.read import Archive
 from collector.cli.options import archive_option, archive_path, config_option, json_option
+from collector.cli.signals import give_up, heeded
 from collector.cli.text import escape_name, size
 
 SUFFIX = ".tar.zst"
@@ -35,7 +36,8 @@ def export_command(*, incident: str, output: str, archive: str | None, config: s
     path = os.path.abspath(output)
     with Archive(archive_path(config, archive)) as opened:
         known = opened.resolve(incident)
-        written = export(opened, known, path)
+        with heeded(give_up):
+            written = export(opened, known, path)
     missing = written.missing
     for artifact in missing[:SHOWN]:
         click.echo(f"collector: missing or of another length: {escape_name(artifact)}", err=True)

@@ -3,11 +3,7 @@
 from __future__ import annotations
 
 import os
-import signal
 import time
-from collections.abc import Iterator
-from contextlib import contextmanager
-from types import FrameType
 
 import click
 
@@ -16,6 +12,7 @@ from collector.cli.handover import by_daemon
 from collector.cli.left import check_may_make, seal_left, unfinished
 from collector.cli.options import archive_option, config_option, json_option
 from collector.cli.render import Renderer
+from collector.cli.signals import heeded
 from collector.config.load import find
 from collector.daemon.messages import RunRequest, reply_of
 from collector.host.identity import identify
@@ -110,27 +107,13 @@ def _here(
         if left:
             yield from seal_left(pool, generation.settings.archive)
         outcome = yield from runner.incident(header, chosen, generation.settings)
-        if outcome.incident is not None:
+        if outcome.incident is not None and not pool.stopping:
             yield from prune(pool, generation, spare=outcome.incident)
             yield from add_digests(pool, generation, outcome.incident)
         return outcome
 
-    with _interrupts(pool):
+    # Ctrl-C ends the running step and seals what there is; a second one within the grace changes nothing.
+    with heeded(lambda _: pool.stop(time.monotonic() + STOP_GRACE_S)):
         outcome = drive(line())
     pool.close()
     return renderer.reply(reply_of(outcome))
-
-
-@contextmanager
-def _interrupts(pool: Pool) -> Iterator[None]:
-    """Let Ctrl-C end the running step and seal what there is; a second one within the grace changes nothing."""
-
-    def stop(_number: int, _frame: FrameType | None) -> None:
-        pool.stop(time.monotonic() + STOP_GRACE_S)
-
-    old = {number: signal.signal(number, stop) for number in (signal.SIGINT, signal.SIGTERM)}
-    try:
-        yield
-    finally:
-        for number, handler in old.items():
-            signal.signal(number, handler)

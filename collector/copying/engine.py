@@ -115,7 +115,7 @@ def chunk_size(settings: CopySettings, align: int) -> int:
 def choose(settings: CopySettings, source: Source, sink: Sink) -> tuple[Method, str]:
     """Choose between handing over pages, mapping and reading; return the choice and its reason."""
     if source.kind != filesystem.TMPFS:
-        return Method.BOUNCE, f"mapping a file on {source.kind} would fill the page cache"
+        return Method.BOUNCE, f"a source on {source.kind} is read past the page cache"
     if sink.align > PAGE:
         return Method.BOUNCE, f"the destination takes blocks of {sink.align} bytes, more than a page"
     if settings.digest is not Digest.NONE:
@@ -124,7 +124,7 @@ def choose(settings: CopySettings, source: Source, sink: Sink) -> tuple[Method, 
         return Method(settings.method), "as configured"
     if sink.kind in (filesystem.BTRFS, filesystem.OVERLAY) or directio.needs_stable_pages(sink.device):
         return Method.BOUNCE, f"{sink.kind} or its disk must not see pages change under a write"
-    return Method.SPLICE, "no digest beside the copy is asked for"
+    return Method.SPLICE, "pages of tmpfs go to the disk as they are"
 
 
 def notes(outcome: Outcome) -> Iterable[str]:

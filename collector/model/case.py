@@ -72,10 +72,11 @@ class Case:
 
 
 def executable(marker: Marker) -> str:
-    """Return the name that budgets go by: the executable's or the command's, with its uid."""
-    name = marker.exe.rpartition("/")[2] if marker.exe else marker.comm
+    """Return the name that budgets go by: the executable's, the command's or the unit's, with its uid."""
+    name = (marker.exe.rpartition("/")[2] if marker.exe else marker.comm or "")[:COMM_LENGTH]
     uid = "?" if marker.uid is None else marker.uid
-    return f"{(name or f'<{marker.trigger}>')[:COMM_LENGTH]} (uid {uid})"
+    # systemd tells of a unit that failed, and of no process: two units are two crashes.
+    return f"{name or marker.unit or f'<{marker.trigger}>'} (uid {uid})"
 
 
 def merge(markers: Iterable[Marker]) -> Marker:
@@ -92,6 +93,7 @@ def merge(markers: Iterable[Marker]) -> Marker:
         if known["process"] is None or (marker.process and known["process"].start_time_ticks is None):
             known["process"] = marker.process or known["process"]
         known["attributes"] = {**marker.attributes, **known["attributes"]}
+        known["joined"] = (*known["joined"], marker.trigger)
     return Marker(**known)
 
 

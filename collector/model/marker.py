@@ -48,6 +48,7 @@ class Marker(msgspec.Struct, frozen=True, kw_only=True):
     All text fields may come from an attacker: they are data and never form a path or a command.
     Times are seconds since the epoch, wall clock, a label only.
     *attributes* are what else the source said; ``parent`` is the PID of the process's parent.
+    *joined* are the ids of the other triggers that saw the same crash, where several markers are taken as one.
     *refused* is why the source itself says that nothing may be collected: the marker is recorded, no more.
     """
 
@@ -64,5 +65,6 @@ class Marker(msgspec.Struct, frozen=True, kw_only=True):
     unit: str | None = None
     core: CoreRef | None = None
     also: tuple[ProcessRef, ...] = ()
+    joined: tuple[str, ...] = ()
     attributes: dict[str, str] = {}
     refused: str | None = None

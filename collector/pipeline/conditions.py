@@ -21,7 +21,7 @@ class Conditions:
         comm: Globs for the command name.
         exe: Globs for the path of the executable.
         signals: Numbers of signals.
-        triggers: Ids of triggers.
+        triggers: Ids of triggers; one of those that saw the crash is enough.
         units: Globs for the systemd unit.
     """
 
@@ -43,8 +43,9 @@ class Conditions:
         if self.signals and marker.signal not in self.signals:
             known = signal_name(marker.signal) if marker.signal is not None else "unknown"
             return _mismatch("signal", known, tuple(map(signal_name, self.signals)))
-        if self.triggers and marker.trigger not in self.triggers:
-            return _mismatch("trigger", repr(marker.trigger), self.triggers)
+        seen_by = (marker.trigger, *marker.joined)
+        if self.triggers and not set(seen_by) & set(self.triggers):
+            return _mismatch("trigger", " and ".join(map(repr, seen_by)), self.triggers)
         return None
 
     def text(self) -> str:

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import os
 import time
-from collections.abc import Callable
 from contextlib import closing
+from typing import Protocol
 
 from collector.archive import layout
 from collector.archive.digests import add_digests, undigested
@@ -49,18 +49,32 @@ METADATA_BYTES = 4 << 20
 
 RECOVER_PAUSE_S = 0.05
 
-Told = Callable[[int], None]
-Called = Callable[[], bool]
 Answer = tuple[Done, int | None]
 
 
-def perform(job: Job, sampler: Sampler, progress: Told, interrupted: Called) -> Answer:  # noqa: PLR0911 - one a job
+class Report(Protocol):
+    """What a job tells the supervisor meanwhile, and hears from it."""
+
+    def progress(self, size_bytes: int) -> None:
+        """Tell the bytes written so far."""
+        ...
+
+    def interrupted(self) -> bool:
+        """Tell whether the worker is wanted for something else."""
+        ...
+
+    def stopped(self) -> bool:
+        """Tell whether the program must end."""
+        ...
+
+
+def perform(job: Job, sampler: Sampler, report: Report) -> Answer:  # noqa: PLR0911 - one a job
     """Do *job*; return its end, and a descriptor for the supervisor if it has one."""
     match job:
         case Begin():
             return _begin(job)
         case RunStep():
-            return _run_step(job, sampler, progress), None
+            return _run_step(job, sampler, report), None
         case Record():
             with Store(job.archive) as store:
                 store.record_step(job.incident, job.end)
@@ -76,7 +90,7 @@ def perform(job: Job, sampler: Sampler, progress: Told, interrupted: Called) -> 
             process.release_memory(job.pid)
             return Done(), None
         case AddDigests():
-            return _add_digests(job, sampler, progress, interrupted), None
+            return _add_digests(job, sampler, report), None
         case FindUndigested():
             with Archive(job.archive) as archive:
                 return Done(ids=tuple(undigested(archive, job.limit))), None
@@ -122,10 +136,10 @@ def _make_room(job: Begin, disk: DiskSample, reserve: int) -> tuple[str, ...]:
         return tuple(prune(archive, rules, now_s=job.header.started_s))
 
 
-def _run_step(job: RunStep, sampler: Sampler, progress: Told) -> Done:
+def _run_step(job: RunStep, sampler: Sampler, report: Report) -> Done:
     margin_s = min(1.0, 0.1 * max(0.0, job.deadline_s - time.monotonic()))
     with Store(job.archive) as store, store.incident(job.incident) as incident_fd:
-        ask = GateFeedback(
+        gate = GateFeedback(
             sampler,
             incident_fd,
             limits=job.limits,
@@ -133,13 +147,17 @@ def _run_step(job: RunStep, sampler: Sampler, progress: Told) -> Done:
             reserve_bytes=job.reserve_bytes,
             stop_at_s=job.deadline_s - margin_s,
         )
+
+        def ask() -> Feedback:
+            return Feedback(Advice.STOP, "the collector was stopped") if report.stopped() else gate()
+
         writer = Writer(
             incident_fd=incident_fd,
             step=job.step,
             copy=job.copy,
             reserve_bytes=job.reserve_bytes,
             ask=ask,
-            progress=progress,
+            progress=report.progress,
         )
         ctx = Context(host=Host(), marker=job.marker, deadline_s=job.deadline_s, redaction=job.redaction)
         try:
@@ -205,7 +223,7 @@ def _take_up(store: Store, incident: str, now_s: float, sealed: dict[str, Incide
             sealed[incident] = manifest.state
 
 
-def _add_digests(job: AddDigests, sampler: Sampler, progress: Told, interrupted: Called) -> Done:
+def _add_digests(job: AddDigests, sampler: Sampler, report: Report) -> Done:
     with Archive(job.archive) as archive:
         gate = GateFeedback(
             sampler,
@@ -217,9 +235,9 @@ def _add_digests(job: AddDigests, sampler: Sampler, progress: Told, interrupted:
         )
 
         def ask() -> Feedback:
-            return Feedback(Advice.STOP, "an incident goes first") if interrupted() else gate()
+            return Feedback(Advice.STOP, "an incident goes first") if report.interrupted() else gate()
 
         def digest_of(fd: int) -> str:
-            return readback.digest(fd, algorithm=Digest.XXH3_128, rate=job.copy.rate, ask=ask, progress=progress)
+            return readback.digest(fd, algorithm=Digest.XXH3_128, rate=job.copy.rate, ask=ask, progress=report.progress)
 
         return Done(artifacts=add_digests(archive, job.incident, digest_of))

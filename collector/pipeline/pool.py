@@ -23,7 +23,7 @@ from collector.model.incident import StepStatus
 from collector.pipeline import worker
 from collector.pipeline.handle import Worker
 from collector.pipeline.line import Line, Wait, until
-from collector.pipeline.protocol import INTERRUPT, MESSAGE_LIMIT, Done, Job, Release, Reply
+from collector.pipeline.protocol import INTERRUPT, MESSAGE_LIMIT, STOP, Done, Job, Release, Reply
 
 KILL_GRACE_S = 1.0
 """How long a killed worker may take to die; exit of a process that maps 64 MiB takes 5 ms."""
@@ -81,8 +81,9 @@ class Pool:
         return self._stop_at_s != float("inf")
 
     def stop(self, at_s: float) -> None:
-        """The program must end: no stoppable job runs beyond *at_s*, monotonic."""
+        """The program must end: a copy ends at its next chunk, and no stoppable job runs beyond *at_s*, monotonic."""
         self._stop_at_s = min(self._stop_at_s, at_s)
+        self._tell(STOP)
 
     def fill(self, size: int | None = None) -> None:
         """
@@ -129,13 +130,11 @@ class Pool:
             return (yield from self._lose(one, StepStatus.FAILED, f"the worker took no job: {exc.strerror}"))
         start_s, replies = time.monotonic(), 0
         while replies < REPLY_BURST + REPLY_RATE * (time.monotonic() - start_s):
+            if not (yield Wait(one.sock.fileno(), min(deadline_s, time.monotonic() + PATIENCE_S))):
+                if overdue := self._overdue(deadline_s, stoppable=stoppable):
+                    return (yield from self._lose(one, StepStatus.TIMEOUT, overdue))
+                continue
             replies += 1
-            while not (yield Wait(one.sock.fileno(), min(deadline_s, time.monotonic() + PATIENCE_S))):
-                now = time.monotonic()
-                if now >= deadline_s:
-                    return (yield from self._lose(one, StepStatus.TIMEOUT, "the deadline passed"))
-                if stoppable and now >= self._stop_at_s:
-                    return (yield from self._lose(one, StepStatus.TIMEOUT, "the collector was stopped"))
             reply, fd = self._receive(one)
             if isinstance(reply, str):
                 return (yield from self._lose(one, StepStatus.FAILED, reply))
@@ -147,13 +146,25 @@ class Pool:
                     self._idle.append(one)
                 return Result(reply, fd)
             progress(reply.size_bytes)
+            if overdue := self._overdue(deadline_s, stoppable=stoppable):  # it reports ten times a second
+                return (yield from self._lose(one, StepStatus.TIMEOUT, overdue))
         return (yield from self._lose(one, StepStatus.FAILED, f"the worker sent more than {replies - 1} replies"))
+
+    def _overdue(self, deadline_s: float, *, stoppable: bool) -> str:
+        """Say why a job must end now; nothing if it need not."""
+        now = time.monotonic()
+        if now >= deadline_s:
+            return "the deadline passed"
+        return "the collector was stopped" if stoppable and now >= self._stop_at_s else ""
 
     def interrupt(self) -> None:
         """Ask for the workers that do what can wait: they end it soon, with what they have."""
+        self._tell(INTERRUPT)
+
+    def _tell(self, word: bytes) -> None:
         for one in self._busy:
             with contextlib.suppress(OSError):
-                one.sock.send(INTERRUPT, socket.MSG_DONTWAIT)
+                one.sock.send(word, socket.MSG_DONTWAIT)
 
     def release(self) -> Line[None]:
         """

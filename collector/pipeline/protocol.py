@@ -23,7 +23,7 @@ from collector.model.units import Reserve
 MESSAGE_LIMIT = 65_536
 """Longest reply in bytes; the kernel keeps one whole in a default socket buffer of 208 KiB."""
 
-JOB, INTERRUPT = b"job", b"interrupt"
+JOB, INTERRUPT, STOP = b"job", b"interrupt", b"stop"
 """Sent during a job: end it if it can wait."""
 
 

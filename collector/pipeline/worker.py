@@ -21,7 +21,7 @@ from collector.model.errors import CollectorError
 from collector.model.incident import StepStatus
 from collector.pipeline import jobs
 from collector.pipeline.line import Wait, until
-from collector.pipeline.protocol import INTERRUPT, JOB, Done, Job, Progress
+from collector.pipeline.protocol import INTERRUPT, JOB, STOP, Done, Job, Progress
 from collector.pressure.sampler import Sampler
 
 OOM_SCORE_ADJ = 500
@@ -55,6 +55,7 @@ class Reporter:
     def __init__(self, sock: socket.socket) -> None:
         self._sock = sock
         self._told_s = float("-inf")
+        self._stopped = False
 
     def progress(self, size_bytes: int) -> None:
         """Tell the supervisor the bytes written so far, ten times a second at most."""
@@ -66,6 +67,12 @@ class Reporter:
     def interrupted(self) -> bool:
         """Return whether the supervisor wants this worker for something else."""
         return until(Wait(self._sock.fileno(), 0.0))
+
+    def stopped(self) -> bool:
+        """Return whether the program must end. An interrupt is for what can wait, and this job is not."""
+        while not self._stopped and until(Wait(self._sock.fileno(), 0.0)):
+            self._stopped = self._sock.recv(len(INTERRUPT)) in (STOP, b"")
+        return self._stopped
 
     def done(self, done: Done, fd: int | None = None) -> None:
         """End the job; *fd* goes to the supervisor."""
@@ -134,7 +141,7 @@ def _serve(sock: socket.socket) -> None:
 
 
 def _next_job(sock: socket.socket) -> Job | None:
-    """Wait for a job; ``None`` at the end of the supervisor. An interrupt came when the job was over."""
+    """Wait for a job; ``None`` at the end of the supervisor. Any other word came when the job was over."""
     while data := sock.recv(len(INTERRUPT)):
         if data == JOB:
             size = os.fstat(JOB_FD).st_size
@@ -146,7 +153,7 @@ def _next_job(sock: socket.socket) -> Job | None:
 def _perform(job: Job, sampler: Sampler, report: Reporter) -> jobs.Answer:
     """Do *job*; whatever goes wrong becomes its end. Only after a bug, nobody knows in what state this process is."""
     try:
-        return jobs.perform(job, sampler, report.progress, report.interrupted)
+        return jobs.perform(job, sampler, report)
     except CollectorError as exc:
         return Done(status=StepStatus.FAILED, reason=_short(exc), hint=exc.hint, exit_code=exc.exit_code), None
     except OSError as exc:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import signal
 import subprocess
 import tarfile
 from pathlib import Path
@@ -11,7 +12,8 @@ from typing import Any
 
 import pytest
 import zstandard
-from harness import COLLECTOR, core_pattern
+from copying_fixtures import segment
+from harness import COLLECTOR, core_pattern, wait_for
 
 CONFIG = """
 version: 1
@@ -229,3 +231,57 @@ def test_export_to_a_full_disk_is_one_line(config: Path, tmp_path: Path) -> None
     assert f"cannot write {bundle}: File too large" in done.stderr
     assert "Traceback" not in done.stderr
     assert not bundle.exists()
+
+
+SLOW = """
+version: 1
+archive: {{path: {archive}, reserve: 0%}}
+pressure: {{floor: 64MiB, psi_full: 100%}}
+runtime: {{directory: {archive}-run}}
+copy: {{rate: 4MiB/s}}
+pipelines:
+  crash:
+    steps:
+      - {{id: segments, collector: shm, timeout: 5m, with: {{segments: ["{segment}"]}}}}
+"""
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM, signal.SIGHUP])
+def test_run_cuts_a_copy_short_and_seals_it_when_a_signal_ends_it(tmp_path: Path, number: int) -> None:
+    """Ctrl-C, or an ssh session that drops: the copy ends at its next chunk, and what is there is archived."""
+    config = tmp_path / "collector.yaml"
+    with segment(400 << 20) as source:
+        config.write_text(SLOW.format(archive=tmp_path / "archive", segment=source.name))
+        running = subprocess.Popen(
+            [*COLLECTOR, "run", "--now", "--json", "--config", str(config)], stdout=subprocess.PIPE
+        )
+        wait_for(lambda: list((tmp_path / "archive").glob("*/segments/segments/*.part")), "copy")
+        running.send_signal(number)
+        output, _ = running.communicate(timeout=60)
+        assert running.returncode == 3
+        (step,) = json.loads((Path(json.loads(output)["path"]) / "manifest.json").read_text())["steps"]
+        assert step["status"] == "truncated"
+        assert "the collector was stopped" in step["reason"]
+        (copy,) = (tmp_path / "archive").glob("*/segments/segments/0001")
+        data = copy.read_bytes()
+        with source.open("rb") as file:
+            assert data == file.read(len(data))
+        assert len(data) < 400 << 20
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM, signal.SIGHUP])
+def test_export_leaves_nothing_when_a_signal_ends_it(config: Path, tmp_path: Path, number: int) -> None:
+    """Half an export under its final name would be sent for a whole one."""
+    assert collector(config, "run", "--now", "--only", "memory").returncode == 0
+    (incident,) = (tmp_path / "archive").glob("*Z-??????")
+    with (incident / "memory" / "bulk").open("wb") as file:
+        for _ in range(200):
+            file.write(os.urandom(1 << 20))
+    out = tmp_path / "out.tar.zst"
+    running = subprocess.Popen(
+        [*COLLECTOR, "export", "latest", "-o", str(out), "--config", str(config)], stderr=subprocess.DEVNULL
+    )
+    wait_for(out.exists, "export")
+    running.send_signal(number)
+    assert running.wait(60) == 128 + number
+    assert not out.exists()

@@ -171,7 +171,7 @@ def test_copy_of_a_file_on_disk_is_read_past_the_cache(target: Directory) -> Non
         os.posix_fadvise(file.fileno(), 0, 0, os.POSIX_FADV_DONTNEED)
     report = copied(source, target, settings=MMAP)
     assert report.method is Method.BOUNCE
-    assert "would fill the page cache" in report.method_reason
+    assert "read past the page cache" in report.method_reason
     assert cached(source).cached == 0
     assert (target.path / "copy").read_bytes() == data
 

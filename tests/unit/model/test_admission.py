@@ -75,6 +75,7 @@ def test_admission_joins_the_markers_of_one_crash(order: tuple[int, ...]) -> Non
     merged = case.marker
     assert merged.core is not None
     assert (merged.signal, merged.uid, merged.process) == (11, 0, ProcessRef(pid=7, start_time_ticks=99))
+    assert {merged.trigger, *merged.joined} == {"cores", "exits", "kernel"}
     assert desk.admission.next(9.0) is None
 
 
@@ -273,3 +274,14 @@ def test_admission_accounts_for_every_marker(events: list[tuple[int, int, bool, 
             ran.append(number)
     assert len(ran) == len(set(ran))
     assert set(ran) == waiting
+
+
+def test_admission_takes_two_units_that_fail_at_once_for_two_crashes() -> None:
+    """What systemd tells has no process and no name: a cascade of failing services must not become one incident."""
+    desk = Desk(msgspec.structs.replace(FREE, coalesce_s=5.0))
+    markers = [
+        Marker(kind=MarkerKind.NOTIFICATION, trigger="told", at_s=0.0, unit=unit)
+        for unit in ("postgres.service", "payments.service")
+    ]
+    fates = [desk.offer(marker, 0.1 * at).fate for at, marker in enumerate(markers)]
+    assert fates == [Fate.QUEUED, Fate.QUEUED]

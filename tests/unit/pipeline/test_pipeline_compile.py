@@ -162,6 +162,8 @@ def marker(**known: object) -> Marker:
         ),
         ({"signals": (11,)}, {}, "signal is unknown, not SIGSEGV"),
         ({"triggers": ("manual",)}, {}, "trigger is 'cores', not manual"),
+        ({"triggers": ("manual",)}, {"joined": ("exits",)}, "trigger is 'cores' and 'exits', not manual"),
+        ({"triggers": ("exits",)}, {"joined": ("exits",)}, None),
         ({"units": ("a@*.service",)}, {"unit": "a@1.service"}, None),
     ],
 )
