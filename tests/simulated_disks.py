@@ -23,7 +23,8 @@ class Simulation:
     Writers that keep a pace, and a process beside them that writes a little every 20 ms.
 
     Args:
-        probing: Whether there is such a process; *waited* tells how long each of its writes took.
+        probing: Whether there is such a process; it begins a second before. *waited* tells how long its writes took
+            from then on.
     """
 
     pace: Pace
@@ -39,7 +40,8 @@ class Simulation:
         numbers = itertools.count()
         events = [(since, next(numbers), "free", 0.0)] * self.writers
         if self.probing:
-            events.append((since + 0.003, next(numbers), "probe", 0.0))
+            events.append((since - 1.0, next(numbers), "probe", 0.0))
+            heapq.heapify(events)
 
         def later(at: float, what: str, start: float = 0.0) -> None:
             heapq.heappush(events, (at, next(numbers), what, start))
@@ -59,7 +61,9 @@ class Simulation:
                     written.append((start, now))
                     later(now, "free")
                 case "probe" if now <= since + seconds:
-                    self.waited.append(self.disk(now, PROBE_BYTES) - now)
+                    waited = self.disk(now, PROBE_BYTES) - now
+                    if now >= since:
+                        self.waited.append(waited)
                     later(now + 0.02, "probe")
         return written
 

@@ -17,14 +17,14 @@ PATIENCE_S = 0.002
 BUSY_LIMIT = 0.95
 """Share of a slower disk's time above which it is kept busy."""
 
-LATE_S = 0.005
-LATE_FACTOR = 3.0
-"""A write is late if it takes longer than both, the latter times what is usual."""
+HELD_UP = 0.1
+UNUSUAL = 3.0
+"""A write is late if it takes that share of the interval, and so many times as long as the fastest one of its size."""
 
 
 @dataclass(slots=True)
 class Interval:
-    """What was written from *start_s* to *end_s*; *dented* once it has cost the rate something."""
+    """What was written from *start_s* to *end_s*."""
 
     start_s: float
     end_s: float = 0.0
@@ -32,8 +32,8 @@ class Interval:
     size: int = 0
     waited_s: float = 0.0
     worst_s: float = 0.0
-    least_s: float = float("inf")
-    dented: bool = False
+    largest: int = 0
+    least_s: float = 0.0
 
     def add(self, now_s: float, size: int, latency_s: float) -> None:
         """Count a write that ended just now. What it waited before the start was the last interval's."""
@@ -43,23 +43,24 @@ class Interval:
         self.size += size
         self.waited_s += inside_s
         self.worst_s = max(self.worst_s, inside_s)
-        self.least_s = min(self.least_s, latency_s)
-
-    def count(self, now_s: float, size: int) -> None:
-        """Count a write whose latency says nothing."""
-        self.end_s = now_s
-        self.chunks += 1
-        self.size += size
+        if size > self.largest or (size == self.largest and latency_s < self.least_s):
+            self.largest, self.least_s = size, latency_s
 
     def join(self, later: Interval) -> None:
-        """Add the time and the bytes of an interval that follows on this one."""
+        """Add an interval that follows on this one."""
         self.end_s = later.end_s
         self.size += later.size
+        self.worst_s = later.worst_s
 
     @property
     def full(self) -> bool:
         """Tell whether it is long enough to be judged."""
         return self.chunks >= CHUNKS and self.elapsed_s >= LENGTH_S
+
+    @property
+    def blocked(self) -> bool:
+        """Tell whether it need not become longer: one write took half of that time."""
+        return self.chunks >= CHUNKS and self.worst_s >= LENGTH_S / 2
 
     @property
     def elapsed_s(self) -> float:
@@ -88,10 +89,6 @@ class Interval:
         return self.slow and self.waited_s > BUSY_LIMIT * self.elapsed_s
 
     @property
-    def uneven(self) -> bool:
-        """Tell whether few writes waited for long while most were fast, as behind a throttle."""
-        return self.worst_s > LATE_FACTOR * self.waited_s / self.chunks
-
-    def late(self, usual_s: float) -> bool:
-        """Tell whether a write took much longer than the usual."""
-        return self.worst_s > max(LATE_S, LATE_FACTOR * usual_s)
+    def late(self) -> bool:
+        """Tell whether a write waited for long, and not because all of them do."""
+        return self.worst_s > max(HELD_UP * self.elapsed_s, UNUSUAL * self.least_s)
