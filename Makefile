@@ -10,8 +10,8 @@ OTHER_PYTHONS ?= 3.12 3.13
 
 run: $(VENV)/.run
 	@$(BIN)/collector run --now --archive $(ARCHIVE) --reason "make run"; status=$$?; \
-	echo; echo "Look at it:  $(BIN)/collector show latest --archive $(ARCHIVE)"; \
-	test $$status -eq 0 -o $$status -eq 3
+	test $$status -eq 0 -o $$status -eq 3 || exit $$status; \
+	echo; echo "Look at it:  $(BIN)/collector show latest --archive $(ARCHIVE)"
 
 test: check
 	$(BIN)/pytest

@@ -136,7 +136,7 @@ SHUTIL = Command(
 DD = Command("dd 1M + fsync", ("dd", "if={source}", "of={target}", "bs=1M", "conv=fsync"))
 DD_DIRECT = Command("dd 1M direct", ("dd", "if={source}", "of={target}", "bs=1M", "oflag=direct", "conv=fsync"))
 COLLECTOR_COPY = Command(
-    "collector copy, adaptive", (sys.executable, "-m", "collector.cli.main", "copy", "{source}", "{target}/copy")
+    "collector copy, adaptive", (sys.executable, "-m", "collector.cli.main", "copy", "{source}", "{target}")
 )
 DD_DIRECT_8 = Command("dd 8M direct", ("dd", "if={source}", "of={target}", "bs=8M", "oflag=direct", "conv=fsync"))
 

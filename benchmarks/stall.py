@@ -173,14 +173,17 @@ def one(copier: Copier | None, source: Path, slow: Path, probers: list[Prober]) 
     for turn, prober in enumerate(probers):
         prober.start(PERIOD_S * turn / len(probers))
     started = time.monotonic()
-    with watch.watching():
-        if copier:
-            copier.run(source, slow, watch)
-        else:
-            time.sleep(IDLE_S)
-    seconds = time.monotonic() - started
+    try:
+        with watch.watching():
+            if copier:
+                copier.run(source, slow, watch)
+            else:
+                time.sleep(IDLE_S)
+        seconds = time.monotonic() - started
+    finally:  # they hold the ends of pipes that others wait for
+        probes = {prober.name: prober.stop() for prober in probers}
     found: dict[str, object] = {"copier": copier.name if copier else "idle", "seconds": round(seconds, 2)}
-    found["probes"] = {prober.name: prober.stop() for prober in probers}
+    found["probes"] = probes
     after = reclaim()
     found |= {counter: after[counter] - before[counter] for counter in before}
     found["free_least_mib"] = watch.free_least // MIB

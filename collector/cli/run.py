@@ -81,8 +81,18 @@ def run_command(
 
 
 def _chosen(generation: Generation, pipeline: str | None, only: tuple[str, ...], marker: Marker) -> Pipeline:
-    """Return the steps that a run by hand takes: those asked for whose conditions its marker meets."""
-    return meant_for(narrow(generation.pipeline(pipeline), only), marker)
+    """
+    Return the steps that a run by hand takes: those asked for whose conditions its marker meets.
+
+    Raises:
+        UsageError: If there are none.
+    """
+    asked = narrow(generation.pipeline(pipeline), only)
+    chosen = meant_for(asked, marker)
+    if not chosen.steps:
+        names = ", ".join(step.id for step in asked.steps)
+        raise UsageError(f"nothing to run by hand: {names} has a `when` that only a crash meets", hint="`collector config explain` tells when each runs")
+    return chosen
 
 
 def _here(

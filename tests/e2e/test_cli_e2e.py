@@ -246,6 +246,15 @@ pipelines:
 """
 
 
+def test_run_says_so_when_no_step_is_meant_for_it(config: Path, tmp_path: Path) -> None:
+    """An empty incident that calls itself complete would be the latest one from then on."""
+    config.write_text(config.read_text().replace("collector: proc_files", "collector: proc_files, when: {signal: [SEGV]}"))
+    done = collector(config, "run", "--now", "--only", "memory")
+    assert done.returncode == 64
+    assert "memory" in done.stderr
+    assert not list((tmp_path / "archive").glob("*Z-*"))
+
+
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM, signal.SIGHUP])
 def test_run_cuts_a_copy_short_and_seals_it_when_a_signal_ends_it(tmp_path: Path, number: int) -> None:
     """Ctrl-C, or an ssh session that drops: the copy ends at its next chunk, and what is there is archived."""
