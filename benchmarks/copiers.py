@@ -19,6 +19,10 @@ import json, os, sys
 from collector.copying import buffers, engine
 from collector.model.copying import CopySettings
 import msgspec
+from collector.host import process
+from collector.pipeline.worker import Settings
+process.set_io_class(Settings().io_class)
+os.nice(Settings().nice)
 buffers.warm()
 print("ready", flush=True)
 for line in sys.stdin:

@@ -19,6 +19,7 @@ from collector.cli.text import escape_name, size
 from collector.copying import engine
 from collector.copying.opening import describe, open_source
 from collector.copying.steering import ignore
+from collector.host import process
 from collector.model.artifact import SourceInfo
 from collector.model.copying import Advice, CopyReport, CopySettings, Digest, Feedback, MethodChoice
 from collector.model.errors import CopyError, SignalError, StepError, UsageError
@@ -26,6 +27,7 @@ from collector.model.units import Rate, parse_bytes, parse_rate, rate_setting
 
 INCOMPLETE = 3
 LEAST_CHUNK, LARGEST_CHUNK = 64 << 10, 4 << 20
+NICE = 10
 
 
 @click.command("copy")
@@ -64,6 +66,9 @@ def copy_command(
         writers=writers,
         digest=Digest(digest),
     )
+    if settings.rate != "max":  # as the daemon's workers: whoever needs the processors or the disk goes first
+        process.set_io_class("idle")
+        os.nice(NICE)
     with ExitStack() as stack:
         source_fd = _open(source)
         stack.callback(os.close, source_fd)

@@ -91,7 +91,10 @@ def _chosen(generation: Generation, pipeline: str | None, only: tuple[str, ...],
     chosen = meant_for(asked, marker)
     if not chosen.steps:
         names = ", ".join(step.id for step in asked.steps)
-        raise UsageError(f"nothing to run by hand: {names} has a `when` that only a crash meets", hint="`collector config explain` tells when each runs")
+        raise UsageError(
+            f"nothing to run by hand: {names} has a `when` that only a crash meets",
+            hint="`collector config explain` tells when each step runs",
+        )
     return chosen
 
 

@@ -248,7 +248,8 @@ pipelines:
 
 def test_run_says_so_when_no_step_is_meant_for_it(config: Path, tmp_path: Path) -> None:
     """An empty incident that calls itself complete would be the latest one from then on."""
-    config.write_text(config.read_text().replace("collector: proc_files", "collector: proc_files, when: {signal: [SEGV]}"))
+    choosy = "collector: proc_files, when: {signal: [SEGV]}"
+    config.write_text(config.read_text().replace("collector: proc_files", choosy))
     done = collector(config, "run", "--now", "--only", "memory")
     assert done.returncode == 64
     assert "memory" in done.stderr
