@@ -10,9 +10,11 @@ import pytest
 
 
 def pytest_configure() -> None:
-    """Let Ctrl-C reach the programs under test: a shell in the background has it ignored, and so would they."""
+    """Let Ctrl-C and SIGHUP reach the programs under test: in the background or under nohup they would not."""
     if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
         signal.signal(signal.SIGINT, signal.default_int_handler)
+    if signal.getsignal(signal.SIGHUP) is signal.SIG_IGN:
+        signal.signal(signal.SIGHUP, signal.SIG_DFL)
 
 
 def pytest_runtest_setup(item: pytest.Item) -> None:
