@@ -7,6 +7,7 @@ import math
 from dataclasses import dataclass, field
 
 from collector.copying.interval import MIB, Interval
+from collector.copying.write_cache import WriteCache
 
 GENTLE = 2 / 3
 STEP = 1.7
@@ -92,11 +93,13 @@ class Adaptive:
         rate: Bytes per second; infinite for full speed.
         capacity: What the disk was last seen to do, in bytes per second.
         slow_downs: How often the rate was cut.
+        cache: How much may lie in the disk's write cache.
     """
 
     rate: float = math.inf
     capacity: float = 0.0
     slow_downs: int = 0
+    cache: WriteCache = field(default_factory=WriteCache)
     _phase: Phase = field(init=False)
     _next_s: float = 0.0
     _grown_s: float = 0.0
@@ -139,6 +142,13 @@ class Adaptive:
         if interval.full or (self._phase is Phase.FREE and interval.blocked):
             self._interval, self._judged_s = None, now_s
             self._judge(interval)
+
+    def flushed(self, now_s: float, latency_s: float) -> None:
+        """Count what a flush of the disk's write cache drained: what the disk put off, it does now."""
+        self._last_s = now_s
+        if self._interval is None:
+            self._interval = Interval(max(now_s - latency_s, self._judged_s))
+        self._interval.wait(now_s, latency_s, self.cache.flushed(latency_s))
 
     def stalled(self, now_s: float, share: float) -> None:
         """Yield while others wait. PSI does not tell disks apart: only a copy that is held anyway heeds it."""

@@ -60,7 +60,8 @@ def copy(
     source = Source(source_fd, offset, limit_bytes)
     with Sink(directory_fd, name) as sink:
         method, why = choose(settings, source, sink)
-        steering = Steering(pace=pace_for(settings.rate, os.fstat(directory_fd).st_dev), ask=ask)
+        pace = pace_for(settings.rate, os.fstat(directory_fd).st_dev)
+        steering = Steering(pace=pace, ask=ask, flush=sink.flush if sink.write_cache else None)
         hasher = Hasher(settings.digest) if settings.digest is not Digest.NONE else None
         chunk = chunk_size(settings, sink.align)
         worth = Worth(source, sink)

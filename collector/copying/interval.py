@@ -31,6 +31,7 @@ class Interval:
     chunks: int = 0
     size: int = 0
     waited_s: float = 0.0
+    unnoticed_s: float = 0.0
     worst_s: float = 0.0
     largest: int = 0
     least_s: float = 0.0
@@ -45,6 +46,18 @@ class Interval:
         self.worst_s = max(self.worst_s, inside_s)
         if size > self.largest or (size == self.largest and latency_s < self.least_s):
             self.largest, self.least_s = size, latency_s
+
+    def wait(self, now_s: float, latency_s: float, drained_s: float) -> None:
+        """
+        Count a flush that ended just now, and drained what was written for *drained_s*.
+
+        However long it takes, no write was late for it. The rest of its time says nothing of the disk's speed. Of what
+        it drained one half counts: others wait for one batch, and not for a chunk of each writer.
+        """
+        inside_s = min(latency_s, now_s - self.start_s)
+        self.end_s = now_s
+        self.waited_s += inside_s
+        self.unnoticed_s += max(0.0, inside_s - drained_s / 2)
 
     def join(self, later: Interval) -> None:
         """Add an interval that follows on this one."""
@@ -81,7 +94,8 @@ class Interval:
         disk is not slow for seeking between pieces.
         """
         side_by_side = max(1.0, self.waited_s / self.elapsed_s)
-        return self.waited_s / side_by_side / max(self.chunks, self.size / MIB) > PATIENCE_S
+        noticed_s = self.waited_s - self.unnoticed_s
+        return noticed_s / side_by_side / max(self.chunks, self.size / MIB) > PATIENCE_S
 
     @property
     def busy(self) -> bool:

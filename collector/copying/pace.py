@@ -11,6 +11,7 @@ from dataclasses import dataclass
 from typing import Protocol
 
 from collector.copying.adaptive import Adaptive
+from collector.copying.write_cache import WriteCache
 
 
 class Pace(Protocol):
@@ -21,12 +22,21 @@ class Pace(Protocol):
         """Return how often it backed off."""
         ...
 
+    @property
+    def cache(self) -> WriteCache | None:
+        """Return how much may lie in the disk's write cache; ``None`` for as much as it takes."""
+        ...
+
     def turn(self, now_s: float, size: int) -> float:
         """Book *size* bytes; return how many seconds from *now_s* to wait before writing them."""
         ...
 
     def done(self, now_s: float, size: int, latency_s: float) -> None:
         """Tell that a write of *size* bytes took *latency_s*."""
+        ...
+
+    def flushed(self, now_s: float, latency_s: float) -> None:
+        """Tell that a flush of the disk's write cache took *latency_s*."""
         ...
 
     def stalled(self, now_s: float, share: float) -> None:
@@ -39,12 +49,16 @@ class Max:
     """As fast as the disk takes it."""
 
     slow_downs: int = 0
+    cache: None = None
 
     def turn(self, now_s: float, size: int) -> float:  # noqa: ARG002
         """Never wait."""
         return 0.0
 
     def done(self, now_s: float, size: int, latency_s: float) -> None:
+        """Learn nothing."""
+
+    def flushed(self, now_s: float, latency_s: float) -> None:
         """Learn nothing."""
 
     def stalled(self, now_s: float, share: float) -> None:
@@ -64,6 +78,11 @@ class Bounded:
         """Return how often others needed the disk; the bound itself slows nothing down."""
         return self.yielding.slow_downs
 
+    @property
+    def cache(self) -> WriteCache:
+        """Return what the other copies to that disk know."""
+        return self.yielding.cache
+
     def turn(self, now_s: float, size: int) -> float:
         """Wait for the end of the last chunk's share of time."""
         start = max(now_s + self.yielding.turn(now_s, size), self.next_s)
@@ -73,6 +92,10 @@ class Bounded:
     def done(self, now_s: float, size: int, latency_s: float) -> None:
         """Pass on what the disk does."""
         self.yielding.done(now_s, size, latency_s)
+
+    def flushed(self, now_s: float, latency_s: float) -> None:
+        """Pass on what the disk does."""
+        self.yielding.flushed(now_s, latency_s)
 
     def stalled(self, now_s: float, share: float) -> None:
         """Pass on that others wait."""

@@ -35,6 +35,7 @@ class Sink:
     Attributes:
         published: True once the file has its name.
         align: Bytes that offsets and lengths of writes must be multiples of.
+        write_cache: Whether the disk may keep writes in a cache of its own.
         direct: False once a write is known to pass through the page cache; *direct_reason* says why.
 
     Raises:
@@ -56,6 +57,7 @@ class Sink:
         try:
             os.fchmod(self.fd, 0o600)
             self.kind, self.device = filesystem.beneath(self.fd)
+            self.write_cache = directio.has_write_cache(self.device)
             self.align, self.direct, self.direct_reason = self._go_direct() if direct else (1, False, SMALL)
             self._buffered = self.align == 1
         except BaseException:
@@ -179,6 +181,18 @@ class Sink:
             raise OSError(errno.EOPNOTSUPP, os.strerror(errno.EOPNOTSUPP))
         self.direct, self._buffered = False, True
         self.direct_reason = f"direct writes on {self.kind} fell back to the page cache"
+
+    def flush(self) -> None:
+        """
+        Bring what was written so far from the disk's write cache to the medium.
+
+        Raises:
+            CopyError: If that fails; what of it is lost, nobody knows.
+        """
+        try:
+            os.fdatasync(self.fd)
+        except OSError as exc:
+            raise failed(exc, f"cannot flush {self._name!r}") from exc
 
     def put(self, data: memoryview) -> None:
         """Append *data* through the page cache, and leave it there until it is synced."""

@@ -66,10 +66,12 @@ class Steering:
     Args:
         pace: Decides the wait before each chunk.
         ask: The gate; asked at most every 50 ms, from whichever thread takes the next chunk.
+        flush: Empties the disk's write cache, where it has one.
     """
 
     pace: Pace
     ask: Callable[[], Feedback] = always_go
+    flush: Callable[[], None] | None = None
     pauses: int = 0
     gate_slow_downs: int = 0
     _reasons: dict[Advice, str] = field(init=False, default_factory=dict)
@@ -77,8 +79,10 @@ class Steering:
     _asked_s: float = field(init=False, default=0.0)
     _advice: Advice = field(init=False, default=Advice.GO)
     _waited_s: float = field(init=False, default=0.0)
+    _cached: int = field(init=False, default=0)
     _psi: tuple[float, float, float] | None = field(init=False, default=None)
     _lock: threading.Lock = field(init=False, default_factory=threading.Lock)
+    _flushing: threading.Lock = field(init=False, default_factory=threading.Lock)
 
     def __post_init__(self) -> None:
         self._slow_downs_before = self.pace.slow_downs
@@ -111,10 +115,30 @@ class Steering:
             self._look_up()  # at 100 KiB/s a chunk waits for 10 s
 
     def done(self, size: int, latency_s: float) -> None:
-        """Tell the pace what a write took."""
+        """Tell the pace what a write took; flush, if as much lies in the disk's cache as may."""
         with self._lock:
             self._waited_s += latency_s
             self.pace.done(time.monotonic(), size, latency_s)
+            self._cached += size
+        if self._must_flush():
+            with self._flushing:  # one at a time; meanwhile the other writers go on, and wait here when it is theirs
+                if self._must_flush():
+                    self._flush()
+
+    def _must_flush(self) -> bool:
+        cache = self.pace.cache
+        return self.flush is not None and cache is not None and self._cached >= cache.batch
+
+    def _flush(self) -> None:
+        assert self.flush is not None  # noqa: S101 - asked just now
+        with self._lock:
+            self._cached = 0
+        started = time.monotonic()
+        self.flush()
+        with self._lock:
+            now = time.monotonic()
+            self._waited_s += now - started
+            self.pace.flushed(now, now - started)
 
     def _look_up(self) -> None:
         """Ask the gate, and look at the other processes, if the last time is long ago."""

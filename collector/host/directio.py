@@ -97,6 +97,11 @@ def is_cached_below(device: int) -> bool:
     return _attribute(device, "loop/dio") == b"0"
 
 
+def has_write_cache(device: int) -> bool:
+    """Tell whether the disk of *device* may report a write done before the medium has it; so does one unknown."""
+    return _attribute(device, "queue/write_cache") != b"write through"
+
+
 def _attribute(device: int, name: str) -> bytes | None:
     """Return what sysfs says of a disk, or of the disk that a partition is on."""
     base = f"/sys/dev/block/{os.major(device)}:{os.minor(device)}"
@@ -106,7 +111,7 @@ def _attribute(device: int, name: str) -> bytes | None:
         except OSError:
             continue  # no such disk: btrfs has a device number of its own making
         try:
-            return os.read(fd, 8).strip()
+            return os.read(fd, 16).strip()
         finally:
             os.close(fd)
     return None

@@ -31,7 +31,7 @@ from copying_fixtures import (
     segment,
 )
 
-from collector.copying import engine, opening
+from collector.copying import engine, opening, steering
 from collector.copying.buffers import Buffer, lease
 from collector.copying.carriers import WINDOW_BYTES, Windows
 from collector.copying.pace import Max
@@ -442,8 +442,42 @@ def test_copy_writes_chunks_in_few_requests(small_disk: Path, settings: CopySett
 
 def writes_to(directory: Path) -> int:
     """Return the write requests that the disk of *directory* has completed."""
+    return int((disk_of(directory) / "stat").read_text().split()[4])
+
+
+def disk_of(directory: Path) -> Path:
+    """Return the folder in sysfs of the disk that *directory* is on."""
     device = directory.stat().st_dev
-    return int(Path(f"/sys/dev/block/{os.major(device)}:{os.minor(device)}/stat").read_text().split()[4])
+    return Path(f"/sys/dev/block/{os.major(device)}:{os.minor(device)}")
+
+
+@pytest.mark.parametrize("rate", ["adaptive", 10**10])
+@METHODS
+def test_copy_leaves_little_in_the_disks_own_cache(
+    small_disk: Path, settings: CopySettings, rate: str | int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Another process's fsync flushes the disk, and waits for all that lies in its cache, whoever wrote it."""
+    settings = msgspec.structs.replace(settings, rate=rate)
+    cache = disk_of(small_disk) / "queue/write_cache"
+    commits = {}
+    with segment(32 * MIB) as source, opened_directory(small_disk) as target:
+        try:
+            for kind in ("write through", "write back"):
+                cache.write_text(kind)
+                monkeypatch.setattr(steering, "_learnt", {})
+                before = commits_of_ext4(small_disk)
+                copied(source, target, settings=settings)
+                commits[kind] = commits_of_ext4(small_disk) - before
+                (target.path / "copy").unlink()
+        finally:
+            cache.write_text("write back")
+    assert commits["write back"] >= commits["write through"] + 4
+
+
+def commits_of_ext4(directory: Path) -> int:
+    """Return the transactions that the journal below *directory* has committed: each sync of new data is one."""
+    name = disk_of(directory).resolve().name
+    return int(Path(f"/proc/fs/jbd2/{name}-8/info").read_text().split()[0])
 
 
 def mapped(source: Path) -> int:

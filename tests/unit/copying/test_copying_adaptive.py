@@ -290,3 +290,34 @@ def test_adaptive_does_not_write_more_for_yielding_during_a_test() -> None:
     assert pace.rate == pytest.approx(PUSH * 100 * MIB)
     pace.stalled(written[-1][1] + 40, 0.5)
     assert pace.rate == pytest.approx(70 * MIB)
+
+
+@pytest.mark.parametrize("rate", [50, 100, 200])
+def test_adaptive_leaves_room_on_a_disk_that_is_slow_behind_its_cache(rate: int) -> None:
+    """Writes are done at once, and flushes take what the medium takes: that is the disk's speed, not the former."""
+    pace, now, written, cached = Adaptive(), 0.0, 0, 0
+    while now < 20:
+        start = now + pace.turn(now, MIB)
+        now = start + 1 / 3000
+        pace.done(now, MIB, now - start)
+        written, cached = written + 1, cached + MIB
+        if cached >= pace.cache.batch:
+            taken = 0.0005 + cached / (rate * MIB)
+            now, cached = now + taken, 0
+            pace.flushed(now, taken)
+    assert 0.55 * rate <= written / now <= 0.95 * rate
+    assert pace.slow_downs > 0
+
+
+def test_adaptive_does_not_hold_back_a_disk_whose_flush_takes_its_time() -> None:
+    """An SSD that needs 8 ms for a flush, however much it is: nothing of that is a limit."""
+    pace, now, written, cached = Adaptive(), 0.0, 0, 0
+    while now < 5:
+        start = now + pace.turn(now, MIB)
+        now = start + 1 / 600
+        pace.done(now, MIB, now - start)
+        written, cached = written + 1, cached + MIB
+        if cached >= pace.cache.batch:
+            now, cached = now + 0.008, 0
+            pace.flushed(now, 0.008)
+    assert written / now >= 0.85 * 600

@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import threading
 import time
 
 import pytest
@@ -9,7 +10,9 @@ from collector.copying.engine import chunk_size
 from collector.copying.pace import Adaptive, Bounded, Max
 from collector.copying.steering import Steering, Stopped, pace_for
 from collector.model.copying import Advice, CopySettings, Feedback
-from collector.model.errors import UsageError
+from collector.model.errors import CopyError, UsageError
+
+MIB = 1 << 20
 
 
 def test_gate_is_asked_before_the_first_chunk_and_then_seldom() -> None:
@@ -115,3 +118,76 @@ def test_gate_is_asked_while_the_pace_waits() -> None:
     steering = Steering(pace=pace, ask=lambda: next(answers, Feedback(Advice.STOP, "enough")))
     with pytest.raises(Stopped, match="enough"):
         steering.turn(1)
+
+
+def test_disk_is_told_to_flush_once_a_batch_lies_in_its_cache() -> None:
+    """Whoever syncs beside the copy finds little to wait for; at full speed nobody asked for that."""
+    flushed: list[int] = []
+    steering = Steering(pace=Adaptive(), flush=lambda: flushed.append(1))
+    for _ in range(3):
+        steering.done(MIB // 2, 0.001)
+    assert len(flushed) == 1
+    steering.done(MIB // 2, 0.001)
+    assert len(flushed) == 2
+    for other in (Steering(pace=Max(), flush=lambda: flushed.append(1)), Steering(pace=Adaptive())):
+        for _ in range(1000):
+            other.done(MIB, 0.001)
+    assert len(flushed) == 2
+
+
+def test_bounded_copy_flushes_as_an_adaptive_one_does() -> None:
+    """A rate in bytes says how fast to write, not how much may lie in the cache."""
+    flushed: list[int] = []
+    steering = Steering(pace=Bounded(10**9, Adaptive()), flush=lambda: flushed.append(1))
+    for _ in range(4):
+        steering.done(MIB, 0.001)
+    assert flushed
+
+
+def test_writers_flush_one_at_a_time_and_never_leave_more_than_two_batches() -> None:
+    """One drains a batch; the other writes the next one meanwhile, and then waits."""
+    pace = Adaptive()
+    lock, inside, most, cached, worst = threading.Lock(), 0, 0, 0, 0
+
+    def flush() -> None:
+        nonlocal inside, most, cached
+        with lock:
+            inside += 1
+            most = max(most, inside)
+            before = cached
+        time.sleep(0.002)
+        with lock:
+            inside -= 1
+            cached -= before
+
+    steering = Steering(pace=pace, flush=flush)
+    largest = 0
+
+    def work() -> None:
+        nonlocal cached, worst, largest
+        for _ in range(50):
+            with lock:
+                cached += MIB
+                largest = max(largest, pace.cache.batch)
+                worst = max(worst, cached)
+            steering.done(MIB, 0.0001)
+
+    threads = [threading.Thread(target=work) for _ in range(4)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert most == 1
+    assert worst <= 2 * largest + 4 * MIB
+
+
+def test_flush_that_fails_fails_the_copy_and_holds_nobody() -> None:
+    """What was in the cache is lost, and nobody knows what it was."""
+
+    def fail() -> None:
+        raise CopyError("cannot flush")
+
+    steering = Steering(pace=Adaptive(), flush=fail)
+    for _ in range(2):
+        with pytest.raises(CopyError, match="cannot flush"):
+            steering.done(MIB, 0.001)
