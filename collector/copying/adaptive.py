@@ -135,9 +135,7 @@ class Adaptive:
             if self._phase is Phase.SUSPECT:
                 self._release()
         self._last_s = now_s
-        interval = self._interval
-        if interval is None:
-            interval = self._interval = Interval(max(began_s, self._judged_s))
+        interval = self._open(began_s)
         interval.add(now_s, size, latency_s)
         if interval.full or (self._phase is Phase.FREE and interval.blocked):
             self._interval, self._judged_s = None, now_s
@@ -146,14 +144,18 @@ class Adaptive:
     def flushed(self, now_s: float, latency_s: float) -> None:
         """Count what a flush of the disk's write cache drained: what the disk put off, it does now."""
         self._last_s = now_s
-        if self._interval is None:
-            self._interval = Interval(max(now_s - latency_s, self._judged_s))
-        self._interval.wait(now_s, latency_s, self.cache.flushed(latency_s))
+        self._open(now_s - latency_s).wait(now_s, latency_s, self.cache.flushed(latency_s))
 
     def stalled(self, now_s: float, share: float) -> None:
         """Yield while others wait. PSI does not tell disks apart: only a copy that is held anyway heeds it."""
         if share > STALLED_SHARE:
             self._yield(now_s)
+
+    def _open(self, began_s: float) -> Interval:
+        """Return the interval that is under way, or one that begins with what began at *began_s*."""
+        if self._interval is None:
+            self._interval = Interval(max(began_s, self._judged_s))
+        return self._interval
 
     def _judge(self, interval: Interval) -> None:
         # Where writes side by side keep up with the rate, a disk may take as long as it likes for each.

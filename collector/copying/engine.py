@@ -61,7 +61,7 @@ def copy(
     with Sink(directory_fd, name) as sink:
         method, why = choose(settings, source, sink)
         pace = pace_for(settings.rate, os.fstat(directory_fd).st_dev)
-        steering = Steering(pace=pace, ask=ask, flush=sink.flush if sink.write_cache else None)
+        steering = Steering(pace=pace, ask=ask, flush=sink.flush)
         hasher = Hasher(settings.digest) if settings.digest is not Digest.NONE else None
         chunk = chunk_size(settings, sink.align)
         worth = Worth(source, sink)

@@ -31,7 +31,7 @@ class Interval:
     chunks: int = 0
     size: int = 0
     waited_s: float = 0.0
-    unnoticed_s: float = 0.0
+    noticed_s: float = 0.0
     worst_s: float = 0.0
     largest: int = 0
     least_s: float = 0.0
@@ -43,6 +43,7 @@ class Interval:
         self.chunks += 1
         self.size += size
         self.waited_s += inside_s
+        self.noticed_s += inside_s
         self.worst_s = max(self.worst_s, inside_s)
         if size > self.largest or (size == self.largest and latency_s < self.least_s):
             self.largest, self.least_s = size, latency_s
@@ -57,7 +58,7 @@ class Interval:
         inside_s = min(latency_s, now_s - self.start_s)
         self.end_s = now_s
         self.waited_s += inside_s
-        self.unnoticed_s += max(0.0, inside_s - drained_s / 2)
+        self.noticed_s += min(inside_s, drained_s / 2)
 
     def join(self, later: Interval) -> None:
         """Add an interval that follows on this one."""
@@ -94,8 +95,7 @@ class Interval:
         disk is not slow for seeking between pieces.
         """
         side_by_side = max(1.0, self.waited_s / self.elapsed_s)
-        noticed_s = self.waited_s - self.unnoticed_s
-        return noticed_s / side_by_side / max(self.chunks, self.size / MIB) > PATIENCE_S
+        return self.noticed_s / side_by_side / max(self.chunks, self.size / MIB) > PATIENCE_S
 
     @property
     def busy(self) -> bool:

@@ -6,7 +6,7 @@ import contextlib
 import errno
 import fcntl
 import os
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from types import TracebackType
 from typing import Self
 
@@ -35,7 +35,6 @@ class Sink:
     Attributes:
         published: True once the file has its name.
         align: Bytes that offsets and lengths of writes must be multiples of.
-        write_cache: Whether the disk may keep writes in a cache of its own.
         direct: False once a write is known to pass through the page cache; *direct_reason* says why.
 
     Raises:
@@ -57,7 +56,6 @@ class Sink:
         try:
             os.fchmod(self.fd, 0o600)
             self.kind, self.device = filesystem.beneath(self.fd)
-            self.write_cache = directio.has_write_cache(self.device)
             self.align, self.direct, self.direct_reason = self._go_direct() if direct else (1, False, SMALL)
             self._buffered = self.align == 1
         except BaseException:
@@ -182,9 +180,14 @@ class Sink:
         self.direct, self._buffered = False, True
         self.direct_reason = f"direct writes on {self.kind} fell back to the page cache"
 
-    def flush(self) -> None:
+    @property
+    def flush(self) -> Callable[[], None] | None:
+        """Return what brings all that was written so far from the disk's write cache to the medium, if it has one."""
+        return self._flush if directio.has_write_cache(self.device) else None
+
+    def _flush(self) -> None:
         """
-        Bring what was written so far from the disk's write cache to the medium.
+        Flush.
 
         Raises:
             CopyError: If that fails; what of it is lost, nobody knows.

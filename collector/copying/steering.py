@@ -120,21 +120,17 @@ class Steering:
             self._waited_s += latency_s
             self.pace.done(time.monotonic(), size, latency_s)
             self._cached += size
-        if self._must_flush():
+        flush, cache = self.flush, self.pace.cache
+        if flush and cache and self._cached >= cache.batch:
             with self._flushing:  # one at a time; meanwhile the other writers go on, and wait here when it is theirs
-                if self._must_flush():
-                    self._flush()
+                if self._cached >= cache.batch:
+                    self._empty(flush)
 
-    def _must_flush(self) -> bool:
-        cache = self.pace.cache
-        return self.flush is not None and cache is not None and self._cached >= cache.batch
-
-    def _flush(self) -> None:
-        assert self.flush is not None  # noqa: S101 - asked just now
+    def _empty(self, flush: Callable[[], None]) -> None:
         with self._lock:
             self._cached = 0
         started = time.monotonic()
-        self.flush()
+        flush()
         with self._lock:
             now = time.monotonic()
             self._waited_s += now - started

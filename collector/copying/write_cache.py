@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from dataclasses import dataclass, field
 
-MIB = 1 << 20
+from collector.copying.interval import MIB
 
 LEAST = MIB
 MOST = 64 * MIB
@@ -61,10 +61,10 @@ class WriteCache:
         drained_s = taken_s - self._own_s
         if self.batch > LEAST and drained_s > max(DRAIN_S, self._own_s):
             self._shrink(drained_s / self.batch)
-        elif self._rest > 1:
-            self._rest -= 1
         elif self._rest:
-            self._rest, self.batch = 0, LEAST  # begin anew: the disk's own time may have been another's
+            self._rest -= 1
+            if not self._rest:
+                self.batch = LEAST  # begin anew: the disk's own time may have been another's
         elif self.batch < MOST:
             self.batch *= FACTOR
 

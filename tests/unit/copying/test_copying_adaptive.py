@@ -292,32 +292,31 @@ def test_adaptive_does_not_write_more_for_yielding_during_a_test() -> None:
     assert pace.rate == pytest.approx(70 * MIB)
 
 
+def behind_a_cache(pace: Adaptive, *, seconds: float, rate: float, flush: Callable[[int], float]) -> float:
+    """Write for so long to a cache that takes *rate* bytes per second; *flush* takes bytes. Return bytes per second."""
+    now, written, cached = 0.0, 0, 0
+    while now < seconds:
+        start = now + pace.turn(now, MIB)
+        now = start + MIB / rate
+        pace.done(now, MIB, now - start)
+        written, cached = written + MIB, cached + MIB
+        if cached >= pace.cache.batch:
+            taken = flush(cached)
+            now, cached = now + taken, 0
+            pace.flushed(now, taken)
+    return written / now
+
+
 @pytest.mark.parametrize("rate", [50, 100, 200])
 def test_adaptive_leaves_room_on_a_disk_that_is_slow_behind_its_cache(rate: int) -> None:
     """Writes are done at once, and flushes take what the medium takes: that is the disk's speed, not the former."""
-    pace, now, written, cached = Adaptive(), 0.0, 0, 0
-    while now < 20:
-        start = now + pace.turn(now, MIB)
-        now = start + 1 / 3000
-        pace.done(now, MIB, now - start)
-        written, cached = written + 1, cached + MIB
-        if cached >= pace.cache.batch:
-            taken = 0.0005 + cached / (rate * MIB)
-            now, cached = now + taken, 0
-            pace.flushed(now, taken)
-    assert 0.55 * rate <= written / now <= 0.95 * rate
+    pace, medium = Adaptive(), rate * MIB
+    speed = behind_a_cache(pace, seconds=20, rate=3000 * MIB, flush=lambda cached: 0.0005 + cached / medium)
+    assert 0.55 * medium <= speed <= 0.95 * medium
     assert pace.slow_downs > 0
 
 
 def test_adaptive_does_not_hold_back_a_disk_whose_flush_takes_its_time() -> None:
     """An SSD that needs 8 ms for a flush, however much it is: nothing of that is a limit."""
-    pace, now, written, cached = Adaptive(), 0.0, 0, 0
-    while now < 5:
-        start = now + pace.turn(now, MIB)
-        now = start + 1 / 600
-        pace.done(now, MIB, now - start)
-        written, cached = written + 1, cached + MIB
-        if cached >= pace.cache.batch:
-            now, cached = now + 0.008, 0
-            pace.flushed(now, 0.008)
-    assert written / now >= 0.85 * 600
+    speed = behind_a_cache(Adaptive(), seconds=5, rate=600 * MIB, flush=lambda _: 0.008)
+    assert speed >= 0.85 * 600 * MIB

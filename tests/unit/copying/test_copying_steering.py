@@ -7,12 +7,11 @@ import pytest
 
 from collector.copying import buffers
 from collector.copying.engine import chunk_size
+from collector.copying.interval import MIB
 from collector.copying.pace import Adaptive, Bounded, Max
 from collector.copying.steering import Steering, Stopped, pace_for
 from collector.model.copying import Advice, CopySettings, Feedback
 from collector.model.errors import CopyError, UsageError
-
-MIB = 1 << 20
 
 
 def test_gate_is_asked_before_the_first_chunk_and_then_seldom() -> None:

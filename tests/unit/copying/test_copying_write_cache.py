@@ -7,16 +7,17 @@ from collections.abc import Callable
 
 import pytest
 
-from collector.copying.write_cache import LEAST, MIB, MOST, WriteCache
+from collector.copying.interval import MIB
+from collector.copying.write_cache import LEAST, MOST, WriteCache
 
 Flush = Callable[[float, int], float]
 """Takes MiB written before, and in the cache; returns seconds."""
 
 
-def settle(cache: WriteCache, flush: Flush, *, mib: float, since: float = 0.0) -> list[tuple[float, int, float]]:
+def settle(cache: WriteCache, flush: Flush, *, mib: float) -> list[tuple[float, int, float]]:
     """Write *mib* in batches as told; return for each what was written before, its bytes, and what its flush took."""
-    found, done = [], since
-    while done < since + mib:
+    found, done = [], 0.0
+    while done < mib:
         size = cache.batch
         taken = flush(done, size)
         found.append((done, size, taken))
