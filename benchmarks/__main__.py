@@ -14,14 +14,15 @@ from pathlib import Path
 from typing import Any
 
 from benchmarks import report, stall, throughput
-from benchmarks.machine import SCRATCH, run
+from benchmarks.machine import GIB, SCRATCH, disk, run
 
 PARTS: dict[str, Callable[[Path, int], object]] = {
     "dense": throughput.dense,
     "memory": throughput.memory,
     "holes": throughput.holes,
-    "stall": lambda target, runs: stall.rounds(target.parent, runs=runs),
+    "stall": lambda disk, runs: stall.rounds(disk, disk.parent, runs=runs),
 }
+DISK = 10 * GIB  # the largest copy and some room
 RESULTS = Path(__file__).parent / "results"
 STEAL = 7  # proc(5), /proc/stat
 
@@ -43,9 +44,10 @@ def main() -> int:
     if (RESULTS / "results.json").exists():
         results = json.loads((RESULTS / "results.json").read_text())
     results["machine"] = results.get("machine", {}) | machine(given.scratch)
-    with tempfile.TemporaryDirectory(dir=given.scratch, prefix="collector-bench-") as scratch:
-        target = Path(scratch) / "target"
-        target.mkdir()
+    with (
+        tempfile.TemporaryDirectory(dir=given.scratch, prefix="collector-bench-") as scratch,
+        disk(Path(scratch), DISK) as target,
+    ):
         for part in given.parts or PARTS:
             before = processor_times()
             results[part] = PARTS[part](target, given.runs)
@@ -63,12 +65,13 @@ def processor_times() -> list[int]:
 
 def machine(scratch: Path) -> dict[str, str]:
     """Say what it was measured on."""
+    below = run("findmnt", "-no", "SOURCE,FSTYPE", "-T", scratch)
     return {
         "kernel": platform.release(),
         "python": platform.python_version(),
         "processors": str(os.cpu_count()),
         "memory": f"{os.sysconf('SC_PHYS_PAGES') * os.sysconf('SC_PAGE_SIZE') >> 30} GiB",
-        "disk": run("findmnt", "-no", "SOURCE,FSTYPE", "-T", scratch),
+        "disk": f"ext4 on a loop device with direct I/O over a written file, on {below}",
         "load before": f"{os.getloadavg()[0]:.2f}",
     }
 

@@ -113,3 +113,24 @@ def mounted(what: object, point: Path, kind: str, options: str) -> Iterator[Path
                 break
             time.sleep(0.2)
         point.rmdir()
+
+
+@contextlib.contextmanager
+def disk(scratch: Path, size: int) -> Iterator[Path]:
+    """
+    Mount a fresh ext4 of *size* bytes: a loop device with direct I/O over a file whose blocks are all written.
+
+    Where a file system discards what is deleted, or a disk is thin, whoever writes next waits until the store behind
+    it has found new blocks: 2 GiB took 3.4 s so and 1.7 s here, whatever wrote them, and 2.0 to 4.0 s in between.
+    That measures the store; most disks have their blocks.
+    """
+    image, point = scratch / "disk.img", scratch / "disk"
+    run("dd", "if=/dev/zero", f"of={image}", "bs=8M", f"count={size // (8 * MIB)}", "oflag=direct", "conv=fsync")
+    loop = run("losetup", "--find", "--show", "--direct-io=on", image)
+    try:
+        run("mkfs.ext4", "-q", "-E", "nodiscard,lazy_itable_init=0,lazy_journal_init=0", loop)
+        with mounted(loop, point, "ext4", "rw"):
+            yield point
+    finally:
+        run("losetup", "-d", loop)
+        image.unlink()

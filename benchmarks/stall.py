@@ -19,7 +19,7 @@ from pathlib import Path
 from typing import Self
 
 from benchmarks.copiers import COLLECTOR_COPY, CP, DD_DIRECT, Copier, Engine
-from benchmarks.machine import GIB, MIB, Watch, fields, mounted, reclaim, run, segment
+from benchmarks.machine import GIB, MIB, Watch, fields, reclaim, segment
 
 RATE = 100 * MIB
 AVAILABLE = GIB
@@ -118,25 +118,15 @@ def writer(directory: Path) -> Iterator[Probe]:
 
 
 @contextlib.contextmanager
-def slow_disk(scratch: Path) -> Iterator[Path]:
-    """A fresh ext4 on a loop device whose writes the block layer holds to 100 MiB/s."""
-    image = scratch / "slow.img"
-    with image.open("wb") as file:
-        os.posix_fallocate(file.fileno(), 0, 4 * GIB)
-    run("mkfs.ext4", "-qF", "-E", "lazy_itable_init=0,lazy_journal_init=0", image)
-    loop = run("losetup", "--find", "--show", "--direct-io=on", image)
-    device = os.stat(loop).st_rdev
+def held(point: Path, rate: int) -> Iterator[None]:
+    """Let the block layer hold all writes to the disk of *point* to *rate* bytes a second."""
+    device = os.stat(point).st_dev
     number = f"{os.major(device)}:{os.minor(device)}"
+    THROTTLE.write_text(f"{number} {rate}")
     try:
-        with mounted(loop, scratch / "slow", "ext4", "rw") as point:
-            THROTTLE.write_text(f"{number} {RATE}")
-            try:
-                yield point
-            finally:
-                THROTTLE.write_text(f"{number} 0")
+        yield
     finally:
-        run("losetup", "-d", loop)
-        image.unlink()
+        THROTTLE.write_text(f"{number} 0")
 
 
 class Ballast:
@@ -191,9 +181,9 @@ def one(copier: Copier | None, source: Path, slow: Path, probers: list[Prober]) 
     return found
 
 
-def rounds(scratch: Path, *, runs: int) -> dict[str, object]:
+def rounds(slow: Path, other: Path, *, runs: int) -> dict[str, object]:
     """
-    Return all rounds: idle, then each copier, *runs* times over.
+    Return all rounds of copies to *slow*: idle, then each copier, *runs* times over.
 
     ``collector copy`` is a process of its own each time and knows nothing of the disk; the engine is a worker
     that goes on, as the daemon's do, and knows it from the second round on.
@@ -202,10 +192,10 @@ def rounds(scratch: Path, *, runs: int) -> dict[str, object]:
     with (
         Engine("engine auto, adaptive", rate="adaptive") as adaptive,
         Engine("engine auto, max", rate="max") as full,
-        slow_disk(scratch) as slow,
+        held(slow, RATE),
         segment(SIZE) as source,
-        writer(slow) as same,
-        writer(scratch) as other,
+        writer(slow) as on_slow,
+        writer(other) as on_other,
         Ballast() as ballast,
     ):
         copiers: list[Copier] = [COLLECTOR_COPY, adaptive, full, DD_DIRECT, CP]
@@ -213,8 +203,8 @@ def rounds(scratch: Path, *, runs: int) -> dict[str, object]:
             Prober("fork + exec", spawn),
             Prober("touch 8 MiB", touch),
             Prober("segment of 256 MiB", surge, SURGE_PERIOD_S),
-            Prober("fsync, same disk", same),
-            Prober("fsync, other disk", other),
+            Prober("fsync, same disk", on_slow),
+            Prober("fsync, other disk", on_other),
         ]
         for _ in range(runs):
             for copier in (None, *copiers):

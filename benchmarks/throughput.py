@@ -31,7 +31,7 @@ def dense(target: Path, runs: int) -> list[Table]:
             copiers = [*engines, digest, full, adaptive, *theirs]
             found = [paired("Dense, 2 GiB", source, target, copiers, data=2 * GIB, runs=runs)]
         with (
-            mounted("none", target.parent / f"{target.name}.huge", "tmpfs", "huge=always,size=2100m") as huge,
+            mounted("none", target / "huge", "tmpfs", "huge=always,size=2100m") as huge,
             segment(2 * GIB, directory=str(huge)) as source,
         ):
             title = "Dense, 2 GiB on huge pages"
