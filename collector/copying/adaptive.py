@@ -144,7 +144,7 @@ class Adaptive:
     def flushed(self, now_s: float, latency_s: float) -> None:
         """Count what a flush of the disk's write cache drained: what the disk put off, it does now."""
         self._last_s = now_s
-        self._open(now_s - latency_s).wait(now_s, latency_s, self.cache.flushed(latency_s))
+        self._open(now_s - latency_s).wait(now_s, latency_s, self.cache.flushed(now_s, latency_s))
 
     def stalled(self, now_s: float, share: float) -> None:
         """Yield while others wait. PSI does not tell disks apart: only a copy that is held anyway heeds it."""

@@ -16,7 +16,7 @@ from collector.copying.sink import KEPT, PAGE, Sink, failed
 from collector.copying.source import Source, SourceError
 from collector.copying.steering import Steering, always_go, ignore, pace_for
 from collector.copying.worth import Worth
-from collector.host import directio, filesystem
+from collector.host import disk, filesystem
 from collector.model.artifact import Method
 from collector.model.copying import CopyReport, CopySettings, Digest, Feedback, MethodChoice
 from collector.model.errors import CopyError
@@ -61,7 +61,7 @@ def copy(
     with Sink(directory_fd, name) as sink:
         method, why = choose(settings, source, sink)
         pace = pace_for(settings.rate, os.fstat(directory_fd).st_dev)
-        steering = Steering(pace=pace, ask=ask, flush=sink.flush)
+        steering = Steering(pace=pace, ask=ask, flush=sink.flush, flushes=sink.flushes)
         hasher = Hasher(settings.digest) if settings.digest is not Digest.NONE else None
         chunk = chunk_size(settings, sink.align)
         worth = Worth(source, sink)
@@ -123,7 +123,7 @@ def choose(settings: CopySettings, source: Source, sink: Sink) -> tuple[Method, 
         return Method.BOUNCE, "a digest is computed beside the copy"
     if settings.method is not MethodChoice.AUTO:
         return Method(settings.method), "as configured"
-    if sink.kind in (filesystem.BTRFS, filesystem.OVERLAY) or directio.needs_stable_pages(sink.device):
+    if sink.kind in (filesystem.BTRFS, filesystem.OVERLAY) or disk.needs_stable_pages(sink.device):
         return Method.BOUNCE, f"{sink.kind} or its disk must not see pages change under a write"
     return Method.SPLICE, "pages of tmpfs go to the disk as they are"
 

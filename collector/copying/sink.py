@@ -5,13 +5,14 @@ from __future__ import annotations
 import contextlib
 import errno
 import fcntl
+import functools
 import os
 from collections.abc import Callable, Iterable
 from types import TracebackType
 from typing import Self
 
 from collector.copying.plan import Extent
-from collector.host import directio, filesystem
+from collector.host import directio, disk, filesystem
 from collector.host.libc import call
 from collector.host.rename import rename_noreplace
 from collector.model.errors import CopyError
@@ -96,7 +97,7 @@ class Sink:
             return align, False, "btrfs with checksums passes direct writes through the page cache"
         if self.kind == filesystem.EXT4 and not filesystem.has_extents(self.fd):
             return align, False, "a file without extents is filled through the page cache (a disk made as ext2 or ext3)"
-        if directio.is_cached_below(self.device):
+        if disk.is_cached_below(self.device):
             return align, False, "the loop device under it passes writes through the page cache of its image"
         return align, True, "O_DIRECT"
 
@@ -183,7 +184,7 @@ class Sink:
     @property
     def flush(self) -> Callable[[], None] | None:
         """Return what brings all that was written so far from the disk's write cache to the medium, if it has one."""
-        return self._flush if directio.has_write_cache(self.device) else None
+        return self._flush if disk.has_write_cache(self.device) else None
 
     def _flush(self) -> None:
         """
@@ -196,6 +197,14 @@ class Sink:
             os.fdatasync(self.fd)
         except OSError as exc:
             raise failed(exc, f"cannot flush {self._name!r}") from exc
+
+    def flushes(self) -> int | None:
+        """Count the flushes that the disk has done so far, for whomever; ``None`` where nobody can tell."""
+        return disk.flushes(self._disks)
+
+    @functools.cached_property
+    def _disks(self) -> tuple[str, ...]:
+        return disk.disks(self.device)
 
     def put(self, data: memoryview) -> None:
         """Append *data* through the page cache, and leave it there until it is synced."""

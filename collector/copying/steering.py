@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import os
 import threading
 import time
@@ -10,6 +11,7 @@ from dataclasses import dataclass, field
 
 from collector.copying.adaptive import Adaptive
 from collector.copying.pace import Bounded, Max, Pace
+from collector.copying.write_cache import WriteCache
 from collector.model.copying import Advice, Feedback
 from collector.model.errors import UsageError
 
@@ -25,6 +27,10 @@ _learnt: dict[tuple[int, bool], Adaptive] = {}
 def always_go() -> Feedback:
     """Advise to go on."""
     return Feedback(Advice.GO)
+
+
+def nobody_can_tell() -> None:
+    """Count no flushes."""
 
 
 def ignore(_: int) -> None:
@@ -67,11 +73,13 @@ class Steering:
         pace: Decides the wait before each chunk.
         ask: The gate; asked at most every 50 ms, from whichever thread takes the next chunk.
         flush: Empties the disk's write cache, where it has one.
+        flushes: Counts what the disk has flushed, for whomever; looked at around each flush.
     """
 
     pace: Pace
     ask: Callable[[], Feedback] = always_go
     flush: Callable[[], None] | None = None
+    flushes: Callable[[], int | None] = nobody_can_tell
     pauses: int = 0
     gate_slow_downs: int = 0
     _reasons: dict[Advice, str] = field(init=False, default_factory=dict)
@@ -80,6 +88,8 @@ class Steering:
     _advice: Advice = field(init=False, default=Advice.GO)
     _waited_s: float = field(init=False, default=0.0)
     _cached: int = field(init=False, default=0)
+    _flushes_seen: int | None = field(init=False, default=None)
+    _flush_s: tuple[float, float] = field(init=False, default=(0.0, 0.0))
     _psi: tuple[float, float, float] | None = field(init=False, default=None)
     _lock: threading.Lock = field(init=False, default_factory=threading.Lock)
     _flushing: threading.Lock = field(init=False, default_factory=threading.Lock)
@@ -117,23 +127,35 @@ class Steering:
     def done(self, size: int, latency_s: float) -> None:
         """Tell the pace what a write took; flush, if as much lies in the disk's cache as may."""
         with self._lock:
+            now = time.monotonic()
             self._waited_s += latency_s
-            self.pace.done(time.monotonic(), size, latency_s)
+            self.pace.done(now, size, latency_s - self._flushing_within(now - latency_s, now))
             self._cached += size
         flush, cache = self.flush, self.pace.cache
         if flush and cache and self._cached >= cache.batch:
             with self._flushing:  # one at a time; meanwhile the other writers go on, and wait here when it is theirs
                 if self._cached >= cache.batch:
-                    self._empty(flush)
+                    self._empty(flush, cache)
 
-    def _empty(self, flush: Callable[[], None]) -> None:
+    def _flushing_within(self, began_s: float, ended_s: float) -> float:
+        """Return how much of a write's time the last flush took: what waits behind that is not late."""
+        return max(0.0, min(ended_s, self._flush_s[1]) - max(began_s, self._flush_s[0]))
+
+    def _empty(self, flush: Callable[[], None], cache: WriteCache) -> None:
+        before, started = self.flushes(), time.monotonic()
         with self._lock:
             self._cached = 0
-        started = time.monotonic()
+            self._flush_s = (started, math.inf)
+            if before is None or self._flushes_seen not in (None, before):
+                cache.shared(started)
         flush()
+        self._flushes_seen = self.flushes()
         with self._lock:
             now = time.monotonic()
+            self._flush_s = (started, now)
             self._waited_s += now - started
+            if self._flushes_seen == before:  # a disk that does not count
+                cache.shared(now)
             self.pace.flushed(now, now - started)
 
     def _look_up(self) -> None:

@@ -153,7 +153,7 @@ class Spout:
         used, self._used = self._used, 0
         if self._sink is None:
             self._sink = Sink(self.directory_fd, self.name)
-            self.steering.flush = self._sink.flush
+            self.steering.flush, self.steering.flushes = self._sink.flush, self._sink.flushes
         sink = self._sink
         padded = -(-used // sink.align) * sink.align
         self.buffer.view[used:padded] = bytes(padded - used)

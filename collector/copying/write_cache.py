@@ -11,8 +11,12 @@ LEAST = MIB
 MOST = 64 * MIB
 FACTOR = 2
 
-DRAIN_S = 0.003
-"""Longest that a flush may take for what it drains: whoever else syncs meanwhile waits as long, and hardly notices."""
+SHARED_S, ALONE_S = 0.003, 0.03
+"""Longest that a flush may take for what it drains: whoever else syncs meanwhile waits as long, and hardly notices.
+Where nobody does, batches of a MiB or two would take half of a disk's speed for nothing."""
+
+SHARED_FOR_S = 5.0
+"""After somebody else's flush he is expected again for so long."""
 
 SAMPLES = 3
 """Flushes of one size before it is judged by the middle one: a busy machine delays one, another one finds the cache
@@ -29,21 +33,32 @@ class WriteCache:
 
     A flush takes a time of its own, and for each byte that lies in the cache: the two least batches show both. A batch
     grows until what it drains is noticed, and more than the flush itself. A disk that keeps nothing back gets a flush
-    every 64 MiB; one that is a file of its host, written through the host's page cache, every MiB or two.
+    every 64 MiB; one that is a file of its host, written through the host's page cache, every MiB or two while others
+    flush it, too, and every 16 or 32 while nobody does.
 
     Attributes:
         batch: Bytes that may be written before the next flush.
+        limit_s: Longest that a flush may take for what it drains.
     """
 
     batch: int = LEAST
+    limit_s: float = ALONE_S
+    _shared_s: float = -math.inf
     _own_s: float = math.inf
     _least_s: float = math.inf
     _rest: int = 0
     _next_rest: int = REST
     _taken_s: list[float] = field(default_factory=list)
 
-    def flushed(self, latency_s: float) -> float:
+    def shared(self, now_s: float) -> None:
+        """Tell that somebody else flushed the disk just now, or may have."""
+        self._shared_s = now_s
+        self._keep_to(SHARED_S)
+
+    def flushed(self, now_s: float, latency_s: float) -> float:
         """Learn from a flush of about `batch` bytes; return the seconds that it drained them, as far as is known."""
+        if now_s - self._shared_s >= SHARED_FOR_S:
+            self._keep_to(ALONE_S)
         drained_s = max(0.0, latency_s - self._own_s)
         self._own_s = min(self._own_s, latency_s)  # a disk that stood still for a moment was measured too slow
         self._taken_s.append(latency_s)
@@ -53,13 +68,19 @@ class WriteCache:
             self._judge(taken_s)
         return drained_s
 
+    def _keep_to(self, limit_s: float) -> None:
+        """Begin anew, if *limit_s* is another one."""
+        if limit_s != self.limit_s:
+            self.limit_s, self.batch, self._rest, self._next_rest = limit_s, LEAST, 0, REST
+            self._taken_s.clear()
+
     def _judge(self, taken_s: float) -> None:
         if self.batch == LEAST:
             self._least_s = taken_s
         elif self.batch == FACTOR * LEAST and not self._rest:
             self._own_s = max(0.0, (FACTOR * self._least_s - taken_s) / (FACTOR - 1))
         drained_s = taken_s - self._own_s
-        if self.batch > LEAST and drained_s > max(DRAIN_S, self._own_s):
+        if self.batch > LEAST and drained_s > max(self.limit_s, self._own_s):
             self._shrink(drained_s / self.batch)
         elif self._rest:
             self._rest -= 1
@@ -69,6 +90,6 @@ class WriteCache:
             self.batch *= FACTOR
 
     def _shrink(self, per_byte_s: float) -> None:
-        while self.batch > LEAST and self.batch * per_byte_s > DRAIN_S:
+        while self.batch > LEAST and self.batch * per_byte_s > self.limit_s:
             self.batch //= FACTOR
         self._rest, self._next_rest = self._next_rest, min(LONGEST_REST, 2 * self._next_rest)

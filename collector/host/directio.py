@@ -85,33 +85,3 @@ def flush_and_drop(fd: int, offset: int, length: int) -> None:
     else:
         call("sync_file_range", fd, offset, length, SYNC_AND_WAIT)
     os.posix_fadvise(fd, offset, length, os.POSIX_FADV_DONTNEED)
-
-
-def needs_stable_pages(device: int) -> bool:
-    """Tell whether the disk of *device* (``st_dev``) must not see a page change while it is written."""
-    return _attribute(device, "queue/stable_writes") == b"1"
-
-
-def is_cached_below(device: int) -> bool:
-    """Tell whether *device* is a loop device that passes what is written through the page cache of its image."""
-    return _attribute(device, "loop/dio") == b"0"
-
-
-def has_write_cache(device: int) -> bool:
-    """Tell whether the disk of *device* may report a write done before the medium has it; so does one unknown."""
-    return _attribute(device, "queue/write_cache") != b"write through"
-
-
-def _attribute(device: int, name: str) -> bytes | None:
-    """Return what sysfs says of a disk, or of the disk that a partition is on."""
-    base = f"/sys/dev/block/{os.major(device)}:{os.minor(device)}"
-    for path in (f"{base}/{name}", f"{base}/../{name}"):
-        try:
-            fd = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
-        except OSError:
-            continue  # no such disk: btrfs has a device number of its own making
-        try:
-            return os.read(fd, 16).strip()
-        finally:
-            os.close(fd)
-    return None

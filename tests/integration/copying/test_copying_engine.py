@@ -39,6 +39,7 @@ from collector.copying.plan import Chunk, Extent
 from collector.copying.reader import Reader
 from collector.copying.source import Source
 from collector.copying.steering import Steering
+from collector.copying.write_cache import ALONE_S, SHARED_S
 from collector.model.artifact import Method
 from collector.model.copying import Advice, CopySettings, Digest, Feedback, MethodChoice
 from collector.model.errors import CopyError, StepError
@@ -472,6 +473,36 @@ def test_copy_leaves_little_in_the_disks_own_cache(
         finally:
             cache.write_text("write back")
     assert commits["write back"] >= commits["write through"] + 4
+
+
+@pytest.mark.parametrize("alone", [True, False], ids=["alone", "shared"])
+def test_copy_sees_whether_others_flush_the_disk(
+    small_disk: Path, alone: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Small batches are for others' sake: beside nobody they would cost time for nothing."""
+    monkeypatch.setattr(steering, "_learnt", {})
+    settings = CopySettings(rate="adaptive")
+    done = threading.Event()
+
+    def sync() -> None:
+        with (small_disk / "other").open("wb") as file:
+            while not done.is_set():
+                os.pwrite(file.fileno(), b"some", 0)
+                os.fsync(file.fileno())
+
+    with segment(48 * MIB) as source, opened_directory(small_disk) as target:
+        other = threading.Thread(target=sync)
+        if not alone:
+            other.start()
+        try:
+            copied(source, target, settings=settings)
+        finally:
+            done.set()
+            if not alone:
+                other.join()
+        pace = steering.pace_for("adaptive", os.fstat(target.fd).st_dev)
+    assert pace.cache is not None
+    assert pace.cache.limit_s == (ALONE_S if alone else SHARED_S)
 
 
 def commits_of_ext4(directory: Path) -> int:

@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import threading
 import time
+from collections.abc import Callable
 
 import pytest
 
@@ -9,7 +10,8 @@ from collector.copying import buffers
 from collector.copying.engine import chunk_size
 from collector.copying.interval import MIB
 from collector.copying.pace import Adaptive, Bounded, Max
-from collector.copying.steering import Steering, Stopped, pace_for
+from collector.copying.steering import Steering, Stopped, nobody_can_tell, pace_for
+from collector.copying.write_cache import ALONE_S, SHARED_S
 from collector.model.copying import Advice, CopySettings, Feedback
 from collector.model.errors import CopyError, UsageError
 
@@ -190,3 +192,65 @@ def test_flush_that_fails_fails_the_copy_and_holds_nobody() -> None:
     for _ in range(2):
         with pytest.raises(CopyError, match="cannot flush"):
             steering.done(MIB, 0.001)
+
+
+class Disk:
+    """Counts its flushes, or not, and takes no time for them."""
+
+    def __init__(self, *, counts: bool = True) -> None:
+        self.flushed = 0
+        self._counts = counts
+
+    def flush(self) -> None:
+        self.flushed += self._counts
+
+    def flushes(self) -> int:
+        return self.flushed
+
+
+def test_disk_that_others_flush_is_shared_and_one_that_only_the_copy_flushes_is_not() -> None:
+    """What the counter shows between two of the copy's own flushes is somebody else's."""
+    disk, pace = Disk(), Adaptive()
+    steering = Steering(pace=pace, flush=disk.flush, flushes=disk.flushes)
+    for _ in range(20):
+        steering.done(MIB, 0.001)
+    assert disk.flushed > 1
+    assert pace.cache.limit_s == ALONE_S
+    disk.flush()
+    for _ in range(200):
+        steering.done(MIB, 0.001)
+    assert pace.cache.limit_s == SHARED_S
+
+
+@pytest.mark.parametrize("flushes", [Disk(counts=False).flushes, nobody_can_tell])
+def test_disk_whose_flushes_nobody_counts_may_be_shared(flushes: Callable[[], int | None]) -> None:
+    """Where nothing is known, others come first."""
+    pace = Adaptive()
+    steering = Steering(pace=pace, flush=Disk().flush, flushes=flushes)
+    steering.done(MIB, 0.001)
+    assert pace.cache.limit_s == SHARED_S
+
+
+def test_write_that_waits_behind_a_flush_is_not_late() -> None:
+    """A disk does one after the other: the pace must not take its own flush for a limit."""
+    told: list[float] = []
+
+    class Listening(Adaptive):
+        def done(self, now_s: float, size: int, latency_s: float) -> None:
+            told.append(latency_s)
+
+    began = threading.Event()
+
+    def flush() -> None:
+        began.set()
+        time.sleep(0.1)
+
+    steering = Steering(pace=Listening(), flush=flush)
+    flusher = threading.Thread(target=steering.done, args=(MIB, 0.0))
+    flusher.start()
+    assert began.wait(10)
+    flusher.join()
+    steering.done(1, 0.1)
+    steering.done(1, 100.0)
+    assert told[1] <= 0.05
+    assert told[2] == pytest.approx(99.9, abs=0.09)

@@ -8,21 +8,25 @@ from collections.abc import Callable
 import pytest
 
 from collector.copying.interval import MIB
-from collector.copying.write_cache import LEAST, MOST, WriteCache
+from collector.copying.write_cache import ALONE_S, LEAST, MOST, SHARED_FOR_S, WriteCache
 
 Flush = Callable[[float, int], float]
 """Takes MiB written before, and in the cache; returns seconds."""
 
 
-def settle(cache: WriteCache, flush: Flush, *, mib: float) -> list[tuple[float, int, float]]:
+def settle(
+    cache: WriteCache, flush: Flush, *, mib: float, shared: bool = True, now: float = 0.0
+) -> list[tuple[float, int, float]]:
     """Write *mib* in batches as told; return for each what was written before, its bytes, and what its flush took."""
     found, done = [], 0.0
     while done < mib:
+        if shared:
+            cache.shared(now)
         size = cache.batch
         taken = flush(done, size)
         found.append((done, size, taken))
-        done += size / MIB
-        cache.flushed(taken)
+        done, now = done + size / MIB, now + taken
+        cache.flushed(now, taken)
     return found
 
 
@@ -80,3 +84,25 @@ def test_least_batch_is_the_least() -> None:
     cache = WriteCache()
     settle(cache, draining(0.0, 1.0), mib=64)
     assert LEAST <= cache.batch <= 4 * MIB
+
+
+@pytest.mark.parametrize("per_mib_s", [0.0005, 0.001, 0.002])
+def test_cache_that_nobody_else_flushes_is_drained_in_larger_batches(per_mib_s: float) -> None:
+    """Small ones take a disk half its speed, and nobody is there to gain by it; large ones gain nothing more."""
+    flushed = settle(WriteCache(), draining(0.0008, per_mib_s, noise=0.2), mib=4096, shared=False)
+    assert len(flushed) <= 4096 / 8 * 1.5
+    assert sum(taken > 1.5 * ALONE_S for _, _, taken in flushed) <= 0.1 * len(flushed)
+
+
+def test_cache_is_kept_small_as_soon_as_somebody_else_flushes_it_and_for_a_while() -> None:
+    """He syncs again, most likely: the one who syncs once a second waits once."""
+    drains = draining(0.0008, 0.001)
+    cache = WriteCache()
+    settle(cache, drains, mib=1024, shared=False)
+    assert cache.batch >= 16 * MIB
+    cache.shared(now_s=100.0)
+    assert cache.batch == LEAST
+    later = settle(cache, drains, mib=1024, shared=False, now=100.0)
+    assert max(size for _, size, _ in later) <= 4 * MIB
+    last = settle(cache, drains, mib=1024, shared=False, now=100.0 + SHARED_FOR_S)
+    assert last[-1][1] >= 16 * MIB
