@@ -146,16 +146,16 @@ class Steering:
         with self._lock:
             self._cached = 0
             self._flush_s = (started, math.inf)
-            if before is None or self._flushes_seen not in (None, before):
-                cache.shared(started)
         flush()
-        self._flushes_seen = self.flushes()
+        after = self.flushes()
         with self._lock:
             now = time.monotonic()
             self._flush_s = (started, now)
             self._waited_s += now - started
-            if self._flushes_seen == before:  # a disk that does not count
+            counts = before is not None and before != after
+            if not counts or self._flushes_seen not in (None, before):
                 cache.shared(now)
+            self._flushes_seen = after
             self.pace.flushed(now, now - started)
 
     def _look_up(self) -> None:

@@ -25,7 +25,7 @@ def has_write_cache(device: int) -> bool:
 
 def disks(device: int, *, by_number: str = BY_NUMBER) -> tuple[str, ...]:
     """Return the folders of the disks below *device*: it may be a partition, or put together of several (dm, md)."""
-    return tuple(sorted(_disks(f"{by_number}/{os.major(device)}:{os.minor(device)}")))
+    return tuple(sorted(_disks(_folder(device, by_number))))
 
 
 def flushes(folders: tuple[str, ...]) -> int | None:
@@ -34,6 +34,10 @@ def flushes(folders: tuple[str, ...]) -> int | None:
     if not counters or any(len(fields) <= FLUSHES for fields in counters):
         return None
     return sum(int(fields[FLUSHES]) for fields in counters)
+
+
+def _folder(device: int, by_number: str) -> str:
+    return f"{by_number}/{os.major(device)}:{os.minor(device)}"
 
 
 def _disks(folder: str) -> set[str]:
@@ -48,7 +52,7 @@ def _disks(folder: str) -> set[str]:
 
 def _attribute(device: int, name: str) -> bytes | None:
     """Return what sysfs says of a disk, or of the disk that a partition is on."""
-    folder = f"{BY_NUMBER}/{os.major(device)}:{os.minor(device)}"
+    folder = _folder(device, BY_NUMBER)
     return _read(f"{folder}/{name}") or _read(f"{folder}/../{name}")
 
 

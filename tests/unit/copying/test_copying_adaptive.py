@@ -317,6 +317,8 @@ def test_adaptive_leaves_room_on_a_disk_that_is_slow_behind_its_cache(rate: int,
     speed = behind_a_cache(pace, seconds=20, rate=3000 * MIB, flush=lambda cached: 0.0005 + cached / medium)
     assert 0.55 * medium <= speed <= 0.95 * medium
     assert pace.rate < 2 * medium
+    if shared:
+        assert pace.slow_downs > 0
 
 
 def test_adaptive_does_not_hold_back_a_disk_whose_flush_takes_its_time() -> None:
