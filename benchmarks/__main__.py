@@ -20,7 +20,7 @@ PARTS: dict[str, Callable[[Path, int], object]] = {
     "dense": throughput.dense,
     "memory": throughput.memory,
     "holes": throughput.holes,
-    "stall": lambda disk, runs: stall.rounds(disk, disk.parent, runs=runs),
+    "stall": lambda disk, runs: stall.rounds(disk.parent, runs=runs),
 }
 DISK = 10 * GIB  # the largest copy and some room
 RESULTS = Path(__file__).parent / "results"

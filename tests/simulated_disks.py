@@ -23,8 +23,8 @@ class Simulation:
     Writers that keep a pace, and a process beside them that writes a little every 20 ms.
 
     Args:
-        probing: Whether there is such a process; it begins a second before. *waited* tells how long its writes took
-            from then on.
+        probing: Whether there is such a process; it begins a second before time 0. *waited* tells how long its writes
+            took from the first chunk on.
     """
 
     pace: Pace
@@ -40,7 +40,7 @@ class Simulation:
         numbers = itertools.count()
         events = [(since, next(numbers), "free", 0.0)] * self.writers
         if self.probing:
-            events.append((since - 1.0, next(numbers), "probe", 0.0))
+            events.append((-1.0, next(numbers), "probe", 0.0))
             heapq.heapify(events)
 
         def later(at: float, what: str, start: float = 0.0) -> None:

@@ -6,7 +6,7 @@ import enum
 import math
 from dataclasses import dataclass, field
 
-from collector.copying.interval import MIB, Interval
+from collector.copying.interval import LENGTH_S, MIB, Interval
 from collector.copying.write_cache import WriteCache
 
 GENTLE = 2 / 3
@@ -26,8 +26,10 @@ RECOVERY = 0.025
 """Share of the disk's speed that is taken at first, that it grows to, and that it grows by per second. Just above a
 throttle's limit nobody's writes are on time: so another process's fsync took 39 ms at the 99th percentile, idle 2.9."""
 
-REPAY_S = 0.05
-"""Pause after a limit was met: what was written beyond it is missing from the next tenth of a second's budget."""
+REPAY_S = 0.1
+"""Pause after a limit was met: what was written beyond it is missing from the next tenth of a second's budget. After
+half of that, another write was late after six of twelve tests.
+"""
 
 PUSH = 1.2
 EXCESS_S = 0.25
@@ -114,6 +116,7 @@ class Adaptive:
     _suspected: float = 0.0
     _pushed: Interval | None = None
     _interval: Interval | None = None
+    _good: Interval | None = None
     _bad: Interval | None = None
 
     def __post_init__(self) -> None:
@@ -131,7 +134,7 @@ class Adaptive:
         """Count a write; judge the interval once it is full."""
         began_s = now_s - latency_s
         if began_s - self._last_s > IDLE_S:
-            self._interval = self._bad = None
+            self._interval = self._good = self._bad = None
             if self._phase is Phase.SUSPECT:
                 self._release()
         self._last_s = now_s
@@ -163,12 +166,13 @@ class Adaptive:
         self._behind = 0
         bad = interval.late or (interval.busy and behind)
         before, self._bad = self._bad, interval if bad else None
+        good, self._good = self._good, None if bad else interval
         if self._pushed is not None:
             self._pushed.join(interval)
         if not bad:
             self._go_on(interval)
         elif self._phase is Phase.FREE:
-            self._suspect(interval.speed)
+            self._suspect(interval.speed if interval.full else self._recent_speed(good, interval))
         elif self._phase is Phase.SUSPECT:
             self._confirm(interval)
         elif self._phase is Phase.TEST and interval.speed >= FAILED_SHARE * self.capacity:
@@ -189,6 +193,13 @@ class Adaptive:
                 self._trust(interval)
             case Phase.TEST if self._pushed:
                 self._push(self._pushed)
+
+    def _recent_speed(self, good: Interval | None, bad: Interval) -> float:
+        """Return the speed over a tenth of a second or two: a throttle passes at once what it has saved up."""
+        if good is None:
+            return bad.size / LENGTH_S
+        good.join(bad)
+        return good.speed
 
     def _suspect(self, speed: float) -> None:
         """Begin again below *speed*, to see whether the one bad interval was the only one."""

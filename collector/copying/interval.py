@@ -11,6 +11,10 @@ CHUNKS = 4
 """Shortest interval that is judged. A throttle of the block layer holds what exceeds its budget until the next tenth
 of a second: an interval of a little less ends with the write that was held."""
 
+BLOCKED_S = 0.02
+"""A late write of so long ends the interval at full speed: the 10 MiB that the next slice of a throttle of 100 MiB/s
+passes at once would hold everybody for up to 0.1 s more."""
+
 PATIENCE_S = 0.002
 """A disk that writes a MiB faster than this is never called busy: nobody notices waiting for it."""
 
@@ -73,8 +77,8 @@ class Interval:
 
     @property
     def blocked(self) -> bool:
-        """Tell whether it need not become longer: one write took half of that time."""
-        return self.chunks >= CHUNKS and self.worst_s >= LENGTH_S / 2
+        """Tell whether it must not become longer: a write was held, and the next one will be held for longer."""
+        return self.chunks >= CHUNKS and self.worst_s >= BLOCKED_S and self.late
 
     @property
     def elapsed_s(self) -> float:

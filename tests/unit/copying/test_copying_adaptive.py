@@ -187,6 +187,16 @@ def test_adaptive_leaves_a_throttled_disk_to_others_from_the_first_copy_on(
     assert rate_of(written) >= 0.7 * rate * MIB
 
 
+def test_adaptive_stops_at_the_first_write_that_is_held() -> None:
+    """The next slice would pass as much again at once, and hold everybody to its end."""
+    late = 0
+    for phase in range(20):
+        beside = Simulation(Adaptive(), BlockThrottle(100 * MIB), probing=True)
+        beside.run(1, since=phase / 200)
+        late += sum(waited > 0.008 for waited in beside.waited)
+    assert late <= 4.8 * 20
+
+
 def test_adaptive_notices_a_throttle_of_a_disk_that_is_fast_on_average() -> None:
     """800 MiB/s: a MiB takes 1 ms on average, and yet who meets the throttle waits for half a slice."""
     pace = Adaptive()
