@@ -52,9 +52,9 @@ def _stall(directory: Path, stall: dict[str, Any]) -> list[str]:
     head = [
         "## Harm to others",
         "",
-        f"{stall['size'] >> 20} MiB to a disk held to {stall['rate'] >> 20} MiB/s, about {stall['available'] >> 20} MiB"
-        " available; probes every 20 ms, a segment every 5 s, lateness included, in ms. Medians over"
-        f" {sum(found['copier'] == 'idle' for found in stall['rounds'])} paired rounds.",
+        f"{stall['size'] >> 20} MiB to a loop disk in memory that is held to {stall['rate'] >> 20} MiB/s, about"
+        f" {stall['available'] >> 20} MiB available; probes every 20 ms, a segment every 5 s, lateness included, in ms."
+        f" Medians over {sum(found['copier'] == 'idle' for found in stall['rounds'])} paired rounds.",
         "",
         "| copier | " + " | ".join(f"{probe} p50 / p99" for probe in probes) + " | " + " | ".join(counters) + " |",
         "|---|" + "---:|" * (len(probes) + len(counters)),
