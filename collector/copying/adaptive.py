@@ -28,8 +28,7 @@ throttle's limit nobody's writes are on time: so another process's fsync took 39
 
 REPAY_S = 0.1
 """Pause after a limit was met: what was written beyond it is missing from the next tenth of a second's budget. After
-half of that, another write was late after six of twelve tests.
-"""
+half of that, another write was late after six of twelve tests."""
 
 PUSH = 1.2
 EXCESS_S = 0.25
@@ -172,7 +171,7 @@ class Adaptive:
         if not bad:
             self._go_on(interval)
         elif self._phase is Phase.FREE:
-            self._suspect(interval.speed if interval.full else self._recent_speed(good, interval))
+            self._suspect(interval.speed if interval.full else recent_speed(good, interval))
         elif self._phase is Phase.SUSPECT:
             self._confirm(interval)
         elif self._phase is Phase.TEST and interval.speed >= FAILED_SHARE * self.capacity:
@@ -193,13 +192,6 @@ class Adaptive:
                 self._trust(interval)
             case Phase.TEST if self._pushed:
                 self._push(self._pushed)
-
-    def _recent_speed(self, good: Interval | None, bad: Interval) -> float:
-        """Return the speed over a tenth of a second or two: a throttle passes at once what it has saved up."""
-        if good is None:
-            return bad.size / LENGTH_S
-        good.join(bad)
-        return good.speed
 
     def _suspect(self, speed: float) -> None:
         """Begin again below *speed*, to see whether the one bad interval was the only one."""
@@ -283,3 +275,11 @@ class Adaptive:
         top = TOP_SHARE * self.capacity
         if self._phase is Phase.HELD and self.rate < top:
             self.rate = min(top, self.rate + RECOVERY * self.capacity * elapsed_s)
+
+
+def recent_speed(good: Interval | None, bad: Interval) -> float:
+    """Return the speed over a tenth of a second or two: a throttle passes at once what it has saved up."""
+    if good is None:
+        return bad.size / LENGTH_S
+    good.join(bad)
+    return good.speed
