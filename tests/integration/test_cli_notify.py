@@ -49,6 +49,19 @@ def test_notify_tells_what_it_is_told(watch: NotifyWatch) -> None:
     assert (marker.process.pid, marker.signal, marker.attributes["NOTE"]) == (4711, 11, "a=b PID=1")
 
 
+@pytest.mark.parametrize("fact", ["PID=abc", "pid=1234567890123456", "UID=root", "START_TIME=1.5"])
+def test_notify_tells_a_mistake_and_says_so(watch: NotifyWatch, fact: str) -> None:
+    """A number that is none is an error, and yet no crash is lost for it."""
+    assert notify(watch, fact, "UNIT=a.service") == 64
+    (marker,) = watch.read()
+    assert (marker.process, marker.unit) == (None, "a.service")
+
+
+def test_notify_takes_an_empty_number_for_none(watch: NotifyWatch) -> None:
+    """What a supervisor did not know, it leaves empty."""
+    assert notify(watch, "PID=", "UNIT=a.service") == 0
+
+
 def test_notify_tells_what_systemd_says(watch: NotifyWatch) -> None:
     """As in ExecStopPost=: after a success there is nothing to tell."""
     assert notify(watch, "--systemd", "UNIT=a.service", SERVICE_RESULT="success", EXIT_CODE="exited") == 0
