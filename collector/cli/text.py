@@ -5,6 +5,7 @@ from __future__ import annotations
 from datetime import UTC, datetime
 
 from collector.model.text import escape_name
+from collector.model.units import size
 
 __all__ = ["escape_lines", "escape_name", "size", "when"]
 
@@ -17,15 +18,6 @@ def escape_lines(text: str) -> str:
 def escape_control(line: str) -> str:
     """Return a line of a message, whose names may be escaped already: backslashes stay as they are."""
     return line if line.isprintable() else escape_name(line)
-
-
-def size(size_bytes: float) -> str:
-    """Return ``1.5 GiB``."""
-    for unit in ("B", "KiB", "MiB", "GiB"):
-        if size_bytes < 1024:
-            return f"{size_bytes:.0f} {unit}" if unit == "B" else f"{size_bytes:.1f} {unit}"
-        size_bytes /= 1024
-    return f"{size_bytes:.1f} TiB"
 
 
 def when(at_s: float) -> str:

@@ -162,6 +162,15 @@ def rate_setting(rate: Rate) -> str | int:
     return str(rate) if rate in {"adaptive", "max"} else int(parse_bytes(rate[:-2]))
 
 
+def size(size_bytes: float) -> str:
+    """Write *size_bytes* for people, with the largest unit that it fills: ``1.5 GiB``."""
+    for unit in ("B", "KiB", "MiB", "GiB"):
+        if size_bytes < 1024:
+            return f"{size_bytes:.0f} {unit}" if unit == "B" else f"{size_bytes:.1f} {unit}"
+        size_bytes /= 1024
+    return f"{size_bytes:.1f} TiB"
+
+
 def mib(size: int) -> str:
     """Write *size* for people, to a tenth of a MiB: ``512.0 MiB``."""
     return f"{size / (1 << 20):.1f} MiB"

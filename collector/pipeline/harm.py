@@ -8,7 +8,7 @@ from typing import Any
 from collector.config.nodes import Path
 from collector.model.pressure import Policy
 from collector.model.problem import Mark, Problem, Severity
-from collector.model.units import format_bytes, format_seconds, mib, quote
+from collector.model.units import format_bytes, format_seconds, mib, quote, size
 from collector.pipeline.compile import MANUAL_PIPELINE, Plan
 from collector.pipeline.steps import Pipeline, Step
 from collector.pipeline.surroundings import Place, Surroundings
@@ -52,7 +52,7 @@ def _archive(plan: Plan[Any], around: Surroundings) -> Iterator[Problem]:
     if archive.free_bytes < reserve:
         yield _warning(
             _mark(plan, ("archive", "reserve")),
-            f"the file system has {_gib(archive.free_bytes)} free, less than its reserve of {_gib(reserve)}",
+            f"the file system has {size(archive.free_bytes)} free, less than its reserve of {size(reserve)}",
             "every step will be skipped until there is more room",
         )
 
@@ -137,7 +137,7 @@ def _room(plan: Plan[Any], step: Step, path: Path, around: Surroundings) -> Iter
     if most is not None and most > room:
         yield _warning(
             _mark(plan, (*path, "with", "max_total")),
-            f"step {step.id} may take {format_bytes(most)}, but the archive's file system holds {_gib(room)} at most",
+            f"step {step.id} may take {format_bytes(most)}, but the archive's file system holds {size(room)} at most",
             "lower max_total, or use a larger disk",
         )
 
@@ -157,7 +157,3 @@ def _mark(plan: Plan[Any], path: Path) -> Mark:
 
 def _warning(mark: Mark, message: str, hint: str) -> Problem:
     return Problem(mark=mark, message=message, hint=hint, severity=Severity.WARNING)
-
-
-def _gib(size_bytes: int) -> str:
-    return f"{size_bytes / (1 << 30):.1f} GiB"

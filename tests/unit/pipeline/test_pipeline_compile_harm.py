@@ -97,6 +97,7 @@ def test_harm_of_a_pipeline_that_a_run_by_hand_does_not_find(tmp_path: Path) -> 
         ({"archive": {"in_memory": True, "kind": "tmpfs"}}, "is on tmpfs"),
         ({"archive": {"problem": "/srv is not writable"}}, "cannot be used: /srv is not writable"),
         ({"archive": {"free_bytes": 10 * GIB}}, "has 10.0 GiB free, less than its reserve of 50.0 GiB"),
+        ({"archive": {"free_bytes": GIB // 64}}, "has 16.0 MiB free, less than its reserve of 50.0 GiB"),
         ({"runtime": {"problem": "/run is not writable"}}, "cannot be used: /run is not writable"),
     ],
 )
