@@ -5,6 +5,7 @@ import os
 import shutil
 import subprocess
 import sys
+import time
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -33,6 +34,8 @@ def named(comm: bytes, *arguments: bytes | str) -> Iterator[int]:
         assert child.stdout is not None
         assert child.stdin is not None
         assert child.stdout.readline() == b"ready\n"
+        while b"\nState:\tS" not in Path(f"/proc/{child.pid}/status").read_bytes():
+            time.sleep(0.001)  # it may not have come to wait for its input yet
         yield child.pid
         child.stdin.close()
 
