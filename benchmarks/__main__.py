@@ -16,13 +16,26 @@ from typing import Any
 from benchmarks import report, stall, throughput
 from benchmarks.machine import GIB, SCRATCH, disk, run
 
-PARTS: dict[str, Callable[[Path, int], object]] = {
-    "dense": throughput.dense,
-    "memory": throughput.memory,
-    "holes": throughput.holes,
-    "stall": lambda disk, runs: stall.rounds(disk.parent, runs=runs),
-}
 DISK = 10 * GIB  # the largest copy and some room
+Part = Callable[[Path, int], object]
+
+
+def on_a_disk(part: Part) -> Part:
+    """Give a part a fresh disk in the scratch directory."""
+
+    def run_there(scratch: Path, runs: int) -> object:
+        with disk(scratch, DISK) as target:
+            return part(target, runs)
+
+    return run_there
+
+
+PARTS: dict[str, Part] = {
+    "dense": on_a_disk(throughput.dense),
+    "memory": on_a_disk(throughput.memory),
+    "holes": on_a_disk(throughput.holes),
+    "stall": stall.rounds,
+}
 RESULTS = Path(__file__).parent / "results"
 STEAL = 7  # proc(5), /proc/stat
 
@@ -44,13 +57,10 @@ def main() -> int:
     if (RESULTS / "results.json").exists():
         results = json.loads((RESULTS / "results.json").read_text())
     results["machine"] = results.get("machine", {}) | machine(given.scratch)
-    with (
-        tempfile.TemporaryDirectory(dir=given.scratch, prefix="collector-bench-") as scratch,
-        disk(Path(scratch), DISK) as target,
-    ):
+    with tempfile.TemporaryDirectory(dir=given.scratch, prefix="collector-bench-") as scratch:
         for part in given.parts or PARTS:
             before = processor_times()
-            results[part] = PARTS[part](target, given.runs)
+            results[part] = PARTS[part](Path(scratch), given.runs)
             spent = [after - was for after, was in zip(processor_times(), before, strict=True)]
             results["machine"][f"stolen while {part}"] = f"{spent[STEAL] / sum(spent):.1%} of the processors' time"
             report.write(RESULTS, results)

@@ -197,7 +197,7 @@ def one(copier: Copier | None, source: Path, slow: Path, probers: list[Prober]) 
     return found
 
 
-def rounds(other: Path, *, runs: int) -> dict[str, object]:
+def rounds(other: Path, runs: int) -> dict[str, object]:
     """
     Return all rounds of copies to a slow disk, with *other* on another one: idle, then each copier, *runs* times over.
 

@@ -138,20 +138,20 @@ def wedged_process(mountpoint: Path, *arguments: str) -> Iterator[int]:
     assert process.stdout is not None
     try:
         assert process.stdout.readline() == "ready\n"
-        wait_until_stuck(process.pid)
+        wait_for_state(process.pid, "D")
         yield process.pid
     finally:
         process.kill()
         process.stdout.close()
 
 
-def wait_until_stuck(pid: int) -> None:
-    """Wait until a process sleeps uninterruptibly."""
+def wait_for_state(pid: int, state: str) -> None:
+    """Wait until a process is in a state as proc(5) names it: sleeping, also uninterruptibly."""
     for _ in range(500):
-        if Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0] == "D":
+        if Path(f"/proc/{pid}/stat").read_bytes().rpartition(b")")[2].split()[0] == state.encode():
             return
         select.select([], [], [], 0.01)
-    raise AssertionError(f"process {pid} does not hang")
+    raise AssertionError(f"process {pid} is not in state {state}")
 
 
 if __name__ == "__main__":

@@ -14,7 +14,6 @@ DEFAULT_SOCKET = "/run/collector/notify.sock"
 # Set by systemd for ExecStopPost=, and with MONITOR_ before them for the units of OnFailure= (systemd 251).
 SERVICE_KEYS = ("SERVICE_RESULT", "EXIT_CODE", "EXIT_STATUS", "INVOCATION_ID")
 TRIGGER_KEYS = tuple(f"MONITOR_{key}" for key in (*SERVICE_KEYS, "UNIT"))
-_NO_NUMBER = re.compile(r"(?:PID|START_TIME|UID)=(?![0-9]{0,15}\Z).*", re.DOTALL | re.IGNORECASE)
 _FACT = re.compile(r"[A-Za-z_][A-Za-z0-9_]{0,63}=.*", re.DOTALL)
 
 
@@ -41,8 +40,12 @@ def notify_command(*, facts: tuple[str, ...], path: str | None, systemd: bool, c
     if not said:
         raise UsageError("nothing to tell", hint="collector notify PID=4711 SIGNAL=SEGV")
     # A line break would make two facts of one.
-    _send(path or _socket(config), "\n".join(fact.replace("\n", " ") for fact in said).encode(errors="surrogateescape"))
-    if wrong := [fact for fact in facts if _NO_NUMBER.fullmatch(fact)]:  # said last: no crash is lost for it
+    data = "\n".join(fact.replace("\n", " ") for fact in said).encode(errors="surrogateescape")
+    _send(path or _socket(config), data)
+    # Last, so that no crash is lost or told later for it.
+    from collector.triggers.facts import misread, parse  # noqa: PLC0415 - 15 ms
+
+    if wrong := misread(parse(data)):
         raise UsageError(
             f"{', '.join(map(repr, wrong))}: not a number; the daemon was told of the crash without it",
             hint="collector notify PID=4711 SIGNAL=SEGV",

@@ -16,6 +16,7 @@ from collector.model.text import printable
 
 MAX_FACTS = 64
 VALUE_LENGTH = 4096
+NUMBERS = ("PID", "START_TIME", "UID")
 _KEY = re.compile(r"[A-Za-z_][A-Za-z0-9_]{0,63}")
 _decode = msgspec.json.Decoder(dict[str, str | int | float | bool | None]).decode
 
@@ -88,6 +89,11 @@ def marker_of(facts: dict[str, str], speaker: Speaker, host: Host) -> Marker:
         attributes=attributes,
         refused=speaker.refused,
     )
+
+
+def misread(facts: dict[str, str]) -> list[str]:
+    """Return what `marker_of` makes nothing of, because it ought to be a number."""
+    return [f"{key}={facts[key]}" for key in NUMBERS if facts.get(key) and _number(facts[key]) is None]
 
 
 def _death(said: dict[str, str]) -> tuple[int | None, int | None]:

@@ -5,13 +5,12 @@ import os
 import shutil
 import subprocess
 import sys
-import time
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 from collecting import collect, context
-from hanging_fuse import mounted, wedged_process
+from hanging_fuse import mounted, wait_for_state, wedged_process
 
 from collector.collectors.process_table import ProcessTable
 from collector.model.redaction import Redaction
@@ -34,8 +33,7 @@ def named(comm: bytes, *arguments: bytes | str) -> Iterator[int]:
         assert child.stdout is not None
         assert child.stdin is not None
         assert child.stdout.readline() == b"ready\n"
-        while b"\nState:\tS" not in Path(f"/proc/{child.pid}/status").read_bytes():
-            time.sleep(0.001)  # it may not have come to wait for its input yet
+        wait_for_state(child.pid, "S")  # it may not have come to wait for its input yet
         yield child.pid
         child.stdin.close()
 
