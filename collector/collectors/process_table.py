@@ -29,7 +29,7 @@ class ProcessTable:
     """
 
     name: ClassVar[str] = "process_table"
-    footprint: ClassVar[Footprint] = Footprint(peak_bytes=2 << 20, timeout_s=10.0)
+    footprint: ClassVar[Footprint] = Footprint(peak_bytes=8 << 20, timeout_s=10.0)
     read_timeout: Seconds = Seconds(1.0)
 
     def collect(self, ctx: Context) -> Iterator[Artifact]:

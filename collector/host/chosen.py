@@ -5,16 +5,20 @@ from __future__ import annotations
 import enum
 import os
 from collections.abc import Iterator
-from contextlib import ExitStack
+from contextlib import ExitStack, closing
 from fnmatch import fnmatchcase
 
 import msgspec
 
 from collector.host.files import Host
-from collector.host.procfs import Process, ReplacedError, pids
+from collector.host.own_procfs import NO_MORE, STAT_ALONE, Procfs, WalkError, affordable, batches, fits
+from collector.host.procfs import STAT_LIMIT, Process, ReplacedError, parse_stat, read_at
 from collector.model.errors import StepError
 from collector.model.marker import Marker
 from collector.model.text import escape, escape_name
+
+# The names looked up of a process to compare it: its directory, stat, exe.
+WITH_EXE = affordable(names=3)
 
 
 class Outcome(enum.StrEnum):
@@ -65,7 +69,7 @@ def hold(
     Yields:
         Those that could be opened.
     """
-    for pid, start_ticks, lived_at_s in _wanted(host, marker, globs):
+    for pid, start_ticks, lived_at_s in _wanted(host, marker, globs, rows):
         why = "match" if lived_at_s is None else "marker"
         if len(rows) == limit:
             rows.append(Chosen(pid=pid, why=why, outcome=Outcome.NOT_READ, detail=f"more than {limit} processes"))
@@ -75,7 +79,7 @@ def hold(
         try:
             process = stack.enter_context(Process(host, pid, start_ticks, lived_at_s=lived_at_s))
             row.start_ticks = process.start_ticks
-            row.comm, row.exe = _names(process)
+            row.comm, row.exe = escape(process.stat().comm), _exe(process.dir_fd)
         except ReplacedError as exc:
             row.end(Outcome.REPLACED, str(exc))
         except (OSError, StepError) as exc:
@@ -84,7 +88,9 @@ def hold(
             yield process, row
 
 
-def _wanted(host: Host, marker: Marker, globs: tuple[str, ...]) -> Iterator[tuple[int, int | None, float | None]]:
+def _wanted(
+    host: Host, marker: Marker, globs: tuple[str, ...], rows: list[Chosen]
+) -> Iterator[tuple[int, int | None, float | None]]:
     """Yield PID, start time where it is known, and for the marker's when it must have lived; each once."""
     seen = {os.getpid()} if globs else set()
     for reference in (marker.process, *marker.also):
@@ -92,23 +98,46 @@ def _wanted(host: Host, marker: Marker, globs: tuple[str, ...]) -> Iterator[tupl
             seen.add(reference.pid)
             yield reference.pid, reference.start_time_ticks, marker.at_s
     if globs:
-        yield from ((pid, None, None) for pid in pids(host) if pid not in seen and _matches(host, pid, globs))
+        try:
+            yield from ((pid, None, None) for pid in _matching(host, globs) if pid not in seen)
+        except WalkError as exc:
+            rows.append(Chosen(pid=0, why="match", outcome=Outcome.NOT_READ, detail=str(exc)))
 
 
-def _matches(host: Host, pid: int, globs: tuple[str, ...]) -> bool:
+def _matching(host: Host, globs: tuple[str, ...]) -> Iterator[int]:
+    """
+    Yield the processes that *globs* name.
+
+    Raises:
+        WalkError: At the end, if some were not compared, or not by their executables.
+    """
+    whole = fits(host, WITH_EXE)
+    with closing(batches(host, most=WITH_EXE if whole else STAT_ALONE)) as found:
+        for procfs, listed in found:
+            yield from (pid for pid in listed if _matches(procfs, pid, globs, exe=whole))
+    if not whole:
+        raise WalkError(f"processes were compared by their names only, {NO_MORE}")
+
+
+def _matches(procfs: Procfs, pid: int, globs: tuple[str, ...], *, exe: bool) -> bool:
     try:
-        with Process(host, pid) as process:
-            comm, exe = _names(process)
-    except (OSError, StepError):
+        dir_fd = procfs.open(pid)
+    except OSError:
         return False
-    names = (comm, exe, exe.rpartition("/")[2])
+    try:
+        comm = escape(parse_stat(read_at(dir_fd, "stat", STAT_LIMIT)).comm)
+        path = _exe(dir_fd) if exe else ""
+    except (OSError, ValueError):
+        return False
+    finally:
+        os.close(dir_fd)
+    names = (comm, path, path.rpartition("/")[2])
     return any(fnmatchcase(name, glob) for glob in globs for name in names if name)
 
 
-def _names(process: Process) -> tuple[str, str]:
-    """Return comm and the executable's path; that is empty for a kernel thread, or without permission."""
-    comm = escape(process.stat().comm)
+def _exe(dir_fd: int) -> str:
+    """Return the executable's path; empty for a kernel thread, or without permission."""
     try:
-        return comm, escape_name(process.link("exe"))
+        return escape_name(os.readlink("exe", dir_fd=dir_fd))
     except OSError:
-        return comm, ""
+        return ""

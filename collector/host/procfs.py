@@ -85,6 +85,15 @@ def pids(host: Host) -> Iterator[int]:
                 yield int(entry.name)
 
 
+def read_at(dir_fd: int, name: str, limit: int) -> bytes:
+    """Return what one read of *name*, a file in a process's directory, gives."""
+    fd = os.open(name, READ_FLAGS, dir_fd=dir_fd)
+    try:
+        return os.read(fd, limit)
+    finally:
+        os.close(fd)
+
+
 class Process:
     """
     One process, held by a descriptor of its ``/proc/PID`` and, on the real root, a pidfd.

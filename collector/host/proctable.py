@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import os
 from collections.abc import Callable, Iterator
+from contextlib import closing
 from functools import partial
-from itertools import islice
 
 from collector.host.deadline import ExhaustedError, Guard, WedgedError
-from collector.host.files import READ_FLAGS, Host
-from collector.host.procfs import CLOCK_TICKS_PER_S, PAGE_BYTES, STAT_LIMIT, Stat, parse_stat, pids
+from collector.host.files import Host
+from collector.host.own_procfs import NO_MORE, STAT_ALONE, Procfs, WalkError, affordable, batches, fits
+from collector.host.procfs import CLOCK_TICKS_PER_S, PAGE_BYTES, STAT_LIMIT, Stat, parse_stat, read_at
 from collector.host.unread import Unreads
 from collector.model.artifact import Truncated
 from collector.model.redaction import Redaction
@@ -21,6 +22,9 @@ COLUMNS = (
     "wchan", "cgroup",
 )  # fmt: skip
 COMMAND_COLUMNS = ("pid", "start_ticks", "read_bytes", "write_bytes", "args")
+# The names looked up of a process, for both files: its directory, the six files of a row, cmdline and io. Without a
+# procfs of one's own, so many processes are read in full.
+WHOLE = affordable(names=9)
 STATUS_KEYS = (b"\nUid:", b"\nRssShmem:", b"\nVmSwap:")
 FILE_LIMIT = 4096
 # Command lines are cut there; the whole of one is the collector `process`'s to keep.
@@ -45,36 +49,41 @@ def rows(host: Host, now_s: float) -> Iterator[bytes]:
     Args:
         host: The door to the kernel.
         now_s: Seconds since boot, for the ages.
+
+    Raises:
+        Truncated: At the end, if what was read of how many processes had to be limited.
     """
     yield "\t".join(COLUMNS).encode() + b"\n"
-    proc = os.open(host.path("/proc"), os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+    whole = fits(host, WHOLE)
+    read = _optional if whole else _nothing
     try:
-        for pid in pids(host):
-            row = _row(proc, pid, now_s)
-            if row is not None:
-                yield row
-    finally:
-        os.close(proc)
+        with closing(batches(host, most=WHOLE if whole else STAT_ALONE)) as found:
+            for procfs, listed in found:
+                yield from (row for pid in listed if (row := _row(procfs, pid, now_s, read)) is not None)
+    except WalkError as exc:
+        raise Truncated(str(exc)) from exc
+    if not whole:
+        raise Truncated(f"only stat was read of each process, {NO_MORE}")
 
 
-def _row(proc: int, pid: int, now_s: float) -> bytes | None:
+def _row(procfs: Procfs, pid: int, now_s: float, read: Callable[[int, str], bytes]) -> bytes | None:
     """Return a process's line; ``None`` if it is gone."""
     try:
-        process = os.open(str(pid), os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC, dir_fd=proc)
+        process = procfs.open(pid)
     except OSError:
         return None
     try:
-        stat = parse_stat(_read(process, "stat", STAT_LIMIT))
+        stat = parse_stat(read_at(process, "stat", STAT_LIMIT))
     except (OSError, ValueError):
         return None
     else:
-        return _line(process, stat, now_s)
+        return _line(stat, now_s, partial(read, process))
     finally:
         os.close(process)
 
 
-def _line(process: int, stat: Stat, now_s: float) -> bytes:
-    uid, shmem, swap = _from_status(_optional(process, "status"))
+def _line(stat: Stat, now_s: float, read: Callable[[str], bytes]) -> bytes:
+    uid, shmem, swap = _from_status(read("status"))
     fields = (
         str(stat.pid),
         str(stat.ppid),
@@ -94,28 +103,24 @@ def _line(process: int, stat: Stat, now_s: float) -> bytes:
         str(stat.major_faults),
         str(stat.start_ticks),
         f"{max(0.0, now_s - stat.start_ticks / CLOCK_TICKS_PER_S):.2f}",
-        _optional(process, "oom_score").decode("ascii", "replace").strip(),
-        _optional(process, "oom_score_adj").decode("ascii", "replace").strip(),
-        escape(_optional(process, "wchan")),
-        escape(_longest_path(_optional(process, "cgroup"))),
+        read("oom_score").decode("ascii", "replace").strip(),
+        read("oom_score_adj").decode("ascii", "replace").strip(),
+        escape(read("wchan")),
+        escape(_longest_path(read("cgroup"))),
     )
     return "\t".join(fields).encode() + b"\n"
-
-
-def _read(process: int, name: str, limit: int) -> bytes:
-    fd = os.open(name, READ_FLAGS, dir_fd=process)
-    try:
-        return os.read(fd, limit)
-    finally:
-        os.close(fd)
 
 
 def _optional(process: int, name: str, limit: int = FILE_LIMIT) -> bytes:
     """Return a file's first bytes; nothing if it may not be read, or the process has just ended."""
     try:
-        return _read(process, name, limit)
+        return read_at(process, name, limit)
     except OSError:
         return b""
+
+
+def _nothing(process: int, name: str) -> bytes:  # noqa: ARG001 - in the place of `_optional`
+    return b""
 
 
 def _from_status(status: bytes) -> tuple[str, str, str]:
@@ -138,37 +143,53 @@ def commands(
     A process whose locks are held costs one deadline and its own line; the stream then ends with
     `Truncated`. So it does when the step's own time is nearly used up, instead of with the worker.
     """
-    stuck = 0
     yield "\t".join(COMMAND_COLUMNS).encode() + b"\n"
-    listing = pids(host)
-    while batch := list(islice(listing, BATCH)):
-        while batch:
-            if remaining_s() < guard.longest_s:
-                raise Truncated("the step's time was used up")
-            lines: list[bytes | None] = []
-            try:
-                guard.call_many(partial(_command, host, redaction), batch, lines)
-            except ExhaustedError as exc:
-                raise Truncated(str(exc)) from exc
-            except WedgedError as exc:
-                for pid in batch[len(lines) : len(lines) + 1]:
-                    unread.add(f"/proc/{pid}/cmdline", exc)
-                    lines.append(None)
-                    stuck += 1
-            yield from (line for line in lines if line is not None)
-            batch = batch[len(lines) :]
-    if stuck:
-        raise Truncated(f"{stuck} processes hold locks that reading their command lines takes")
+    if not fits(host, WHOLE):
+        raise Truncated(f"command lines and I/O counters were not read, {NO_MORE}")
+    try:
+        with closing(batches(host, most=WHOLE)) as found:
+            for procfs, listed in found:
+                read = partial(_command, procfs, redaction)
+                for at in range(0, len(listed), BATCH):
+                    yield from _guarded(read, listed[at : at + BATCH], guard, unread, remaining_s)
+    except WalkError as exc:
+        raise Truncated(str(exc)) from exc
+    if len(unread):
+        raise Truncated(f"{len(unread)} processes hold locks that reading their command lines takes")
 
 
-def _command(host: Host, redaction: Redaction, pid: int) -> bytes | None:
+def _guarded(
+    read: Callable[[int], bytes | None],
+    batch: list[int],
+    guard: Guard,
+    unread: Unreads,
+    remaining_s: Callable[[], float],
+) -> Iterator[bytes]:
+    """Yield the lines of *batch*; a process whose locks are held is noted in *unread*."""
+    while batch:
+        if remaining_s() < guard.longest_s:
+            raise Truncated("the step's time was used up")
+        lines: list[bytes | None] = []
+        try:
+            guard.call_many(read, batch, lines)
+        except ExhaustedError as exc:
+            raise Truncated(str(exc)) from exc
+        except WedgedError as exc:
+            for pid in batch[len(lines) : len(lines) + 1]:
+                unread.add(f"/proc/{pid}/cmdline", exc)
+                lines.append(None)
+        yield from (line for line in lines if line is not None)
+        batch = batch[len(lines) :]
+
+
+def _command(procfs: Procfs, redaction: Redaction, pid: int) -> bytes | None:
     """Return a process's line; ``None`` if it is gone."""
     try:
-        process = os.open(host.path(f"/proc/{pid}"), os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC)
+        process = procfs.open(pid)
     except OSError:
         return None
     try:
-        start_ticks = parse_stat(_read(process, "stat", STAT_LIMIT)).start_ticks
+        start_ticks = parse_stat(read_at(process, "stat", STAT_LIMIT)).start_ticks
         raw = _optional(process, "cmdline", ARGS_LIMIT)
         counters = _optional(process, "io")
     except (OSError, ValueError):

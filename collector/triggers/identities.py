@@ -8,10 +8,12 @@ None of them takes the process's mmap_lock, which a wedged process may hold for 
 from __future__ import annotations
 
 import os
+from contextlib import closing
 from dataclasses import dataclass, replace
 
 from collector.host.files import Host
-from collector.host.procfs import STAT_LIMIT, parse_stat, pids
+from collector.host.own_procfs import Procfs, batches
+from collector.host.procfs import STAT_LIMIT, parse_stat, read_at
 
 # Processes remembered. A machine with more loses the oldest; an entry is about 400 bytes.
 MAX_IDENTITIES = 16_384
@@ -39,9 +41,11 @@ class Identities:
         self._table: dict[int, Identity | None] = {}
 
     def learn_all(self) -> None:
-        """Enter every process that lives now."""
-        for pid in pids(self._host):
-            self.learn(pid)
+        """Enter every process that lives now; where no own procfs can be mounted, whatever that costs: it is once."""
+        with closing(batches(self._host)) as found:
+            for procfs, listed in found:
+                for pid in listed:
+                    self._enter(pid, self._look(pid, procfs=procfs))
 
     def learn(self, pid: int) -> Identity | None:
         """Look at a process that called exec and enter it; one that is gone already is entered as unknown."""
@@ -89,34 +93,27 @@ class Identities:
         if len(self._table) > MAX_IDENTITIES:
             del self._table[next(iter(self._table))]
 
-    def _look(self, pid: int, *, zombie: bool = False) -> Identity | None:
-        """Read what ``/proc/PID`` shows, through one descriptor of that directory."""
+    def _look(self, pid: int, *, zombie: bool = False, procfs: Procfs | None = None) -> Identity | None:
+        """Read what ``/proc/PID``, of *procfs* if it is given, shows, through one descriptor of that directory."""
         try:
-            dir_fd = os.open(self._host.path(f"/proc/{pid}"), os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+            path = self._host.path(f"/proc/{pid}")
+            dir_fd = os.open(path, os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC) if procfs is None else procfs.open(pid)
         except OSError:
             return None
         try:
-            stat = parse_stat(_read("stat", dir_fd, STAT_LIMIT))
+            stat = parse_stat(read_at(dir_fd, "stat", STAT_LIMIT))
             return Identity(
                 comm=os.fsdecode(stat.comm),
                 start_ticks=stat.start_ticks,
                 parent=stat.ppid,
                 uid=os.fstat(dir_fd).st_uid,
                 exe=os.readlink("exe", dir_fd=dir_fd) if self._exe and not zombie else None,
-                unit=_unit(_read("cgroup", dir_fd, 4096)) if self._unit and not zombie else None,
+                unit=_unit(read_at(dir_fd, "cgroup", 4096)) if self._unit and not zombie else None,
             )
         except (OSError, ValueError):
             return None
         finally:
             os.close(dir_fd)
-
-
-def _read(name: str, dir_fd: int, limit: int) -> bytes:
-    fd = os.open(name, os.O_RDONLY | os.O_CLOEXEC, dir_fd=dir_fd)
-    try:
-        return os.read(fd, limit)
-    finally:
-        os.close(fd)
 
 
 def _unit(cgroup: bytes) -> str | None:

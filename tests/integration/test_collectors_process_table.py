@@ -2,7 +2,6 @@ from __future__ import annotations
 
 import contextlib
 import os
-import shutil
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -10,6 +9,7 @@ from pathlib import Path
 
 import pytest
 from collecting import collect, context
+from crowd import crowd, needs_gcc
 from hanging_fuse import mounted, wait_for_state, wedged_process
 
 from collector.collectors.process_table import ProcessTable
@@ -136,25 +136,6 @@ def test_process_table_ends_in_time_with_what_it_has() -> None:
     assert collected.artifacts["commands.tsv"].cut == "the step's time was used up"
 
 
-CROWD = r"""
-#include <stdlib.h>
-#include <signal.h>
-#include <sys/prctl.h>
-#include <unistd.h>
-int main(int argc, char **argv) {
-    int count = atoi(argv[1]);
-    pid_t parent = getpid();
-    for (int i = 0; i < count; i++)
-        if (fork() == 0) {
-            prctl(PR_SET_PDEATHSIG, SIGKILL);
-            if (getppid() != parent) _exit(0);
-            pause();
-            _exit(0);
-        }
-    write(1, "ok\n", 3);
-    pause();
-}
-"""
 MEASURE = """
 import resource, sys, time
 sys.path.insert(0, sys.argv[1])
@@ -169,17 +150,12 @@ print(lines, resource.getrusage(resource.RUSAGE_SELF).ru_maxrss, round(time.proc
 
 
 @pytest.mark.slow
-@pytest.mark.skipif(shutil.which("gcc") is None, reason="needs gcc")
+@needs_gcc
 def test_process_table_takes_no_more_memory_for_ten_thousand_processes(tmp_path: Path) -> None:
     """It streams: a hundred or ten thousand processes, the same peak (4 MiB of slack for the allocator)."""
-    (tmp_path / "crowd.c").write_text(CROWD)
-    subprocess.run(["gcc", "-O1", "-o", str(tmp_path / "crowd"), str(tmp_path / "crowd.c")], check=True)
     small = measure()
-    with subprocess.Popen([str(tmp_path / "crowd"), "10000"], stdout=subprocess.PIPE) as crowd:
-        assert crowd.stdout is not None
-        assert crowd.stdout.readline() == b"ok\n"
+    with crowd(tmp_path, 10_000):
         large = measure()
-        crowd.kill()
     assert large[0] >= small[0] + 2 * 10_000
     assert large[1] - small[1] <= 4096
 
