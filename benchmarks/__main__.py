@@ -13,7 +13,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from benchmarks import report, stall, throughput
+from benchmarks import report, slab, stall, throughput
 from benchmarks.machine import GIB, SCRATCH, disk, run
 
 DISK = 10 * GIB  # the largest copy and some room
@@ -35,6 +35,7 @@ PARTS: dict[str, Part] = {
     "memory": on_a_disk(throughput.memory),
     "holes": on_a_disk(throughput.holes),
     "stall": stall.rounds,
+    "slab": slab.rounds,
 }
 RESULTS = Path(__file__).parent / "results"
 STEAL = 7  # proc(5), /proc/stat
@@ -43,7 +44,7 @@ STEAL = 7  # proc(5), /proc/stat
 def main() -> int:
     """Run what is asked for; what is not keeps its earlier results."""
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("parts", nargs="*", help="dense, memory, holes, stall [all]")
+    parser.add_argument("parts", nargs="*", help="dense, memory, holes, stall, slab [all]")
     parser.add_argument("--runs", type=int, default=7, help="paired runs [7]")
     parser.add_argument("--scratch", type=Path, default=SCRATCH, help="on the disk to be measured [/var/tmp]")
     given = parser.parse_args()

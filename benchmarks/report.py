@@ -34,6 +34,8 @@ def write(directory: Path, results: dict[str, Any]) -> None:
         text += [f"![{table['title']}]({plot})", ""]
     if "stall" in results:
         text += _stall(directory, results["stall"])
+    if "slab" in results:
+        text += _slab(results["slab"])
     (directory / "results.md").write_text("\n".join(text))
 
 
@@ -74,3 +76,24 @@ def _stall(directory: Path, stall: dict[str, Any]) -> list[str]:
         worst[name] = statistics.median(found["probes"]["fsync, same disk"]["p99"] for found in of_name)
     bars(directory / "stall.svg", "Another process's fsync beside each copier, p99", worst, "ms")
     return [*head, "", "![p99 of another process's fsync](stall.svg)", ""]
+
+
+def _slab(rows: list[dict[str, Any]]) -> list[str]:
+    crowds = list(dict.fromkeys(row["processes"] for row in rows))
+    by_reader: dict[str, list[str]] = {}
+    for row in rows:
+        by_reader.setdefault(row["reader"], []).append(
+            f"{row['peak_mib']:,.1f} / {row['left_mib']:,.1f} / {row['seconds']:.2f}"
+        )
+    return [
+        "## What looking at all processes costs the kernel",
+        "",
+        "Growth of the slab in MiB: peak / left one second later / seconds it took. Idle processes beside everybody"
+        f" else's; dentries and inodes dropped before each run. Medians of {len(rows[0]['runs'])} runs in turn, of sos"
+        f" {min(len(row['runs']) for row in rows)}.",
+        "",
+        "| reader | " + " | ".join(f"{processes:,} processes" for processes in crowds) + " |",
+        "|---|" + "---:|" * len(crowds),
+        *(f"| {reader} | " + " | ".join(cells) + " |" for reader, cells in by_reader.items()),
+        "",
+    ]

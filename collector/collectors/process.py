@@ -52,7 +52,7 @@ class ProcessDetails:
     """
 
     name: ClassVar[str] = "process"
-    footprint: ClassVar[Footprint] = Footprint(peak_bytes=4 << 20, timeout_s=20.0)
+    footprint: ClassVar[Footprint] = Footprint(peak_bytes=8 << 20, timeout_s=20.0)
     match: tuple[str, ...] = ()
     max_processes: int = 32
     max_threads: int = 4096
