@@ -20,10 +20,10 @@ import tempfile
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import Self
 
+from benchmarks.ballast import Ballast
 from benchmarks.copiers import COLLECTOR_COPY, CP, DD_DIRECT, Copier, Engine
-from benchmarks.machine import GIB, MIB, Watch, disk, fields, reclaim, segment
+from benchmarks.machine import GIB, MIB, Watch, disk, reclaim, segment
 
 RATE = 100 * MIB
 AVAILABLE = GIB
@@ -31,7 +31,6 @@ SIZE = 2 * GIB
 DISK = 3 * GIB
 IDLE_S = 20
 PERIOD_S = 0.02
-SETTLED_AFTER = 4
 
 SURGE = 256 * MIB
 """What a process may want at once. With a few MiB at a time kswapd keeps up, beside any copier."""
@@ -63,7 +62,8 @@ class Prober:
         if not self._pid:
             os.write(tell, array.array("d", self._run(told, after_s)).tobytes())
             os._exit(0)
-        os.close(told), os.close(tell)
+        for end in (told, tell):
+            os.close(end)
 
     def stop(self) -> dict[str, float]:
         os.write(self._stop, b"stop")
@@ -123,11 +123,11 @@ def writer(directory: Path) -> Iterator[Probe]:
 
 
 @contextlib.contextmanager
-def slow_disk() -> Iterator[Path]:
+def slow_disk(size: int = DISK) -> Iterator[Path]:
     """Mount a disk that is held to `RATE`, on an image in memory; tmpfs takes direct I/O since Linux 6.6."""
     with (
         tempfile.TemporaryDirectory(dir="/dev/shm", prefix="collector-bench-") as memory,
-        disk(Path(memory), DISK) as slow,
+        disk(Path(memory), size) as slow,
         held(slow, RATE),
     ):
         yield slow
@@ -143,34 +143,6 @@ def held(point: Path, rate: int) -> Iterator[None]:
         yield
     finally:
         THROTTLE.write_text(f"{number} 0")
-
-
-class Ballast:
-    """A file on tmpfs that fills memory, as on the machines that this is for."""
-
-    def __init__(self) -> None:
-        path = Path(f"/dev/shm/collector-bench-ballast-{os.getpid()}")
-        self._fd = os.open(path, os.O_CREAT | os.O_RDWR, 0o600)
-        self._size = 0
-        path.unlink()
-
-    def leave(self, available: int) -> None:
-        """Grow or shrink until so many bytes are available: that moves by itself while memory fills."""
-        for _ in range(SETTLED_AFTER):
-            Path("/proc/sys/vm/drop_caches").write_text("1")
-            more = fields("/proc/meminfo")["MemAvailable"] - available
-            if more > 0:
-                os.posix_fallocate(self._fd, self._size, more)
-            else:
-                os.ftruncate(self._fd, self._size + more)
-            self._size += more
-            time.sleep(0.5)
-
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        os.close(self._fd)
 
 
 def one(copier: Copier | None, source: Path, slow: Path, probers: list[Prober]) -> dict[str, object]:
