@@ -33,7 +33,6 @@ SCHEMA = ROOT / "config" / "collector.schema.json"
 KINDS: dict[object, str] = {
     units.Bytes: "size",
     units.Seconds: "duration",
-    units.Percent: "share",
     units.Reserve: "share or size",
     units.Rate: "rate",
     str: "text",
@@ -110,7 +109,7 @@ of its namesake, with nothing left of that.
 
 ```yaml
 pressure:
-  floor: 2GiB
+  floor: 2GiB                  # for commands, and copies through the page cache
 triggers:
   - id: cores
     paths: [/srv/crash]
@@ -131,7 +130,7 @@ of one collector share.
 ```yaml
 defaults:
   timeout: 20s
-  pressure: {floor: 1GiB}
+  pressure: {wait: 10s}
   with:
     files: {max_bytes: 4MiB}
 ```
@@ -161,7 +160,10 @@ def page() -> str:
     parts += ["## Options of collectors\n", "What stands under `with`, by the step's `collector`.\n"]
     for name, cls in sorted(COLLECTORS.items()):
         budget, deadline = units.format_bytes(cls.footprint.peak_bytes), units.format_seconds(cls.footprint.timeout_s)
-        cost = f"Budget {budget}, deadline {deadline}."
+        step_class = (
+            f"{cls.footprint.step_class}, its head light" if cls.footprint.light_head else cls.footprint.step_class
+        )
+        cost = f"Class {step_class}; budget {budget}, deadline {deadline}."
         parts += [f"### {name}\n", f"{summary_of(cls)} {cost}\n", *_options(name, cls)]
     parts += ["## Options of triggers\n", "What stands beside `id`, `type` and `pipeline`, by the trigger's `type`.\n"]
     for name, kind in sorted(TRIGGERS.items()):

@@ -7,26 +7,21 @@ journal tells is what the manifest says. So the way back after a crash is walked
 
 from __future__ import annotations
 
-import contextlib
 import os
 from collections.abc import Iterator
 from itertools import chain
-from typing import TypeVar
 
 import msgspec
 
 from collector.archive import directory, layout
 from collector.archive.manifest import encode, manifest_of
-from collector.archive.store import ArtifactLine, Store, give_back_room
+from collector.archive.store import ArtifactLine, Store, give_back_room, journal
 from collector.host.rename import rename_noreplace
 from collector.model.artifact import ArtifactRecord
 from collector.model.errors import ArchiveError
 from collector.model.incident import Header, IncidentState, Manifest, StepEnd, StepRecord, StepStatus
 from collector.model.marker import Marker
 
-T = TypeVar("T", bound=msgspec.Struct)
-
-JOURNAL_LIMIT = 64 << 20
 UNRECORDED = "found on disk without a record: its writing did not come to an end"
 UNFINISHED = "the collector was killed before this step ended"
 
@@ -64,7 +59,7 @@ def seal(
             header = _header(fd, incident)
             if markers:
                 header = msgspec.structs.replace(header, markers=markers)
-            known = {end.id: end for end in (*_lines(fd, layout.STEPS, StepEnd), *ends)}
+            known = {end.id: end for end in (*journal(fd, layout.STEPS, StepEnd), *ends)}
             manifest = _compose(fd, header, known, ended_s=ended_s, interrupted=interrupted)
             directory.replace(layout.MANIFEST, encode(manifest), fd)
         give_back_room(fd)
@@ -77,7 +72,7 @@ def _compose(fd: int, header: Header, ends: dict[str, StepEnd], *, ended_s: floa
     by_step: dict[str, list[ArtifactRecord]] = {}
     recorded: set[str] = set()
     # One record at a time: ten thousand of a step are 15 MiB, and need not be there twice.
-    for line in chain(_lines(fd, layout.ARTIFACTS, ArtifactLine), _unrecorded(fd, recorded)):
+    for line in chain(journal(fd, layout.ARTIFACTS, ArtifactLine), _unrecorded(fd, recorded)):
         recorded.add(line.path)
         by_step.setdefault(line.step, []).append(_plain(line))
     known = [end for end in ends.values() if end.id in header.planned]
@@ -110,21 +105,6 @@ def _header(fd: int, incident: str) -> Header:
         return msgspec.json.decode(directory.read(layout.HEADER, fd, limit=1 << 20), type=Header)
     except (msgspec.DecodeError, FileNotFoundError) as exc:
         raise ArchiveError(f"incident {incident} has no readable {layout.HEADER}: {exc}") from exc
-
-
-def _lines(fd: int, name: str, kind: type[T]) -> Iterator[T]:
-    """Yield the records of a journal; a last line that a kill cut short is passed over."""
-    try:
-        text = directory.read(name, fd, limit=JOURNAL_LIMIT)
-    except FileNotFoundError:
-        return
-    decoder, view, start = msgspec.json.Decoder(kind), memoryview(text), 0
-    while start < len(text):
-        end = text.find(b"\n", start)
-        end = len(text) if end < 0 else end
-        with contextlib.suppress(msgspec.DecodeError):
-            yield decoder.decode(view[start:end])
-        start = end + 1
 
 
 def _unrecorded(fd: int, recorded: set[str]) -> Iterator[ArtifactLine]:

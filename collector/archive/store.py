@@ -10,7 +10,8 @@ from __future__ import annotations
 import contextlib
 import fcntl
 import os
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
+from typing import TypeVar
 
 import msgspec
 
@@ -20,6 +21,9 @@ from collector.model.artifact import ArtifactRecord
 from collector.model.errors import ArchiveError
 from collector.model.incident import Header, StepEnd
 
+T = TypeVar("T", bound=msgspec.Struct)
+
+JOURNAL_LIMIT = 64 << 20
 ROOM = {layout.STEPS: 64 << 10, layout.ARTIFACTS: 256 << 10, layout.MANIFEST + layout.NEW: 512 << 10}
 """
 Set aside for the records of an incident when it is opened, so that one that meets a full disk still tells
@@ -88,10 +92,16 @@ class Store:
         with directory.opened(incident + layout.PARTIAL, self.fd) as fd:
             yield fd
 
-    def record_step(self, incident: str, end: StepEnd) -> None:
-        """Append a step's end to ``steps.jsonl``."""
+    def record_steps(self, incident: str, ends: Sequence[StepEnd]) -> None:
+        """Append the ends of steps to ``steps.jsonl``."""
+        if ends:
+            with self.incident(incident) as fd:
+                directory.append(layout.STEPS, b"\n".join(map(msgspec.json.encode, ends)), fd, durable=True)
+
+    def recorded(self, incident: str, step: str) -> frozenset[str]:
+        """Return the paths of a step's artifacts that have their record already."""
         with self.incident(incident) as fd:
-            directory.append(layout.STEPS, msgspec.json.encode(end), fd, durable=True)
+            return frozenset(line.path for line in journal(fd, layout.ARTIFACTS, ArtifactLine) if line.step == step)
 
     def under_way(self) -> list[str]:
         """Return the ids of incidents that are not sealed, oldest first."""
@@ -122,6 +132,21 @@ class Store:
                 with self.claimed(name) as ours:
                     if ours:
                         directory.remove_tree(name, self.fd)
+
+
+def journal(fd: int, name: str, kind: type[T]) -> Iterator[T]:
+    """Yield the records of a journal of the incident at *fd*; a last line that a kill cut short is passed over."""
+    try:
+        text = directory.read(name, fd, limit=JOURNAL_LIMIT)
+    except FileNotFoundError:
+        return
+    decoder, view, start = msgspec.json.Decoder(kind), memoryview(text), 0
+    while start < len(text):
+        end = text.find(b"\n", start)
+        end = len(text) if end < 0 else end
+        with contextlib.suppress(msgspec.DecodeError):
+            yield decoder.decode(view[start:end])
+        start = end + 1
 
 
 def give_back_room(fd: int) -> None:

@@ -16,6 +16,7 @@ from collector.config.load import find
 from collector.host.files import Host
 from collector.model.errors import UsageError
 from collector.model.marker import Marker, MarkerKind
+from collector.model.pressure import Speed, StepClass
 from collector.model.units import format_seconds
 from collector.pipeline.compile import MANUAL_PIPELINE, Plan, prepare
 from collector.pipeline.conditions import MANUAL, signal_number
@@ -27,8 +28,8 @@ from collector.pressure.sampler import Sampler
 from collector.triggers.base import Trigger
 from collector.triggers.registry import TRIGGERS
 
-SETTLE_S = 0.2
-"""Between two samples, so that the gate can see whether processes reclaim memory right now."""
+SETTLE_S = 2.0
+"""Between two samples, so that the gate can see whether processes struggle for memory right now."""
 SHOWN_FILES = 20
 
 
@@ -102,7 +103,7 @@ def _forecast(plan: Plan[Trigger], name: str, marker: Marker, path: str) -> Fore
     where, sampler = place(os.path.abspath(path)), Sampler()
     fd = os.open(where.parent, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
     try:
-        before = sampler.sample()
+        sampler.tick()
         time.sleep(SETTLE_S)
         now = sampler.sample(fd)
     finally:
@@ -112,7 +113,6 @@ def _forecast(plan: Plan[Trigger], name: str, marker: Marker, path: str) -> Fore
         pipeline,
         marker,
         now,
-        before,
         reserve_bytes=plan.loaded.config.archive.reserve.bytes_of(where.total_bytes),
         findings=findings(pipeline, marker, Host()),
     )
@@ -132,14 +132,21 @@ def _step(step: StepForecast) -> Iterator[str]:
     if step.condition is not None:
         yield f"  {step.id:<16} {step.collector:<14} not for this crash: {escape_name(step.condition)}"
         return
-    limits = f"up to {format_seconds(step.timeout_s)}, {size(step.memory_bytes)} of memory"
-    yield f"  {step.id:<16} {step.collector:<14} {step.verdict.decision.upper()} now; {limits}"
+    verdict = step.verdict
+    limits = f"up to {format_seconds(step.timeout_s)}, {size(verdict.budget_bytes)} of memory"
+    told = f"{verdict.decision.upper()} now" + ("" if verdict.speed is Speed.FULL else f", at {verdict.speed} speed")
+    yield f"  {step.id:<16} {step.collector:<14} {_class(step)}: {told}; {limits}"
     if step.when:
         yield f"{'':34}because {escape_name(step.when)}"
-    for objection in step.verdict.objections:
-        yield f"{'':34}{objection.said}"
+    if verdict.reason:
+        yield f"{'':34}{verdict.reason}"
     if step.finding is not None:
         yield from _finding(step.finding)
+
+
+def _class(step: StepForecast) -> str:
+    step_class = step.verdict.step_class
+    return f"{step_class}, read first" if step.reads_first and step_class is not StepClass.LIGHT else str(step_class)
 
 
 def _finding(finding: Finding) -> Iterator[str]:

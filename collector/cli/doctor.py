@@ -6,6 +6,7 @@ import errno
 import fnmatch
 import os
 import resource
+import time
 from collections.abc import Callable, Iterator
 from typing import Literal
 
@@ -20,13 +21,19 @@ from collector.daemon.requests import AS_ROOT, status_of
 from collector.host import directio, filesystem
 from collector.host.files import Host
 from collector.model.errors import CollectorError, DeniedError
+from collector.model.pressure import Decision, Sample
 from collector.pipeline.generation import Generation, generate
+from collector.pipeline.steps import Pipeline
+from collector.pressure.gate import decide
 from collector.pressure.sampler import Sampler
 from collector.triggers.registry import TRIGGERS
 
 MEMLOCK_BYTES = 64 << 20
 """What the daemon locks when idle: 41 MiB resident, and room."""
 
+
+SETTLE_S = 2.0
+"""Between two readings, so that distress shows."""
 
 SYSTEMD_CORES = "/var/lib/systemd/coredump"
 CORE_NAME = "core.%e.%P.%s.%u.%t"
@@ -81,15 +88,28 @@ def _kernel(_: Generation) -> Iterator[Finding]:
 
 def _pressure(generation: Generation) -> Iterator[Finding]:
     sampler = Sampler()
+    sampler.tick()
+    time.sleep(SETTLE_S)
     sample = sampler.sample()
     if not sampler.has_psi:
         said = "no PSI: memory stalls are seen by reclaim counters only"
         yield Finding(level="warning", about="pressure", said=said, hint="boot with psi=1")
-    floor = max(generation.loaded.config.pressure.floor, 2 * sample.high_watermark_bytes)
-    said = f"{size(sample.available_bytes)} available, the floor is {size(floor)}"
-    level: Literal["ok", "warning"] = "ok" if sample.available_bytes > floor else "warning"
-    hint = None if level == "ok" else "steps would wait or be skipped now"
-    yield Finding(level=level, about="memory", said=said, hint=hint)
+    said = f"{size(sample.available_bytes)} available, {size(sample.room_bytes)} before reclaim, {sample.distress}"
+    yield Finding(level="ok", about="memory", said=f"{said} {sample.distress_reason}".strip())
+    for name, pipeline in generation.pipelines.items():
+        yield _collected_now(name, pipeline, sample)
+
+
+def _collected_now(name: str, pipeline: Pipeline, sample: Sample) -> Finding:
+    """Say which steps of a pipeline the gate would let through at this moment."""
+    verdicts = {step.id: decide(sample, budget=step.budget, limits=step.limits) for step in pipeline.steps}
+    held = [step for step, verdict in verdicts.items() if verdict.decision is not Decision.PROCEED]
+    said = f"{name} would collect now: {', '.join(step for step in verdicts if step not in held) or 'nothing'}"
+    if not held:
+        return Finding(level="ok", about="gate", said=said)
+    reasons = "; ".join(f"{step}: {verdicts[step].decision}, {verdicts[step].reason}" for step in held)
+    hint = "docs/operations.md, The gate is closed"
+    return Finding(level="warning", about="gate", said=f"{said}; held back: {reasons}", hint=hint)
 
 
 def _archive(generation: Generation) -> Iterator[Finding]:

@@ -16,13 +16,14 @@ from collector.pressure.sampler import Sampler
 def show_plan(generation: Generation, pipeline: Pipeline, *, as_json: bool) -> int:
     """Show every step with its deadline, its budget and the gate's verdict; write nothing."""
     sample = Sampler().sample()
-    verdicts = {step.id: decide(sample, None, budget=step.budget, limits=step.limits) for step in pipeline.steps}
+    verdicts = {step.id: decide(sample, budget=step.budget, limits=step.limits) for step in pipeline.steps}
     if as_json:
         steps = [
             {
                 "id": step.id,
                 "collector": step.collector.name,
                 "timeout_s": step.timeout_s,
+                "reads_first": step.reads_first,
                 "verdict": msgspec.to_builtins(verdicts[step.id]),
             }
             for step in pipeline.steps
@@ -35,7 +36,7 @@ def show_plan(generation: Generation, pipeline: Pipeline, *, as_json: bool) -> i
         verdict = verdicts[step.id]
         told = verdict.decision if not verdict.objections else f"{verdict.decision}: {verdict.reason}"
         click.echo(
-            f"  {step.id:<16} {step.collector.name:<16} at most {format_seconds(step.timeout_s)},"
-            f" {size(step.budget.memory_bytes)}; now: {told}"
+            f"  {step.id:<16} {step.collector.name:<16} {step.budget.step_class:<6} at most"
+            f" {format_seconds(step.timeout_s)}, {size(step.budget.memory_bytes)}; now: {told}"
         )
     return 0

@@ -16,6 +16,7 @@ from collector.model.artifact import ArtifactRecord
 from collector.model.errors import UsageError
 from collector.model.incident import Manifest, StepRecord, StepStatus
 from collector.model.marker import Marker
+from collector.model.pressure import SpeedChange
 from collector.model.units import parse_seconds
 from collector.pipeline.conditions import signal_name
 
@@ -119,10 +120,15 @@ def _step(step: StepRecord) -> list[str]:
         lines.append(f"  why    {escape_name(step.reason)}")
     if step.hint:
         lines.append(f"  hint   {escape_name(step.hint)}")
-    if step.verdict is not None and step.verdict.objections:
+    if step.verdict is not None and step.verdict.reason:
         lines.append(f"  gate   {step.verdict.decision}: {escape_name(step.verdict.reason)}")
+    lines += [f"  gate   {_change(change)}" for change in step.speed_changes]
     lines += [f"  {_artifact(artifact)}" for artifact in step.artifacts]
     return lines
+
+
+def _change(change: SpeedChange) -> str:
+    return f"after {change.after_s:.1f} s {escape_name(change.advice)} {escape_name(change.reason)}".rstrip()
 
 
 def _artifact(artifact: ArtifactRecord) -> str:

@@ -117,9 +117,9 @@ def _here(
     header = open_header((marker,), chosen, identity=identify(), config_hash=generation.loaded.hash, now_s=time.time())
 
     def line() -> Line[Outcome]:
+        outcome = yield from runner.incident(header, chosen, generation.settings)
         if left:
             yield from seal_left(pool, generation.settings.archive)
-        outcome = yield from runner.incident(header, chosen, generation.settings)
         if outcome.incident is not None and not pool.stopping:
             yield from prune(pool, generation, spare=outcome.incident)
             yield from add_digests(pool, generation, outcome.incident)

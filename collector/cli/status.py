@@ -28,8 +28,9 @@ def _lines(status: Status) -> list[str]:
         f"collector {status.version}, pid {status.pid}, since {when(status.since_s)}",
         f"config    {escape_name(status.config_source)} ({status.config_hash[:12]})",
         f"archive   {escape_name(status.archive)}",
-        f"memory    {size(status.available_bytes)} available, {size(sample.shmem_bytes)} in shared memory"
-        + ("" if sample.psi_full_avg10_percent is None else f", stalled {sample.psi_full_avg10_percent:.2f} %"),
+        f"memory    {size(status.available_bytes)} available, {size(sample.room_bytes)} before reclaim,"
+        f" {size(sample.shmem_bytes)} in shared memory; {sample.distress}"
+        + (f": {sample.distress_reason}" if sample.distress_reason else ""),
         f"workers   {status.workers_idle} idle, {len(status.workers_abandoned)} abandoned",
         f"queue     {status.queued}",
     ]
@@ -37,7 +38,7 @@ def _lines(status: Status) -> list[str]:
         lines.append(f"RELOAD FAILED, the old configuration is in force:\n{escape_lines(status.config_problem)}")
     if status.ledger_problem:
         lines.append(f"LEDGER    {escape_name(status.ledger_problem)}")
-    if running := status.running:
+    for running in status.running:
         what = f"waits: {running.waiting_for}" if running.waiting_for else f"{size(running.size_bytes)}"
         lines.append(f"running   {running.incident}: {running.step or 'opening'} {what}, {running.seconds:.1f} s")
     lines += [f"trigger   {trigger}: {escape_name(state)}" for trigger, state in status.triggers.items()]

@@ -15,6 +15,7 @@ from collector.collectors.base import Context
 from collector.host.spawn import Command
 from collector.model.artifact import Artifact, Footprint, Truncated
 from collector.model.errors import StepError
+from collector.model.pressure import StepClass
 from collector.model.text import escape, json
 from collector.model.units import Bytes
 
@@ -47,7 +48,7 @@ class RunCommand:
     """
 
     name: ClassVar[str] = "command"
-    footprint: ClassVar[Footprint] = Footprint(peak_bytes=64 << 20, timeout_s=10.0)
+    footprint: ClassVar[Footprint] = Footprint(step_class=StepClass.HEAVY, peak_bytes=64 << 20, timeout_s=10.0)
     argv: tuple[str, ...]
     max_output: Bytes = Bytes(4 << 20)
 

@@ -24,6 +24,7 @@ from collector.host.elfcore import (
 )
 from collector.model.artifact import Artifact, Bulk, Footprint, HardLink, SourceInfo, Truncated
 from collector.model.errors import StepError
+from collector.model.pressure import StepClass
 from collector.model.redaction import Redaction
 from collector.model.text import escape, escape_name, json, jsonl
 
@@ -85,7 +86,9 @@ class Core:
     """
 
     name: ClassVar[str] = "core"
-    footprint: ClassVar[Footprint] = Footprint(peak_bytes=16 << 20, timeout_s=300.0)
+    footprint: ClassVar[Footprint] = Footprint(
+        step_class=StepClass.DIRECT, peak_bytes=16 << 20, timeout_s=300.0, light_head=True
+    )
     keep: Keep = Keep.LINK
 
     def collect(self, ctx: Context) -> Iterator[Artifact]:

@@ -17,6 +17,7 @@ from collector.host.files import Host
 from collector.host.kmsg import PATH, Kmsg, Record
 from collector.model.artifact import Artifact, Footprint, SourceInfo
 from collector.model.errors import StepError
+from collector.model.pressure import StepClass
 from collector.model.text import joined, jsonl
 from collector.model.units import Seconds
 
@@ -37,7 +38,7 @@ class Dmesg:
     """
 
     name: ClassVar[str] = "dmesg"
-    footprint: ClassVar[Footprint] = Footprint(peak_bytes=1 << 20, timeout_s=10.0)
+    footprint: ClassVar[Footprint] = Footprint(step_class=StepClass.LIGHT, peak_bytes=4 << 20, timeout_s=10.0)
     since: Seconds | None = None
 
     def collect(self, ctx: Context) -> Iterator[Artifact]:

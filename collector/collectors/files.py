@@ -19,6 +19,7 @@ from collector.host.globs import Found, expand, open_found
 from collector.host.unread import Unreads
 from collector.model.artifact import Artifact, Body, Bulk, Footprint, SourceInfo
 from collector.model.errors import StepError
+from collector.model.pressure import StepClass
 from collector.model.text import escape_name, jsonl
 from collector.model.units import Bytes
 
@@ -56,7 +57,7 @@ class Files:
     """
 
     name: ClassVar[str] = "files"
-    footprint: ClassVar[Footprint] = Footprint(peak_bytes=4 << 20, timeout_s=60.0)
+    footprint: ClassVar[Footprint] = Footprint(step_class=StepClass.DIRECT, peak_bytes=4 << 20, timeout_s=60.0)
     paths: tuple[str, ...]
     max_bytes: Bytes = Bytes(8 << 20)
     end: End = End.TAIL

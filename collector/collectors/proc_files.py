@@ -14,6 +14,7 @@ from collector.host.files import READ_FLAGS, Host, body, require_regular
 from collector.host.unread import Unreads
 from collector.model.artifact import Artifact, Footprint, SourceInfo
 from collector.model.errors import StepError
+from collector.model.pressure import StepClass
 
 # What moves fastest comes first; what takes a lock that others may hold for long (slab_mutex,
 # module_mutex, flc_lock) comes last. Left out on purpose: pagetypeinfo (holds the zone lock while it
@@ -56,7 +57,7 @@ class ProcFiles:
     """
 
     name: ClassVar[str] = "proc_files"
-    footprint: ClassVar[Footprint] = Footprint(peak_bytes=1 << 20, timeout_s=10.0)
+    footprint: ClassVar[Footprint] = Footprint(step_class=StepClass.LIGHT, peak_bytes=4 << 20, timeout_s=10.0)
     paths: tuple[str, ...] = ()
 
     def __post_init__(self) -> None:

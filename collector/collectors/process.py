@@ -31,6 +31,7 @@ from collector.host.procfs import Process, ReplacedError
 from collector.host.unread import Unreads
 from collector.model.artifact import Artifact, Body, Footprint, SourceInfo, Truncated
 from collector.model.errors import StepError
+from collector.model.pressure import StepClass
 from collector.model.redaction import Redaction
 from collector.model.text import joined, json, jsonl
 from collector.model.units import Bytes, Seconds
@@ -52,7 +53,7 @@ class ProcessDetails:
     """
 
     name: ClassVar[str] = "process"
-    footprint: ClassVar[Footprint] = Footprint(peak_bytes=8 << 20, timeout_s=20.0)
+    footprint: ClassVar[Footprint] = Footprint(step_class=StepClass.LIGHT, peak_bytes=8 << 20, timeout_s=20.0)
     match: tuple[str, ...] = ()
     max_processes: int = 32
     max_threads: int = 4096

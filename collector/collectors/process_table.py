@@ -14,6 +14,7 @@ from collector.host.proctable import commands, rows, uptime_s
 from collector.host.unread import Unreads
 from collector.model.artifact import Artifact, Footprint, SourceInfo
 from collector.model.errors import StepError
+from collector.model.pressure import StepClass
 from collector.model.text import joined
 from collector.model.units import Seconds
 
@@ -29,7 +30,7 @@ class ProcessTable:
     """
 
     name: ClassVar[str] = "process_table"
-    footprint: ClassVar[Footprint] = Footprint(peak_bytes=8 << 20, timeout_s=10.0)
+    footprint: ClassVar[Footprint] = Footprint(step_class=StepClass.LIGHT, peak_bytes=8 << 20, timeout_s=10.0)
     read_timeout: Seconds = Seconds(1.0)
 
     def collect(self, ctx: Context) -> Iterator[Artifact]:

@@ -23,6 +23,7 @@ from collector.host.unread import Unreads
 from collector.model.artifact import Artifact, Bulk, Footprint, SourceInfo
 from collector.model.errors import StepError
 from collector.model.marker import CoreRef
+from collector.model.pressure import StepClass
 from collector.model.segments import Candidate, Limits, Order, Planned, plan
 from collector.model.text import escape_name, jsonl
 from collector.model.units import Bytes, Seconds
@@ -55,7 +56,7 @@ class Shm:
     """
 
     name: ClassVar[str] = "shm"
-    footprint: ClassVar[Footprint] = Footprint(peak_bytes=16 << 20, timeout_s=600.0)
+    footprint: ClassVar[Footprint] = Footprint(step_class=StepClass.DIRECT, peak_bytes=16 << 20, timeout_s=600.0)
     from_: From = From.CRASHED_PROCESS
     segments: tuple[str, ...] = ()
     exclude: tuple[str, ...] = ()

@@ -13,7 +13,7 @@ from collector.config.keys import MISSING, Key, is_record, keys_of
 from collector.config.nodes import Mapping, Node, Scalar, Sequence, is_null, scalars
 from collector.config.scalars import UNITS, Misread, objection_to, read_scalar, suggest
 from collector.model.errors import CollectorError
-from collector.model.problem import Mark, Problem
+from collector.model.problem import Mark, Problem, Severity, errors
 from collector.model.units import quote
 
 BAD: Any = object()
@@ -74,8 +74,12 @@ class Converter:
         if rest:
             values[rest] = Mapping(unknown, node.mark)
         else:
+            removed: dict[str, str] = getattr(cls, "removed", {})
             for key, entry in unknown.items():
-                self.unknown(key, entry.key_mark, keys, name)
+                if key in removed:
+                    self._removed(key, entry.key_mark, removed[key], name)
+                else:
+                    self.unknown(key, entry.key_mark, keys, name)
         return BAD if any(value is BAD for value in values.values()) else self._build(cls, values, node)
 
     def _build(self, cls: type, values: dict[str, Any], node: Mapping) -> Any:
@@ -98,6 +102,11 @@ class Converter:
     def unknown(self, key: str, mark: Mark, known: Iterable[str], name: str) -> None:
         """Note a key that nobody knows, and what was probably meant."""
         self._note(mark, f"{quote(key)} is not a key of {name}", suggest(key, known))
+
+    def _removed(self, key: str, mark: Mark, instead: str, name: str) -> None:
+        """Warn of a key that earlier releases had: an upgrade must not stop the collection."""
+        message = f"{quote(key)} is no longer a key of {name} and does nothing"
+        self.problems.append(Problem(mark=mark, message=message, hint=instead, severity=Severity.WARNING))
 
     def _list(self, node: Node, origin: Any, inner: Any, name: str) -> Any:
         """Read a list; bad items are left out."""
@@ -125,7 +134,8 @@ class Converter:
                 continue
             trial = Converter()
             value = trial.read(node, choice, name)
-            if not trial.problems:
+            if not errors(trial.problems):
+                self.problems.extend(trial.problems)
                 return value
             first = first or trial
         self.problems.extend(first.problems if first else ())

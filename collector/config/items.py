@@ -10,8 +10,11 @@ from collector.config.names import Deadline, Name, Signal
 from collector.config.nodes import Mapping
 from collector.model.pressure import Policy
 from collector.model.problem import Mark
-from collector.model.units import Bytes, Percent, Seconds
+from collector.model.units import Bytes, Seconds
 
+REMOVED_PRESSURE = {
+    "psi_full": "remove it: the gate goes by the stalls of the last seconds, which need no threshold of yours",
+}
 NO_OPTIONS = Mapping({}, Mark(""))
 
 
@@ -20,14 +23,14 @@ class StepPressure(msgspec.Struct, frozen=True, kw_only=True):
     What a step changes of `pressure`; what it leaves out stays as it is there.
 
     Args:
-        floor: Available memory that must remain after this step's budget.
-        psi_full: Highest tolerated ``full avg10`` of ``/proc/pressure/memory``.
+        floor: Available memory that must remain after this step's budget, of whatever class it is.
         on_pressure: ``wait``, ``skip`` or ``proceed``.
-        wait: How long this step waits at most.
+        wait: How long the incident may have waited, this step's wait included, until this step goes on or is skipped.
     """
 
+    removed: ClassVar[dict[str, str]] = REMOVED_PRESSURE
+
     floor: Bytes | None = None
-    psi_full: Percent | None = None
     on_pressure: Policy | None = None
     wait: Seconds | None = None
 
@@ -107,16 +110,18 @@ class Step(msgspec.Struct, frozen=True, kw_only=True):
 
 class Pipeline(msgspec.Struct, frozen=True, kw_only=True):
     """
-    An ordered list of steps: what vanishes soonest comes first, bulk comes last.
+    An ordered list of steps. Light ones are read first, then bulk is copied, each in the order of the list.
 
     Args:
-        steps: The steps, run one after the other.
+        steps: The steps.
         timeout: An incident that takes longer is sealed with what it has; ``runtime.incident_timeout`` if left out.
-        let_smaller_first: While a step waits for memory, later steps with a smaller budget may go first.
         replace: In a drop-in: take the place of the pipeline of that name, instead of changing some of its steps.
     """
 
+    removed: ClassVar[dict[str, str]] = {
+        "let_smaller_first": "remove it: light steps are read first, whatever waits",
+    }
+
     steps: tuple[Step, ...]
     timeout: Deadline | None = None
-    let_smaller_first: bool = True
     replace: bool = False

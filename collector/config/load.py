@@ -20,7 +20,7 @@ from collector.config.spec import Config
 from collector.config.write import written
 from collector.host.files import pieces
 from collector.model.errors import ConfigError
-from collector.model.problem import Mark, Problem
+from collector.model.problem import Mark, Problem, errors
 from collector.model.units import quote
 
 SYSTEM_PATH = "/etc/collector/collector.yaml"
@@ -72,7 +72,7 @@ def load(path: str | None) -> Loaded:
         ConfigError: With all that is wrong in all the files.
     """
     loaded = examine(path)
-    if loaded.problems:
+    if errors(loaded.problems):
         raise ConfigError(in_order(loaded.problems, loaded.files))
     return loaded
 

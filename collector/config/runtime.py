@@ -67,8 +67,8 @@ class Runtime(msgspec.Struct, frozen=True, kw_only=True):
         directory: Sockets and locks, mode 0700. The default becomes ``$RUNTIME_DIRECTORY`` where
             systemd sets it, and ``$XDG_RUNTIME_DIR/collector`` without root.
         workers: Processes kept warm: one runs a step, the others stand by for one that wedges.
-        nice: Niceness of workers while they collect.
-        ionice: I/O class of workers: ``idle``, ``best-effort`` or ``none`` (as it is). A hint only:
+        nice: Niceness of workers, but for the moment in which they read light evidence.
+        ionice: I/O class of workers, likewise: ``idle``, ``best-effort`` or ``none`` (as it is). A hint only:
             the ``none`` scheduler of NVMe disks ignores it.
         incident_timeout: An incident that takes longer is sealed with what it has.
         reload_on_change: Load the configuration again when its files change.

@@ -18,7 +18,6 @@ from collector.model import units
 UNITS: dict[object, Callable[[str], Any]] = {
     units.Bytes: units.parse_bytes,
     units.Seconds: units.parse_seconds,
-    units.Percent: units.parse_percent,
     units.Reserve: units.parse_reserve,
     units.Rate: units.parse_rate,
 }

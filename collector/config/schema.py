@@ -35,7 +35,6 @@ def _text(pattern: str, *examples: str) -> Schema:
 UNIT_SCHEMAS: dict[object, Schema] = {
     units.Bytes: {"anyOf": [_WHOLE, _text(units.SIZE_PATTERN, "64MiB", "1GB")]},
     units.Seconds: {"anyOf": [_NUMBER, _text(units.DURATION_PATTERN, "30s", "10m", "14d")]},
-    units.Percent: _text(units.PERCENT_PATTERN, "5%"),
     units.Reserve: _text(f"{units.PERCENT_PATTERN}|{units.SIZE_PATTERN}", "5%", "20GiB"),
     units.Rate: _text(f"adaptive|max|(?:{units.SIZE_PATTERN})/s", "adaptive", "max", "200MiB/s"),
 }

@@ -7,18 +7,18 @@ The JSON Schema and the reference page are made from these types and their docst
 
 from __future__ import annotations
 
-from typing import Annotated, Literal
+from typing import Annotated, ClassVar, Literal
 
 import msgspec
 
-from collector.config.items import Pipeline, StepPressure, Trigger
+from collector.config.items import REMOVED_PRESSURE, Pipeline, StepPressure, Trigger
 from collector.config.names import Count, Deadline, Directory, Name
 from collector.config.nodes import Mapping
 from collector.config.runtime import Runtime, Storm
 from collector.model.copying import CopySettings, Digest, MethodChoice
 from collector.model.pressure import Policy
 from collector.model.redaction import Redaction
-from collector.model.units import Bytes, Percent, Rate, Reserve, Seconds, rate_setting
+from collector.model.units import Bytes, Rate, Reserve, Seconds, rate_setting
 
 ARCHIVE_PATH = "/var/lib/collector"
 
@@ -60,16 +60,17 @@ class Pressure(msgspec.Struct, frozen=True, kw_only=True):
     When to leave the machine alone.
 
     Args:
-        floor: Available memory (MemAvailable less Dirty and Writeback) that must remain after a
-            step's own budget. Never less than twice the zones' high watermarks, whatever is set.
-        psi_full: Highest tolerated ``full avg10`` of ``/proc/pressure/memory``.
-        on_pressure: What becomes of a step while memory is short: ``wait`` for *wait* and then skip,
-            ``skip`` at once, or ``proceed`` and record that the limits were overridden.
-        wait: How long a step waits at most.
+        floor: Available memory (MemAvailable less Dirty and Writeback) that must remain after the budget of a heavy
+            step: a command, or a copy through the page cache. Others add next to nothing, and go by distress.
+        on_pressure: What becomes of a step while the gate is closed: ``wait``, ``skip`` at once, or ``proceed`` and
+            record that the gate was overridden.
+        wait: How long an incident waits at most, for all of its steps. Then heavy steps are skipped, and copies go on
+            at a trickle.
     """
 
-    floor: Bytes = Bytes(512 << 20)
-    psi_full: Percent = Percent(5.0)
+    removed: ClassVar[dict[str, str]] = REMOVED_PRESSURE
+
+    floor: Bytes = Bytes(256 << 20)
     on_pressure: Policy = Policy.WAIT
     wait: Seconds = Seconds(30.0)
 

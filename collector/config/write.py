@@ -17,7 +17,6 @@ from collector.model import units
 FORMATS: dict[object, Callable[[Any], str]] = {
     units.Bytes: units.format_bytes,
     units.Seconds: units.format_seconds,
-    units.Percent: units.format_percent,
     units.Reserve: units.format_reserve,
     units.Rate: str,
 }

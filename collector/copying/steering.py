@@ -16,8 +16,8 @@ from collector.model.copying import Advice, Feedback
 from collector.model.errors import UsageError
 
 ASK_EVERY_S = 0.05
-SLOW_INTERVAL_S = 0.05
-"""At SLOW, one chunk in so many seconds: 20 MiB/s at the usual chunk."""
+TRICKLE_INTERVAL_S = 0.25
+"""At TRICKLE, one chunk in so many seconds: 4 MiB/s at the usual chunk."""
 
 PSI_EVERY_S = 2.0  # the kernel renews its sums every 2 s; Documentation/accounting/psi.rst
 
@@ -88,6 +88,8 @@ class Steering:
     _advice: Advice = field(init=False, default=Advice.GO)
     _waited_s: float = field(init=False, default=0.0)
     _cached: int = field(init=False, default=0)
+    _latency_s: float = field(init=False, default=0.0)
+    _turn_s: float = field(init=False, default=0.0)
     _flushes_seen: int | None = field(init=False, default=None)
     _flush_s: tuple[float, float] = field(init=False, default=(0.0, 0.0))
     _psi: tuple[float, float, float] | None = field(init=False, default=None)
@@ -117,18 +119,27 @@ class Steering:
         self._look_up()
         now = time.monotonic()
         with self._lock:
-            wait = self.pace.turn(now, size)
-        if self._advice is Advice.SLOW:
-            wait = max(wait, SLOW_INTERVAL_S)
+            wait = max(self.pace.turn(now, size), self._held_back(now))
+            self._turn_s = now + wait
         while (left := now + wait - time.monotonic()) > 0:
             time.sleep(min(left, ASK_EVERY_S))
             self._look_up()  # at 100 KiB/s a chunk waits for 10 s
+
+    def _held_back(self, now: float) -> float:
+        """Return how long the gate's advice lets the next chunk wait."""
+        match self._advice:
+            case Advice.SLOW:  # a write, and a pause as long: with two writers before, one and half the rate
+                return max(0.0, self._turn_s + 2 * self._latency_s - now)
+            case Advice.TRICKLE:
+                return max(0.0, self._turn_s + TRICKLE_INTERVAL_S - now)
+        return 0.0
 
     def done(self, size: int, latency_s: float) -> None:
         """Tell the pace what a write took; flush, if as much lies in the disk's cache as may."""
         with self._lock:
             now = time.monotonic()
             self._waited_s += latency_s
+            self._latency_s = latency_s
             self.pace.done(now, size, latency_s - self._flushing_within(now - latency_s, now))
             self._cached += size
         flush, cache = self.flush, self.pace.cache
@@ -176,8 +187,8 @@ class Steering:
                 case Advice.GO:
                     return
             self._reasons.setdefault(feedback.advice, feedback.reason)
-            if feedback.advice is Advice.SLOW:
-                self.gate_slow_downs += before is not Advice.SLOW
+            if feedback.advice is not Advice.PAUSE:
+                self.gate_slow_downs += before is not feedback.advice
                 return
             self.pauses += before is not Advice.PAUSE
             time.sleep(ASK_EVERY_S)

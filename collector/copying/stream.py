@@ -23,7 +23,7 @@ SMALL_BYTES = 64 << 10
 
 
 def write(
-    pieces: Iterable[bytes],
+    pieces: Iterable[bytes | memoryview],
     *,
     directory_fd: int,
     name: str,
@@ -84,6 +84,34 @@ def write(
     )
 
 
+def drain(
+    pieces: Iterable[bytes | memoryview], take: Callable[[memoryview], None]
+) -> tuple[str | None, Exception | None]:
+    """
+    Give *pieces* to *take*, one after the other, until they end in whatever way.
+
+    Returns:
+        Why these were not all, ``None`` if they were; and what the stream raised that its owner must hear.
+
+    Raises:
+        CopyError: The destination's own: nothing of it is kept.
+    """
+    try:
+        for piece in pieces:
+            take(memoryview(piece))
+    except (Truncated, Stopped) as exc:
+        return exc.reason or "stopped by the gate", None
+    except Full as exc:
+        return str(exc), None
+    except OSError as exc:
+        return f"the source failed: {exc.strerror or exc}", None
+    except CopyError:
+        raise
+    except Exception as exc:  # noqa: BLE001 - the owner's; raised again once what came before is kept
+        return str(exc), exc
+    return None, None
+
+
 class Full(Exception):  # noqa: N818 - a signal, not an error
     """The limit is reached, or the disk takes no more; the message says which."""
 
@@ -110,7 +138,7 @@ class Spout:
     _used: int = 0
     _sink: Sink | None = field(default=None)
 
-    def run(self, pieces: Iterable[bytes]) -> Sink:
+    def run(self, pieces: Iterable[bytes | memoryview]) -> Sink:
         """Write all pieces and publish the file."""
         try:
             self._pour(pieces)
@@ -120,20 +148,8 @@ class Spout:
                 self._sink.discard()
             raise
 
-    def _pour(self, pieces: Iterable[bytes]) -> None:
-        try:
-            for piece in pieces:
-                self._add(memoryview(piece))
-        except (Truncated, Stopped) as exc:
-            self.reason = exc.reason or "stopped by the gate"
-        except Full as exc:
-            self.reason = str(exc)
-        except OSError as exc:
-            self.reason = f"the source failed: {exc.strerror or exc}"
-        except CopyError:  # the destination's: nothing of it is kept
-            raise
-        except Exception as exc:  # noqa: BLE001 - the caller's; raised again once the file is published
-            self.reason, self.raised = str(exc), exc
+    def _pour(self, pieces: Iterable[bytes | memoryview]) -> None:
+        self.reason, self.raised = drain(pieces, self._add)
 
     def _add(self, piece: memoryview) -> None:
         while piece:

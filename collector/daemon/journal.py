@@ -108,6 +108,9 @@ def _numbers(end: StepEnd) -> dict[str, object]:
         return {}
     return {
         "verdict": str(verdict.decision),
+        "class": str(verdict.step_class),
+        "distress": str(verdict.distress),
+        "room_bytes": verdict.room_bytes,
         "available_bytes": verdict.available_bytes,
         "budget_bytes": verdict.budget_bytes,
         "floor_bytes": verdict.floor_bytes,

@@ -10,7 +10,7 @@ from collector.model.pressure import Sample
 from collector.pipeline.events import AnyEvent
 from collector.pipeline.terms import Outcome
 
-PROTOCOL = 1
+PROTOCOL = 2
 MESSAGE_LIMIT = 65_536
 SOCKET_NAME = "control.sock"
 
@@ -36,7 +36,7 @@ Request = RunRequest | StatusRequest | ReloadRequest
 
 
 class Running(msgspec.Struct, frozen=True, kw_only=True):
-    """The incident under way."""
+    """An incident under way."""
 
     incident: str
     step: str | None = None
@@ -65,7 +65,7 @@ class Status(msgspec.Struct, frozen=True, kw_only=True, tag_field="event", tag="
     config_source: str
     config_problem: str | None
     archive: str
-    running: Running | None
+    running: tuple[Running, ...]
     queued: int
     workers_idle: int
     workers_abandoned: tuple[int, ...]

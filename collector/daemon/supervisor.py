@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import signal
 import time
+from collections.abc import Callable
 
 import structlog
 
@@ -42,8 +43,9 @@ from collector.pipeline.line import Line
 from collector.pipeline.pool import Pool
 from collector.pipeline.protocol import Done
 from collector.pipeline.runner import Runner
+from collector.pipeline.spare import have_worker
 from collector.pipeline.terms import Outcome
-from collector.pressure.sampler import Sampler
+from collector.pressure.sampler import TICK_S, Sampler
 from collector.triggers.registry import TRIGGERS
 
 OOM_SCORE_ADJ = -900
@@ -88,14 +90,17 @@ class Supervisor:
         self._loop = Loop()
         self._board = Board()
         self._runner = Runner(self._pool, self._sampler, self._tell)
-        self._client: Client | None = None
-        self._busy = True  # until what an earlier run left behind is sealed
+        self._clients: dict[str, Client] = {}
+        """Who waits for an incident under way, by its id."""
+        self._recovering = True  # until what an earlier run left behind is sealed
+        self._collecting = 0
+        """Incidents under way."""
         self._upkeep = Upkeep(
             self._loop,
             self._pool,
             self._sampler,
             generation=lambda: self._generation,
-            busy=lambda: self._busy,
+            busy=lambda: self._recovering or self._collecting > 0,
             tell=self._tell,
         )
         self._follows_files = False
@@ -106,6 +111,7 @@ class Supervisor:
         process.lock_memory(future=True)
         handlers = {signal.SIGTERM: self._stop, signal.SIGINT: self._stop, signal.SIGHUP: self._reload}
         self._signals = Signals(self._loop, handlers)
+        self._tick()
         self._loop.spawn(recover(self._pool, self._generation), self._recovered)
         self._loop.run()
         self._close()
@@ -122,13 +128,14 @@ class Supervisor:
         self._control = Control(self._loop, self._generation.runtime_directory, self._handle)
         self._watches = Watches(self._loop, self._intake)
         self._open_watches()
-        self._busy = False
+        self._recovering = False
         if self._pool.stopping:
             self._loop.stop()
             return
         self._manager.ready("watching")
         if not self._sampler.has_psi:
             log.warning("pressure.degraded", reason="this kernel has no PSI", hint="boot with psi=1")
+        self._warn()
         log.info("daemon.started", version=__version__, config=self._generation.loaded.source, pid=os.getpid())
         if self._manager.watchdog_s is not None:
             self._ping(self._manager.watchdog_s)
@@ -136,6 +143,11 @@ class Supervisor:
         self._loop.call_later(TEND_S, self._tend)
         self._next()
         self._upkeep.turn()
+
+    def _tick(self) -> None:
+        """Read what tells distress, so that the gate knows the seconds before a crash."""
+        self._sampler.tick()
+        self._loop.call_later(TICK_S, self._tick)
 
     def _own_pids(self) -> frozenset[int]:
         return frozenset((os.getpid(), *self._pool.pids))
@@ -148,16 +160,15 @@ class Supervisor:
         )
 
     def _next(self) -> None:
-        """Begin the next incident if none is under way."""
-        if self._busy or self._pool.stopping:
-            return
-        work = self._intake.next()
-        if work is None:
-            return
-        self._busy, self._client = True, work.client
-        self._pool.interrupt()
-        self._manager.status(f"collecting: {work.pipeline.name}")
-        self._loop.spawn(self._collect(work), lambda outcome: self._collected(work, outcome))
+        """Begin all incidents whose turn it is: what is light of them is read at once, beside another one's bulk."""
+        while not self._recovering and not self._pool.stopping and (work := self._intake.next()) is not None:
+            self._collecting += 1
+            self._pool.interrupt()
+            self._manager.status(f"collecting: {work.pipeline.name}")
+            self._loop.spawn(self._collect(work), self._collected_of(work))
+
+    def _collected_of(self, work: Work) -> Callable[[Outcome], None]:
+        return lambda outcome: self._collected(work, outcome)
 
     def _collect(self, work: Work) -> Line[Outcome]:
         generation = self._generation  # a reload meanwhile is for the next incident
@@ -169,10 +180,14 @@ class Supervisor:
             now_s=time.time(),
         )
         self._intake.begun(work, header.id)
+        if work.client is not None:
+            self._clients[header.id] = work.client
         outcome = yield from self._runner.incident(
             header, work.pipeline, generation.settings, markers=lambda: work.markers
         )
+        self._clients.pop(header.id, None)
         if outcome.incident is not None:
+            yield from have_worker(self._pool, self._sampler)
             pruned = yield from prune(self._pool, generation, spare=outcome.incident)
             self._upkeep.pruned(pruned)
         return outcome
@@ -181,17 +196,18 @@ class Supervisor:
         self._intake.finished(work, outcome)
         if work.client is not None:
             work.client.end(reply_of(outcome))
-        self._client = None
         if outcome.incident is not None:
             self._upkeep.owe_digests((outcome.incident,))
         self._loop.spawn(self._pool.release(), lambda _: self._ready())
 
     def _ready(self) -> None:
         """Turn to what is next: another incident, or the digests of those archived."""
-        self._busy = False
-        self._manager.status("watching")
+        self._collecting -= 1
+        if not self._collecting:
+            self._manager.status("watching")
+            if self._pool.stopping:
+                self._loop.stop()
         if self._pool.stopping:
-            self._loop.stop()
             return
         self._upkeep.refill()
         self._next()
@@ -243,8 +259,8 @@ class Supervisor:
         """Receive an event of the runner."""
         self._board.follow(event)
         tell(event)
-        if self._client is not None:
-            self._client.send(event)
+        if (client := self._clients.get(event.incident)) is not None:
+            client.send(event)
 
     def _reload(self) -> None:
         """Read the configuration again; a bad one changes nothing and is told."""
@@ -262,9 +278,15 @@ class Supervisor:
             self._open_watches()
             self._intake.configure(generation)
             log.info("config.loaded", config=generation.loaded.source, hash=generation.loaded.hash)
+            self._warn()
             if not self._follows_files:
                 self._follow_files()
         self._manager.ready("watching")
+
+    def _warn(self) -> None:
+        """Tell of what the configuration in force says in vain."""
+        for problem in self._generation.warnings:
+            log.warning("config.warning", problem=str(problem))
 
     def _follow_files(self) -> None:
         """Look for changed files now and then, as long as the configuration in force asks for it."""
@@ -277,10 +299,10 @@ class Supervisor:
 
     def _stop(self) -> None:
         """Finish what runs, seal it, and go."""
-        log.info("daemon.stopping", running=self._runner.running)
+        log.info("daemon.stopping", running=[running.incident for running in self._board.running])
         self._manager.stopping()
         self._pool.stop(time.monotonic() + STOP_GRACE_S)
-        if not self._busy:
+        if not self._recovering and not self._collecting:
             self._loop.stop()
 
     def _close(self) -> None:

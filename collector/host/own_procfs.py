@@ -142,7 +142,7 @@ def batches(host: Host, *, most: int | None = None) -> Generator[tuple[Procfs, l
 
     Args:
         host: The machine; one with another root has whatever lies there for its ``/proc``.
-        most: Of the ordinary ``/proc`` at most so many processes; ``None`` for all.
+        most: Maximum number of processes through the ordinary ``/proc``; ``None`` for all.
 
     Raises:
         WalkError: If there are more, or no further procfs could be mounted.

@@ -25,6 +25,8 @@ from collector.model.marker import Marker, MarkerKind
 from collector.model.storm import Budgets, Spent, StormSettings
 
 MAX_RECENT = 512
+# Incidents under way: what is light of each is read at once, all but one then wait for their turn to copy.
+MAX_RUNNING = 8
 MAX_HELD = 64
 # A dump of 100 GB at 100 MB/s: its core may come so long after the kernel announced it.
 LONGEST_DUMP_S = 1000.0
@@ -76,7 +78,7 @@ class Admission:
         self._budgets = Budgets(settings)
         self._queue: deque[Case] = deque()
         self._held: dict[str, Case] = {}
-        self._running: Case | None = None
+        self._running: list[Case] = []
         self._by_pid: dict[int, Case] = {}
         self._by_executable: dict[str, Case] = {}
 
@@ -93,7 +95,7 @@ class Admission:
     @property
     def idle(self) -> bool:
         """Whether no case is running or waits for its turn."""
-        return self._running is None and not self._queue
+        return not self._running and not self._queue
 
     def configure(self, settings: StormSettings) -> None:
         """Go by new settings from now on; what is queued, held and spent stays."""
@@ -133,19 +135,21 @@ class Admission:
         return self._admit(case, now_s)
 
     def next(self, now_s: float) -> Case | None:
-        """Return the case to run now, and regard it as running until `finished`; ``None`` if there is none."""
-        if self._running is not None:
+        """Return a case to run now, and regard it as running until `finished`; ``None`` if there is none."""
+        if len(self._running) >= MAX_RUNNING:
             return None
         self._release(now_s)
         for case in self._queue:
             if case.ready_s <= now_s:
                 self._queue.remove(case)
-                self._running = case
+                self._running.append(case)
                 return case
         return None
 
     def due_s(self, now_s: float) -> float | None:
         """Return when to call `next` again though nothing arrives; ``None`` while nothing waits."""
+        if len(self._running) >= MAX_RUNNING:
+            return None  # the end of one of them is what to wait for
         times = [case.ready_s for case in self._queue]
         if self._held:
             times.append(self._budgets.next_room_s(now_s))
@@ -154,8 +158,8 @@ class Admission:
     def finished(self, case: Case, *, incident: str | None, size_bytes: int) -> None:
         """Close *case*: what arrives about it from now on joins *incident* in the ledger only."""
         case.incident, case.done = incident, True
-        if self._running is case:
-            self._running = None
+        if case in self._running:
+            self._running.remove(case)
         self._budgets.settle(case.executable, case.spent_s, size_bytes)
 
     def _open(self, number: int, marker: Marker, pipeline: str, now_s: float) -> Case:

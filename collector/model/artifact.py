@@ -9,19 +9,25 @@ from pathlib import PurePosixPath
 
 import msgspec
 
+from collector.model.pressure import StepClass
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Footprint:
     """
-    What a step may need at most, declared before it runs.
+    What a step adds to the machine, declared before it runs.
 
     Args:
-        peak_bytes: Memory beyond what a warm worker already holds.
+        step_class: What kind of load it is; the gate's rule goes by it.
+        peak_bytes: Memory at most, beyond what a warm worker already holds.
         timeout_s: Default deadline of the step.
+        light_head: What a direct step yields before its first file is light, and is read with the light steps.
     """
 
+    step_class: StepClass
     peak_bytes: int
     timeout_s: float
+    light_head: bool = False
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -59,7 +65,7 @@ class HardLink:
     fd: int
 
 
-Body = bytes | Iterable[bytes] | Bulk | HardLink
+Body = bytes | Iterable[bytes | memoryview] | Bulk | HardLink
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -108,12 +114,14 @@ class ArtifactRecord(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=Tr
 
     *path* is relative to the incident; *digest* is ``ALGORITHM:HEX`` where one exists; *direct* is
     False where the bytes went through the page cache, and *direct_reason* says why. *gate_reason* is
-    why the gate slowed the copy down or held it, the first time of each.
+    why the gate slowed the copy down or held it, the first time of each. *read_s* is when its source was read, or
+    began to be: light evidence is read long before it is written.
     """
 
     path: str
     size_bytes: int
     data_bytes: int
+    read_s: float = 0.0
     media: str = "binary"
     source: str | None = None
     source_uid: int | None = None

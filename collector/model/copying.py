@@ -41,10 +41,11 @@ class CopySettings(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class Advice(enum.StrEnum):
-    """The gate's answer between chunks."""
+    """The gate's answer between chunks: *slow* is one write at a time and half the rate, *trickle* a few MiB/s."""
 
     GO = "go"
     SLOW = "slow"
+    TRICKLE = "trickle"
     PAUSE = "pause"
     STOP = "stop"
 

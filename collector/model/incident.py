@@ -8,7 +8,7 @@ import msgspec
 
 from collector.model.artifact import ArtifactRecord
 from collector.model.marker import Marker
-from collector.model.pressure import Verdict
+from collector.model.pressure import SpeedChange, Verdict
 
 MANIFEST_VERSION = 1
 
@@ -33,7 +33,11 @@ class IncidentState(enum.StrEnum):
 
 
 class StepEnd(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
-    """One line of ``steps.jsonl``: what became of a step."""
+    """
+    One line of ``steps.jsonl``: what became of a step.
+
+    *speed_changes* is all that the gate told its copies meanwhile; of more than 64, *more_changes* has the number.
+    """
 
     id: str
     collector: str
@@ -43,6 +47,8 @@ class StepEnd(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
     started_s: float = 0.0
     duration_s: float = 0.0
     verdict: Verdict | None = None
+    speed_changes: tuple[SpeedChange, ...] = ()
+    more_changes: int = 0
 
 
 class StepRecord(StepEnd, frozen=True, kw_only=True, omit_defaults=True):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import enum
+from collections.abc import Iterable
 
 import msgspec
 
@@ -37,3 +38,8 @@ class Problem(msgspec.Struct, frozen=True, kw_only=True):
     def __str__(self) -> str:
         """Write one line, as compilers do."""
         return f"{self.mark}: {self.severity}: {self.message}" + (f" ({self.hint})" if self.hint else "")
+
+
+def errors(problems: Iterable[Problem]) -> tuple[Problem, ...]:
+    """Return those without which the configuration could be used."""
+    return tuple(problem for problem in problems if problem.severity is Severity.ERROR)

@@ -3,7 +3,7 @@ Sizes, durations, shares and rates, as people write them.
 
 Collectors and triggers use these types for their fields, so that the YAML file may say ``64MiB`` or
 ``30s``. They exist for the reader and the type checker only: at run time a `Bytes` is an int, and a
-`Seconds` or a `Percent` a float.
+`Seconds` a float.
 """
 
 from __future__ import annotations
@@ -20,7 +20,6 @@ Bytes = NewType("Bytes", int)
 Seconds = NewType("Seconds", float)
 """A duration; in the file ``30s``, ``10m``, ``1h30m``, ``14d`` or a number of seconds."""
 
-Percent = NewType("Percent", float)
 """A share; in the file ``5%``."""
 
 Rate = NewType("Rate", str)
@@ -99,7 +98,7 @@ def parse_seconds(text: str) -> Seconds:
     return Seconds(round(seconds, 9))
 
 
-def parse_percent(text: str) -> Percent:
+def parse_percent(text: str) -> float:
     """
     Return the share that *text* says, 0 to 100.
 
@@ -112,7 +111,7 @@ def parse_percent(text: str) -> Percent:
     percent = float(match[1])
     if percent > 100:
         raise ValueError(f"{quote(text)} is more than 100%")
-    return Percent(percent)
+    return percent
 
 
 class Reserve(msgspec.Struct, frozen=True):

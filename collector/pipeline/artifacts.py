@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import contextlib
 import errno
 import os
-from collections.abc import Callable
+import time
+from collections.abc import Callable, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass, field
 from typing import Any
@@ -42,6 +44,8 @@ class Writer:
         ask: The gate's advice between chunks.
         progress: Told the bytes written so far.
         reserve_bytes: Free space that the archive's file system must keep.
+        written: Paths of artifacts that were written before; they are passed over.
+        again: What lies at a path without a record is of an earlier try that died: it is replaced.
     """
 
     incident_fd: int
@@ -50,14 +54,20 @@ class Writer:
     reserve_bytes: int
     ask: Callable[[], Feedback]
     progress: Callable[[int], None]
+    written: frozenset[str] = frozenset()
+    again: bool = False
     count: int = 0
     size_bytes: int = 0
     truncated: list[str] = field(default_factory=list)
     _directories: set[str] = field(default_factory=set)
 
-    def write(self, artifact: Artifact) -> None:
+    def write(self, artifact: Artifact, *, read_s: float | None = None) -> None:
         """
         Write one artifact and record it; a descriptor that it came with is closed, whatever happens.
+
+        Args:
+            artifact: What a collector yielded.
+            read_s: When it was read, if that was before now; since the epoch.
 
         Raises:
             StepError: If its path is not one that a program makes, or there are too many.
@@ -66,9 +76,10 @@ class Writer:
         with ExitStack() as stack:
             if isinstance(artifact.body, (Bulk, HardLink)):
                 stack.callback(os.close, artifact.body.fd)
-            self._write(artifact, f"{self.step}/{artifact.path}")
+            if (path := f"{self.step}/{artifact.path}") not in self.written:
+                self._write(artifact, path, time.time() if read_s is None else read_s)
 
-    def _write(self, artifact: Artifact, path: str) -> None:
+    def _write(self, artifact: Artifact, path: str, read_s: float) -> None:
         if not layout.is_artifact_path(path):
             raise StepError(f"a collector must not name an artifact {str(artifact.path)!r}")
         if self.count >= ARTIFACT_LIMIT:
@@ -79,6 +90,8 @@ class Writer:
             for depth, parent in enumerate(parents, 1):
                 fd = stack.enter_context(directory.opened(parent, fd, create=True))
                 self._directories.add("/".join(parents[:depth]))
+            if self.again:
+                _remove_leftovers(fd, name)
             try:
                 report = self._body(artifact, fd, name)
             except CopyError as exc:
@@ -86,7 +99,7 @@ class Writer:
                     raise
                 self.truncated.append(f"{path}: {exc}")  # what comes after it may be smaller
                 return
-        self._record(artifact, path, report)
+        self._record(artifact, path, report, read_s)
 
     def sync(self) -> None:
         """Make everything written so far survive a power cut: files, the names they were given, their records."""
@@ -135,11 +148,12 @@ class Writer:
     def _moved(self, size_bytes: int) -> None:
         self.progress(self.size_bytes + size_bytes)
 
-    def _record(self, artifact: Artifact, path: str, report: CopyReport) -> None:
+    def _record(self, artifact: Artifact, path: str, report: CopyReport, read_s: float) -> None:
         line = ArtifactLine(
             step=self.step,
             path=path,
             media=artifact.media,
+            read_s=round(read_s, 6),
             **_source_fields(artifact.source),
             **_report_fields(report),
         )
@@ -151,6 +165,17 @@ class Writer:
         if line.truncated:
             self.truncated.append(f"{path}: {line.truncated_reason}")
         self.progress(self.size_bytes)
+
+
+def in_short(reasons: Sequence[str]) -> str:
+    """Return the first few reasons in one line."""
+    return "; ".join(reasons[:3]) + (" …" if len(reasons) > 3 else "")
+
+
+def _remove_leftovers(directory_fd: int, name: str) -> None:
+    for left in (name, name + layout.PART):
+        with contextlib.suppress(FileNotFoundError):
+            os.unlink(left, dir_fd=directory_fd)
 
 
 def linked(status: os.stat_result) -> CopyReport:

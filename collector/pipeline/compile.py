@@ -8,6 +8,7 @@ from typing import Generic, TypeVar
 
 from collector.config.load import Loaded, examine, in_order
 from collector.model.errors import ConfigError
+from collector.model.problem import Problem, errors
 from collector.pipeline.compiler import Compiler
 from collector.pipeline.steps import CompiledTrigger, Pipeline
 
@@ -26,11 +27,13 @@ class Plan(Generic[T]):
         loaded: The configuration.
         pipelines: By name; steps that are off are left out.
         triggers: Those that are on.
+        warnings: What the file says in vain.
     """
 
     loaded: Loaded
     pipelines: dict[str, Pipeline]
     triggers: tuple[CompiledTrigger[T], ...]
+    warnings: tuple[Problem, ...] = ()
 
 
 def prepare(path: str | None, triggers: Table[str, type[T]]) -> Plan[T]:
@@ -62,6 +65,7 @@ def compile(loaded: Loaded, triggers: Table[str, type[T]]) -> Plan[T]:  # noqa: 
     pipelines = {name: compiler.pipeline(name, given) for name, given in loaded.config.pipelines.items()}
     compiled = tuple(filter(None, map(compiler.trigger, loaded.config.triggers)))
     compiler.check_whole()
-    if problems := in_order(compiler.explained(), loaded.files):
+    problems = in_order(compiler.explained(), loaded.files)
+    if errors(problems):
         raise ConfigError(problems)
-    return Plan(loaded=loaded, pipelines=pipelines, triggers=compiled)
+    return Plan(loaded=loaded, pipelines=pipelines, triggers=compiled, warnings=problems)

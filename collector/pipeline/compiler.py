@@ -16,7 +16,7 @@ from collector.config.load import Loaded
 from collector.config.merge import merge
 from collector.config.nodes import Mapping, Node, Sequence, text_of
 from collector.config.scalars import suggest
-from collector.model.pressure import Budget, Limits
+from collector.model.pressure import Budget, Limits, StepClass
 from collector.model.problem import Mark, Problem
 from collector.model.units import quote
 from collector.pipeline.conditions import MANUAL, Conditions, signal_number
@@ -45,7 +45,6 @@ class Compiler(Generic[T]):
             name=name,
             steps=tuple(step for step in steps if step is not None),
             timeout_s=float(timeout),
-            let_smaller_first=given.let_smaller_first,
         )
 
     def _step(self, pipeline: str, given: items.Step) -> Step | None:
@@ -69,8 +68,8 @@ class Compiler(Generic[T]):
             id=given.id,
             collector=collector,
             timeout_s=float(timeout),
-            limits=_limits(self._config.pressure, shared.pressure, given.pressure),
-            budget=Budget(memory_bytes=int(budget)),
+            limits=_limits(kind.footprint.step_class, self._config.pressure, shared.pressure, given.pressure),
+            budget=Budget(step_class=kind.footprint.step_class, memory_bytes=int(budget)),
             when=conditions,
             required=shared.required if given.required is None else given.required,
         )
@@ -179,15 +178,16 @@ def _is_empty_list(pipelines: Node | None, name: str) -> bool:
     return isinstance(pipelines, Mapping) and not _items(pipelines, name, "steps")
 
 
-def _limits(whole: spec.Pressure, shared: items.StepPressure | None, own: items.StepPressure | None) -> Limits:
-    """Return the limits of a step: its own, else the shared ones, else those of the whole file."""
+def _limits(
+    step_class: StepClass, whole: spec.Pressure, shared: items.StepPressure | None, own: items.StepPressure | None
+) -> Limits:
+    """Return a step's limits: its own, else the shared ones, else the whole file's, whose floor is for heavy steps."""
 
-    def pick(name: str) -> Any:
-        return next((v for v in (getattr(s, name, None) for s in (own, shared)) if v is not None), getattr(whole, name))
+    def pick(name: str, *, default: Any) -> Any:
+        return next((v for v in (getattr(s, name, None) for s in (own, shared)) if v is not None), default)
 
     return Limits(
-        floor_bytes=int(pick("floor")),
-        psi_full_percent=float(pick("psi_full")),
-        on_pressure=pick("on_pressure"),
-        wait_s=float(pick("wait")),
+        floor_bytes=int(pick("floor", default=whole.floor if step_class is StepClass.HEAVY else 0)),
+        on_pressure=pick("on_pressure", default=whole.on_pressure),
+        wait_s=float(pick("wait", default=whole.wait)),
     )

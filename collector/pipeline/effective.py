@@ -12,7 +12,8 @@ from collector.config import items, spec
 from collector.config.keys import is_record, keys_of
 from collector.config.nodes import Mapping, Path, plain
 from collector.config.write import FORMATS, inline, written
-from collector.model.units import Bytes, Percent, Seconds
+from collector.model.pressure import StepClass
+from collector.model.units import Bytes, Seconds
 from collector.pipeline.compile import Plan
 from collector.pipeline.steps import CompiledTrigger, Step
 
@@ -56,7 +57,6 @@ def _pipeline(show: _Origins, plan: Plan[T], name: str) -> dict[str, Tree]:
         "timeout": show.value(
             plan.pipelines[name].timeout_s, Seconds, (*path, "timeout"), ("runtime", "incident_timeout")
         ),
-        "let_smaller_first": show.value(given.let_smaller_first, bool, (*path, "let_smaller_first")),
         "steps": [
             show.step(step, compiled.get(step.id), (*path, "steps", index)) for index, step in enumerate(given.steps)
         ],
@@ -96,14 +96,20 @@ class _Origins:
             return shown
         limits = {
             "floor": (compiled.limits.floor_bytes, Bytes),
-            "psi_full": (compiled.limits.psi_full_percent, Percent),
             "on_pressure": (compiled.limits.on_pressure, str),
             "wait": (compiled.limits.wait_s, Seconds),
         }
         shown["timeout"] = self.value(compiled.timeout_s, Seconds, (*path, "timeout"), ("defaults", "timeout"))
         shown["budget"] = self.value(compiled.budget.memory_bytes, Bytes, (*path, "budget"))
+        inherits = compiled.budget.step_class is StepClass.HEAVY
         shown["pressure"] = {
-            name: self.value(value, kind, (*path, "pressure", name), ("defaults", "pressure", name), ("pressure", name))
+            name: self.value(
+                value,
+                kind,
+                (*path, "pressure", name),
+                ("defaults", "pressure", name),
+                *((("pressure", name),) if inherits or name != "floor" else ()),
+            )
             for name, (value, kind) in limits.items()
         }
         shown["required"] = self.value(compiled.required, bool, (*path, "required"), ("defaults", "required"))

@@ -20,6 +20,13 @@ class IncidentOpened(Event, frozen=True, kw_only=True, tag="incident.opened"):
     steps: tuple[str, ...]
 
 
+class EvidenceRead(Event, frozen=True, kw_only=True, tag="evidence.read"):
+    """All light evidence is in memory; nothing of it is on disk yet. *duration_s* is since the incident's start."""
+
+    steps: tuple[str, ...]
+    duration_s: float
+
+
 class StepStarted(Event, frozen=True, kw_only=True, tag="step.started"):
     """A worker runs the step."""
 
@@ -80,7 +87,8 @@ class IncidentRefused(Event, frozen=True, kw_only=True, tag="incident.refused"):
 
 
 AnyEvent = (
-    IncidentOpened
+    EvidenceRead
+    | IncidentOpened
     | StepStarted
     | StepWaiting
     | StepProgressed

@@ -46,8 +46,8 @@ class StepForecast(msgspec.Struct, frozen=True, kw_only=True):
         when: Its conditions in words; empty if it has none.
         condition: Why the step would not run for this crash; ``None`` if it would.
         timeout_s: Its deadline.
-        memory_bytes: Its budget.
-        verdict: The gate's answer now.
+        reads_first: It, or what of it is small, is read before anything waits.
+        verdict: The gate's answer now, with its class and its budget.
         finding: What it would take; ``None`` if that cannot be known, and is small.
     """
 
@@ -56,7 +56,7 @@ class StepForecast(msgspec.Struct, frozen=True, kw_only=True):
     when: str
     condition: str | None
     timeout_s: float
-    memory_bytes: int
+    reads_first: bool
     verdict: Verdict
     finding: Finding | None = None
 
@@ -81,7 +81,6 @@ def forecast(
     pipeline: Pipeline,
     marker: Marker,
     sample: Sample,
-    previous: Sample | None,
     *,
     reserve_bytes: int,
     findings: Mapping[str, Finding],
@@ -93,7 +92,6 @@ def forecast(
         pipeline: Compiled.
         marker: The crash, as far as it is described.
         sample: The machine now.
-        previous: An earlier sample, for the reclaim counters.
         reserve_bytes: Free space that the archive's file system keeps.
         findings: What steps would take, by their id.
     """
@@ -104,10 +102,8 @@ def forecast(
             when=step.when.text(),
             condition=step.when.holds(marker),
             timeout_s=step.timeout_s,
-            memory_bytes=step.budget.memory_bytes,
-            verdict=decide(
-                sample, previous, budget=_budget(step, findings), limits=step.limits, reserve_bytes=reserve_bytes
-            ),
+            reads_first=step.reads_first,
+            verdict=decide(sample, budget=_budget(step, findings), limits=step.limits, reserve_bytes=reserve_bytes),
             finding=findings.get(step.id),
         )
         for step in pipeline.steps

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 from collections.abc import Iterator
 from contextlib import closing
+from itertools import islice
 
 from collector.collectors.base import Collector
 from collector.collectors.core import Core, Keep
@@ -14,7 +15,8 @@ from collector.host.deadline import Guard
 from collector.host.files import Host
 from collector.host.globs import expand
 from collector.host.mapped import of_process, segment_name
-from collector.host.procfs import Process, pids
+from collector.host.own_procfs import Procfs, batches
+from collector.host.procfs import Process, read_at
 from collector.host.shm import ROOT, Entry, walk
 from collector.host.unread import Unreads
 from collector.model.errors import StepError
@@ -104,20 +106,23 @@ def _described(marker: Marker, host: Host) -> Iterator[int]:
     if marker.process is not None:
         yield marker.process.pid
     elif marker.comm is not None or marker.exe is not None:
-        left = MAX_PROCESSES
-        for pid in pids(host):
-            if left and _fits(host, pid, marker):
-                left -= 1
-                yield pid
+        with closing(batches(host)) as found:
+            alive = (pid for procfs, listed in found for pid in listed if _fits(procfs, pid, marker))
+            yield from islice(alive, MAX_PROCESSES)
 
 
-def _fits(host: Host, pid: int, marker: Marker) -> bool:
+def _fits(procfs: Procfs, pid: int, marker: Marker) -> bool:
     try:
-        with Process(host, pid) as process:
-            comm = process.read("comm", limit=64).rstrip(b"\n").decode("utf-8", "surrogateescape")
-            return marker.comm in (None, comm) and (marker.exe is None or process.link("exe") == marker.exe)
-    except (OSError, StepError):
+        dir_fd = procfs.open(pid)
+    except OSError:
+        return False
+    try:
+        comm = read_at(dir_fd, "comm", 64).rstrip(b"\n").decode("utf-8", "surrogateescape")
+        return marker.comm in (None, comm) and (marker.exe is None or os.readlink("exe", dir_fd=dir_fd) == marker.exe)
+    except OSError:
         return False  # it ended meanwhile, or is a kernel thread, or somebody else's
+    finally:
+        os.close(dir_fd)
 
 
 def mapped_segments(host: Host, pid: int) -> set[str]:

@@ -12,6 +12,7 @@ from collector.config.directories import effective_archive_path, effective_runti
 from collector.config.load import Loaded
 from collector.config.spec import Config
 from collector.model.errors import UsageError
+from collector.model.problem import Problem
 from collector.pipeline import worker
 from collector.pipeline.compile import MANUAL_PIPELINE, prepare
 from collector.pipeline.steps import CompiledTrigger, Pipeline
@@ -27,6 +28,7 @@ class Generation:
     triggers: tuple[CompiledTrigger[Any], ...]
     settings: Settings
     keep: Rules
+    warnings: tuple[Problem, ...]
     runtime_directory: str
 
     @property
@@ -80,5 +82,6 @@ def generate(path: str | None, triggers: Mapping[str, type[Any]], *, archive: st
             redaction=config.redact,
         ),
         keep=retention(config),
+        warnings=plan.warnings,
         runtime_directory=effective_runtime_directory(config, is_root=is_root, environ=os.environ),
     )

@@ -17,8 +17,9 @@ from collector.pipeline.surroundings import Place, Surroundings
 def harms(plan: Plan[Any], around: Surroundings) -> tuple[Problem, ...]:
     """Return warnings about *plan* on the machine that *around* describes, in the order of the file."""
     found = (
+        *plan.warnings,
         *_archive(plan, around),
-        *_pressure(plan, around),
+        *_pressure(plan),
         *_copy(plan),
         *_unmatched(plan, around),
         *_whole(plan),
@@ -57,15 +58,8 @@ def _archive(plan: Plan[Any], around: Surroundings) -> Iterator[Problem]:
         )
 
 
-def _pressure(plan: Plan[Any], around: Surroundings) -> Iterator[Problem]:
-    pressure, kernel = plan.loaded.config.pressure, 2 * around.sample.high_watermark_bytes
-    if pressure.floor < kernel:
-        yield _warning(
-            _mark(plan, ("pressure", "floor")),
-            f"a floor of {format_bytes(pressure.floor)} is below the kernel's own reserves: twice the zones' high"
-            f" watermarks is {mib(kernel)}, and that is what holds",
-            f"write at least {kernel // (1 << 20) + 1}MiB",
-        )
+def _pressure(plan: Plan[Any]) -> Iterator[Problem]:
+    pressure = plan.loaded.config.pressure
     if pressure.on_pressure is Policy.PROCEED:
         yield _proceed(_mark(plan, ("pressure", "on_pressure")))
 
@@ -123,14 +117,20 @@ def _pipeline(plan: Plan[Any], pipeline: Pipeline, around: Surroundings) -> Iter
 
 def _room(plan: Plan[Any], step: Step, path: Path, around: Surroundings) -> Iterator[Problem]:
     """Warn of a step that this machine has no room for, whatever happens."""
-    floor = max(step.limits.floor_bytes, 2 * around.sample.high_watermark_bytes)
-    needed = floor + step.budget.memory_bytes
-    if needed > around.sample.total_bytes:
+    floor, budget = step.limits.floor_bytes, step.budget.memory_bytes
+    if floor and floor + budget > around.sample.total_bytes:
         yield _warning(
-            _mark(plan, (*path, "pressure", "floor")),
-            f"step {step.id} can never run here: its budget of {format_bytes(step.budget.memory_bytes)} beside a floor"
+            _floor_mark(plan, path),
+            f"step {step.id} can never run here: its budget of {format_bytes(budget)} beside a floor"
             f" of {format_bytes(floor)} is more than all memory ({mib(around.sample.total_bytes)})",
             "lower the floor",
+        )
+    elif floor and floor + budget > around.sample.available_bytes:
+        yield _warning(
+            _floor_mark(plan, path),
+            f"step {step.id} would be held back now: of {mib(around.sample.available_bytes)} available its budget of"
+            f" {format_bytes(budget)} leaves less than the floor of {format_bytes(floor)}",
+            "lower the floor, if this machine is always so full",
         )
     most = getattr(step.collector, "max_total", None)
     room = around.archive.total_bytes - _reserve(plan, around.archive)
@@ -140,6 +140,12 @@ def _room(plan: Plan[Any], step: Step, path: Path, around: Surroundings) -> Iter
             f"step {step.id} may take {format_bytes(most)}, but the archive's file system holds {size(room)} at most",
             "lower max_total, or use a larger disk",
         )
+
+
+def _floor_mark(plan: Plan[Any], path: Path) -> Mark:
+    """Return the place of the floor that holds for the step at *path*."""
+    places = ((*path, "pressure", "floor"), ("defaults", "pressure", "floor"), ("pressure", "floor"))
+    return _mark(plan, next((place for place in places if place in plan.loaded.origins), path))
 
 
 def _reserve(plan: Plan[Any], archive: Place) -> int:

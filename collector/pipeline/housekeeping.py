@@ -49,15 +49,13 @@ def find_undigested(pool: Pool, generation: Generation, limit: int) -> Line[Done
 
 def add_digests(pool: Pool, generation: Generation, incident: str) -> Line[Done]:
     """Read back what carries no digest yet, at the configured pace and only while the gate is open."""
-    pressure = generation.loaded.config.pressure
     deadline_s = time.monotonic() + DIGEST_TIMEOUT_S
     job = AddDigests(
         archive=generation.settings.archive,
         incident=incident,
         deadline_s=deadline_s,
         limits=Limits(
-            floor_bytes=pressure.floor,
-            psi_full_percent=pressure.psi_full,
+            floor_bytes=0,
             on_pressure=Policy.WAIT,
             wait_s=DIGEST_TIMEOUT_S,
         ),

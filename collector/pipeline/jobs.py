@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import os
 import time
+from collections.abc import Sequence
 from contextlib import closing
 from typing import Protocol
 
-from collector.archive import layout
+from collector.archive import directory, layout
 from collector.archive.digests import add_digests, undigested
 from collector.archive.prune import inventory, prune
 from collector.archive.read import Archive
@@ -15,17 +16,18 @@ from collector.archive.retention import Rules
 from collector.archive.seal import seal
 from collector.archive.store import Store
 from collector.collectors.base import Context
-from collector.copying import readback
-from collector.host import process
+from collector.copying import buffers, readback
+from collector.host import directio, process
 from collector.host.deadline import wedged_threads
 from collector.host.files import Host
 from collector.host.filesystem import holds_memory
 from collector.model.copying import Advice, Digest, Feedback
 from collector.model.errors import ArchiveError, PressureError
 from collector.model.incident import IncidentState, StepStatus
-from collector.model.pressure import Budget, DiskSample
+from collector.model.pressure import Budget, DiskSample, StepClass
 from collector.model.units import mib
-from collector.pipeline.artifacts import Writer
+from collector.pipeline import light
+from collector.pipeline.artifacts import Writer, in_short
 from collector.pipeline.protocol import (
     AddDigests,
     Begin,
@@ -33,11 +35,13 @@ from collector.pipeline.protocol import (
     FindUndigested,
     Job,
     Prune,
+    ReadStep,
     Record,
     Recover,
     Release,
     RunStep,
     Seal,
+    WriteSpool,
 )
 from collector.pressure.feedback import GateFeedback
 from collector.pressure.sampler import Sampler, sample_disk
@@ -68,16 +72,22 @@ class Report(Protocol):
         ...
 
 
-def perform(job: Job, sampler: Sampler, report: Report) -> Answer:  # noqa: PLR0911 - one a job
-    """Do *job*; return its end, and a descriptor for the supervisor if it has one."""
+def perform(job: Job, fds: Sequence[int], sampler: Sampler, report: Report) -> Answer:  # noqa: PLR0911 - one a job
+    """Do *job*, with the descriptors that came with it; return its end, and a descriptor if it has one."""
+    if not isinstance(job, Begin | ReadStep | WriteSpool):
+        buffers.spool_done()
     match job:
         case Begin():
             return _begin(job)
+        case ReadStep():
+            return light.read_step(job), None
+        case WriteSpool():
+            return light.write(job, fds), None
         case RunStep():
             return _run_step(job, sampler, report), None
         case Record():
             with Store(job.archive) as store:
-                store.record_step(job.incident, job.end)
+                store.record_steps(job.incident, job.ends)
             return Done(), None
         case Seal():
             return _seal(job), None
@@ -102,7 +112,15 @@ def _begin(job: Begin) -> Answer:
         disk = sample_disk(store.fd)
         reserve = job.reserve.bytes_of(disk.total_bytes)
         pruned = _make_room(job, disk, reserve)
-        return Done(reserve_bytes=reserve, ids=pruned), store.begin(job.header)
+        lock = store.begin(job.header)
+        return Done(reserve_bytes=reserve, ids=pruned, direct=_takes_direct_writes(lock)), lock
+
+
+def _takes_direct_writes(incident_fd: int) -> bool:
+    """Look at a file of the incident's own: where the kernel does not tell, the engine will try."""
+    with directory.opened_file(layout.HEADER, incident_fd) as fd:
+        offered = directio.alignment(fd)
+    return offered is None or offered.offset > 0
 
 
 def _refuse_memory(archive: str) -> None:
@@ -138,6 +156,7 @@ def _make_room(job: Begin, disk: DiskSample, reserve: int) -> tuple[str, ...]:
 
 def _run_step(job: RunStep, sampler: Sampler, report: Report) -> Done:
     margin_s = min(1.0, 0.1 * max(0.0, job.deadline_s - time.monotonic()))
+    sampler.take_up(job.ticks)
     with Store(job.archive) as store, store.incident(job.incident) as incident_fd:
         gate = GateFeedback(
             sampler,
@@ -146,6 +165,7 @@ def _run_step(job: RunStep, sampler: Sampler, report: Report) -> Done:
             budget=job.budget,
             reserve_bytes=job.reserve_bytes,
             stop_at_s=job.deadline_s - margin_s,
+            waited_s=job.waited_s,
         )
 
         def ask() -> Feedback:
@@ -158,6 +178,7 @@ def _run_step(job: RunStep, sampler: Sampler, report: Report) -> Done:
             reserve_bytes=job.reserve_bytes,
             ask=ask,
             progress=report.progress,
+            written=store.recorded(job.incident, job.step) if job.goes_on else frozenset(),
         )
         ctx = Context(host=Host(), marker=job.marker, deadline_s=job.deadline_s, redaction=job.redaction)
         try:
@@ -168,9 +189,12 @@ def _run_step(job: RunStep, sampler: Sampler, report: Report) -> Done:
             writer.sync()
     return Done(
         status=StepStatus.TRUNCATED if writer.truncated else StepStatus.OK,
-        reason="; ".join(writer.truncated[:3]) + (" …" if len(writer.truncated) > 3 else ""),
+        reason=in_short(writer.truncated),
         artifacts=writer.count,
         size_bytes=writer.size_bytes,
+        waited_s=round(gate.waited_s - job.waited_s, 3),
+        speed_changes=tuple(gate.changes),
+        more_changes=gate.more_changes,
         tainted=wedged_threads() > 0,
     )
 
@@ -229,7 +253,7 @@ def _add_digests(job: AddDigests, sampler: Sampler, report: Report) -> Done:
             sampler,
             archive.fd,
             limits=job.limits,
-            budget=Budget(memory_bytes=0),
+            budget=Budget(step_class=StepClass.DIRECT, memory_bytes=0),
             reserve_bytes=0,
             stop_at_s=job.deadline_s - 1.0,
         )

@@ -14,14 +14,15 @@ import os
 import socket
 import time
 from collections import deque
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 import msgspec
 
+from collector.copying.buffers import POOL_BYTES
 from collector.model.incident import StepStatus
 from collector.pipeline import worker
-from collector.pipeline.handle import Worker
+from collector.pipeline.handle import Claim, Worker
 from collector.pipeline.line import Line, Wait, until
 from collector.pipeline.protocol import INTERRUPT, MESSAGE_LIMIT, STOP, Done, Job, Release, Reply
 
@@ -59,6 +60,11 @@ class Pool:
     def idle(self) -> int:
         """Workers that wait for a job."""
         return len(self._idle)
+
+    @property
+    def busy(self) -> int:
+        """Workers that have a job, or are kept for an incident."""
+        return len(self._busy)
 
     @property
     def missing(self) -> int:
@@ -102,13 +108,30 @@ class Pool:
         while len(self._idle) < wanted:
             self._idle.append(self._fork())
 
-    def perform(  # noqa: PLR0911 - each way in which a job ends is one line
+    def serve(self, claim: Claim) -> None:
+        """Give *claim* a worker if it has none and one is idle; it keeps that until `release_claim`."""
+        self.reap()
+        if claim.worker is None and self._idle:
+            claim.worker = self._idle.pop()
+            self._busy.append(claim.worker)
+
+    def release_claim(self, claim: Claim) -> None:
+        """Let others have its worker, and give its memories back."""
+        claim.let_go()
+        if claim.worker is not None:
+            self._busy.remove(claim.worker)
+            self._idle.append(claim.worker)
+            claim.worker = None
+
+    def perform(
         self,
         job: Job,
         *,
         deadline_s: float,
         progress: Callable[[int], None] = lambda _: None,
         stoppable: bool = False,
+        claim: Claim | None = None,
+        fds: Sequence[int] = (),
     ) -> Line[Result]:
         """
         Run *job* in a worker and return how it ended; never raises for what the worker does.
@@ -118,14 +141,33 @@ class Pool:
             deadline_s: Monotonic; then the worker is killed.
             progress: Told the bytes written so far.
             stoppable: `stop` ends it.
+            claim: Use the worker that it was served with, and no other.
+            fds: Descriptors that go with the job; they stay the caller's.
         """
-        self.reap()  # one that died asleep (somebody's SIGKILL, the OOM killer) must not cost this job
-        if not self._idle:
+        mine = claim or Claim()
+        self.serve(mine)  # drops one that died asleep (somebody's SIGKILL, the OOM killer): it must not cost this job
+        one = mine.worker
+        if one is None:
             return Result(Done(status=StepStatus.FAILED, reason="no worker is left", exit_code=70))
-        one = self._idle.pop()
-        self._busy.append(one)
+        result = yield from self._perform(one, job, deadline_s, progress, stoppable=stoppable, fds=fds)
+        if one not in self._busy:  # lost
+            mine.worker = None
+        if claim is None:
+            self.release_claim(mine)
+        return result
+
+    def _perform(
+        self,
+        one: Worker,
+        job: Job,
+        deadline_s: float,
+        progress: Callable[[int], None],
+        *,
+        stoppable: bool,
+        fds: Sequence[int],
+    ) -> Line[Result]:
         try:
-            one.give(job)
+            one.give(job, fds)
         except OSError as exc:
             return (yield from self._lose(one, StepStatus.FAILED, f"the worker took no job: {exc.strerror}"))
         start_s, replies = time.monotonic(), 0
@@ -139,11 +181,8 @@ class Pool:
             if isinstance(reply, str):
                 return (yield from self._lose(one, StepStatus.FAILED, reply))
             if isinstance(reply, Done):
-                self._busy.remove(one)
                 if reply.tainted:
                     yield from self._lose(one, StepStatus.OK, "")
-                else:
-                    self._idle.append(one)
                 return Result(reply, fd)
             progress(reply.size_bytes)
             if overdue := self._overdue(deadline_s, stoppable=stoppable):  # it reports ten times a second
@@ -253,14 +292,17 @@ class Pool:
         with contextlib.ExitStack() as undo:
             job_fd = os.memfd_create("collector-job", os.MFD_CLOEXEC)
             undo.callback(os.close, job_fd)
+            memory_fd = os.memfd_create("collector-buffers", os.MFD_CLOEXEC)
+            undo.callback(os.close, memory_fd)
+            os.ftruncate(memory_fd, POOL_BYTES)
             ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
             undo.callback(ours.close)  # the end of its socket is the end of a worker
             with theirs:
                 pid = os.fork()
                 if pid == 0:
-                    worker.main(theirs, job_fd, self._settings)
+                    worker.main(theirs, job_fd, memory_fd, self._settings)
             try:
-                one = Worker(pid, os.pidfd_open(pid), ours, job_fd)
+                one = Worker(pid, os.pidfd_open(pid), ours, job_fd, memory_fd)
             except OSError:
                 ours.close()
                 os.waitpid(pid, 0)

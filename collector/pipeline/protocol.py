@@ -16,7 +16,7 @@ from collector.collectors.base import Collector
 from collector.model.copying import CopySettings
 from collector.model.incident import Header, IncidentState, StepEnd, StepStatus
 from collector.model.marker import Marker
-from collector.model.pressure import Budget, Limits
+from collector.model.pressure import Budget, Limits, SpeedChange, Tick
 from collector.model.redaction import Redaction
 from collector.model.units import Reserve
 
@@ -37,8 +37,45 @@ class Begin:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class ReadStep:
+    """
+    Read what one light collector yields into memory, up to its first file; as fast as the machine allows.
+
+    *fresh*: this memory holds nothing yet.
+    """
+
+    step: str
+    collector: Collector
+    marker: Marker
+    deadline_s: float
+    redaction: Redaction
+    fresh: bool
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class WriteSpool:
+    """
+    Write what was read into the memories that come with this job, and the ends of the steps that are done with it.
+
+    *again*: an earlier try died half-way.
+    """
+
+    archive: str
+    incident: str
+    ends: tuple[StepEnd, ...]
+    reserve_bytes: int
+    copy: CopySettings
+    again: bool
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class RunStep:
-    """Run one collector and write what it yields."""
+    """
+    Run one collector and write what it yields.
+
+    *goes_on*: its first artifacts were written before, and are passed over. *waited_s* is what the incident has used
+    up of its wait, *ticks* what the supervisor saw of distress before.
+    """
 
     archive: str
     incident: str
@@ -51,15 +88,18 @@ class RunStep:
     reserve_bytes: int
     copy: CopySettings
     redaction: Redaction
+    goes_on: bool = False
+    waited_s: float = 0.0
+    ticks: tuple[Tick, ...] = ()
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Record:
-    """Append a step's end to the journal."""
+    """Append the ends of steps to the journal."""
 
     archive: str
     incident: str
-    end: StepEnd
+    ends: tuple[StepEnd, ...]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -118,7 +158,7 @@ class FindUndigested:
     limit: int
 
 
-Job = Begin | RunStep | Record | Seal | Recover | Prune | Release | AddDigests | FindUndigested
+Job = Begin | ReadStep | WriteSpool | RunStep | Record | Seal | Recover | Prune | Release | AddDigests | FindUndigested
 
 
 class Progress(msgspec.Struct, frozen=True, tag="progress"):
@@ -127,8 +167,23 @@ class Progress(msgspec.Struct, frozen=True, tag="progress"):
     size_bytes: int
 
 
+class Written(msgspec.Struct, frozen=True, kw_only=True):
+    """What of a step's evidence reached the disk, and why that is not all."""
+
+    step: str
+    artifacts: int
+    size_bytes: int
+    status: StepStatus
+    reason: str = ""
+
+
 class Done(msgspec.Struct, frozen=True, kw_only=True, tag="done", omit_defaults=True):
-    """A job's end. *reason* is empty where *status* is ok."""
+    """
+    A job's end. *reason* is empty where *status* is ok.
+
+    *rest*: the step has more than was read into memory. *direct*: the archive's file system takes writes past the
+    page cache.
+    """
 
     status: StepStatus = StepStatus.OK
     reason: str = ""
@@ -140,6 +195,12 @@ class Done(msgspec.Struct, frozen=True, kw_only=True, tag="done", omit_defaults=
     state: IncidentState | None = None
     ids: tuple[str, ...] = ()
     sealed: dict[str, IncidentState] = {}
+    rest: bool = False
+    direct: bool = True
+    written: tuple[Written, ...] = ()
+    waited_s: float = 0.0
+    speed_changes: tuple[SpeedChange, ...] = ()
+    more_changes: int = 0
     tainted: bool = False
 
 

@@ -1,20 +1,26 @@
 """
 The runner: the straight line from an admitted marker to an archived incident.
 
-It decides and waits; every byte is read and written by a worker.
+It decides and waits; every byte is read and written by a worker. Light evidence is read at once and beside other
+incidents; what remains is bulk, and of that one incident has its turn after the other.
 """
 
 from __future__ import annotations
 
 import os
 import time
+from collections import deque
 from collections.abc import Callable
+
+import msgspec
 
 from collector.model.case import merge
 from collector.model.incident import Header, StepEnd, StepStatus
 from collector.model.marker import Marker
-from collector.model.pressure import Decision, Verdict
+from collector.model.pressure import Budget, Decision, StepClass, Verdict
 from collector.pipeline import events
+from collector.pipeline.light import with_losses
+from collector.pipeline.light_phase import OUT_OF_TIME, LightPhase
 from collector.pipeline.line import Line, sleep
 from collector.pipeline.pool import Pool, Result
 from collector.pipeline.protocol import Begin, Done, Job, Record, Recover, RunStep, Seal
@@ -27,18 +33,18 @@ from collector.pressure.sampler import Sampler
 ARCHIVE_JOB_S = 60.0
 """Deadline of a job that only writes the archive's own records."""
 
-BASELINE_S = 1.0
-"""Reclaim counters are compared over so long at least: two looks at once would never see them rise."""
-
 BACK_OFF_S = (0.25, 2.0)
 """First and longest pause between two looks of a waiting step."""
+
+TURN_S = 0.1
+"""How often an incident looks whether it is its turn to copy: that comes after minutes, as a rule."""
 
 STOPPED = "the collector was stopped"
 
 
 class Runner:
     """
-    Runs incidents, one at a time.
+    Runs incidents: the light evidence of several at once, the bulk of one at a time.
 
     Args:
         pool: Warm workers.
@@ -50,8 +56,8 @@ class Runner:
         self._pool = pool
         self._sampler = sampler
         self._tell = tell
-        self.running: str | None = None
-        """The id of the incident under way."""
+        self._turns: deque[str] = deque()
+        """Ids of the incidents that have bulk to copy; it is the first one's turn."""
 
     def incident(
         self,
@@ -70,11 +76,7 @@ class Runner:
             markers: Returns the markers known by now: more of the same crash may arrive meanwhile.
         """
         run = _Run(self, header, pipeline, settings, markers or (lambda: header.markers))
-        self.running = header.id
-        try:
-            return (yield from run.line())
-        finally:
-            self.running = None
+        return (yield from run.line())
 
 
 class _Run:
@@ -91,116 +93,165 @@ class _Run:
         self._pool = runner._pool
         self._sampler = runner._sampler
         self._tell = runner._tell
+        self._turns = runner._turns
         self._header = header
         self._pipeline = pipeline
         self._settings = settings
         self._markers = markers
         self._start_s = time.monotonic()
         self._deadline_s = self._start_s + pipeline.timeout_s
-        self._sample = self._baseline = runner._sampler.sample()
+        self._waited_s = 0.0
         self._reserve_bytes = 0
+        self._direct = True
         self._lock = -1
         self._ends: list[StepEnd] = []
+        self._light = LightPhase(
+            self._pool,
+            self._sampler,
+            header.id,
+            steps=pipeline.steps,
+            settings=settings,
+            markers=markers,
+            tell=self._tell,
+        )
 
     def line(self) -> Line[Outcome]:
-        begun = yield from self._record(
-            Begin(archive=self._settings.archive, header=self._header, reserve=self._settings.reserve)
-        )
+        try:
+            yield from self._light.read(self._deadline_s)
+            begun = yield from self._begin()
+            if begun.fd is not None:
+                yield from self._write_light()
+        finally:
+            self._light.close()
         if begun.fd is None:
             return self._ended((yield from self._rescue(begun.done)))
-        self._lock, self._reserve_bytes = begun.fd, begun.done.reserve_bytes
-        for incident in begun.done.ids:
-            self._tell(events.IncidentPruned(incident=incident, reason="the disk had no room for a new incident"))
         try:
-            self._tell(
-                events.IncidentOpened(incident=self._header.id, path=self._path(".partial"), steps=self._header.planned)
-            )
             yield from self._steps()
             done = yield from self._seal()
         finally:
             os.close(self._lock)
         return self._ended(done if done.state is not None else (yield from self._rescue(done)))
 
-    def _steps(self) -> Line[None]:
-        pending = list(self._pipeline.steps)
-        while pending:
-            step, verdict = yield from self._next(pending)
-            pending.remove(step)
-            started_s, start_s = time.time(), time.monotonic()
-            if verdict.decision is Decision.PROCEED:
-                done = yield from self._run(step)
-            else:
-                done = Done(status=StepStatus.SKIPPED, reason=verdict.reason)
-            end = StepEnd(
-                id=step.id,
-                collector=step.collector.name,
-                status=done.status,
-                reason=done.reason,
-                hint=done.hint,
-                started_s=started_s,
-                duration_s=round(time.monotonic() - start_s, 6),
-                verdict=verdict,
-            )
-            self._ends.append(end)
-            kept = yield from self._record(Record(archive=self._settings.archive, incident=self._header.id, end=end))
-            if kept.done.reason:
-                self._tell(events.JournalFailed(incident=self._header.id, reason=kept.done.reason))
-            self._tell(
-                events.StepFinished(
-                    incident=self._header.id, end=end, artifacts=done.artifacts, size_bytes=done.size_bytes
-                )
-            )
+    def _begin(self) -> Line[Result]:
+        """Open the incident: on a disk that others saturate its syncs may take many seconds."""
+        job = Begin(archive=self._settings.archive, header=self._header, reserve=self._settings.reserve)
+        for _ in range(2):
+            begun = yield from self._light.perform(job, self._writing_deadline_s())
+            if not begun.died:
+                break
+        if begun.fd is None:
+            return begun
+        self._lock, self._reserve_bytes, self._direct = begun.fd, begun.done.reserve_bytes, begun.done.direct
+        for incident in begun.done.ids:
+            self._tell(events.IncidentPruned(incident=incident, reason="the disk had no room for a new incident"))
+        self._tell(
+            events.IncidentOpened(incident=self._header.id, path=self._path(".partial"), steps=self._header.planned)
+        )
+        return begun
 
-    def _next(self, pending: list[Step]) -> Line[tuple[Step, Verdict]]:
-        """Return the first step that may run, or that will not: waits while the gate says so."""
-        first, since_s, pause_s = pending[0], time.monotonic(), BACK_OFF_S[0]
-        told = False
+    def _write_light(self) -> Line[None]:
+        done = yield from self._light.write(self._reserve_bytes, self._writing_deadline_s())
+        self._ends += self._light.ends
+        if done.status is not StepStatus.OK:
+            self._tell(events.JournalFailed(incident=self._header.id, reason=done.reason))
+
+    def _steps(self) -> Line[None]:
+        """Run what is left: what of the light steps did not fit into memory, then bulk, in the order of the file."""
+        ended = {end.id for end in self._ends}
+        left = [step for step in self._pipeline.steps if step.id not in ended]
+        bulk = [step for step in left if step.budget.step_class is not StepClass.LIGHT or step.limits.floor_bytes]
+        for step in left:
+            if step not in bulk:
+                yield from self._step(step)
+        if not bulk:
+            return
+        self._turns.append(self._header.id)
+        try:
+            yield from self._turn()
+            for step in bulk:
+                yield from self._step(step)
+        finally:
+            self._turns.remove(self._header.id)
+
+    def _turn(self) -> Line[None]:
+        """Wait until earlier incidents have copied their bulk; that time is not this incident's own."""
+        since_s = time.monotonic()
+        while self._turns[0] != self._header.id and not self._pool.stopping:
+            yield from sleep(TURN_S)
+        self._deadline_s += time.monotonic() - since_s
+
+    def _step(self, step: Step) -> Line[None]:
+        verdict = yield from self._ask(step)
+        head = self._light.heads.get(step.id)
+        started_s, start_s = time.time(), time.monotonic()
+        if verdict.decision is Decision.PROCEED:
+            done = yield from self._run(step)
+        else:
+            done = Done(status=StepStatus.SKIPPED, reason=verdict.reason)
+        self._waited_s += done.waited_s
+        end = StepEnd(
+            id=step.id,
+            collector=step.collector.name,
+            status=done.status,
+            reason=done.reason,
+            hint=done.hint,
+            started_s=head.started_s if head else started_s,
+            duration_s=round(time.monotonic() - start_s, 6),
+            verdict=verdict,
+            speed_changes=done.speed_changes,
+            more_changes=done.more_changes,
+        )
+        part = head.written if head else None
+        if part is not None:
+            end = with_losses(end, (part,))
+        self._ends.append(end)
+        kept = yield from self._record(Record(archive=self._settings.archive, incident=self._header.id, ends=(end,)))
+        if kept.done.reason:
+            self._tell(events.JournalFailed(incident=self._header.id, reason=kept.done.reason))
+        self._tell(
+            events.StepFinished(
+                incident=self._header.id,
+                end=end,
+                artifacts=done.artifacts + (part.artifacts if part else 0),
+                size_bytes=done.size_bytes + (part.size_bytes if part else 0),
+            )
+        )
+
+    def _ask(self, step: Step) -> Line[Verdict]:
+        """Return the gate's last word on a step, after what it let it wait: all waits of an incident are one budget."""
+        since_s: float | None = None
+        pause_s = BACK_OFF_S[0]
         while True:
-            self._look()
-            waited_s = time.monotonic() - since_s if told else 0.0
-            verdict = self._ask(first, waited_s)
+            waited_s = self._waited_s + (0.0 if since_s is None else time.monotonic() - since_s)
+            verdict = decide(
+                self._sampler.sample(self._lock),
+                budget=self._budget(step),
+                limits=step.limits,
+                reserve_bytes=self._reserve_bytes,
+                waited_s=waited_s,
+                held=since_s is not None,
+            )
             if verdict.decision is not Decision.WAIT or self._out_of_time():
-                return first, verdict
-            if not told:
-                told = True
-                self._tell(events.StepWaiting(incident=self._header.id, step=first.id, reason=verdict.reason))
-            if smaller := self._smaller(pending):
-                return smaller
-            yield from sleep(min(pause_s, max(0.0, first.limits.wait_s - waited_s)))
+                self._waited_s = waited_s
+                return verdict
+            if since_s is None:
+                since_s = time.monotonic()
+                self._tell(events.StepWaiting(incident=self._header.id, step=step.id, reason=verdict.reason))
+            yield from sleep(min(pause_s, max(0.0, step.limits.wait_s - waited_s)))
             pause_s = min(2 * pause_s, BACK_OFF_S[1])
 
-    def _smaller(self, pending: list[Step]) -> tuple[Step, Verdict] | None:
-        """Return a later step that the gate lets through while the first one waits."""
-        if self._pipeline.let_smaller_first:
-            for step in pending[1:]:
-                if step.budget.memory_bytes < pending[0].budget.memory_bytes:
-                    verdict = self._ask(step, 0.0)
-                    if verdict.decision is Decision.PROCEED:
-                        return step, verdict
-        return None
-
-    def _look(self) -> None:
-        """Take a sample; the one before stays the reclaim counters' baseline until it is `BASELINE_S` old."""
-        if self._sample.taken_s - self._baseline.taken_s >= BASELINE_S:
-            self._baseline = self._sample
-        self._sample = self._sampler.sample(self._lock)
-
-    def _ask(self, step: Step, waited_s: float) -> Verdict:
-        return decide(
-            self._sample,
-            self._baseline,
-            budget=step.budget,
-            limits=step.limits,
-            reserve_bytes=self._reserve_bytes,
-            waited_s=waited_s,
-        )
+    def _budget(self, step: Step) -> Budget:
+        """Bulk on a file system that takes no direct writes goes through the page cache: that is heavy."""
+        if step.budget.step_class is StepClass.DIRECT and not self._direct:
+            return msgspec.structs.replace(step.budget, step_class=StepClass.HEAVY)
+        return step.budget
 
     def _run(self, step: Step) -> Line[Done]:
         if reason := self._out_of_time():
             return Done(status=StepStatus.SKIPPED, reason=reason)
         self._tell(events.StepStarted(incident=self._header.id, step=step.id))
-        deadline_s = min(time.monotonic() + step.timeout_s, self._deadline_s)
         yield from have_worker(self._pool, self._sampler)
+        deadline_s = min(time.monotonic() + step.timeout_s, self._deadline_s)
         result = yield from self._pool.perform(
             RunStep(
                 archive=self._settings.archive,
@@ -210,10 +261,13 @@ class _Run:
                 marker=merge(self._markers()),
                 deadline_s=deadline_s,
                 limits=step.limits,
-                budget=step.budget,
+                budget=self._budget(step),
                 reserve_bytes=self._reserve_bytes,
                 copy=self._settings.copy,
                 redaction=self._settings.redaction,
+                goes_on=step.id in self._light.heads,
+                waited_s=self._waited_s,
+                ticks=self._sampler.ticks,
             ),
             deadline_s=deadline_s,
             progress=lambda size: self._tell(
@@ -279,7 +333,11 @@ class _Run:
     def _out_of_time(self) -> str:
         if self._pool.stopping:
             return STOPPED
-        return "the incident's time was up" if time.monotonic() >= self._deadline_s else ""
+        return OUT_OF_TIME if time.monotonic() >= self._deadline_s else ""
+
+    def _writing_deadline_s(self) -> float:
+        """The incident's own: a disk that others saturate costs time, not evidence. Past it, some to save the rest."""
+        return max(self._deadline_s, time.monotonic() + ARCHIVE_JOB_S)
 
     def _path(self, suffix: str = "") -> str:
         return os.path.join(self._settings.archive, self._header.id + suffix)

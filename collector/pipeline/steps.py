@@ -5,11 +5,15 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Generic, TypeVar
 
+import msgspec
+
 from collector.collectors.base import Collector
-from collector.model.pressure import Budget, Limits
+from collector.model.pressure import Budget, Limits, StepClass
 from collector.pipeline.conditions import ALWAYS, Conditions
 
 T = TypeVar("T")
+
+HEAD_TIMEOUT_S = 10.0
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -35,6 +39,22 @@ class Step:
     when: Conditions = ALWAYS
     required: bool = True
 
+    @property
+    def reads_first(self) -> bool:
+        """Whether it is read, or its head is, before anything waits; a floor of its own makes it wait for its turn."""
+        light = self.budget.step_class is StepClass.LIGHT or self.collector.footprint.light_head
+        return light and not self.limits.floor_bytes
+
+    @property
+    def reading_budget(self) -> Budget:
+        """What reading it adds: less than its bulk, which comes later."""
+        return msgspec.structs.replace(self.budget, step_class=StepClass.LIGHT)
+
+    @property
+    def reading_timeout_s(self) -> float:
+        """How long reading it may take: what is read of a bulk step is small."""
+        return self.timeout_s if self.budget.step_class is StepClass.LIGHT else min(self.timeout_s, HEAD_TIMEOUT_S)
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Pipeline:
@@ -43,15 +63,13 @@ class Pipeline:
 
     Args:
         name: Its key in the file.
-        steps: Run one after the other.
+        steps: The light ones are read first; the others run one after the other.
         timeout_s: The incident is sealed with what it has when so much time has passed.
-        let_smaller_first: While a step waits for memory, later steps with a smaller budget may go first.
     """
 
     name: str
     steps: tuple[Step, ...]
     timeout_s: float = 1800.0
-    let_smaller_first: bool = True
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -21,14 +21,16 @@ from collector.model.errors import CollectorError
 from collector.model.incident import StepStatus
 from collector.pipeline import jobs
 from collector.pipeline.line import Wait, until
-from collector.pipeline.protocol import INTERRUPT, JOB, STOP, Done, Job, Progress
+from collector.pipeline.protocol import INTERRUPT, JOB, STOP, Done, Job, Progress, ReadStep
 from collector.pressure.sampler import Sampler
 
 OOM_SCORE_ADJ = 500
 """If somebody must die for memory, it is the copier, not the supervisor and not the machine's own work."""
 
 PROGRESS_S = 0.1
-SOCKET_FD, JOB_FD = 3, 4
+SOCKET_FD, JOB_FD, MEMORY_FD = 3, 4, 5
+MOST_FDS = 16
+"""Descriptors that come with a job: the memories of one incident, a worker lost for each beyond the first."""
 OPEN_FILES = 256
 DATA_BYTES = 96 << 20
 """
@@ -43,7 +45,7 @@ REASON_LIMIT = 4096
 
 
 class Settings(msgspec.Struct, frozen=True, kw_only=True):
-    """What a worker does at its start: niceness, and I/O class (a key of `process.IO_CLASSES`)."""
+    """How a worker does all that can wait: niceness, and I/O class (a key of `process.IO_CLASSES`)."""
 
     nice: int = 10
     io_class: str = "idle"
@@ -79,12 +81,12 @@ class Reporter:
         socket.send_fds(self._sock, [msgspec.json.encode(done)], [] if fd is None else [fd])
 
 
-def main(sock: socket.socket, job_fd: int, settings: Settings) -> NoReturn:
+def main(sock: socket.socket, job_fd: int, memory_fd: int, settings: Settings) -> NoReturn:
     """Serve the jobs in *job_fd* until *sock* ends; never returns into the forked copy of its caller."""
     status = 1
     try:
-        sock = _settle(sock, job_fd, settings)
-        _serve(sock)
+        sock = _settle(sock, job_fd, memory_fd)
+        _serve(sock, settings)
         status = 0
     except BaseException:  # noqa: BLE001 - the last frame of this process: say why and go
         _print_traceback()
@@ -92,7 +94,7 @@ def main(sock: socket.socket, job_fd: int, settings: Settings) -> NoReturn:
         os._exit(status)
 
 
-def _settle(sock: socket.socket, job_fd: int, settings: Settings) -> socket.socket:
+def _settle(sock: socket.socket, job_fd: int, memory_fd: int) -> socket.socket:
     process.die_with_parent()
     process.never_dump()
     process.set_name("collector-work")
@@ -103,20 +105,20 @@ def _settle(sock: socket.socket, job_fd: int, settings: Settings) -> socket.sock
     null = os.open(os.devnull, os.O_RDWR)
     for inherited in (0, 1):  # whoever reads the output of `collector run` must not wait for a worker that hangs
         os.dup2(null, inherited)
-    ours = fcntl.fcntl(sock.fileno(), fcntl.F_DUPFD, JOB_FD + 1)  # out of the way of the numbers that are given next
+    # Out of the way of the numbers that are given next.
+    moved = [fcntl.fcntl(fd, fcntl.F_DUPFD, MEMORY_FD + 1) for fd in (sock.fileno(), job_fd, memory_fd)]
     sock.detach()
-    os.dup2(job_fd, JOB_FD, inheritable=False)
-    fd = os.dup2(ours, SOCKET_FD, inheritable=False)
-    os.closerange(JOB_FD + 1, resource.getrlimit(resource.RLIMIT_NOFILE)[0])
+    for old, new in zip(moved, (SOCKET_FD, JOB_FD, MEMORY_FD), strict=True):
+        os.dup2(old, new, inheritable=False)
+    os.closerange(MEMORY_FD + 1, resource.getrlimit(resource.RLIMIT_NOFILE)[0])
     process.set_oom_score_adj(OOM_SCORE_ADJ)
-    process.set_io_class(settings.io_class)
-    os.nice(settings.nice)
-    buffers.warm()
+    process.be_urgent()  # asleep, too: a nice one would wake up late
+    buffers.warm(MEMORY_FD)
     process.lock_memory(future=False)
     _limit(resource.RLIMIT_NOFILE, OPEN_FILES)
     _limit(resource.RLIMIT_FSIZE, FILE_BYTES)
     _limit(resource.RLIMIT_DATA, process.data_bytes() + DATA_BYTES)
-    return socket.socket(fileno=fd)
+    return socket.socket(fileno=SOCKET_FD)
 
 
 def _limit(kind: int, value: int) -> None:
@@ -126,34 +128,48 @@ def _limit(kind: int, value: int) -> None:
     resource.setrlimit(kind, (value, value))
 
 
-def _serve(sock: socket.socket) -> None:
+def _serve(sock: socket.socket, settings: Settings) -> None:
     report = Reporter(sock)
     sampler = Sampler()
-    opened = len(os.listdir("/proc/self/fd"))
-    while (job := _next_job(sock)) is not None:
-        done, fd = _perform(job, sampler, report)
-        leaked = len(os.listdir("/proc/self/fd")) - opened - (fd is not None)
-        if leaked > 0:
+    opened = _open_files()
+    while (given := _next_job(sock)) is not None:
+        job, fds = given
+        background = process.in_background(settings.nice, settings.io_class)
+        try:
+            with contextlib.nullcontext() if isinstance(job, ReadStep) else background:
+                done, fd = _perform(job, fds, sampler, report)
+        finally:
+            for received in fds:
+                os.close(received)
+        if _open_files() - (fd is not None) > opened:
             done = msgspec.structs.replace(done, tainted=True)
         report.done(done, fd)
         if fd is not None:
             os.close(fd)
 
 
-def _next_job(sock: socket.socket) -> Job | None:
-    """Wait for a job; ``None`` at the end of the supervisor. Any other word came when the job was over."""
-    while data := sock.recv(len(INTERRUPT)):
+def _open_files() -> int:
+    try:
+        return len(os.listdir("/proc/self/fd"))
+    except OSError:  # EMFILE: a job has taken all of them
+        return OPEN_FILES
+
+
+def _next_job(sock: socket.socket) -> tuple[Job, list[int]] | None:
+    """Wait for a job and what comes with it; ``None`` at the end of the supervisor. Other words came too late."""
+    while True:
+        data, fds, _, _ = socket.recv_fds(sock, len(INTERRUPT), MOST_FDS)
+        if not data:
+            return None
         if data == JOB:
             size = os.fstat(JOB_FD).st_size
-            job: Job = pickle.loads(os.pread(JOB_FD, size, 0))  # noqa: S301 - of the process that forked us
-            return job
-    return None
+            return pickle.loads(os.pread(JOB_FD, size, 0)), fds  # noqa: S301 - of the process that forked us
 
 
-def _perform(job: Job, sampler: Sampler, report: Reporter) -> jobs.Answer:
+def _perform(job: Job, fds: list[int], sampler: Sampler, report: Reporter) -> jobs.Answer:
     """Do *job*; whatever goes wrong becomes its end. Only after a bug, nobody knows in what state this process is."""
     try:
-        return jobs.perform(job, sampler, report)
+        return jobs.perform(job, fds, sampler, report)
     except CollectorError as exc:
         return Done(status=StepStatus.FAILED, reason=_short(exc), hint=exc.hint, exit_code=exc.exit_code), None
     except OSError as exc:

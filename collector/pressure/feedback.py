@@ -5,12 +5,17 @@ from __future__ import annotations
 import time
 
 from collector.model.copying import Advice, Feedback
-from collector.model.pressure import Budget, Decision, Limits, Policy, Sample
+from collector.model.pressure import Budget, Decision, Limits, Policy, Speed, SpeedChange
 from collector.pressure.gate import decide
 from collector.pressure.sampler import Sampler
 
 PERIOD_S = 0.05
-"""A sample costs 0.3 ms; at one in 50 ms that is 0.6 % of a core."""
+"""A sample costs 0.2 ms; at one in 50 ms that is 0.4 % of a core."""
+
+CHANGES = 64
+"""Changes that are told one by one; of those beyond, the manifest has the number."""
+
+ADVICE = {Speed.FULL: Advice.GO, Speed.HALF: Advice.SLOW, Speed.TRICKLE: Advice.TRICKLE}
 
 
 class GateFeedback:
@@ -21,13 +26,22 @@ class GateFeedback:
         sampler: The worker's own.
         disk_fd: On the archive's file system.
         limits: What must remain.
-        budget: What the step holds.
+        budget: What the step adds.
         reserve_bytes: Free space that must remain.
         stop_at_s: Monotonic; past it the copy must stop with what it has, or the step is killed.
+        waited_s: What the incident has used up of its wait.
     """
 
     def __init__(
-        self, sampler: Sampler, disk_fd: int, *, limits: Limits, budget: Budget, reserve_bytes: int, stop_at_s: float
+        self,
+        sampler: Sampler,
+        disk_fd: int,
+        *,
+        limits: Limits,
+        budget: Budget,
+        reserve_bytes: int,
+        stop_at_s: float,
+        waited_s: float = 0.0,
     ) -> None:
         self._sampler = sampler
         self._disk_fd = disk_fd
@@ -35,10 +49,15 @@ class GateFeedback:
         self._budget = budget
         self._reserve_bytes = reserve_bytes
         self._stop_at_s = stop_at_s
-        self._closed_since_s: float | None = None
-        self._previous: Sample | None = None
-        self._answer = Feedback(Advice.GO)
+        self._started_s = time.monotonic()
         self._asked_s = float("-inf")
+        self._held = False
+        self._answer = Feedback(Advice.GO)
+        self.waited_s = waited_s
+        """The same, with the pauses of this copy."""
+        self.changes: list[SpeedChange] = []
+        self.more_changes = 0
+        """Changes beyond those in *changes*."""
 
     def __call__(self) -> Feedback:
         """Return the advice for the next chunk; at most one sample per `PERIOD_S`."""
@@ -46,28 +65,35 @@ class GateFeedback:
         if now >= self._stop_at_s:
             return Feedback(Advice.STOP, "the step's time is up")
         if now - self._asked_s >= PERIOD_S:
+            if self._answer.advice is Advice.PAUSE:
+                self.waited_s += now - self._asked_s
             self._asked_s = now
-            self._answer = self._ask(now)
+            self._follow(self._ask(), now)
         return self._answer
 
-    def _ask(self, now: float) -> Feedback:
-        sample = self._sampler.sample(self._disk_fd)
-        waited_s = 0.0 if self._closed_since_s is None else max(now - self._closed_since_s, PERIOD_S)
+    def _follow(self, answer: Feedback, now: float) -> None:
+        if answer.advice is not self._answer.advice:
+            change = SpeedChange(
+                after_s=round(now - self._started_s, 3), advice=str(answer.advice), reason=answer.reason
+            )
+            if len(self.changes) < CHANGES:
+                self.changes.append(change)
+            else:
+                self.more_changes += 1
+        self._answer = answer
+
+    def _ask(self) -> Feedback:
         verdict = decide(
-            sample,
-            self._previous,
+            self._sampler.sample(self._disk_fd),
             budget=self._budget,
             limits=self._limits,
             reserve_bytes=self._reserve_bytes,
-            waited_s=waited_s,
+            waited_s=self.waited_s,
+            held=self._held,
         )
-        self._previous = sample
-        if not verdict.objections:
-            self._closed_since_s = None
-            return Feedback(Advice.GO)
+        self._held = bool(verdict.objections)
         if verdict.decision is Decision.PROCEED:
-            return Feedback(Advice.SLOW, verdict.reason)
+            return Feedback(ADVICE[verdict.speed], verdict.reason)
         if verdict.decision is Decision.WAIT and self._limits.on_pressure is Policy.WAIT:
-            self._closed_since_s = now if self._closed_since_s is None else self._closed_since_s
             return Feedback(Advice.PAUSE, verdict.reason)
         return Feedback(Advice.STOP, verdict.reason)

@@ -1,22 +1,36 @@
 """
 The gate: may this step run now?
 
-A pure function of its arguments; `sampler` does the reading. A term either has no objection or
-says in one sentence, with its numbers, why not.
+It looks at distress, and at what a step adds beyond what the workers already hold: a floor of hundreds of MiB
+protects nobody from a program that adds next to nothing, and keeps the evidence away from exactly the machine that
+this program is for (docs/decisions/0051). A pure function of its arguments; `sampler` does the reading. A term either
+has no objection or says in one sentence, with its numbers, why not.
 """
 
 from __future__ import annotations
 
 from collections.abc import Iterator
 
-from collector.model.pressure import Budget, Decision, Limits, Objection, Policy, Sample, Term, Verdict
+from collector.model.pressure import (
+    Budget,
+    Decision,
+    Distress,
+    Limits,
+    Objection,
+    Policy,
+    Sample,
+    Speed,
+    StepClass,
+    Term,
+    Verdict,
+)
 from collector.model.units import mib
 
-RECENT_S = 10.0
-"""Reclaim counters are compared with a sample at most so old: an hour-old stall vetoes nothing."""
+SPARE_BYTES = 8 << 20
+"""What must be left beside a step's own need. Light steps were tried from 399 down to 4 MiB of MemAvailable: clean."""
 
 CGROUP_HEADROOM = 0.10
-"""Share of the own cgroup's limit that must stay free; above it ``memory.high`` already throttles."""
+"""Share of the own cgroup's limit that a heavy step must leave; above it ``memory.high`` already throttles."""
 
 HYSTERESIS = 0.125
 HYSTERESIS_BYTES = 128 << 20
@@ -26,78 +40,112 @@ LASTING = frozenset({Term.DISK_KIND, Term.DISK_SPACE})
 """Objections that waiting does not cure."""
 
 
-def floor_bytes(sample: Sample, limits: Limits) -> int:
-    """
-    Return the memory that must remain: the configured floor, or twice the zones' high watermarks.
-
-    Below the high watermark kswapd is awake; twice of it leaves it asleep after the step.
-    """
-    return max(limits.floor_bytes, 2 * sample.high_watermark_bytes)
-
-
 def decide(
     sample: Sample,
-    previous: Sample | None,
     *,
     budget: Budget,
     limits: Limits,
     reserve_bytes: int = 0,
     waited_s: float = 0.0,
+    held: bool = False,
 ) -> Verdict:
     """
     Decide on a step.
 
     Args:
-        sample: The machine now.
-        previous: An earlier sample, for the reclaim counters; ignored if older than `RECENT_S`.
-        budget: What the step may use.
-        limits: What must remain.
+        sample: The machine now, and how its last seconds were.
+        budget: What the step adds.
+        limits: What it is held to.
         reserve_bytes: Free space that the archive's file system must keep.
-        waited_s: How long this step has waited already; > 0 turns hysteresis on.
+        waited_s: How long this incident has waited already, for all of its steps.
+        held: The gate is closed for this step: it opens again later than it closed.
 
     Returns:
-        PROCEED; WAIT if waiting may help and the policy still allows it; else SKIP.
+        PROCEED; WAIT if waiting may help and the policy still allows it; else SKIP. A light step without a floor of
+        its own never waits. A direct step whose wait is used up proceeds at a trickle, if there is room for it.
     """
-    floor = floor_bytes(sample, limits)
-    if waited_s > 0:
+    floor = limits.floor_bytes
+    if floor and held:
         floor += min(int(floor * HYSTERESIS), HYSTERESIS_BYTES)
     objections = (
-        *_memory(sample, budget, floor),
-        *_reclaim(sample, previous),
-        *_psi(sample, limits),
+        *_room(sample, budget),
+        *_distress(sample, budget, held=held),
+        *_floor(sample, budget, floor),
         *_cgroup(sample, budget),
-        *_nodes(sample),
         *_disk(sample, budget, reserve_bytes),
     )
-    decision = _apply_policy(objections, limits, waited_s)
+    if objections:
+        decision, speed = _apply_policy({objection.term for objection in objections}, budget, limits, waited_s)
+    else:
+        slow = budget.step_class is StepClass.DIRECT and sample.distress is Distress.MILD
+        decision, speed = Decision.PROCEED, Speed.HALF if slow else Speed.FULL
     return Verdict(
         decision=decision,
+        step_class=budget.step_class,
+        distress=sample.distress,
+        room_bytes=sample.room_bytes,
         available_bytes=sample.available_bytes,
         budget_bytes=budget.memory_bytes,
         floor_bytes=floor,
+        speed=speed,
         objections=objections,
-        psi_full_avg10_percent=sample.psi_full_avg10_percent,
+        slowed_by=sample.distress_reason if speed is not Speed.FULL and not objections else "",
         disk_free_bytes=sample.disk.free_bytes if sample.disk else None,
         waited_s=round(waited_s, 3),
         overridden=decision is Decision.PROCEED and bool(objections),
     )
 
 
-def _apply_policy(objections: tuple[Objection, ...], limits: Limits, waited_s: float) -> Decision:
-    if not objections:
-        return Decision.PROCEED
-    if any(objection.term in LASTING for objection in objections):
-        return Decision.SKIP  # even `proceed` must not fill the disk, and tmpfs is the memory it would save
+def _apply_policy(terms: set[str], budget: Budget, limits: Limits, waited_s: float) -> tuple[Decision, Speed]:
+    if terms & LASTING:
+        return Decision.SKIP, Speed.FULL  # even `proceed` must not fill the disk, and tmpfs is the memory it would save
     if limits.on_pressure is Policy.PROCEED:
-        return Decision.PROCEED
-    if limits.on_pressure is Policy.WAIT and waited_s < limits.wait_s:
-        return Decision.WAIT
-    return Decision.SKIP
+        return Decision.PROCEED, Speed.HALF
+    never_waits = budget.step_class is StepClass.LIGHT and not limits.floor_bytes
+    if limits.on_pressure is Policy.SKIP or never_waits:
+        return Decision.SKIP, Speed.FULL
+    if waited_s < limits.wait_s:
+        return Decision.WAIT, Speed.FULL
+    if budget.step_class is StepClass.DIRECT and terms == {Term.DISTRESS}:
+        return Decision.PROCEED, Speed.TRICKLE
+    return Decision.SKIP, Speed.FULL
 
 
-def _memory(sample: Sample, budget: Budget, floor: int) -> Iterator[Objection]:
-    left = sample.available_bytes - budget.memory_bytes
-    if left < floor:
+def _room(sample: Sample, budget: Budget) -> Iterator[Objection]:
+    if budget.step_class is StepClass.HEAVY:
+        return
+    need = budget.memory_bytes + SPARE_BYTES
+    if sample.room_bytes < need:
+        yield Objection(
+            Term.ROOM,
+            f"{mib(sample.room_bytes)} can be had before reclaim{_where(sample)}; the step needs"
+            f" {mib(budget.memory_bytes)}, and {mib(SPARE_BYTES)} must stay",
+        )
+
+
+def _where(sample: Sample) -> str:
+    """Say which nodes count where there are several, and whether it is the own cgroup that is short."""
+    machine = sum(node.room_bytes for node in sample.nodes)
+    if sample.cgroup is not None and sample.room_bytes < machine:
+        return f" in the own cgroup, which uses {mib(sample.cgroup.used_bytes)} of {mib(sample.cgroup.limit_bytes)}"
+    if len(sample.nodes) > 1:
+        return " on NUMA nodes " + ", ".join(str(node.node) for node in sample.nodes)
+    return ""
+
+
+def _distress(sample: Sample, budget: Budget, *, held: bool) -> Iterator[Objection]:
+    """Bulk stops for severe distress and waits for calm; what adds memory needs calm to begin with."""
+    stops = {
+        StepClass.LIGHT: False,
+        StepClass.DIRECT: sample.distress is Distress.SEVERE or (held and sample.distress is not Distress.CALM),
+        StepClass.HEAVY: sample.distress is not Distress.CALM,
+    }
+    if stops[budget.step_class]:
+        yield Objection(Term.DISTRESS, sample.distress_reason)
+
+
+def _floor(sample: Sample, budget: Budget, floor: int) -> Iterator[Objection]:
+    if floor and sample.available_bytes - budget.memory_bytes < floor:
         yield Objection(
             Term.FLOOR,
             f"{mib(sample.available_bytes)} available less {mib(budget.memory_bytes)} for the step"
@@ -105,27 +153,9 @@ def _memory(sample: Sample, budget: Budget, floor: int) -> Iterator[Objection]:
         )
 
 
-def _reclaim(sample: Sample, previous: Sample | None) -> Iterator[Objection]:
-    if previous is None or sample.taken_s - previous.taken_s > RECENT_S:
-        return
-    for name, now, then in (
-        ("allocstall", sample.allocstall, previous.allocstall),
-        ("pgscan_direct", sample.pgscan_direct, previous.pgscan_direct),
-    ):
-        if now > then:
-            seconds = sample.taken_s - previous.taken_s
-            yield Objection(Term.RECLAIM, f"{name} rose by {now - then} in {seconds:.1f} s: processes reclaim by hand")
-
-
-def _psi(sample: Sample, limits: Limits) -> Iterator[Objection]:
-    psi = sample.psi_full_avg10_percent
-    if psi is not None and psi > limits.psi_full_percent:
-        yield Objection(Term.PSI, f"memory full avg10 is {psi:.2f} %, above {limits.psi_full_percent:.2f} %")
-
-
 def _cgroup(sample: Sample, budget: Budget) -> Iterator[Objection]:
     group = sample.cgroup
-    if group is None:
+    if group is None or budget.step_class is not StepClass.HEAVY:
         return
     headroom = group.limit_bytes - group.used_bytes - budget.memory_bytes
     if headroom < group.limit_bytes * CGROUP_HEADROOM:
@@ -134,16 +164,6 @@ def _cgroup(sample: Sample, budget: Budget) -> Iterator[Objection]:
             f"own cgroup uses {mib(group.used_bytes)} of {mib(group.limit_bytes)};"
             f" the step's {mib(budget.memory_bytes)} would leave less than {CGROUP_HEADROOM:.0%}",
         )
-
-
-def _nodes(sample: Sample) -> Iterator[Objection]:
-    for node in sample.nodes:
-        if node.available_bytes < 2 * node.high_watermark_bytes:
-            yield Objection(
-                Term.NODE,
-                f"NUMA node {node.node} has {mib(node.available_bytes)} available,"
-                f" below twice its high watermark of {mib(node.high_watermark_bytes)}",
-            )
 
 
 def _disk(sample: Sample, budget: Budget, reserve_bytes: int) -> Iterator[Objection]:

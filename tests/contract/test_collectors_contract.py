@@ -95,6 +95,7 @@ def test_collector_has_a_page_with_an_example_of_every_key(cls: type[Collector])
         step for block in re.findall(r"```yaml\n(.*?)```", text, re.DOTALL) for step in as_steps(yaml.safe_load(block))
     ]
     assert cls.name in [step["collector"] for step in steps]
+    assert f"\nClass **{cls.footprint.step_class}**" in text
     for name in keys_of(cls):
         assert f"`{name}`" in text, f"{page(cls).name} does not speak of `{name}`"
     for heading in ("## What it collects", "## Why", "## Configuration", "## At three in the morning"):

@@ -21,6 +21,7 @@ from collector.daemon.requests import ask, connected
 
 CORE_PATTERN = Path("/proc/sys/kernel/core_pattern")
 HERE = Path(__file__).parent
+SHIPPED = HERE.parents[1] / "config" / "collector.yaml"
 COLLECTOR = [sys.executable, "-m", "collector.cli.main"]
 
 
@@ -96,7 +97,7 @@ class Daemon:
 CONFIG = """
 version: 1
 archive: {{path: {archive}, reserve: 0%}}
-pressure: {{floor: 64MiB, psi_full: 100%}}
+pressure: {{floor: 64MiB}}
 runtime: {{directory: {runtime}}}
 storm: {{coalesce: 0s}}
 triggers:
@@ -110,6 +111,16 @@ pipelines:
       - {{id: core, collector: core}}
       - {{id: segments, collector: shm, timeout: 60s, with: {{from: crashed_process}}}}
 """
+
+
+def shipped(daemon: Daemon) -> str:
+    """Return the shipped configuration, its directories replaced by the test's."""
+    return (
+        SHIPPED.read_text()
+        .replace("/var/lib/collector", str(daemon.archive), 1)
+        .replace("[/var/crash, /var/lib/systemd/coredump]", f"[{daemon.cores}]")
+        + f"\nruntime: {{directory: {daemon.runtime}}}\n"
+    )
 
 
 @contextmanager
@@ -213,6 +224,11 @@ def config_of(*steps: str, triggers: tuple[str, ...] = (CORES,), more: str = "")
     )
     text = text.replace("{", "{{").replace("}", "}}")
     return storm + text.replace("$directory", "{directory}").replace("$cores", "{cores}") + "\n"
+
+
+def in_turn(step: str) -> str:
+    """Return *step* with a floor of its own: a light one is then not read first, but in its turn like the others."""
+    return step.removesuffix("}") + ", pressure: {floor: 1}}"
 
 
 @contextmanager

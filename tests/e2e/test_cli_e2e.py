@@ -18,7 +18,7 @@ from harness import COLLECTOR, core_pattern, wait_for
 CONFIG = """
 version: 1
 archive: {{path: {archive}, reserve: 0%, keep: {{count: 2}}}}
-pressure: {{floor: 64MiB, psi_full: 100%}}
+pressure: {{floor: 64MiB}}
 runtime: {{directory: {archive}-run}}
 pipelines:
   crash:
@@ -236,7 +236,7 @@ def test_export_to_a_full_disk_is_one_line(config: Path, tmp_path: Path) -> None
 SLOW = """
 version: 1
 archive: {{path: {archive}, reserve: 0%}}
-pressure: {{floor: 64MiB, psi_full: 100%}}
+pressure: {{floor: 64MiB}}
 runtime: {{directory: {archive}-run}}
 copy: {{rate: 4MiB/s}}
 pipelines:

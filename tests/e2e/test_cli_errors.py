@@ -15,7 +15,7 @@ NOBODY = 65534
 CONFIG = """
 version: 1
 archive: {{path: {directory}/archive, reserve: 0%}}
-pressure: {{floor: 64MiB, psi_full: 100%}}
+pressure: {{floor: 64MiB}}
 runtime: {{directory: {directory}/run}}
 triggers: []
 pipelines: {{crash: {{steps: [{{id: memory, collector: proc_files}}]}}}}

@@ -19,7 +19,7 @@ CRASHES = 10
 GENERATION = """
 version: 1
 archive: {{path: {archive}, reserve: 0%, keep: {{count: null}}}}
-pressure: {{floor: 64MiB, psi_full: 100%}}
+pressure: {{floor: 64MiB}}
 runtime: {{directory: {runtime}}}
 storm:
   coalesce: 0s

@@ -1,72 +1,55 @@
-"""The gate on a real machine: a ballast in `/dev/shm` takes the memory that the floor wants."""
+"""The floor that a step may have of its own, on a machine whose memory goes and comes back."""
 
 from __future__ import annotations
 
 import json
-import os
 import subprocess
-from collections.abc import Iterator
-from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
-from harness import COLLECTOR, meminfo, segment, wait_for
+from false_memory import FalseMemory
+from harness import COLLECTOR, segment, wait_for
 
 MIB = 1 << 20
-BALLAST = 4096 * MIB
-"""Half of it is what the memory of the machine may move by itself meanwhile: 700 MiB were seen."""
-
+GIB = 1 << 30
 pytestmark = pytest.mark.root
 
 CONFIG = """
 version: 1
 archive: {{path: {archive}, reserve: 0%}}
-pressure: {{floor: 64MiB, psi_full: 100%}}
 pipelines:
   crash:
     steps:
       - {{id: memory, collector: proc_files}}
       - id: segments
         collector: shm
-        pressure: {{floor: {floor}, on_pressure: {policy}, wait: 30s}}
+        pressure: {{floor: 1GiB, on_pressure: {policy}, wait: 30s}}
         with: {{from: none, segments: ["pressed-*"]}}
 """
 
 
-@contextmanager
-def ballast() -> Iterator[None]:
-    """Hold so much memory in `/dev/shm`."""
-    path = f"/dev/shm/ballast-{os.getpid()}"
-    try:
-        with open(path, "wb") as file:
-            os.posix_fallocate(file.fileno(), 0, BALLAST)
-        yield
-    finally:
-        os.unlink(path)
+@pytest.fixture
+def memory(tmp_path: Path) -> FalseMemory:
+    """Half of what the floor wants, and nobody in distress."""
+    return FalseMemory(tmp_path, available=GIB // 2, room=GIB // 2)
 
 
-def configure(directory: Path, policy: str) -> Path:
-    """Set the floor so that the ballast, and nothing else, is what breaks it."""
-    floor = meminfo()["MemAvailable"] - BALLAST // 2
+def command(directory: Path, memory: FalseMemory, policy: str, *more: str) -> list[str]:
     path = directory / "collector.yaml"
-    path.write_text(CONFIG.format(archive=directory / "archive", floor=floor, policy=policy))
-    return path
+    path.write_text(CONFIG.format(archive=directory / "archive", policy=policy))
+    return [*memory.prefix, *COLLECTOR, "run", "--now", "--config", str(path), *more]
 
 
-def command(config: Path, *more: str) -> list[str]:
-    return [*COLLECTOR, "run", "--now", "--config", str(config), *more]
-
-
-def test_run_skips_the_step_below_the_floor_and_collects_the_rest(tmp_path: Path) -> None:
+def test_run_skips_the_step_below_its_floor_and_collects_the_rest(tmp_path: Path, memory: FalseMemory) -> None:
     """Exit 3; the manifest has the numbers that the verdict rested on."""
-    config = configure(tmp_path, "skip")
-    with segment("pressed", MIB, {0: b"data"}), ballast():
-        done = subprocess.run(command(config, "--json"), capture_output=True, text=True, check=False)
-        only = subprocess.run(command(config, "--json", "--only", "shm"), capture_output=True, text=True, check=False)
+    with segment("pressed", MIB, {0: b"data"}):
+        skipping = command(tmp_path, memory, "skip", "--json")
+        done = subprocess.run(skipping, capture_output=True, text=True, check=False)
+        only = subprocess.run([*skipping, "--only", "shm"], capture_output=True, text=True, check=False)
     assert (done.returncode, only.returncode) == (3, 3), done.stderr + only.stderr
     result = json.loads(done.stdout)
-    memory, segments = result["steps"]
-    assert memory["status"] == "ok"
+    first, segments = result["steps"]
+    assert first["status"] == "ok"
     assert segments["status"] == "skipped"
     assert "below the floor" in segments["reason"]
     manifest = json.loads(Path(result["path"], "manifest.json").read_text())
@@ -75,14 +58,14 @@ def test_run_skips_the_step_below_the_floor_and_collects_the_rest(tmp_path: Path
     assert [step["id"] for step in json.loads(only.stdout)["steps"]] == ["segments"]
 
 
-def test_run_waits_and_collects_when_memory_comes_back(tmp_path: Path) -> None:
-    """`on_pressure: wait`: the step waits for the ballast to go, and says how long it did."""
-    config = configure(tmp_path, "wait")
+def test_run_waits_and_collects_when_memory_comes_back(tmp_path: Path, memory: FalseMemory) -> None:
+    """`on_pressure: wait`: the step waits until there is enough again, and says how long it did."""
     with segment("pressed", MIB, {0: b"data"}):
-        with ballast():
-            running = subprocess.Popen(command(config), stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
-            assert running.stderr is not None
-            wait_for(lambda: "waits:" in running.stderr.readline(), "waiting step")
+        waiting = command(tmp_path, memory, "wait")
+        running = subprocess.Popen(waiting, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+        assert running.stderr is not None
+        wait_for(lambda: "waits:" in running.stderr.readline(), "waiting step")
+        memory.offer(4 * GIB)
         path, _ = running.communicate(timeout=60)
     assert running.returncode == 0
     manifest = json.loads(Path(path.strip(), "manifest.json").read_text())

@@ -23,7 +23,7 @@ pytestmark = pytest.mark.root
 CONFIG = """
 version: 1
 archive: {{path: {archive}, reserve: 0%}}
-pressure: {{floor: 64MiB, psi_full: 100%}}
+pressure: {{floor: 64MiB}}
 runtime: {{directory: {runtime}}}
 storm: {{coalesce: 0s}}
 triggers:
@@ -33,7 +33,7 @@ pipelines:
     steps:
       - {{id: first, collector: proc_files}}
       - {{id: held, collector: dmesg, pressure: {{floor: {floor}, on_pressure: wait, wait: {wait}}}}}
-      - {{id: memory, collector: proc_files}}
+      - {{id: memory, collector: proc_files, pressure: {{floor: 1}}}}
       - {{id: bulk, collector: files, with: {{paths: ["{directory}/bulk*"], max_bytes: 64MiB}}}}
 """
 QUICK = CONFIG.replace("{floor}", "64MiB").replace("{wait}", "1s")

@@ -23,7 +23,7 @@ pytestmark = [pytest.mark.root, pytest.mark.slow, pytest.mark.timeout(600)]
 CONFIG = """
 version: 1
 archive: {{path: {archive}, reserve: 0%, keep: {{count: null}}}}
-pressure: {{floor: 64MiB, psi_full: 100%}}
+pressure: {{floor: 64MiB}}
 runtime: {{directory: {runtime}}}
 storm:
   coalesce: 0s

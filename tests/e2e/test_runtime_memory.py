@@ -19,7 +19,7 @@ pytestmark = pytest.mark.root
 CONFIG = """
 version: 1
 archive: {{path: {archive}, reserve: 0%}}
-pressure: {{floor: 64MiB, psi_full: 100%}}
+pressure: {{floor: 64MiB}}
 copy: {{rate: max}}
 runtime: {{directory: {runtime}}}
 pipelines:

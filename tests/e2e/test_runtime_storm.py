@@ -26,7 +26,7 @@ WINDOW_S = 4
 CONFIG = """
 version: 1
 archive: {{path: {archive}, reserve: 0%, keep: {{count: null}}}}
-pressure: {{floor: 64MiB, psi_full: 100%}}
+pressure: {{floor: 64MiB}}
 runtime: {{directory: {runtime}}}
 storm:
   coalesce: 1s

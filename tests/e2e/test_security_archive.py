@@ -12,7 +12,7 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 
 import pytest
-from harness import COLLECTOR, CORES, HOLD, Daemon, config_of, contents, core_pattern, held, wait_for
+from harness import COLLECTOR, CORES, HOLD, Daemon, config_of, contents, core_pattern, held, in_turn, wait_for
 
 pytestmark = pytest.mark.root
 NOBODY = 65534
@@ -57,7 +57,8 @@ def test_names_planted_in_an_incident_lead_nowhere(
     daemon_factory: Callable[..., Daemon], victim: Path, kind: str
 ) -> None:
     """At every name that is about to be written: the write fails or replaces the name, and touches nothing else."""
-    daemon = daemon_factory(config_of(HOLD, MEMORY, TABLE, "{id: log, collector: dmesg}", triggers=()), start=False)
+    after = map(in_turn, (MEMORY, TABLE, "{id: log, collector: dmesg}"))
+    daemon = daemon_factory(config_of(HOLD, *after, triggers=()), start=False)
     os.mkfifo(daemon.directory / "hold")
     names = ("memory", "processes/processes.tsv", "log/dmesg.jsonl.part")
     records = ("steps.jsonl", "artifacts.jsonl", "manifest.json", "manifest.json.new")

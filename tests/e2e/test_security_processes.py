@@ -26,6 +26,7 @@ from harness import (
     config_of,
     contents,
     core_pattern,
+    in_turn,
     segment,
     wait_for,
 )
@@ -45,7 +46,7 @@ ALL = (MEMORY, TABLE, "{id: kernel_log, collector: dmesg}", CORE, SEGMENTS)
 
 def test_recycled_pid_is_not_taken_for_the_process_that_was_meant(daemon_factory: Callable[..., Daemon]) -> None:
     """A PID that is another process's by the time it is read: the step says so, and has nothing of that process."""
-    daemon = daemon_factory(config_of(HOLD, TABLE, DETAILS), start=False)
+    daemon = daemon_factory(config_of(HOLD, TABLE, in_turn(DETAILS)), start=False)
     fifo = daemon.directory / "hold"
     os.mkfifo(fifo)
     command = [*COLLECTOR, "run", "--now", "--json", "--config", str(daemon.config), "--pid"]

@@ -15,11 +15,12 @@ from pathlib import Path
 
 import pytest
 from hanging_fuse import mounted
-from harness import COLLECTOR, HOLD, Daemon, config_of, contents, core_pattern, held, wait_for
+from harness import COLLECTOR, HOLD, Daemon, config_of, contents, core_pattern, held, in_turn, wait_for
 
 from collector.host.libc import call
 
 pytestmark = pytest.mark.root
+CORE = "{id: core, collector: core}"
 MIB = 1 << 20
 NOBODY = 65534
 SECRET = b"only root may read this"
@@ -96,11 +97,12 @@ def test_nothing_but_regular_files_is_read_wherever_it_is_planted(
     assert daemon.process.poll() is None
 
 
+@pytest.mark.parametrize("step", [CORE, in_turn(CORE)], ids=["notes read first", "in turn"])
 def test_core_that_its_owner_swaps_is_not_taken_for_the_one_that_was_noticed(
-    daemon_factory: Callable[..., Daemon],
+    daemon_factory: Callable[..., Daemon], step: str
 ) -> None:
     """Between marker and step the name leads to another file: what was noticed is pinned by its inode."""
-    daemon = daemon_factory(config_of(HOLD, "{id: core, collector: core}"))
+    daemon = daemon_factory(config_of(HOLD, step))
     os.mkfifo(daemon.directory / "hold")
     other = daemon.directory / "other"
     other.write_bytes(SECRET)
@@ -110,9 +112,9 @@ def test_core_that_its_owner_swaps_is_not_taken_for_the_one_that_was_noticed(
         with held(daemon.directory / "hold"):
             os.rename(other, core)
         (manifest,) = daemon.wait_for_incidents(1)
-    step = next(step for step in manifest["steps"] if step["id"] == "core")
-    assert step["status"] == "failed"
-    assert "is gone" in step["reason"]
+    core_step = next(one for one in manifest["steps"] if one["id"] == "core")
+    assert core_step["status"] == "failed"
+    assert "is gone" in core_step["reason"]
     assert [path for path, data in contents(daemon.archive).items() if SECRET in data] == []
 
 

@@ -24,7 +24,7 @@ NOBODY = 65534
 CONFIG = """
 version: 1
 archive: {{path: {archive}, reserve: 0%, keep: {{count: 1000}}}}
-pressure: {{floor: 64MiB, psi_full: 100%}}
+pressure: {{floor: 64MiB}}
 runtime: {{directory: {runtime}}}
 storm:
   coalesce: 0s

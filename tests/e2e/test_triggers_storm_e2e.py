@@ -17,7 +17,7 @@ pytestmark = [pytest.mark.root, pytest.mark.slow, pytest.mark.timeout(300)]
 CONFIG = """
 version: 1
 archive: {{path: {archive}, reserve: 0%}}
-pressure: {{floor: 64MiB, psi_full: 100%}}
+pressure: {{floor: 64MiB}}
 runtime: {{directory: {runtime}}}
 storm: {{coalesce: 5s, per_executable: {{count: 2, window: 1h}}, per_uid: {{count: 3, window: 1h}}}}
 triggers:

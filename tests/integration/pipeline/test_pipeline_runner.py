@@ -14,18 +14,16 @@ from typing import ClassVar
 import msgspec
 import pytest
 from copying_fixtures import segment
+from pipeline_lab import Lab
 
 from collector.archive import directory, layout
-from collector.archive.read import Archive
 from collector.archive.store import Store
 from collector.collectors.base import Context
 from collector.host.identity import identify
 from collector.model.artifact import Artifact, Bulk, Footprint
-from collector.model.copying import CopySettings
 from collector.model.errors import StepError
-from collector.model.incident import Header, IncidentState, Manifest, StepRecord, StepStatus
-from collector.model.pressure import Budget, Limits, Policy
-from collector.model.redaction import Redaction
+from collector.model.incident import Header, IncidentState, StepStatus
+from collector.model.pressure import Limits, Policy, StepClass
 from collector.model.units import Reserve
 from collector.pipeline import events
 from collector.pipeline.header import open_header
@@ -33,13 +31,10 @@ from collector.pipeline.line import drive
 from collector.pipeline.manual import manual_marker
 from collector.pipeline.pool import Pool
 from collector.pipeline.protocol import Recover
-from collector.pipeline.runner import Runner
-from collector.pipeline.steps import Pipeline, Step
-from collector.pipeline.terms import Outcome, Settings
+from collector.pipeline.steps import Pipeline
 from collector.pipeline.worker import Settings as WorkerSettings
-from collector.pressure.sampler import Sampler
 
-OPEN = Limits(floor_bytes=0, psi_full_percent=100.0, on_pressure=Policy.PROCEED, wait_s=0.0)
+STEP_CLASSES = (StepClass.LIGHT, StepClass.DIRECT)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -47,7 +42,7 @@ class Fine:
     """Yields one artifact."""
 
     name: ClassVar[str] = "fine"
-    footprint: ClassVar[Footprint] = Footprint(peak_bytes=0, timeout_s=5.0)
+    footprint: ClassVar[Footprint] = Footprint(step_class=StepClass.DIRECT, peak_bytes=0, timeout_s=5.0)
 
     def collect(self, ctx: Context) -> Iterator[Artifact]:
         yield Artifact(path=PurePosixPath("evidence"), body=b"evidence\n")
@@ -58,7 +53,7 @@ class Huge:
     """Yields the file at *path*, and a small one."""
 
     name: ClassVar[str] = "huge"
-    footprint: ClassVar[Footprint] = Footprint(peak_bytes=0, timeout_s=5.0)
+    footprint: ClassVar[Footprint] = Footprint(step_class=StepClass.DIRECT, peak_bytes=0, timeout_s=5.0)
     path: str
 
     def collect(self, ctx: Context) -> Iterator[Artifact]:
@@ -71,7 +66,7 @@ class Bad:
     """Yields one artifact and then does what *how* says."""
 
     name: ClassVar[str] = "bad"
-    footprint: ClassVar[Footprint] = Footprint(peak_bytes=0, timeout_s=5.0)
+    footprint: ClassVar[Footprint] = Footprint(step_class=StepClass.DIRECT, peak_bytes=0, timeout_s=5.0)
     how: str
 
     def collect(self, ctx: Context) -> Iterator[Artifact]:
@@ -117,43 +112,10 @@ def pool() -> Iterator[Pool]:
     opened.close()
 
 
-class Lab:
-    """Runs pipelines and reads what they archived."""
-
-    def __init__(self, pool: Pool, archive: Path) -> None:
-        self.pool = pool
-        self.archive = archive
-        self.events: list[events.AnyEvent] = []
-        self.reserve = Reserve(size_bytes=0)
-        self.marker = manual_marker("test", (), uid=os.getuid())
-
-    def run(
-        self, *collectors: object, timeout_s: float = 5.0, limits: Limits = OPEN, incident_s: float = 60.0
-    ) -> Outcome:
-        steps = tuple(
-            Step(id=f"step{n}", collector=one, timeout_s=timeout_s, limits=limits, budget=Budget(memory_bytes=0))
-            for n, one in enumerate(collectors)
-        )
-        pipeline = Pipeline(name="test", steps=steps, timeout_s=incident_s)
-        header = open_header((self.marker,), pipeline, identity=identify(), config_hash="-", now_s=time.time())
-        settings = Settings(
-            archive=str(self.archive), reserve=self.reserve, copy=CopySettings(rate="max"), redaction=Redaction()
-        )
-        runner = Runner(self.pool, Sampler(), self.events.append)
-        return drive(runner.incident(header, pipeline, settings))
-
-    def manifest(self, outcome: Outcome) -> Manifest:
-        assert outcome.incident is not None, outcome.reason
-        with Archive(str(self.archive)) as archive:
-            return archive.manifest(outcome.incident)
-
-    def steps(self, *collectors: object, **arguments: object) -> list[StepRecord]:
-        return list(self.manifest(self.run(*collectors, **arguments)).steps)
-
-
-@pytest.fixture
-def lab(pool: Pool, tmp_path: Path) -> Lab:
-    return Lab(pool, tmp_path / "archive")
+@pytest.fixture(params=STEP_CLASSES)
+def lab(pool: Pool, tmp_path: Path, request: pytest.FixtureRequest) -> Lab:
+    """Whether a step's evidence is read first and written later, or streamed, the same rules hold."""
+    return Lab(pool, tmp_path / "archive", request.param)
 
 
 def test_runner_archives_what_every_step_yields(lab: Lab) -> None:
@@ -247,7 +209,7 @@ def test_runner_skips_what_the_incident_has_no_time_for(lab: Lab) -> None:
 
 def test_runner_skips_a_step_below_the_floor(lab: Lab) -> None:
     """The verdict and its numbers are in the manifest."""
-    greedy = Limits(floor_bytes=1 << 60, psi_full_percent=100.0, on_pressure=Policy.SKIP, wait_s=0.0)
+    greedy = Limits(floor_bytes=1 << 60, on_pressure=Policy.SKIP, wait_s=0.0)
     (skipped,) = lab.steps(Fine(), limits=greedy)
     assert skipped.status is StepStatus.SKIPPED
     assert skipped.verdict is not None
@@ -258,7 +220,7 @@ def test_runner_skips_a_step_below_the_floor(lab: Lab) -> None:
 
 def test_runner_waits_for_the_gate_and_gives_up(lab: Lab) -> None:
     """`wait` re-samples and has an end; the wait is told and recorded."""
-    greedy = Limits(floor_bytes=1 << 60, psi_full_percent=100.0, on_pressure=Policy.WAIT, wait_s=0.6)
+    greedy = Limits(floor_bytes=1 << 60, on_pressure=Policy.WAIT, wait_s=0.6)
     (skipped,) = lab.steps(Fine(), limits=greedy)
     assert skipped.verdict is not None
     assert skipped.verdict.waited_s >= 0.6

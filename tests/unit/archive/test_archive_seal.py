@@ -63,7 +63,7 @@ def test_seal_publishes_a_complete_incident(store: Store) -> None:
     """All steps ok: complete, under its final name, nothing left of the partial one."""
     incident = begin(store, "memory")
     artifact(store, incident, "memory", "meminfo")
-    store.record_step(incident, end("memory"))
+    store.record_steps(incident, [end("memory")])
     manifest = seal(store, incident, ended_s=2.0, interrupted=False)
     assert manifest.state is IncidentState.COMPLETE
     assert [record.path for record in manifest.steps[0].artifacts] == ["memory/meminfo"]
@@ -75,8 +75,8 @@ def test_seal_publishes_a_complete_incident(store: Store) -> None:
 def test_seal_says_incomplete_when_a_step_is_not_ok(store: Store) -> None:
     """A skipped step is no failure of the program, but the incident lacks something."""
     incident = begin(store, "memory", "shm")
-    store.record_step(incident, end("memory"))
-    store.record_step(incident, end("shm", StepStatus.SKIPPED))
+    store.record_steps(incident, [end("memory")])
+    store.record_steps(incident, [end("shm", StepStatus.SKIPPED)])
     assert seal(store, incident, ended_s=2.0, interrupted=False).state is IncidentState.INCOMPLETE
 
 
@@ -84,7 +84,7 @@ def test_seal_keeps_what_a_killed_run_left(store: Store) -> None:
     """Recorded artifacts keep their records; a file without one is listed as truncated; the step says why."""
     incident = begin(store, "memory", "shm", "core")
     artifact(store, incident, "memory", "meminfo")
-    store.record_step(incident, end("memory"))
+    store.record_steps(incident, [end("memory")])
     with store.incident(incident) as fd, directory.opened("shm", fd, create=True) as inner:
         directory.replace("0001.part", b"half", inner)
     manifest = seal(store, incident, ended_s=2.0, interrupted=True)
@@ -100,7 +100,7 @@ def test_seal_keeps_what_a_killed_run_left(store: Store) -> None:
 def test_seal_can_be_called_again_after_a_kill(store: Store) -> None:
     """Killed between the manifest and the rename: the manifest that stands is kept."""
     incident = begin(store, "memory")
-    store.record_step(incident, end("memory"))
+    store.record_steps(incident, [end("memory")])
     first = seal(store, incident, ended_s=2.0, interrupted=False)
     os.rename(incident, incident + layout.PARTIAL, src_dir_fd=store.fd, dst_dir_fd=store.fd)
     assert seal(store, incident, ended_s=9.0, interrupted=True) == first
@@ -109,7 +109,7 @@ def test_seal_can_be_called_again_after_a_kill(store: Store) -> None:
 def test_seal_passes_over_a_line_that_was_cut_short(store: Store) -> None:
     """The kill may come in the middle of an append."""
     incident = begin(store, "memory")
-    store.record_step(incident, end("memory"))
+    store.record_steps(incident, [end("memory")])
     with store.incident(incident) as fd:
         directory.append(layout.STEPS, b'{"id": "mem', fd, durable=False)
     assert len(seal(store, incident, ended_s=2.0, interrupted=False).steps) == 1
@@ -152,7 +152,7 @@ def test_manifest_refuses_paths_that_lead_out(store: Store) -> None:
     """`../` in a manifest that somebody planted is an error, not a path."""
     incident = begin(store, "memory")
     artifact(store, incident, "memory", "meminfo")
-    store.record_step(incident, end("memory"))
+    store.record_steps(incident, [end("memory")])
     seal(store, incident, ended_s=2.0, interrupted=False)
     path = Path(store.path, incident, layout.MANIFEST)
     for planted in ("../../etc/shadow", "/etc/shadow", "memory/../../x", "memory//x", ""):
@@ -205,3 +205,25 @@ def test_directory_gives_back_what_a_killed_copy_had_reserved(tmp_path: Path) ->
         os.close(root)
     assert path.stat().st_size == 2 << 20
     assert path.stat().st_blocks * 512 <= (2 << 20) + 4096
+
+
+OLD_VERDICT = """{"decision": "skip", "available_bytes": 15620907008, "budget_bytes": 1048576,
+ "floor_bytes": 562949953421312,
+ "objections": [{"term": "floor", "said": "too little"}, {"term": "psi", "said": "memory full avg10 is 6.00 %"}],
+ "psi_full_avg10_percent": 6.0, "disk_free_bytes": 85042171904, "waited_s": 0.0}"""
+"""As 0.1.0 wrote it, whose gate had other terms and knew no classes."""
+
+
+def test_manifest_of_an_earlier_release_is_read(store: Store) -> None:
+    """An upgrade must not hide what is archived."""
+    incident = begin(store, "memory")
+    seal(store, incident, ended_s=2.0, interrupted=False)
+    path = Path(store.path, incident, layout.MANIFEST)
+    old = msgspec.json.decode(path.read_bytes())
+    verdict = msgspec.json.decode(OLD_VERDICT)
+    old["steps"] = [{"id": "memory", "collector": "proc_files", "status": "skipped", "verdict": verdict}]
+    path.write_bytes(msgspec.json.encode(old))
+    with Archive(store.path) as archive:
+        (step,) = archive.manifest(incident).steps
+    assert step.verdict is not None
+    assert (step.verdict.reason, step.verdict.step_class) == ("too little; memory full avg10 is 6.00 %", None)

@@ -7,7 +7,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from collector.model.admission import MAX_HELD, Admission, Own, Ruling
+from collector.model.admission import MAX_HELD, MAX_RUNNING, Admission, Own, Ruling
 from collector.model.case import MAX_MARKERS, Fate
 from collector.model.marker import CoreRef, Marker, MarkerKind, ProcessRef
 from collector.model.storm import CountBudget, Spent, StormSettings, TotalBudget
@@ -228,16 +228,18 @@ def test_admission_lets_a_person_through() -> None:
     assert [desk.run(1.0), desk.run(1.0), desk.run(1.0)] == [3, 1, None]
 
 
-def test_admission_runs_one_case_at_a_time() -> None:
-    """The next begins when the last has ended."""
+def test_admission_runs_a_few_cases_at_once() -> None:
+    """Each is read at once, whatever another one still copies; more begin when one has ended, and nobody polls."""
     desk = Desk()
-    desk.offer(core(1, pid=1))
-    desk.offer(core(2, pid=2))
-    case = desk.admission.next(0.0)
-    assert case is not None
+    for pid in range(1, MAX_RUNNING + 2):
+        desk.offer(core(pid, pid=pid))
+    running = [desk.admission.next(0.0) for _ in range(MAX_RUNNING)]
+    assert None not in running
     assert desk.admission.next(0.0) is None
-    desk.admission.finished(case, incident=None, size_bytes=0)
-    assert desk.run(0.0) == 2
+    assert desk.admission.due_s(0.0) is None
+    desk.admission.finished(running[3], incident=None, size_bytes=0)
+    assert desk.admission.due_s(0.0) == 0.0
+    assert desk.run(0.0) == MAX_RUNNING + 1
 
 
 @settings(max_examples=60, deadline=None)

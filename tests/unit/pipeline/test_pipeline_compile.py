@@ -14,7 +14,8 @@ from collector.collectors.shm import From, Shm
 from collector.config.load import load
 from collector.model.errors import ConfigError
 from collector.model.marker import Marker, MarkerKind
-from collector.model.pressure import Policy
+from collector.model.pressure import Policy, StepClass
+from collector.model.problem import Severity
 from collector.pipeline.compile import Plan, compile, prepare  # noqa: A004
 from collector.pipeline.conditions import Conditions, signal_name, signal_number
 from collector.pipeline.effective import as_yaml, effective, origins, values
@@ -43,7 +44,16 @@ def test_compile_makes_the_shipped_pipeline() -> None:
     shm = steps[-1].collector
     assert isinstance(shm, Shm)
     assert (shm.from_, shm.max_total, steps[-1].timeout_s) == (From.CRASHED_PROCESS, 64 << 30, 600.0)
-    assert steps[-1].limits.floor_bytes == 1 << 30
+    assert {step.id: step.budget.step_class for step in steps} == {
+        "memory": StepClass.LIGHT,
+        "processes": StepClass.LIGHT,
+        "process": StepClass.LIGHT,
+        "kernel_log": StepClass.LIGHT,
+        "core": StepClass.DIRECT,
+        "segments": StepClass.DIRECT,
+    }
+    assert [step.id for step in steps if step.reads_first] == ["memory", "processes", "process", "kernel_log", "core"]
+    assert {step.limits.floor_bytes for step in steps} == {0}
     assert [trigger.pipeline for trigger in plan.triggers] == ["crash"]
 
 
@@ -53,6 +63,36 @@ def test_compile_takes_timeout_and_budget_of_the_collector_unless_told(tmp_path:
     assert (plain.timeout_s, plain.budget.memory_bytes) == (Dmesg.footprint.timeout_s, Dmesg.footprint.peak_bytes)
     told = first_step(tmp_path, "{id: a, collector: dmesg, timeout: 3s, budget: 5MiB}")
     assert (told.timeout_s, told.budget.memory_bytes) == (3.0, 5 << 20)
+
+
+def test_compile_floor_of_the_file_is_for_heavy_steps(tmp_path: Path) -> None:
+    """What adds next to nothing is held to a floor only where a step, or `defaults`, says so."""
+    heavy = "{id: a, collector: command, with: {argv: [/bin/true]}}"
+    assert first_step(tmp_path, heavy, "pressure: {floor: 3GiB}\n").limits.floor_bytes == 3 << 30
+    assert first_step(tmp_path, "{id: a, collector: shm}", "pressure: {floor: 3GiB}\n").limits.floor_bytes == 0
+    own = first_step(tmp_path, "{id: a, collector: dmesg, pressure: {floor: 2GiB}}")
+    assert (own.limits.floor_bytes, own.reads_first) == (2 << 30, False)
+    shared = first_step(tmp_path, "{id: a, collector: shm}", "defaults: {pressure: {floor: 2GiB}}\n")
+    assert shared.limits.floor_bytes == 2 << 30
+
+
+@pytest.mark.parametrize(
+    ("more", "key"),
+    [
+        ("pressure: {psi_full: 5%}\n", "psi_full"),
+        ("defaults: {pressure: {psi_full: 5%}}\n", "psi_full"),
+        ("  other: {let_smaller_first: false, steps: [{id: a, collector: dmesg}]}\n", "let_smaller_first"),
+    ],
+)
+def test_compile_warns_of_keys_of_earlier_releases(more: str, key: str, tmp_path: Path) -> None:
+    """After an upgrade the old file still collects, and whoever reads the log is told what to remove."""
+    plan = plan_of(tmp_path, f"{PIPELINE}      - {{id: a, collector: dmesg}}\n{more}")
+    (warning,) = plan.warnings
+    assert warning.severity is Severity.WARNING
+    assert warning.mark.column == more.splitlines()[-1].index(key) + 1
+    assert f"'{key}' is no longer a key of" in warning.message
+    assert str(warning.hint).startswith("remove it: ")
+    assert plan.pipelines["crash"].steps
 
 
 def test_compile_pressure_comes_from_step_then_defaults_then_file(tmp_path: Path) -> None:
@@ -133,12 +173,13 @@ def test_compile_of_what_is_shown_keeps_text_as_it_is(words: list[str], tmp_path
 
 def test_effective_value_names_its_origin(tmp_path: Path) -> None:
     """Each value tells the line that it comes from, inherited ones included."""
-    text = PIPELINE + "      - id: a\n        collector: dmesg\n        with: {since: 5m}\npressure:\n  floor: 1GiB\n"
+    text = PIPELINE + "      - id: a\n        collector: dmesg\n        with: {since: 5m}\npressure:\n  wait: 10s\n"
     plan = plan_of(tmp_path, text)
     of = dict(origins(effective(plan)))
     file = tmp_path / "c.yaml"
     assert of["pipelines.crash.steps[0].with.since"] == f"{file}:7:23"
-    assert of["pipelines.crash.steps[0].pressure.floor"] == f"{file}:9:10"
+    assert of["pipelines.crash.steps[0].pressure.wait"] == f"{file}:9:9"
+    assert of["pipelines.crash.steps[0].pressure.floor"] == "default"
     assert of["pipelines.crash.steps[0].timeout"] == "default"
     assert of["archive.path"] == "default"
 

@@ -13,7 +13,7 @@ import pytest
 
 from collector.host.files import Host
 from collector.model.marker import Marker, MarkerKind, ProcessRef
-from collector.model.pressure import Decision, DiskSample, Sample
+from collector.model.pressure import Decision, DiskSample, NodeSample, Sample, StepClass
 from collector.pipeline.compile import prepare
 from collector.pipeline.explain import Finding, Match, forecast
 from collector.pipeline.findings import findings
@@ -26,8 +26,8 @@ MIB = 1 << 20
 
 def sample(available: int = 8 * GIB, free: int = 100 * GIB) -> Sample:
     return Sample(
-        taken_s=0.0, total_bytes=16 * GIB, free_bytes=available, mem_available_bytes=available, dirty_bytes=0,
-        writeback_bytes=0, shmem_bytes=0, cached_bytes=0, high_watermark_bytes=0, allocstall=0, pgscan_direct=0,
+        taken_s=0.0, total_bytes=16 * GIB, mem_available_bytes=available, dirty_bytes=0, writeback_bytes=0,
+        shmem_bytes=0, nodes=(NodeSample(node=0, room_bytes=available),),
         disk=DiskSample(free_bytes=free, total_bytes=200 * GIB, is_memory=False),
     )  # fmt: skip
 
@@ -46,7 +46,7 @@ def test_explain_says_which_condition_keeps_a_step_out(tmp_path: Path) -> None:
     """A step that is not meant for this crash says why, and costs nothing."""
     steps = pipeline(tmp_path, "{id: a, collector: dmesg}", "{id: b, collector: shm, when: {signal: [SIGBUS]}}")
     found = {"b": Finding(disk_bytes=GIB)}
-    answer = forecast(steps, marker(signal=11), sample(), None, reserve_bytes=0, findings=found)
+    answer = forecast(steps, marker(signal=11), sample(), reserve_bytes=0, findings=found)
     assert [step.condition for step in answer.steps] == [None, "signal is SIGSEGV, not SIGBUS"]
     assert [step.when for step in answer.steps] == ["", "signal is SIGBUS"]
     assert answer.disk_bytes == 0
@@ -55,19 +55,23 @@ def test_explain_says_which_condition_keeps_a_step_out(tmp_path: Path) -> None:
 def test_explain_asks_the_gate_for_each_step(tmp_path: Path) -> None:
     """The verdict is the gate's own, with each step's budget and limits."""
     steps = pipeline(tmp_path, "{id: a, collector: dmesg}", "{id: b, collector: dmesg, pressure: {floor: 12GiB}}")
-    answer = forecast(steps, marker(), sample(), None, reserve_bytes=0, findings={})
+    answer = forecast(steps, marker(), sample(), reserve_bytes=0, findings={})
     assert [step.verdict.decision for step in answer.steps] == [Decision.PROCEED, Decision.WAIT]
     assert answer.steps[1].verdict.floor_bytes == 12 * GIB
+    assert [(step.verdict.step_class, step.reads_first) for step in answer.steps] == [
+        (StepClass.LIGHT, True),
+        (StepClass.LIGHT, False),
+    ]
 
 
 def test_explain_tells_when_bulk_does_not_fit(tmp_path: Path) -> None:
     """Disk is added up over the steps that would run, and held against the reserve."""
     steps = pipeline(tmp_path, "{id: a, collector: shm}", "{id: b, collector: shm}")
     found = {name: Finding(disk_bytes=40 * GIB) for name in "ab"}
-    answer = forecast(steps, marker(), sample(free=100 * GIB), None, reserve_bytes=30 * GIB, findings=found)
+    answer = forecast(steps, marker(), sample(free=100 * GIB), reserve_bytes=30 * GIB, findings=found)
     assert answer.disk_bytes == 80 * GIB
     assert not answer.fits
-    one_fits = forecast(steps, marker(), sample(), None, reserve_bytes=10 * GIB, findings={"a": found["a"]})
+    one_fits = forecast(steps, marker(), sample(), reserve_bytes=10 * GIB, findings={"a": found["a"]})
     assert one_fits.fits
 
 

@@ -8,7 +8,7 @@ from typing import Any
 import msgspec
 import pytest
 
-from collector.model.pressure import Sample
+from collector.model.pressure import NodeSample, Sample
 from collector.model.problem import Severity
 from collector.pipeline.compile import Plan, prepare
 from collector.pipeline.harm import harms
@@ -26,8 +26,8 @@ pipelines:
       - {id: memory, collector: proc_files}
 """
 SAMPLE = Sample(
-    taken_s=0.0, total_bytes=64 * GIB, free_bytes=32 * GIB, mem_available_bytes=32 * GIB, dirty_bytes=0,
-    writeback_bytes=0, shmem_bytes=0, cached_bytes=0, high_watermark_bytes=64 << 20, allocstall=0, pgscan_direct=0,
+    taken_s=0.0, total_bytes=64 * GIB, mem_available_bytes=32 * GIB, dirty_bytes=0, writeback_bytes=0, shmem_bytes=0,
+    nodes=(NodeSample(node=0, room_bytes=32 * GIB),),
 )  # fmt: skip
 DISK = Place(
     path="/srv", parent="/srv", kind="ext4", in_memory=False, free_bytes=900 * GIB, total_bytes=1000 * GIB, problem=None
@@ -54,7 +54,7 @@ def test_harm_finds_nothing_wrong_with_a_good_file(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("more", "culprit", "said"),
     [
-        ("pressure: {floor: 64MiB}\n", "64MiB", "a floor of 64MiB is below the kernel's own reserves"),
+        ("pressure: {psi_full: 5%}\n", "psi_full", "'psi_full' is no longer a key of pressure and does nothing"),
         ("pressure: {on_pressure: proceed}\n", "proceed", "`proceed` collects on a starving machine"),
         ("copy: {rate: max}\n", "max", "at `max` every other writer"),
         ("      - {id: a, collector: dmesg, pressure: {on_pressure: proceed}}\n", "proceed", "`proceed` collects"),
@@ -63,7 +63,12 @@ def test_harm_finds_nothing_wrong_with_a_good_file(tmp_path: Path) -> None:
             "2h",
             "step a may take 2h, but its pipeline ends after 30m",
         ),
-        ("      - {id: a, collector: dmesg, budget: 64GiB}\n", "{id", "step a can never run here"),
+        ("      - {id: a, collector: dmesg, pressure: {floor: 64GiB}}\n", "64GiB", "step a can never run here"),
+        (
+            "      - {id: a, collector: dmesg, pressure: {floor: 32GiB}}\n",
+            "32GiB",
+            "step a would be held back now: of 32768.0 MiB available its budget of 4MiB leaves less than the floor",
+        ),
         (
             "      - {id: a, collector: shm, with: {max_total: 2TiB}}\n",
             "2TiB",

@@ -1,4 +1,4 @@
-"""The gate's table: for each term one sample that passes, and the change that makes it object."""
+"""The gate's table: for each class and each term one sample that passes, and the change that makes it object."""
 
 from __future__ import annotations
 
@@ -10,40 +10,37 @@ from collector.model.pressure import (
     CgroupSample,
     Decision,
     DiskSample,
+    Distress,
     Limits,
     NodeSample,
     Policy,
     Sample,
+    Speed,
+    StepClass,
     Term,
 )
-from collector.pressure.gate import decide
+from collector.pressure.gate import SPARE_BYTES, decide
 
 MIB = 1 << 20
 
-# Recorded on a machine with 24 GiB, 22 of them in /dev/shm; two NUMA nodes and a cgroup limit added.
+# Recorded on a machine with 24 GiB, 23 of them in /dev/shm; a second NUMA node and a cgroup limit added.
 CALM = Sample(
     taken_s=1000.0,
-    total_bytes=25_275_523_072,
-    free_bytes=1_201 * MIB,
-    mem_available_bytes=1_500 * MIB,
-    dirty_bytes=2 * MIB,
-    writeback_bytes=0,
-    shmem_bytes=22_528 * MIB,
-    cached_bytes=22_900 * MIB,
-    high_watermark_bytes=100 * MIB,
-    allocstall=17,
-    pgscan_direct=4_242,
-    psi_full_avg10_percent=0.12,
-    nodes=(
-        NodeSample(node=0, available_bytes=900 * MIB, high_watermark_bytes=50 * MIB),
-        NodeSample(node=1, available_bytes=600 * MIB, high_watermark_bytes=50 * MIB),
-    ),
-    cgroup=CgroupSample(used_bytes=60 * MIB, limit_bytes=256 * MIB),
+    total_bytes=24_000 * MIB,
+    mem_available_bytes=400 * MIB,
+    dirty_bytes=1 * MIB,
+    writeback_bytes=1 * MIB,
+    shmem_bytes=23_000 * MIB,
+    nodes=(NodeSample(node=0, room_bytes=200 * MIB), NodeSample(node=1, room_bytes=90 * MIB)),
+    cgroup=CgroupSample(used_bytes=60 * MIB, limit_bytes=192 * MIB),
     disk=DiskSample(free_bytes=80_000 * MIB, total_bytes=252_000 * MIB, is_memory=False),
 )
-BEFORE = msgspec.structs.replace(CALM, taken_s=999.0)
-LIMITS = Limits(floor_bytes=512 * MIB, psi_full_percent=5.0, on_pressure=Policy.WAIT, wait_s=30.0)
-BUDGET = Budget(memory_bytes=16 * MIB, disk_bytes=100 * MIB)
+LIGHT = Budget(step_class=StepClass.LIGHT, memory_bytes=1 * MIB)
+DIRECT = Budget(step_class=StepClass.DIRECT, memory_bytes=1 * MIB, disk_bytes=100 * MIB)
+HEAVY = Budget(step_class=StepClass.HEAVY, memory_bytes=64 * MIB)
+CLASSES = (LIGHT, DIRECT, HEAVY)
+NO_FLOOR = Limits(floor_bytes=0, on_pressure=Policy.WAIT, wait_s=30.0)
+FLOOR = msgspec.structs.replace(NO_FLOOR, floor_bytes=256 * MIB)
 RESERVE = 12_600 * MIB
 
 
@@ -51,95 +48,173 @@ def changed(**fields: object) -> Sample:
     return msgspec.structs.replace(CALM, **fields)
 
 
-def ask(sample: Sample, **arguments: object):
-    given = {"budget": BUDGET, "limits": LIMITS, "reserve_bytes": RESERVE, **arguments}
-    return decide(sample, given.pop("previous", BEFORE), **given)
+def room(size: int) -> Sample:
+    return changed(nodes=(NodeSample(node=0, room_bytes=size),), cgroup=None)
 
+
+def ask(sample: Sample, budget: Budget, **arguments: object):
+    given = {"limits": FLOOR if budget is HEAVY else NO_FLOOR, "reserve_bytes": RESERVE, **arguments}
+    return decide(sample, budget=budget, **given)
+
+
+SEVERE = changed(distress=Distress.SEVERE, distress_reason="allocstall rose by 190 in 3.0 s")
+MILD = changed(distress=Distress.MILD, distress_reason="allocstall rose by 9 in 3.0 s")
+UNSETTLED = changed(distress=Distress.UNSETTLED, distress_reason="allocstall rose by 1 in 5.0 s")
+IN_MEMORY = changed(disk=DiskSample(free_bytes=80_000 * MIB, total_bytes=252_000 * MIB, is_memory=True))
+FULL_DISK = changed(disk=DiskSample(free_bytes=12_599 * MIB, total_bytes=252_000 * MIB, is_memory=False))
 
 FLIPS = [
-    (Term.FLOOR, changed(mem_available_bytes=520 * MIB)),
-    (Term.FLOOR, changed(dirty_bytes=980 * MIB)),
-    (Term.FLOOR, changed(writeback_bytes=980 * MIB)),
-    (Term.FLOOR, changed(high_watermark_bytes=750 * MIB)),
-    (Term.RECLAIM, changed(allocstall=18)),
-    (Term.RECLAIM, changed(pgscan_direct=4_243)),
-    (Term.PSI, changed(psi_full_avg10_percent=5.01)),
-    (Term.CGROUP, changed(cgroup=CgroupSample(used_bytes=220 * MIB, limit_bytes=256 * MIB))),
-    (Term.NODE, changed(nodes=(NodeSample(node=1, available_bytes=99 * MIB, high_watermark_bytes=50 * MIB),))),
-    (Term.DISK_KIND, changed(disk=DiskSample(free_bytes=80_000 * MIB, total_bytes=252_000 * MIB, is_memory=True))),
-    (Term.DISK_SPACE, changed(disk=DiskSample(free_bytes=12_650 * MIB, total_bytes=252_000 * MIB, is_memory=False))),
+    (LIGHT, Term.ROOM, room(9 * MIB - 1)),
+    (LIGHT, Term.ROOM, changed(cgroup=CgroupSample(used_bytes=184 * MIB, limit_bytes=192 * MIB))),
+    (LIGHT, Term.DISK_KIND, IN_MEMORY),
+    (LIGHT, Term.DISK_SPACE, FULL_DISK),
+    (DIRECT, Term.ROOM, room(9 * MIB - 1)),
+    (DIRECT, Term.DISTRESS, SEVERE),
+    (DIRECT, Term.DISK_KIND, IN_MEMORY),
+    (DIRECT, Term.DISK_SPACE, FULL_DISK),
+    (HEAVY, Term.DISTRESS, SEVERE),
+    (HEAVY, Term.DISTRESS, MILD),
+    (HEAVY, Term.DISTRESS, UNSETTLED),
+    (HEAVY, Term.FLOOR, changed(mem_available_bytes=(256 + 64 + 2) * MIB - 1)),
+    (HEAVY, Term.FLOOR, changed(dirty_bytes=200 * MIB)),
+    (HEAVY, Term.FLOOR, changed(writeback_bytes=200 * MIB)),
+    (HEAVY, Term.CGROUP, changed(cgroup=CgroupSample(used_bytes=112 * MIB, limit_bytes=192 * MIB))),
+    (HEAVY, Term.DISK_KIND, IN_MEMORY),
+    (HEAVY, Term.DISK_SPACE, FULL_DISK),
 ]
 
 
-def test_gate_proceeds_when_every_term_agrees() -> None:
-    """A calm machine collects."""
-    verdict = ask(CALM)
-    assert verdict.decision is Decision.PROCEED
-    assert verdict.objections == ()
+@pytest.mark.parametrize("budget", CLASSES, ids=str)
+def test_gate_proceeds_at_full_speed_when_every_term_agrees(budget: Budget) -> None:
+    """A machine with 400 MiB left and nobody in distress collects everything."""
+    verdict = ask(CALM, budget)
+    assert (verdict.decision, verdict.speed, verdict.objections) == (Decision.PROCEED, Speed.FULL, ())
+    assert verdict.reason == ""
 
 
-@pytest.mark.parametrize(("term", "sample"), FLIPS)
-def test_gate_objects_when_one_term_flips(term: Term, sample: Sample) -> None:
-    """Each term alone closes the gate, and says so with its numbers."""
-    verdict = ask(sample)
+@pytest.mark.parametrize(("budget", "term", "sample"), FLIPS)
+def test_gate_objects_when_one_term_flips(budget: Budget, term: Term, sample: Sample) -> None:
+    """Each term alone closes the gate for a class, and says so with its numbers."""
+    verdict = ask(sample, budget)
     assert [objection.term for objection in verdict.objections] == [term]
     assert any(character.isdigit() for character in verdict.reason) or term is Term.DISK_KIND
     assert verdict.decision is not Decision.PROCEED
 
 
+EDGES = [
+    (LIGHT, room(9 * MIB)),
+    (LIGHT, changed(cgroup=CgroupSample(used_bytes=183 * MIB, limit_bytes=192 * MIB))),
+    (DIRECT, room(9 * MIB)),
+    (HEAVY, changed(mem_available_bytes=(256 + 64 + 2) * MIB)),
+    (HEAVY, changed(cgroup=CgroupSample(used_bytes=108 * MIB, limit_bytes=192 * MIB))),
+    (DIRECT, changed(disk=DiskSample(free_bytes=12_700 * MIB, total_bytes=252_000 * MIB, is_memory=False))),
+]
+
+
+@pytest.mark.parametrize(("budget", "sample"), EDGES)
+def test_gate_lets_through_what_fits_exactly(budget: Budget, sample: Sample) -> None:
+    """What must stay may be all that stays."""
+    assert ask(sample, budget).decision is Decision.PROCEED
+
+
+@pytest.mark.parametrize("sample", [SEVERE, MILD, UNSETTLED, changed(mem_available_bytes=0, dirty_bytes=90 * MIB)])
+def test_gate_reads_light_evidence_whatever_the_distress(sample: Sample) -> None:
+    """It adds 3 MiB at most, and is gone a moment later."""
+    assert ask(sample, LIGHT).decision is Decision.PROCEED
+
+
+def test_gate_lets_light_evidence_never_wait() -> None:
+    """Without room it is skipped at once: others of its kind need less."""
+    assert ask(room(8 * MIB), LIGHT).decision is Decision.SKIP
+
+
+def test_gate_holds_a_light_step_to_a_floor_of_its_own() -> None:
+    """Whoever asks for a floor has it, and then it may wait."""
+    verdict = ask(changed(mem_available_bytes=250 * MIB), LIGHT, limits=FLOOR)
+    assert [objection.term for objection in verdict.objections] == [Term.FLOOR]
+    assert verdict.decision is Decision.WAIT
+
+
+def test_gate_slows_bulk_down_in_mild_distress() -> None:
+    """One writer, half the rate; the verdict says why though nothing objects."""
+    verdict = ask(MILD, DIRECT)
+    assert (verdict.decision, verdict.speed) == (Decision.PROCEED, Speed.HALF)
+    assert verdict.reason == MILD.distress_reason
+    assert ask(UNSETTLED, DIRECT).speed is Speed.FULL
+
+
+def test_gate_holds_bulk_in_severe_distress_until_calm() -> None:
+    """Once held, it goes on only when all is calm: a gate that flutters helps nobody."""
+    assert ask(SEVERE, DIRECT).decision is Decision.WAIT
+    assert ask(MILD, DIRECT, held=True).decision is Decision.WAIT
+    assert ask(UNSETTLED, DIRECT, held=True).decision is Decision.WAIT
+    assert ask(CALM, DIRECT, held=True, waited_s=12.0).decision is Decision.PROCEED
+
+
+def test_gate_lets_bulk_trickle_when_the_wait_is_used_up() -> None:
+    """A trickle rather than a cut: it adds nothing per MiB."""
+    verdict = ask(SEVERE, DIRECT, waited_s=30.0, held=True)
+    assert (verdict.decision, verdict.speed, verdict.overridden) == (Decision.PROCEED, Speed.TRICKLE, True)
+    assert ask(SEVERE, DIRECT, waited_s=29.9, held=True).decision is Decision.WAIT
+
+
+def test_gate_skips_bulk_without_room_when_the_wait_is_used_up() -> None:
+    """Not even a trickle where the next allocation may be somebody's death."""
+    short = room(SPARE_BYTES)
+    assert ask(short, DIRECT, waited_s=29.9).decision is Decision.WAIT
+    assert ask(short, DIRECT, waited_s=30.0).decision is Decision.SKIP
+
+
+def test_gate_skips_heavy_steps_when_the_wait_is_used_up() -> None:
+    """What adds memory does so on a calm machine, or not at all."""
+    assert ask(MILD, HEAVY, waited_s=29.9).decision is Decision.WAIT
+    assert ask(MILD, HEAVY, waited_s=30.0).decision is Decision.SKIP
+
+
 def test_gate_never_counts_shared_memory_as_free() -> None:
-    """`Cached` includes tmpfs: 22 GiB of it must not open the gate."""
-    assert ask(changed(mem_available_bytes=100 * MIB)).decision is Decision.WAIT
+    """`Cached` includes tmpfs: 23 GiB of it must not open the gate."""
+    assert ask(changed(mem_available_bytes=100 * MIB), HEAVY).decision is Decision.WAIT
+    assert ask(room(0), DIRECT).decision is Decision.WAIT
 
 
-def test_gate_floor_counts_the_budget() -> None:
-    """The floor must remain after the step, not before it."""
-    tight = changed(mem_available_bytes=530 * MIB)  # less 2 MiB dirty: exactly floor + budget
-    assert ask(tight).decision is Decision.PROCEED
-    assert ask(tight, budget=Budget(memory_bytes=17 * MIB)).decision is Decision.WAIT
+def test_gate_names_what_is_short() -> None:
+    """The nodes that count, or the own cgroup."""
+    nodes = tuple(NodeSample(node=number, room_bytes=MIB) for number in (0, 3))
+    assert "2.0 MiB can be had before reclaim on NUMA nodes 0, 3" in ask(changed(nodes=nodes), LIGHT).reason
+    group = CgroupSample(used_bytes=190 * MIB, limit_bytes=192 * MIB)
+    assert "in the own cgroup, which uses 190.0 MiB of 192.0 MiB" in ask(changed(cgroup=group), LIGHT).reason
 
 
-@pytest.mark.parametrize("disk", [term for term in FLIPS if term[0] in {Term.DISK_KIND, Term.DISK_SPACE}])
-def test_gate_skips_at_once_when_waiting_cannot_help(disk: tuple[Term, Sample]) -> None:
+@pytest.mark.parametrize("sample", [IN_MEMORY, FULL_DISK])
+@pytest.mark.parametrize("budget", CLASSES, ids=str)
+def test_gate_skips_at_once_when_waiting_cannot_help(budget: Budget, sample: Sample) -> None:
     """No policy writes to tmpfs or below the reserve."""
     for policy in Policy:
-        limits = msgspec.structs.replace(LIMITS, on_pressure=policy)
-        assert ask(disk[1], limits=limits).decision is Decision.SKIP
+        limits = msgspec.structs.replace(NO_FLOOR, on_pressure=policy)
+        assert ask(sample, budget, limits=limits).decision is Decision.SKIP
 
 
-def test_gate_waits_and_then_skips() -> None:
-    """`wait` has an end."""
-    short = FLIPS[0][1]
-    assert ask(short, waited_s=29.9).decision is Decision.WAIT
-    assert ask(short, waited_s=30.0).decision is Decision.SKIP
-
-
-def test_gate_obeys_the_policy() -> None:
-    """`skip` does not wait; `proceed` goes on and is recorded as overridden."""
-    short = FLIPS[0][1]
-    assert ask(short, limits=msgspec.structs.replace(LIMITS, on_pressure=Policy.SKIP)).decision is Decision.SKIP
-    verdict = ask(short, limits=msgspec.structs.replace(LIMITS, on_pressure=Policy.PROCEED))
-    assert verdict.decision is Decision.PROCEED
-    assert verdict.overridden
-
-
-def test_gate_ignores_reclaim_counters_of_another_time() -> None:
-    """A stall an hour ago says nothing about now."""
-    old = msgspec.structs.replace(BEFORE, taken_s=CALM.taken_s - 3600, allocstall=0)
-    assert ask(CALM, previous=old).decision is Decision.PROCEED
-    assert ask(CALM, previous=None).decision is Decision.PROCEED
+@pytest.mark.parametrize("budget", [DIRECT, HEAVY], ids=str)
+def test_gate_obeys_the_policy(budget: Budget) -> None:
+    """`skip` does not wait; `proceed` goes on at half speed and is recorded as overridden."""
+    limits = FLOOR if budget is HEAVY else NO_FLOOR
+    skip = msgspec.structs.replace(limits, on_pressure=Policy.SKIP)
+    assert ask(SEVERE, budget, limits=skip).decision is Decision.SKIP
+    proceed = msgspec.structs.replace(limits, on_pressure=Policy.PROCEED)
+    verdict = ask(SEVERE, budget, limits=proceed)
+    assert (verdict.decision, verdict.speed, verdict.overridden) == (Decision.PROCEED, Speed.HALF, True)
 
 
 def test_gate_opens_later_than_it_closes() -> None:
-    """Hysteresis: a step that waits needs an eighth more than the floor, or the gate would flutter."""
-    barely = changed(mem_available_bytes=540 * MIB)
-    assert ask(barely).decision is Decision.PROCEED
-    assert ask(barely, waited_s=1.0).decision is Decision.WAIT
-    assert ask(changed(mem_available_bytes=600 * MIB), waited_s=1.0).decision is Decision.PROCEED
+    """Hysteresis: a step that is held needs an eighth more than the floor, or the gate would flutter."""
+    barely = changed(mem_available_bytes=(256 + 64 + 2 + 31) * MIB)
+    assert ask(barely, HEAVY).decision is Decision.PROCEED
+    assert ask(barely, HEAVY, held=True).decision is Decision.WAIT
+    assert ask(changed(mem_available_bytes=(256 + 64 + 2 + 32) * MIB), HEAVY, held=True).decision is Decision.PROCEED
 
 
-def test_gate_works_without_psi_cgroup_nodes_and_disk() -> None:
-    """What a kernel does not offer vetoes nothing and approves nothing."""
-    bare = changed(psi_full_avg10_percent=None, cgroup=None, nodes=(), disk=None)
-    assert ask(bare).decision is Decision.PROCEED
-    assert ask(msgspec.structs.replace(bare, mem_available_bytes=0)).decision is Decision.WAIT
+def test_gate_works_without_cgroup_and_disk() -> None:
+    """What a machine does not have vetoes nothing and approves nothing."""
+    bare = changed(cgroup=None, disk=None)
+    assert all(ask(bare, budget).decision is Decision.PROCEED for budget in CLASSES)
+    assert ask(msgspec.structs.replace(bare, nodes=()), DIRECT).decision is Decision.WAIT

@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 import os
+import time
 from pathlib import Path
 
 import psutil
 import pytest
 
 from collector.host.files import Host
-from collector.host.memory import high_watermarks
-from collector.model.pressure import CgroupSample
+from collector.model.pressure import CgroupSample, Distress, Tick
 from collector.pressure.sampler import Sampler
 
 MEMINFO = "MemTotal: 1000 kB\nMemFree: 400 kB\nMemAvailable: 300 kB\nDirty: 10 kB\nWriteback: 20 kB\nShmem: 5 kB\n"
@@ -18,11 +18,65 @@ VMSTAT = (
     "nr_free_pages 1\nallocstall_dma 1\nallocstall_normal 2\nallocstall_movable 4\n"
     "pgscan_direct 100\npgscan_direct_throttle 7\npgscan_kswapd 9\n"
 )
-ZONEINFO = (
-    "Node 0, zone      DMA\n  pages free     3840\n        boost    0\n        min      10\n        low      14\n"
-    "        high     18\nNode 0, zone   Normal\n        high     100\n  pagesets\n    cpu: 0\n              high:  9\n"
-    "Node 1, zone   Normal\n        high     50\n"
-)
+# As Linux 6.18 writes it, shortened: per-node figures stand below the first zone of the node.
+ZONEINFO = """\
+Node 0, zone      DMA
+  per-node stats
+      nr_inactive_file 300
+      nr_active_file 100
+      nr_dirty     30
+      nr_dirtied   9999
+      nr_writeback 10
+      nr_writeback_temp 7777
+  pages free     3840
+        boost    0
+        min      10
+        low      14
+        high     18
+        managed  3840
+        protection: (0, 3000, 24000, 24000)
+      nr_zone_inactive_file 8888
+Node 0, zone   Normal
+  pages free     5000
+        min      1000
+        high     1400
+        managed  900000
+        protection: (0, 0, 500, 500)
+  pagesets
+    cpu: 0
+              count:    400
+              high_min: 9
+Node 0, zone  Movable
+  pages free     700
+        min      60
+        managed  9000
+        protection: (0, 0, 0, 0)
+Node 0, zone   Device
+  pages free     66666
+        min      0
+        managed  0
+        protection: (0, 0, 0, 0)
+Node 1, zone      DMA
+  per-node stats
+      nr_inactive_file 5
+      nr_active_file 0
+      nr_dirty     90
+      nr_writeback 0
+  pages free     0
+        min      0
+        managed  0
+        protection: (0, 0, 0, 0)
+Node 1, zone   Normal
+  pages free     2000
+        min      400
+        managed  8000
+        protection: (0, 0, 100, 100)
+"""
+NODE_0 = (5000 - 1500) + (700 - 60) + (400 - 40) // 2
+"""DMA keeps all that it has back; half of the clean page cache counts; Device is not populated."""
+
+NODE_1 = 2000 - 500
+"""More of its page cache is dirty than it has on its lists: none counts."""
 
 
 def machine(root: Path, files: dict[str, str]) -> Host:
@@ -40,14 +94,27 @@ def test_sampler_agrees_with_psutil_on_this_machine() -> None:
     memory = psutil.virtual_memory()
     assert sample.total_bytes == memory.total
     assert abs(sample.shmem_bytes - memory.shared) < 64 << 20
-    assert sample.high_watermark_bytes > 0
+    assert 0 < sample.room_bytes < memory.total
+
+
+def test_sampler_counts_what_each_zone_can_spare(tmp_path: Path) -> None:
+    """Free pages above the minimum and what is protected against higher zones, and half of the clean page cache."""
+    sample = Sampler(machine(tmp_path, {})).sample()
+    assert {node.node: node.room_bytes for node in sample.nodes} == {0: NODE_0 * 4096, 1: NODE_1 * 4096}
+    assert sample.room_bytes == (NODE_0 + NODE_1) * 4096
+
+
+def test_sampler_leaves_out_nodes_that_it_may_not_allocate_from(tmp_path: Path) -> None:
+    """A cpuset keeps the collector off node 0: its room is nobody's business here."""
+    files = {"/proc/self/status": "Name:\tx\nMems_allowed:\t2\nMems_allowed_list:\t1,4-6\n"}
+    assert [node.node for node in Sampler(machine(tmp_path, files)).sample().nodes] == [1]
 
 
 def test_sampler_sums_counters_over_zones(tmp_path: Path) -> None:
-    """allocstall comes per zone; a throttle count is not a scan."""
-    sample = Sampler(machine(tmp_path, {})).sample()
-    assert (sample.allocstall, sample.pgscan_direct) == (7, 100)
-    assert sample.available_bytes == (300 - 10 - 20) * 1024
+    """allocstall comes per zone."""
+    sampler = Sampler(machine(tmp_path, {}))
+    assert sampler.sample().available_bytes == (300 - 10 - 20) * 1024
+    assert [tick.allocstall for tick in sampler.ticks] == [7]
 
 
 def test_sampler_sees_what_changes_after_it_was_opened(tmp_path: Path) -> None:
@@ -55,28 +122,29 @@ def test_sampler_sees_what_changes_after_it_was_opened(tmp_path: Path) -> None:
     sampler = Sampler(machine(tmp_path, {}))
     sampler.sample()
     (tmp_path / "proc/meminfo").write_text(MEMINFO.replace("300", "200"))
-    assert sampler.sample().mem_available_bytes == 200 * 1024
+    (tmp_path / "proc/vmstat").write_text(VMSTAT.replace("normal 2", "normal 200"))
+    sample = sampler.sample()
+    assert sample.mem_available_bytes == 200 * 1024
+    assert sample.distress is Distress.SEVERE
+
+
+def test_sampler_goes_on_from_what_another_one_saw(tmp_path: Path) -> None:
+    """The worker judges by the seconds before its job, which the supervisor watched."""
+    sampler = Sampler(machine(tmp_path, {}))
+    now_s = time.monotonic()
+    sampler.take_up([Tick(taken_s=now_s - 2.0, allocstall=0), Tick(taken_s=now_s - 1.0, allocstall=1)])
+    assert sampler.sample().distress is Distress.MILD
 
 
 def test_sampler_does_without_psi(tmp_path: Path) -> None:
-    """Many kernels ship PSI off; the sample says None, not 0."""
-    assert Sampler(machine(tmp_path, {})).sample().psi_full_avg10_percent is None
-    with_psi = machine(tmp_path, {"/proc/pressure/memory": "some avg10=1.00\nfull avg10=0.50 avg60=0.1 total=1\n"})
-    assert Sampler(with_psi).sample().psi_full_avg10_percent == 0.5
-
-
-def test_sampler_reads_nodes_when_there_are_two(tmp_path: Path) -> None:
-    """A node's files carry a prefix; half of its page cache counts, what is dirty does not."""
-    node = "Node {n} MemFree: 100 kB\nNode {n} Active(file): 40 kB\nNode {n} Dirty: 8 kB\n"
-    files = {f"/sys/devices/system/node/node{n}/meminfo": node.format(n=n) for n in (0, 1)}
-    nodes = Sampler(machine(tmp_path, files)).sample().nodes
-    assert [(n.node, n.available_bytes) for n in nodes] == [(0, 112 * 1024), (1, 112 * 1024)]
-    assert nodes[1].high_watermark_bytes == 50 * 4096
-
-
-def test_high_watermarks_ignore_the_pagesets() -> None:
-    """``high:`` of a per-CPU page set is no watermark."""
-    assert high_watermarks(ZONEINFO.encode()) == {0: 118 * 4096, 1: 50 * 4096}
+    """Many kernels ship PSI off; a tick says None, not 0."""
+    without = Sampler(machine(tmp_path, {}))
+    without.tick()
+    assert (without.has_psi, without.ticks[-1].stalled_us) == (False, None)
+    text = "some avg10=1.00 avg60=0.1 avg300=0.0 total=1234567\nfull avg10=0.50 avg60=0.1 avg300=0.0 total=1\n"
+    with_psi = Sampler(machine(tmp_path, {"/proc/pressure/memory": text}))
+    with_psi.tick()
+    assert (with_psi.has_psi, with_psi.ticks[-1].stalled_us) == (True, 1_234_567)
 
 
 V2 = {

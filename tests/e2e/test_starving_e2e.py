@@ -1,0 +1,126 @@
+"""The machine that this program is for, told to a real daemon: little memory left, and processes that stall or not."""
+
+from __future__ import annotations
+
+import os
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+from false_memory import FalseMemory
+from harness import Daemon, Victim, core_pattern, segment, shipped, wait_for
+
+MIB = 1 << 20
+SEGMENT = 8 * MIB
+LIGHT = ["memory", "processes", "process", "kernel_log"]
+pytestmark = pytest.mark.root
+
+
+@pytest.fixture
+def daemon(daemon_factory: Callable[..., Daemon]) -> Daemon:
+    made = daemon_factory(start=False)
+    made.config.write_text(shipped(made))
+    return made
+
+
+@pytest.fixture
+def mapped(tmp_path: Path) -> Iterator[str]:
+    with segment("starving", SEGMENT, {0: os.urandom(SEGMENT)}) as path:
+        yield path
+
+
+def crash(daemon: Daemon, crasher: Path, mapped: str) -> None:
+    with core_pattern(f"{daemon.cores}/core.%e.%P"):
+        Victim(crasher, mapped).die()
+
+
+def steps_of(manifest: dict[str, Any]) -> dict[str, dict[str, Any]]:
+    return {step["id"]: step for step in manifest["steps"]}
+
+
+def copied(daemon: Daemon, manifest: dict[str, Any], mapped: str) -> bool:
+    """Return whether the segment is archived, byte by byte."""
+    artifacts = {artifact.get("source"): artifact["path"] for artifact in steps_of(manifest)["segments"]["artifacts"]}
+    copy = daemon.archive / manifest["id"] / artifacts[mapped]
+    return copy.read_bytes() == Path(mapped).read_bytes()
+
+
+def test_starving_machine_that_nobody_suffers_on_is_collected_whole(daemon: Daemon, crasher: Path, mapped: str) -> None:
+    """200 MiB available, no stalls, the shipped configuration: complete, with the segment, and nothing waited."""
+    FalseMemory(daemon.directory, available=200 * MIB, room=150 * MIB).start(daemon)
+    crash(daemon, crasher, mapped)
+    (manifest,) = daemon.wait_for_incidents(1, timeout_s=60)
+    assert manifest["state"] == "complete"
+    assert copied(daemon, manifest, mapped)
+    assert not [event for event in daemon.events() if event["event"] == "step.waiting"]
+    verdict = steps_of(manifest)["segments"]["verdict"]
+    assert verdict["available_bytes"] == 200 * MIB
+    assert verdict["room_bytes"] == 150 * MIB
+    read_s = [artifact["read_s"] for step in LIGHT for artifact in steps_of(manifest)[step]["artifacts"]]
+    assert max(read_s) < min(artifact["read_s"] for artifact in steps_of(manifest)["segments"]["artifacts"])
+
+
+def test_starving_machine_whose_processes_stall_has_its_evidence_read_before_bulk_waits(
+    daemon: Daemon, crasher: Path, mapped: str
+) -> None:
+    """Severe distress: what is light is archived at once, the segment when calm returns; the manifest says all that."""
+    memory = FalseMemory(daemon.directory, available=200 * MIB, room=150 * MIB)
+    memory.start(daemon)
+    time.sleep(0.6)  # so that the daemon has seen the counter before it rises
+    memory.stall(100)
+    crash(daemon, crasher, mapped)
+    wait_for(lambda: waiting(daemon), "step that waits")
+    ended = [event["step"] for event in daemon.events() if event["event"] == "step.finished"]
+    assert set(ended) >= set(LIGHT), "what is light is archived before anything waits"
+    (manifest,) = daemon.wait_for_incidents(1, timeout_s=60)
+    assert manifest["state"] == "complete"
+    assert copied(daemon, manifest, mapped)
+    bulk = [steps_of(manifest)[step] for step in ("core", "segments")]
+    assert bulk[0]["verdict"]["waited_s"] > 0
+    assert len(waiting(daemon)) == 1, "the second one need not wait again"
+
+
+def test_starving_machine_that_never_calms_down_has_its_segment_at_a_trickle(
+    daemon: Daemon, crasher: Path, mapped: str
+) -> None:
+    """The wait is used up: a trickle rather than a cut, and the manifest has each change and why."""
+    daemon.config.write_text(daemon.config.read_text().replace("wait: 30s", "wait: 1s"))
+    memory = FalseMemory(daemon.directory, available=200 * MIB, room=150 * MIB)
+    memory.start(daemon)
+    time.sleep(0.6)
+    memory.stall(100)
+    crash(daemon, crasher, mapped)
+    stalls = 100
+
+    def sealed() -> list[dict[str, Any]]:
+        nonlocal stalls
+        stalls += 10  # goes on for as long as the copy does
+        memory.stall(stalls)
+        return daemon.incidents()
+
+    (manifest,) = wait_for(sealed, "incident", timeout_s=60)
+    assert copied(daemon, manifest, mapped)
+    step = steps_of(manifest)["segments"]
+    assert (step["verdict"]["decision"], step["verdict"]["speed"]) == ("proceed", "trickle")
+    assert step["speed_changes"][0]["advice"] == "trickle"
+    assert "direct reclaim" in step["speed_changes"][0]["reason"]
+    assert [artifact["slow_downs"] for artifact in step["artifacts"] if artifact.get("source") == mapped] == [1]
+
+
+def test_starving_machine_without_room_collects_what_still_fits(daemon: Daemon, crasher: Path, mapped: str) -> None:
+    """12 MiB before reclaim: what needs 4 is read, what needs 8 is skipped at once and says so."""
+    daemon.config.write_text(daemon.config.read_text().replace("wait: 30s", "wait: 1s"))
+    FalseMemory(daemon.directory, available=0, room=12 * MIB).start(daemon)
+    crash(daemon, crasher, mapped)
+    (manifest,) = daemon.wait_for_incidents(1, timeout_s=60)
+    steps = steps_of(manifest)
+    assert (steps["memory"]["status"], steps["kernel_log"]["status"]) == ("ok", "ok")
+    assert steps["process"]["status"] == "skipped"
+    assert "12.0 MiB can be had before reclaim" in steps["process"]["reason"]
+    assert manifest["state"] == "incomplete"
+
+
+def waiting(daemon: Daemon) -> list[dict[str, Any]]:
+    return [event for event in daemon.events() if event["event"] == "step.waiting"]

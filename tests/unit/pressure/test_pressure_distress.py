@@ -1,0 +1,100 @@
+"""Distress: judged by the last seconds of two counters, as they were recorded beside different loads."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+
+import pytest
+
+from collector.model.pressure import Distress, Tick
+from collector.pressure.distress import KEPT, History
+
+HALF_S = 0.5
+
+
+def history(stalls: Iterable[int], stalled_ms: Iterable[float] | None = None, *, period_s: float = HALF_S) -> History:
+    """Return readings, *period_s* apart: allocstall, and PSI's sum in milliseconds."""
+    counts = list(stalls)
+    sums = [None] * len(counts) if stalled_ms is None else [round(1000 * ms) for ms in stalled_ms]
+    found = History()
+    for number, (count, stalled) in enumerate(zip(counts, sums, strict=True)):
+        found.add(Tick(taken_s=100.0 + number * period_s, allocstall=1000 + count, stalled_us=stalled))
+    return found
+
+
+def level(stalls: Iterable[int], stalled_ms: Iterable[float] | None = None) -> Distress:
+    return history(stalls, stalled_ms).judge().level
+
+
+QUIET = [0] * 16
+
+
+def test_distress_is_calm_when_nothing_is_known() -> None:
+    """No readings, or one, are held against nobody."""
+    assert History().judge() == (Distress.CALM, "")
+    assert history([7]).judge() == (Distress.CALM, "")
+
+
+@pytest.mark.parametrize(
+    ("stalls", "expected"),
+    [
+        (QUIET, Distress.CALM),
+        ([0] * 15 + [1], Distress.UNSETTLED),  # one rise is noise, and yet not calm
+        ([0] * 15 + [2], Distress.MILD),
+        ([0] * 11 + [1, 1, 1, 1, 2], Distress.MILD),
+        ([0] * 15 + [59], Distress.MILD),
+        ([0] * 15 + [60], Distress.SEVERE),
+        ([0] * 9 + [60] * 7, Distress.SEVERE),
+        ([0] * 8 + [60] * 8, Distress.UNSETTLED),  # more than 3 s ago
+        ([0] * 5 + [60] * 11, Distress.UNSETTLED),
+        ([0] * 4 + [60] * 12, Distress.CALM),  # more than 5 s ago
+    ],
+)
+def test_distress_goes_by_allocstall(stalls: list[int], expected: Distress) -> None:
+    """2 in 3 s are mild, 60 severe; calm is after 5 s without any."""
+    assert level(stalls) is expected
+
+
+def test_distress_beside_a_copy_is_mild() -> None:
+    """Beside `cp` allocstall rises by about 3 a second, PSI by 4 to 6 ms/s."""
+    assert level([n * 3 // 2 for n in range(16)], [2.5 * n for n in range(16)]) is Distress.MILD
+
+
+def test_distress_in_a_thrash_is_severe_before_the_first_allocstall() -> None:
+    """PSI grows by 75 to 90 ms/s and is early."""
+    judged = history(QUIET, [0] * 12 + [80, 80, 80, 160]).judge()
+    assert judged.level is Distress.SEVERE
+    assert "ms in each second" in judged.reason
+
+
+@pytest.mark.parametrize(("grown_ms", "expected"), [(59, Distress.CALM), (75, Distress.SEVERE)])
+def test_distress_counts_a_renewal_of_the_sums_over_its_whole_period(grown_ms: float, expected: Distress) -> None:
+    """The kernel renews its sums every 2 s: what came at once was not a rate."""
+    short = history([0, 0], [0, grown_ms], period_s=0.3)
+    assert short.judge().level is expected
+
+
+def test_distress_says_why_with_its_numbers() -> None:
+    """An engineer reads it in the manifest."""
+    assert history([0] * 15 + [9]).judge().reason == "allocstall rose by 9 in 3.5 s: processes are in direct reclaim"
+
+
+def test_history_ignores_what_is_long_ago() -> None:
+    """A supervisor that stood still for an hour has seen nothing of it."""
+    found = history([0, 0])
+    found.add(Tick(taken_s=3700.0, allocstall=9000, stalled_us=10**9))
+    assert found.judge().level is Distress.CALM
+
+
+def test_history_is_bounded_and_covers_its_windows_at_any_rate() -> None:
+    """A worker asks twenty times a second; the readings of 5 s must fit all the same."""
+    found = history(range(400), period_s=0.05)
+    assert len(found.ticks) <= KEPT
+    assert found.ticks[-1].taken_s - found.ticks[0].taken_s > 5.6
+    assert found.judge().level is Distress.SEVERE  # 20 a second
+    assert "in 3." in found.judge().reason
+
+
+def test_history_can_be_taken_up() -> None:
+    """A worker goes on from what the supervisor saw."""
+    assert History(history([0] * 15 + [60]).ticks).judge().level is Distress.SEVERE
