@@ -7,6 +7,7 @@ import statistics
 from pathlib import Path
 from typing import Any
 
+from benchmarks import starving_report
 from benchmarks.svg import bars
 
 COLUMNS = {
@@ -34,6 +35,9 @@ def write(directory: Path, results: dict[str, Any]) -> None:
         text += [f"![{table['title']}]({plot})", ""]
     if "stall" in results:
         text += _stall(directory, results["stall"])
+    for part, tell in starving_report.PARTS.items():
+        if part in results:
+            text += tell(results[part])
     if "slab" in results:
         text += _slab(results["slab"])
     (directory / "results.md").write_text("\n".join(text))

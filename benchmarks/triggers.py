@@ -33,7 +33,7 @@ COLLECTOR = [sys.executable, "-m", "collector.cli.main"]
 CONFIG = """
 version: 1
 archive: {{path: {directory}/archive, reserve: 0%, keep: {{count: 100000}}}}
-pressure: {{floor: 64MiB, psi_full: 100%}}
+pressure: {{floor: 64MiB}}
 runtime: {{directory: {directory}/run}}
 storm:
   coalesce: {coalesce}
