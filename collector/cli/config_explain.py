@@ -28,8 +28,6 @@ from collector.pressure.sampler import Sampler
 from collector.triggers.base import Trigger
 from collector.triggers.registry import TRIGGERS
 
-SETTLE_S = 2.0
-"""Between two samples, so that the gate can see whether processes struggle for memory right now."""
 SHOWN_FILES = 20
 
 
@@ -103,9 +101,7 @@ def _forecast(plan: Plan[Trigger], name: str, marker: Marker, path: str) -> Fore
     where, sampler = place(os.path.abspath(path)), Sampler()
     fd = os.open(where.parent, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
     try:
-        sampler.tick()
-        time.sleep(SETTLE_S)
-        now = sampler.sample(fd)
+        now = sampler.settled_sample(fd)
     finally:
         os.close(fd)
     pipeline = plan.pipelines[name]

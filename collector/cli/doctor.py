@@ -6,7 +6,6 @@ import errno
 import fnmatch
 import os
 import resource
-import time
 from collections.abc import Callable, Iterator
 from typing import Literal
 
@@ -31,9 +30,6 @@ from collector.triggers.registry import TRIGGERS
 MEMLOCK_BYTES = 64 << 20
 """What the daemon locks when idle: 41 MiB resident, and room."""
 
-
-SETTLE_S = 2.0
-"""Between two readings, so that distress shows."""
 
 SYSTEMD_CORES = "/var/lib/systemd/coredump"
 CORE_NAME = "core.%e.%P.%s.%u.%t"
@@ -88,9 +84,7 @@ def _kernel(_: Generation) -> Iterator[Finding]:
 
 def _pressure(generation: Generation) -> Iterator[Finding]:
     sampler = Sampler()
-    sampler.tick()
-    time.sleep(SETTLE_S)
-    sample = sampler.sample()
+    sample = sampler.settled_sample()
     if not sampler.has_psi:
         said = "no PSI: memory stalls are seen by reclaim counters only"
         yield Finding(level="warning", about="pressure", said=said, hint="boot with psi=1")

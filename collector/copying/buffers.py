@@ -55,7 +55,7 @@ class Region:
         self.start = base + skip
         self._view = memoryview(self._map)[skip : skip + self.size]
         if self.fd >= 0:
-            place_shared(self.fd, self.start, self.size)
+            _place_shared(self.fd, self.start, self.size)
         # One PMD instead of 512 PTEs: the kernel pins 1 MiB for a write in 1 step, not 256.
         LIBC.madvise(self.start, self.size, mmap.MADV_HUGEPAGE)
         for at in range(0, self.size, mmap.PAGESIZE):
@@ -79,7 +79,7 @@ _spooled = 0
 _lock = threading.Lock()
 
 
-def place_shared(fd: int, start: int, size: int) -> None:
+def _place_shared(fd: int, start: int, size: int) -> None:
     """
     Map the first *size* bytes of *fd* over the memory at *start*, which stays its mapping's to unmap.
 

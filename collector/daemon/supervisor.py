@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import signal
 import time
-from collections.abc import Callable
+from functools import partial
 
 import structlog
 
@@ -165,10 +165,7 @@ class Supervisor:
             self._collecting += 1
             self._pool.interrupt()
             self._manager.status(f"collecting: {work.pipeline.name}")
-            self._loop.spawn(self._collect(work), self._collected_of(work))
-
-    def _collected_of(self, work: Work) -> Callable[[Outcome], None]:
-        return lambda outcome: self._collected(work, outcome)
+            self._loop.spawn(self._collect(work), partial(self._collected, work))
 
     def _collect(self, work: Work) -> Line[Outcome]:
         generation = self._generation  # a reload meanwhile is for the next incident

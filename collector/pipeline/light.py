@@ -66,7 +66,6 @@ def write(job: WriteSpool, memories: Sequence[int]) -> Done:
                 writer.sync()
         written = tuple(_written(writer, failed.get(step)) for step, writer in writers.items())
         store.record_steps(job.incident, [with_losses(end, written) for end in job.ends])
-    buffers.spool_done()
     return Done(
         written=written,
         artifacts=sum(part.artifacts for part in written),

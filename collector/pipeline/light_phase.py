@@ -16,7 +16,7 @@ import msgspec
 from collector.model.case import merge
 from collector.model.incident import StepEnd, StepStatus
 from collector.model.marker import Marker
-from collector.model.pressure import Decision, StepClass
+from collector.model.pressure import Decision
 from collector.pipeline import events
 from collector.pipeline.handle import Claim, Worker
 from collector.pipeline.light import with_losses
@@ -133,7 +133,7 @@ class LightPhase:
             done = yield from self._read_now(step, min(start_s + step.reading_timeout_s, deadline_s))
         else:
             done = Done(status=StepStatus.SKIPPED, reason=verdict.reason)
-        if done.rest or (step.budget.step_class is not StepClass.LIGHT and done.status is not StepStatus.OK):
+        if done.rest or (not step.is_light and done.status is not StepStatus.OK):
             self._unfinished[step.id] = started_s  # bulk has its own turn, whatever came of its head
             return
         self._read_ends.append(

@@ -159,9 +159,9 @@ class _Run:
         """Run what is left: what of the light steps did not fit into memory, then bulk, in the order of the file."""
         ended = {end.id for end in self._ends}
         left = [step for step in self._pipeline.steps if step.id not in ended]
-        bulk = [step for step in left if step.budget.step_class is not StepClass.LIGHT or step.limits.floor_bytes]
+        bulk = [step for step in left if not step.is_light]
         for step in left:
-            if step not in bulk:
+            if step.is_light:
                 yield from self._step(step)
         if not bulk:
             return

@@ -40,10 +40,14 @@ class Step:
     required: bool = True
 
     @property
+    def is_light(self) -> bool:
+        """Whether it never waits: a light step with a floor of its own waits for its turn, as bulk does."""
+        return self.budget.step_class is StepClass.LIGHT and not self.limits.floor_bytes
+
+    @property
     def reads_first(self) -> bool:
-        """Whether it is read, or its head is, before anything waits; a floor of its own makes it wait for its turn."""
-        light = self.budget.step_class is StepClass.LIGHT or self.collector.footprint.light_head
-        return light and not self.limits.floor_bytes
+        """Whether it is read, or its head is, before anything waits."""
+        return self.is_light or (self.collector.footprint.light_head and not self.limits.floor_bytes)
 
     @property
     def reading_budget(self) -> Budget:

@@ -21,6 +21,9 @@ from collector.pressure.distress import History
 TICK_S = 0.5
 """How often the counters of distress are read while nothing happens: 0.02 % of a core."""
 
+SETTLE_S = 2.0
+"""So long does PSI take to renew its sums: in less than that no distress shows."""
+
 
 class Sampler:
     """
@@ -82,6 +85,12 @@ class Sampler:
             cgroup=self._cgroup.sample(),
             disk=None if disk_fd is None else sample_disk(disk_fd),
         )
+
+    def settled_sample(self, disk_fd: int | None = None) -> Sample:
+        """Read everything once, with the distress of `SETTLE_S` watched before: for a process that has seen nothing."""
+        self.tick()
+        time.sleep(SETTLE_S)
+        return self.sample(disk_fd)
 
     def close(self) -> None:
         """Close all files."""

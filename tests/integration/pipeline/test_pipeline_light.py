@@ -136,14 +136,6 @@ class Waits:
 
 
 @pytest.fixture
-def pool() -> Iterator[Pool]:
-    opened = Pool(2, WorkerSettings())
-    opened.fill()
-    yield opened
-    opened.close()
-
-
-@pytest.fixture
 def lab(pool: Pool, tmp_path: Path) -> Lab:
     return Lab(pool, tmp_path / "archive")
 

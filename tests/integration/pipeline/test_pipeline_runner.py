@@ -32,7 +32,6 @@ from collector.pipeline.manual import manual_marker
 from collector.pipeline.pool import Pool
 from collector.pipeline.protocol import Recover
 from collector.pipeline.steps import Pipeline
-from collector.pipeline.worker import Settings as WorkerSettings
 
 STEP_CLASSES = (StepClass.LIGHT, StepClass.DIRECT)
 
@@ -102,14 +101,6 @@ class Bad:
 
 def supervisor() -> socket.socket:
     return socket.socket(fileno=os.dup(3))
-
-
-@pytest.fixture
-def pool() -> Iterator[Pool]:
-    opened = Pool(2, WorkerSettings())
-    opened.fill()
-    yield opened
-    opened.close()
 
 
 @pytest.fixture(params=STEP_CLASSES)
