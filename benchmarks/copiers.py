@@ -20,9 +20,9 @@ from collector.copying import buffers, engine
 from collector.model.copying import CopySettings
 import msgspec
 from collector.host import process
-from collector.pipeline.worker import Settings
-process.set_io_class(Settings().io_class)
-os.nice(Settings().nice)
+from collector.pipeline.run_types import WorkerSettings
+process.set_io_class(WorkerSettings().io_class)
+os.nice(WorkerSettings().nice)
 buffers.warm()
 print("ready", flush=True)
 for line in sys.stdin:

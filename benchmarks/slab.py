@@ -85,11 +85,11 @@ INCIDENT = """
 import sys, time
 from collector.host.identity import identify
 from collector.pipeline.generation import generate
-from collector.pipeline.header import open_header
-from collector.pipeline.line import drive
-from collector.pipeline.manual import manual_marker
-from collector.pipeline.pool import Pool
-from collector.pipeline.runner import Runner
+from collector.runner.header import open_header
+from collector.runner.coroutine import drive
+from collector.triggers.manual import manual_marker
+from collector.runner.pool import Pool
+from collector.runner.runner import Runner
 from collector.pressure.sampler import Sampler
 from collector.triggers.registry import TRIGGERS
 generation = generate(None, TRIGGERS, archive=sys.argv[1])

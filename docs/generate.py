@@ -18,11 +18,11 @@ from typing import Any
 
 from collector.collectors.registry import COLLECTORS
 from collector.config import spec
+from collector.config.dump import inline, written
 from collector.config.items import NO_OPTIONS
 from collector.config.keys import MISSING, Key, is_record, keys_of, summary_of
 from collector.config.nodes import Mapping
 from collector.config.schema import schema_of
-from collector.config.write import inline, written
 from collector.model import units
 from collector.triggers.registry import TRIGGERS
 

@@ -14,7 +14,7 @@ from pathlib import Path
 import pytest
 
 from collector.copying import engine
-from collector.host.directio import CacheStat, cachestat
+from collector.host.syscalls import CacheStat, cachestat
 from collector.model.copying import CopyReport, CopySettings, MethodChoice
 
 MIB = 1 << 20

@@ -8,8 +8,8 @@ import math
 from collections.abc import Callable
 from dataclasses import dataclass, field
 
-from collector.copying.adaptive import MIB
-from collector.copying.pace import Pace
+from collector.copying.rate.controller import MIB
+from collector.copying.rate.limiter import Pace
 
 Disk = Callable[[float, int], float]
 """Takes the time at which a write of so many bytes begins; returns when it is done. Time never goes back."""

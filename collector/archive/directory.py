@@ -10,7 +10,7 @@ import stat
 from collections.abc import Iterator
 
 from collector.archive import layout
-from collector.host.libc import call
+from collector.host.syscalls import call
 from collector.model.errors import ArchiveError
 
 DIRECTORY_FLAGS = os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC

@@ -12,8 +12,7 @@ import zstandard
 
 from collector.archive import directory
 from collector.archive.read import Archive
-from collector.host.directio import flush_and_drop
-from collector.host.filesystem import holds_memory
+from collector.host.filesystem import flush_and_drop, holds_memory
 from collector.model.errors import ArchiveError
 
 LEVEL = 3

@@ -20,9 +20,9 @@ from typing import Any, NamedTuple
 import msgspec
 
 from collector.archive.ledgerfile import OPEN, copy_back, copy_open, is_due, open_file, open_memory, pruning
+from collector.model.budgets import Spent
 from collector.model.case import Fate, executable
 from collector.model.marker import Marker
-from collector.model.storm import Spent
 
 # Rows kept, of which a crash a minute fills a fifth in ten days; about 60 MB.
 MAX_ROWS = 100_000

@@ -16,7 +16,7 @@ import msgspec
 from collector.archive import directory, layout
 from collector.archive.manifest import encode, manifest_of
 from collector.archive.store import ArtifactLine, Store, give_back_room, journal
-from collector.host.rename import rename_noreplace
+from collector.host.syscalls import rename_noreplace
 from collector.model.artifact import ArtifactRecord
 from collector.model.errors import ArchiveError
 from collector.model.incident import Header, IncidentState, Manifest, StepEnd, StepRecord, StepStatus

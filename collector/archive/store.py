@@ -16,7 +16,7 @@ from typing import TypeVar
 import msgspec
 
 from collector.archive import directory, layout
-from collector.host.rename import rename_noreplace
+from collector.host.syscalls import rename_noreplace
 from collector.model.artifact import ArtifactRecord
 from collector.model.errors import ArchiveError
 from collector.model.incident import Header, StepEnd

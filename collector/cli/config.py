@@ -13,13 +13,13 @@ from collector.cli.options import config_option, json_option
 from collector.collectors.registry import COLLECTORS
 from collector.config.load import find
 from collector.config.schema import schema_of
+from collector.model.diagnostics import Diagnostic, Severity
 from collector.model.errors import ConfigError, UnreachableError
-from collector.model.problem import Problem, Severity
 from collector.model.text import escape_name
 from collector.pipeline.compile import prepare
 from collector.pipeline.effective import as_yaml, effective, origins, values
-from collector.pipeline.harm import harms
-from collector.pipeline.surroundings import survey
+from collector.pipeline.machine_facts import survey
+from collector.pipeline.warnings import harms
 from collector.triggers.registry import TRIGGERS
 
 
@@ -58,7 +58,7 @@ def _printable(line: str) -> str:
     return line if line.isprintable() else escape_name(line)
 
 
-def _as_dict(problem: Problem) -> dict[str, Any]:
+def _as_dict(problem: Diagnostic) -> dict[str, Any]:
     return {
         "file": problem.mark.file,
         "line": problem.mark.line,

@@ -20,12 +20,11 @@ from collector.model.pressure import Speed, StepClass
 from collector.model.units import format_seconds
 from collector.pipeline.compile import MANUAL_PIPELINE, Plan, prepare
 from collector.pipeline.conditions import MANUAL, signal_number
-from collector.pipeline.explain import Finding, Forecast, StepForecast, forecast
-from collector.pipeline.findings import findings
-from collector.pipeline.manual import find_processes
-from collector.pipeline.surroundings import place
+from collector.pipeline.machine_facts import place
+from collector.pipeline.preview import Finding, Forecast, StepForecast, findings, forecast
 from collector.pressure.sampler import Sampler
 from collector.triggers.base import Trigger
+from collector.triggers.manual import find_processes
 from collector.triggers.registry import TRIGGERS
 
 SHOWN_FILES = 20

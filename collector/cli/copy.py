@@ -17,8 +17,8 @@ from collector.cli.options import json_option
 from collector.cli.signals import heeded
 from collector.cli.text import escape_name, size
 from collector.copying import engine
-from collector.copying.opening import describe, open_source
-from collector.copying.steering import ignore
+from collector.copying.open_source import describe, open_source
+from collector.copying.rate.throttle import ignore
 from collector.host import process
 from collector.model.artifact import SourceInfo
 from collector.model.copying import Advice, CopyReport, CopySettings, Digest, Feedback, MethodChoice

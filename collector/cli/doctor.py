@@ -12,12 +12,12 @@ from typing import Literal
 import click
 import msgspec
 
-from collector.cli.left import unfinished
+from collector.cli.leftovers import unfinished
 from collector.cli.options import config_option, json_option
 from collector.cli.text import escape_name, size
 from collector.config.load import find
 from collector.daemon.requests import AS_ROOT, status_of
-from collector.host import directio, filesystem
+from collector.host import filesystem, syscalls
 from collector.host.files import Host
 from collector.model.errors import CollectorError, DeniedError
 from collector.model.pressure import Decision, Sample
@@ -74,7 +74,7 @@ def _privileges(_: Generation) -> Iterator[Finding]:
 
 def _kernel(_: Generation) -> Iterator[Finding]:
     with open("/proc/self/exe", "rb") as file:
-        if directio.alignment(file.fileno()) is None:
+        if syscalls.direct_alignment(file.fileno()) is None:
             said = "statx(2) tells no direct I/O alignment here: 4096 is assumed"
             yield Finding(level="warning", about="kernel", said=said, hint="Linux 6.1 has it for ext4 and xfs")
     with open("/proc/swaps", encoding="ascii") as swaps:

@@ -9,7 +9,7 @@ import click
 import msgspec
 
 from collector.archive.read import Archive, Summary, UnderWay
-from collector.cli.crash import core_facts, crash_facts, short
+from collector.cli.crash_summary import core_facts, crash_facts, short
 from collector.cli.options import archive_option, archive_path, config_option, json_option
 from collector.cli.text import escape_control, escape_name, size, when
 from collector.model.artifact import ArtifactRecord

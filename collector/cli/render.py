@@ -12,7 +12,7 @@ import msgspec
 from collector.cli.text import size
 from collector.daemon.messages import Answer, Reply
 from collector.model.incident import StepStatus
-from collector.pipeline import events
+from collector.runner import events
 
 
 class Renderer:

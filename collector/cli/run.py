@@ -7,9 +7,9 @@ import time
 
 import click
 
+from collector.cli.delegate import by_daemon
 from collector.cli.dryrun import show_plan
-from collector.cli.handover import by_daemon
-from collector.cli.left import check_may_make, seal_left, unfinished
+from collector.cli.leftovers import check_may_make, seal_left, unfinished
 from collector.cli.options import archive_option, config_option, json_option
 from collector.cli.render import Renderer
 from collector.cli.signals import heeded
@@ -19,15 +19,15 @@ from collector.host.identity import identify
 from collector.model.errors import UsageError
 from collector.model.marker import Marker, ProcessRef
 from collector.pipeline.generation import Generation, generate
-from collector.pipeline.header import meant_for, narrow, open_header
-from collector.pipeline.housekeeping import add_digests, prune
-from collector.pipeline.line import Line, drive
-from collector.pipeline.manual import find_processes, manual_marker
-from collector.pipeline.pool import Pool
-from collector.pipeline.runner import Runner
-from collector.pipeline.steps import Pipeline
-from collector.pipeline.terms import Outcome
+from collector.pipeline.run_types import RunOutcome
+from collector.pipeline.steps import Pipeline, select_steps, steps_for
 from collector.pressure.sampler import Sampler
+from collector.runner.coroutine import Task, drive
+from collector.runner.header import open_header
+from collector.runner.housekeeping import add_digests, prune
+from collector.runner.pool import Pool
+from collector.runner.runner import Runner
+from collector.triggers.manual import find_processes, manual_marker
 from collector.triggers.registry import TRIGGERS
 
 STOP_GRACE_S = 5.0
@@ -87,8 +87,8 @@ def _chosen(generation: Generation, pipeline: str | None, only: tuple[str, ...],
     Raises:
         UsageError: If there are none.
     """
-    asked = narrow(generation.pipeline(pipeline), only)
-    chosen = meant_for(asked, marker)
+    asked = select_steps(generation.pipeline(pipeline), only)
+    chosen = steps_for(asked, marker)
     if not chosen.steps:
         names = ", ".join(step.id for step in asked.steps)
         raise UsageError(
@@ -116,7 +116,7 @@ def _here(
     runner = Runner(pool, Sampler(), renderer.event)
     header = open_header((marker,), chosen, identity=identify(), config_hash=generation.loaded.hash, now_s=time.time())
 
-    def line() -> Line[Outcome]:
+    def line() -> Task[RunOutcome]:
         outcome = yield from runner.incident(header, chosen, generation.settings)
         if left:
             yield from seal_left(pool, generation.settings.archive)

@@ -16,7 +16,7 @@ import msgspec
 from collector.collectors.base import Context
 from collector.host.files import Host, body
 from collector.host.globs import Found, expand, open_found
-from collector.host.unread import Unreads
+from collector.host.read_errors import Unreads
 from collector.model.artifact import Artifact, Body, Bulk, Footprint, SourceInfo
 from collector.model.errors import StepError
 from collector.model.pressure import StepClass

@@ -11,7 +11,7 @@ from typing import ClassVar
 
 from collector.collectors.base import Context
 from collector.host.files import READ_FLAGS, Host, body, require_regular
-from collector.host.unread import Unreads
+from collector.host.read_errors import Unreads
 from collector.model.artifact import Artifact, Footprint, SourceInfo
 from collector.model.errors import StepError
 from collector.model.pressure import StepClass

@@ -9,9 +9,9 @@ from pathlib import PurePosixPath
 from typing import ClassVar
 
 from collector.collectors.base import Context
-from collector.host.deadline import Guard
+from collector.host.guarded_read import Guard
 from collector.host.proctable import commands, rows, uptime_s
-from collector.host.unread import Unreads
+from collector.host.read_errors import Unreads
 from collector.model.artifact import Artifact, Footprint, SourceInfo
 from collector.model.errors import StepError
 from collector.model.pressure import StepClass

@@ -4,13 +4,13 @@ from __future__ import annotations
 
 from collector.collectors.base import Collector
 from collector.collectors.command import RunCommand
-from collector.collectors.core import Core
+from collector.collectors.core.core import Core
 from collector.collectors.dmesg import Dmesg
 from collector.collectors.files import Files
 from collector.collectors.proc_files import ProcFiles
-from collector.collectors.process import ProcessDetails
+from collector.collectors.process.process import ProcessDetails
 from collector.collectors.process_table import ProcessTable
-from collector.collectors.shm import Shm
+from collector.collectors.shm.shm import Shm
 
 _CLASSES: tuple[type[Collector], ...] = (
     ProcFiles,

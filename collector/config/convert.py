@@ -12,8 +12,8 @@ import msgspec
 from collector.config.keys import MISSING, Key, is_record, keys_of
 from collector.config.nodes import Mapping, Node, Scalar, Sequence, is_null, scalars
 from collector.config.scalars import UNITS, Misread, objection_to, read_scalar, suggest
+from collector.model.diagnostics import Diagnostic, Mark, Severity, errors
 from collector.model.errors import CollectorError
-from collector.model.problem import Mark, Problem, Severity, errors
 from collector.model.units import quote
 
 BAD: Any = object()
@@ -27,7 +27,7 @@ class Converter:
     """Reads values of given types out of nodes, and collects the problems."""
 
     def __init__(self) -> None:
-        self.problems: list[Problem] = []
+        self.problems: list[Diagnostic] = []
 
     def read(self, node: Node, annotation: Any, name: str) -> Any:  # noqa: PLR0911 - one return per kind of type
         """
@@ -106,7 +106,7 @@ class Converter:
     def _removed(self, key: str, mark: Mark, instead: str, name: str) -> None:
         """Warn of a key that earlier releases had: an upgrade must not stop the collection."""
         message = f"{quote(key)} is no longer a key of {name} and does nothing"
-        self.problems.append(Problem(mark=mark, message=message, hint=instead, severity=Severity.WARNING))
+        self.problems.append(Diagnostic(mark=mark, message=message, hint=instead, severity=Severity.WARNING))
 
     def _list(self, node: Node, origin: Any, inner: Any, name: str) -> Any:
         """Read a list; bad items are left out."""
@@ -153,7 +153,7 @@ class Converter:
         return self._note(node.mark, message, hint)
 
     def _note(self, mark: Mark, message: str, hint: str | None = None) -> Any:
-        self.problems.append(Problem(mark=mark, message=message, hint=hint))
+        self.problems.append(Diagnostic(mark=mark, message=message, hint=hint))
         return BAD
 
 

@@ -6,10 +6,10 @@ from typing import ClassVar
 
 import msgspec
 
-from collector.config.names import Deadline, Name, Signal
+from collector.config.constrained import Deadline, Name, Signal
 from collector.config.nodes import Mapping
+from collector.model.diagnostics import Mark
 from collector.model.pressure import Policy
-from collector.model.problem import Mark
 from collector.model.units import Bytes, Seconds
 
 REMOVED_PRESSURE = {

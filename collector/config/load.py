@@ -13,14 +13,14 @@ import msgspec
 import xxhash
 
 from collector.config.convert import Converter
+from collector.config.dump import written
 from collector.config.merge import merge, repeated_ids
 from collector.config.nodes import Entry, Mapping, Path, Scalar, places, text_of
 from collector.config.parse import MAX_BYTES, parse
 from collector.config.spec import Config
-from collector.config.write import written
 from collector.host.files import pieces
+from collector.model.diagnostics import Diagnostic, Mark, errors
 from collector.model.errors import ConfigError
-from collector.model.problem import Mark, Problem, errors
 from collector.model.units import quote
 
 SYSTEM_PATH = "/etc/collector/collector.yaml"
@@ -50,7 +50,7 @@ class Loaded:
     hash: str
     source: str
     files: tuple[str, ...]
-    problems: tuple[Problem, ...] = ()
+    problems: tuple[Diagnostic, ...] = ()
 
 
 def find(explicit: str | None) -> str | None:
@@ -77,10 +77,10 @@ def load(path: str | None) -> Loaded:
     return loaded
 
 
-def in_order(problems: Iterable[Problem], files: Sequence[str]) -> tuple[Problem, ...]:
+def in_order(problems: Iterable[Diagnostic], files: Sequence[str]) -> tuple[Diagnostic, ...]:
     """Return *problems* by file and line, each once."""
 
-    def place(problem: Problem) -> tuple[int, int, int]:
+    def place(problem: Diagnostic) -> tuple[int, int, int]:
         mark = problem.mark
         return (files.index(mark.file) if mark.file in files else len(files), mark.line, mark.column)
 
@@ -102,7 +102,7 @@ def examine(path: str | None) -> Loaded:
     Raises:
         ConfigError: If there is nothing to go on with.
     """
-    problems: list[Problem] = []
+    problems: list[Diagnostic] = []
     trees: list[Mapping] = []
     files = (path or PACKAGED, *drop_ins(path or SYSTEM_PATH))
     for file in files:
@@ -136,11 +136,11 @@ def digest(config: Config) -> str:
     return xxhash.xxh3_128_hexdigest(data)  # hashlib would cost the daemon 3.7 MiB (libcrypto)
 
 
-def _with_version(tree: Mapping, problems: list[Problem], *, due: bool = True) -> Mapping:
+def _with_version(tree: Mapping, problems: list[Diagnostic], *, due: bool = True) -> Mapping:
     """Check the version before everything else: what another version means cannot be judged."""
     node = tree.get("version")
     if node is not None and text_of(node) != VERSION:
-        problem = Problem(
+        problem = Diagnostic(
             mark=node.mark,
             message=f"this program reads version {VERSION}, not {quote(text_of(node) or '')}",
             hint=f"write `version: {VERSION}`",
@@ -148,7 +148,7 @@ def _with_version(tree: Mapping, problems: list[Problem], *, due: bool = True) -
         raise ConfigError((*problems, problem))
     if node is None and due:
         mark = Mark(tree.mark.file, 1, 1)
-        problems.append(Problem(mark=mark, message="`version` is missing", hint=f"begin with `version: {VERSION}`"))
+        problems.append(Diagnostic(mark=mark, message="`version` is missing", hint=f"begin with `version: {VERSION}`"))
         return Mapping({"version": Entry(mark, Scalar(VERSION, True, mark)), **tree.entries}, tree.mark)
     return tree
 
@@ -165,7 +165,7 @@ def drop_ins(path: str) -> tuple[str, ...]:
     return tuple(os.path.join(directory, name) for name in names if name.endswith(".yaml") and not name.startswith("."))
 
 
-def _read(file: str) -> tuple[Mapping | None, list[Problem]]:
+def _read(file: str) -> tuple[Mapping | None, list[Diagnostic]]:
     if file == PACKAGED:
         return parse(pkgutil.get_data("collector.config", "default.yaml") or b"", file)
     try:
@@ -197,4 +197,5 @@ def read_bytes(path: str) -> bytes:
 
 def _cannot_read(path: str, exc: OSError | ValueError) -> ConfigError:
     reason = exc.strerror if isinstance(exc, OSError) else str(exc)
-    return ConfigError((Problem(mark=Mark(path), message=f"cannot be read: {reason}", hint="name a file that exists"),))
+    found = Diagnostic(mark=Mark(path), message=f"cannot be read: {reason}", hint="name a file that exists")
+    return ConfigError((found,))

@@ -9,7 +9,7 @@ item with ``replace: true`` takes the place of its namesake as a whole.
 from __future__ import annotations
 
 from collector.config.nodes import Entry, Mapping, Node, Path, Sequence, text_of
-from collector.model.problem import Problem
+from collector.model.diagnostics import Diagnostic
 from collector.model.units import quote
 
 REPLACE = "replace"
@@ -57,9 +57,9 @@ def _replaces(over: Mapping, path: Path) -> bool:
     return is_item and text_of(over.get(REPLACE)) in ("true", "True", "TRUE")
 
 
-def repeated_ids(node: Node) -> list[Problem]:
+def repeated_ids(node: Node) -> list[Diagnostic]:
     """Return a problem for each item of one file that has the id of another item of its list."""
-    problems: list[Problem] = []
+    problems: list[Diagnostic] = []
     if isinstance(node, Mapping):
         for entry in node.entries.values():
             problems += repeated_ids(entry.node)
@@ -72,7 +72,7 @@ def repeated_ids(node: Node) -> list[Problem]:
                 mark = item.entries["id"].node.mark
                 if name in seen:
                     problems.append(
-                        Problem(
+                        Diagnostic(
                             mark=mark,
                             message=f"the id {quote(name)} is taken",
                             hint=f"the first one is on line {seen[name]}",

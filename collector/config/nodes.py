@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from dataclasses import dataclass
 
-from collector.model.problem import Mark
+from collector.model.diagnostics import Mark
 
 Path = tuple[str | int, ...]
 """Keys and list positions from the top of the file: ``("pipelines", "crash", "steps", 0, "id")``."""

@@ -15,8 +15,8 @@ from typing import Any
 import yaml
 
 from collector.config.nodes import Entry, Mapping, Node, Scalar, Sequence
-from collector.config.syntax import explain
-from collector.model.problem import Mark, Problem
+from collector.config.yaml_errors import explain
+from collector.model.diagnostics import Diagnostic, Mark
 from collector.model.units import quote
 
 MAX_BYTES = 256 << 10
@@ -27,12 +27,12 @@ MAX_NODES = 10_000
 class Unreadable(Exception):  # noqa: N818 - carries one problem out of the recursion
     """The text cannot be read any further."""
 
-    def __init__(self, problem: Problem) -> None:
+    def __init__(self, problem: Diagnostic) -> None:
         super().__init__(str(problem))
         self.problem = problem
 
 
-def parse(data: bytes, file: str) -> tuple[Mapping | None, list[Problem]]:
+def parse(data: bytes, file: str) -> tuple[Mapping | None, list[Diagnostic]]:
     """
     Return the top mapping of *data*, ``None`` if there is none, and what is wrong with it.
 
@@ -41,7 +41,7 @@ def parse(data: bytes, file: str) -> tuple[Mapping | None, list[Problem]]:
         file: Its name, for the places.
     """
     if len(data) > MAX_BYTES:
-        return None, [Problem(mark=Mark(file), message=f"the file is larger than {MAX_BYTES >> 10} KiB")]
+        return None, [Diagnostic(mark=Mark(file), message=f"the file is larger than {MAX_BYTES >> 10} KiB")]
     composer: _Composer | None = None
     try:
         composer = _Composer(_decode(data, file), file)
@@ -57,12 +57,12 @@ def _decode(data: bytes, file: str) -> str:
     except UnicodeDecodeError as exc:
         mark = _mark_at(data[: exc.start].decode("utf-8", "replace"), file)
         raise Unreadable(
-            Problem(mark=mark, message=f"byte 0x{data[exc.start]:02x} is not UTF-8", hint="save the file as UTF-8")
+            Diagnostic(mark=mark, message=f"byte 0x{data[exc.start]:02x} is not UTF-8", hint="save the file as UTF-8")
         ) from exc
     bad = yaml.reader.Reader.NON_PRINTABLE.search(text)
     if bad:
         mark = _mark_at(text[: bad.start()], file)
-        raise Unreadable(Problem(mark=mark, message=f"control character {bad.group()!r}", hint="remove it"))
+        raise Unreadable(Diagnostic(mark=mark, message=f"control character {bad.group()!r}", hint="remove it"))
     return text
 
 
@@ -76,7 +76,7 @@ class _Composer:
 
     def __init__(self, text: str, file: str) -> None:
         self.file = file
-        self.problems: list[Problem] = []
+        self.problems: list[Diagnostic] = []
         self._events = self._read(text)
         self._anchors: dict[str, tuple[Node, int] | None] = {}
         self._count = 0
@@ -97,7 +97,7 @@ class _Composer:
         if isinstance(top, Scalar) and top.plain and not top.text:
             return Mapping({}, top.mark)
         self.problems.append(
-            Problem(mark=top.mark, message="the file does not hold keys and values", hint="begin with `version: 1`")
+            Diagnostic(mark=top.mark, message="the file does not hold keys and values", hint="begin with `version: 1`")
         )
         return None
 
@@ -109,10 +109,10 @@ class _Composer:
                 yield loader.get_event()  # type: ignore[no-untyped-call]
         except yaml.MarkedYAMLError as exc:
             sentence, hint, place = explain(exc)
-            raise Unreadable(Problem(mark=Mark(self.file, *(place or ())), message=sentence, hint=hint)) from exc
+            raise Unreadable(Diagnostic(mark=Mark(self.file, *(place or ())), message=sentence, hint=hint)) from exc
         except (ValueError, OverflowError) as exc:  # chr() of an escape such as "\UFFFFFFFF"
             raise Unreadable(
-                Problem(
+                Diagnostic(
                     mark=Mark(self.file, loader.line + 1, loader.column + 1), message="an escape names no character"
                 )
             ) from exc
@@ -122,7 +122,7 @@ class _Composer:
     def _node(self, event: yaml.Event, depth: int) -> Node:
         self._count += 1
         if depth > MAX_DEPTH:
-            raise Unreadable(Problem(mark=self._start(event), message=f"nested deeper than {MAX_DEPTH} levels"))
+            raise Unreadable(Diagnostic(mark=self._start(event), message=f"nested deeper than {MAX_DEPTH} levels"))
         if isinstance(event, yaml.AliasEvent):
             return self._alias(event, str(event.anchor))
         tag, anchor = getattr(event, "tag", None), getattr(event, "anchor", None)
@@ -167,7 +167,7 @@ class _Composer:
     def _alias(self, event: yaml.Event, anchor: str) -> Node:
         if anchor not in self._anchors:
             raise Unreadable(
-                Problem(
+                Diagnostic(
                     mark=self._start(event),
                     message=f"no anchor is named {quote(anchor)}",
                     hint=f'if text is meant, put it in quotes: "*{anchor}"',
@@ -175,7 +175,7 @@ class _Composer:
             )
         known = self._anchors[anchor]
         if known is None:
-            raise Unreadable(Problem(mark=self._start(event), message=f"{quote(anchor)} contains itself"))
+            raise Unreadable(Diagnostic(mark=self._start(event), message=f"{quote(anchor)} contains itself"))
         node, size = known
         self._count += size
         self._bound(event)
@@ -184,7 +184,7 @@ class _Composer:
     def _bound(self, event: yaml.Event) -> None:
         if self._count > MAX_NODES:
             raise Unreadable(
-                Problem(mark=self._start(event), message=f"more than {MAX_NODES} values, aliases expanded")
+                Diagnostic(mark=self._start(event), message=f"more than {MAX_NODES} values, aliases expanded")
             )
 
     def _text(self, event: yaml.ScalarEvent) -> str:
@@ -196,7 +196,7 @@ class _Composer:
         return text.replace("\0", "")
 
     def _report(self, event: yaml.Event, message: str, *, hint: str | None = None) -> None:
-        self.problems.append(Problem(mark=self._start(event), message=message, hint=hint))
+        self.problems.append(Diagnostic(mark=self._start(event), message=message, hint=hint))
 
     def _start(self, event: yaml.Event) -> Mark:
         return self._mark(event.start_mark)

@@ -6,7 +6,7 @@ from typing import Annotated, Literal
 
 import msgspec
 
-from collector.config.names import Count, Deadline, Directory, Window
+from collector.config.constrained import Count, Deadline, Directory, Window
 from collector.model.units import Bytes, Seconds
 
 RUNTIME_DIRECTORY = "/run/collector"

@@ -15,11 +15,11 @@ from typing import Any
 
 import msgspec
 
+from collector.config.dump import written
 from collector.config.items import Pipeline, Step, Trigger
 from collector.config.keys import MISSING, Key, keys_of, summary_of
 from collector.config.nodes import Mapping
 from collector.config.spec import Config, Defaults
-from collector.config.write import written
 from collector.model import units
 
 Schema = dict[str, Any]

@@ -11,8 +11,8 @@ from typing import Annotated, ClassVar, Literal
 
 import msgspec
 
+from collector.config.constrained import Count, Deadline, Directory, Name
 from collector.config.items import REMOVED_PRESSURE, Pipeline, StepPressure, Trigger
-from collector.config.names import Count, Deadline, Directory, Name
 from collector.config.nodes import Mapping
 from collector.config.runtime import Runtime, Storm
 from collector.model.copying import CopySettings, Digest, MethodChoice

@@ -14,7 +14,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 
-from collector.host.libc import LIBC, MAP_FAILED
+from collector.host.syscalls import LIBC, MAP_FAILED
 
 HUGE = 2 << 20
 POOL_BYTES = 2 * HUGE

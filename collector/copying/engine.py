@@ -8,14 +8,14 @@ import time
 from collections.abc import Callable, Iterable
 
 from collector.copying.buffers import POOL_BYTES, lease
-from collector.copying.crew import Crew, Outcome
 from collector.copying.hashing import Hasher
 from collector.copying.plan import chunks
+from collector.copying.rate.throttle import Steering, always_go, ignore, pace_for
 from collector.copying.reader import Reader
 from collector.copying.sink import KEPT, PAGE, Sink, failed
 from collector.copying.source import Source, SourceError
-from collector.copying.steering import Steering, always_go, ignore, pace_for
 from collector.copying.worth import Worth
+from collector.copying.writers import Crew, Outcome
 from collector.host import disk, filesystem
 from collector.model.artifact import Method
 from collector.model.copying import CopyReport, CopySettings, Digest, Feedback, MethodChoice

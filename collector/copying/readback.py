@@ -7,9 +7,9 @@ from collections.abc import Callable
 
 from collector.copying.buffers import lease
 from collector.copying.hashing import Hasher
+from collector.copying.rate.throttle import Steering, Stopped, always_go, ignore, pace_for
 from collector.copying.reader import Reader
 from collector.copying.source import Source
-from collector.copying.steering import Steering, Stopped, always_go, ignore, pace_for
 from collector.model.copying import Digest, Feedback
 from collector.model.errors import CopyError
 

@@ -11,8 +11,8 @@ from types import TracebackType
 from typing import Self
 
 from collector.copying.buffers import Buffer
+from collector.copying.rate.throttle import Steering
 from collector.copying.source import PAGE, Source, SourceError
-from collector.copying.steering import Steering
 from collector.host import filesystem
 
 READ_DIRECT = os.O_RDONLY | os.O_DIRECT | os.O_CLOEXEC | os.O_NOCTTY

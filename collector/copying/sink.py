@@ -12,9 +12,8 @@ from types import TracebackType
 from typing import Self
 
 from collector.copying.plan import Extent
-from collector.host import directio, disk, filesystem
-from collector.host.libc import call
-from collector.host.rename import rename_noreplace
+from collector.host import disk, filesystem, syscalls
+from collector.host.syscalls import call, rename_noreplace
 from collector.model.errors import CopyError
 
 PART = ".part"
@@ -84,7 +83,7 @@ class Sink:
             raise CopyError(f"{self._name!r} exists", hint="a copy never replaces a file", errno=errno.EEXIST)
 
     def _go_direct(self) -> tuple[int, bool, str]:
-        offered = directio.alignment(self.fd)
+        offered = syscalls.direct_alignment(self.fd)
         if offered is not None and not offered.offset:
             return 1, False, f"this file on {self.kind} takes no direct writes (statx DIOALIGN 0)"
         align = max(PAGE, offered.offset, offered.memory) if offered else PAGE
@@ -160,7 +159,7 @@ class Sink:
     def _settle(self, offset: int, size: int) -> None:
         """Leave nothing of a write in the page cache."""
         if self._buffered:
-            directio.flush_and_drop(self.fd, offset, size)
+            filesystem.flush_and_drop(self.fd, offset, size)
         elif not self._checked:
             self._check(offset, size)
 
@@ -172,11 +171,11 @@ class Sink:
             OSError: ``EOPNOTSUPP`` if they stay for good: an overlay whose upper layer cannot be seen is on tmpfs.
         """
         self._checked = True
-        found = directio.cached_pages(self.fd, offset, size) if self.direct else 0
+        found = filesystem.cached_pages(self.fd, offset, size) if self.direct else 0
         if not found:
             return
-        directio.flush_and_drop(self.fd, offset, size)
-        if self.kind == filesystem.OVERLAY and directio.cached_pages(self.fd, offset, size) == found:
+        filesystem.flush_and_drop(self.fd, offset, size)
+        if self.kind == filesystem.OVERLAY and filesystem.cached_pages(self.fd, offset, size) == found:
             raise OSError(errno.EOPNOTSUPP, os.strerror(errno.EOPNOTSUPP))
         self.direct, self._buffered = False, True
         self.direct_reason = f"direct writes on {self.kind} fell back to the page cache"
@@ -228,7 +227,7 @@ class Sink:
                     os.fdatasync(self.fd)
                 # Cutting the last block zeroes it through the page cache: the one page that a copy dirties.
                 with contextlib.suppress(*(OSError,) * failing):
-                    directio.flush_and_drop(self.fd, 0, 0)
+                    filesystem.flush_and_drop(self.fd, 0, 0)
             self._rename()
         except OSError as exc:
             raise failed(exc, f"cannot finish {self._name!r}") from exc

@@ -10,7 +10,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass, field
 
 from collector.copying.plan import Chunk, Extent
-from collector.host import directio, filesystem
+from collector.host import filesystem, syscalls
 from collector.model.errors import CopyError
 
 PAGE = mmap.PAGESIZE
@@ -93,7 +93,7 @@ class Source:
         """
         if os.fstat(self.fd).st_blocks == self.status.st_blocks:
             return True
-        found = directio.cachestat(self.fd, offset=chunk.start, length=chunk.size)
+        found = syscalls.cachestat(self.fd, offset=chunk.start, length=chunk.size)
         return found is not None and found.cached * PAGE >= chunk.size
 
     def shrunk(self) -> int | None:

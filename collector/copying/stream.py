@@ -7,11 +7,11 @@ import time
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
 
-from collector.copying import durable
+from collector.copying import deferred_sync
 from collector.copying.buffers import Buffer, lease
 from collector.copying.hashing import Hasher
+from collector.copying.rate.throttle import Steering, Stopped, always_go, ignore, pace_for
 from collector.copying.sink import KEPT, Sink, failed
-from collector.copying.steering import Steering, Stopped, always_go, ignore, pace_for
 from collector.model.artifact import Method, Truncated
 from collector.model.copying import CopyReport, Digest, Feedback
 from collector.model.errors import CopyError
@@ -35,7 +35,7 @@ def write(
     """
     Write *pieces* to *name* through one buffer of 1 MiB.
 
-    A file of at most 64 KiB is durable only after `durable.sync_all`, which is the caller's to call at the
+    A file of at most 64 KiB is durable only after `deferred_sync.sync_all`, which is the caller's to call at the
     end of a step; a larger one is when this returns.
 
     Args:
@@ -210,6 +210,6 @@ class Spout:
         except OSError as exc:
             raise failed(exc, f"cannot write {self.name!r}") from exc
         sink.publish(self._used, sync=False)
-        durable.later(sink.fd, self._used)
+        deferred_sync.later(sink.fd, self._used)
         self._count(self._used)
         return sink

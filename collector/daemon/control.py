@@ -14,8 +14,8 @@ import msgspec
 
 from collector.daemon.loop import Loop
 from collector.daemon.messages import MESSAGE_LIMIT, SOCKET_NAME, Answer, Reply, Request
-from collector.daemon.rundir import check_directory
-from collector.pipeline.events import StepProgressed
+from collector.daemon.runtime_dir import check_directory
+from collector.runner.events import StepProgressed
 
 CLIENT_LIMIT = 16
 REQUEST_S = 5.0

@@ -17,16 +17,15 @@ from collector.daemon.control import Client
 from collector.daemon.loop import Loop
 from collector.daemon.messages import Reply, RunRequest
 from collector.model.admission import Admission, Own, Ruling
+from collector.model.budgets import CountBudget, StormSettings, TotalBudget
 from collector.model.case import Case, Fate
 from collector.model.errors import CollectorError, PressureError
 from collector.model.incident import IncidentState
 from collector.model.marker import Marker, MarkerKind
-from collector.model.storm import CountBudget, StormSettings, TotalBudget
 from collector.pipeline.generation import Generation
-from collector.pipeline.header import meant_for, narrow
-from collector.pipeline.manual import manual_marker
-from collector.pipeline.steps import Pipeline
-from collector.pipeline.terms import Outcome
+from collector.pipeline.run_types import RunOutcome
+from collector.pipeline.steps import Pipeline, select_steps, steps_for
+from collector.triggers.manual import manual_marker
 
 UNIT = "collector.service"
 TIDY_S = 60.0
@@ -151,7 +150,7 @@ class Intake:
         """Take a run by hand: it goes before everything that waits; *client* is told if it cannot be had."""
         marker = manual_marker(request.reason, request.processes, uid=client.uid)
         try:
-            pipeline = meant_for(narrow(self._generation.pipeline(request.pipeline), request.only), marker)
+            pipeline = steps_for(select_steps(self._generation.pipeline(request.pipeline), request.only), marker)
             if len(self._requests) >= MAX_REQUESTS:
                 hint = "`collector status` shows the queue"
                 raise PressureError(f"{MAX_REQUESTS} runs by hand wait already", hint=hint)
@@ -171,7 +170,7 @@ class Intake:
                 return Work(case=case, pipeline=request.pipeline, client=request.client)
             pipeline = self._generation.pipelines.get(case.pipeline)
             if pipeline is not None:
-                return Work(case=case, pipeline=meant_for(pipeline, case.marker), client=None)
+                return Work(case=case, pipeline=steps_for(pipeline, case.marker), client=None)
             self._end(case, Fate.FAILED, None, f"there is no pipeline {case.pipeline!r} any more", 0)
         self._schedule()
         return None
@@ -181,7 +180,7 @@ class Intake:
         work.case.incident = incident
         self._ledger.begin(work.case.id, incident)
 
-    def finished(self, work: Work, outcome: Outcome) -> None:
+    def finished(self, work: Work, outcome: RunOutcome) -> None:
         """Take note of how it ended."""
         fate = Fate.FAILED
         if outcome.incident is not None:

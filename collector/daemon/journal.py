@@ -14,7 +14,7 @@ import sys
 import structlog
 
 from collector.model.incident import StepEnd, StepStatus
-from collector.pipeline import events
+from collector.runner import events
 
 PIECE_BYTES = 4096
 """A pipe that is writable takes so much without blocking (PIPE_BUF); a socket does, too."""

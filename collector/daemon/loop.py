@@ -9,7 +9,7 @@ import time
 from collections.abc import Callable
 from typing import TypeVar
 
-from collector.pipeline.line import Line, Wait
+from collector.runner.coroutine import Task, Wait
 
 T = TypeVar("T")
 Callback = Callable[[], None]
@@ -48,7 +48,7 @@ class Loop:
         """Call *callback* in so many seconds."""
         return self.call_at(time.monotonic() + delay_s, callback)
 
-    def spawn(self, line: Line[T], done: Callable[[T], None]) -> None:
+    def spawn(self, line: Task[T], done: Callable[[T], None]) -> None:
         """Drive *line* beside everything else; call *done* with what it returns."""
         self._step(line, None, done)
 
@@ -69,7 +69,7 @@ class Loop:
         """Release the selector's descriptor."""
         self._selector.close()
 
-    def _step(self, line: Line[T], value: bool | None, done: Callable[[T], None]) -> None:
+    def _step(self, line: Task[T], value: bool | None, done: Callable[[T], None]) -> None:
         try:
             wait = next(line) if value is None else line.send(value)
         except StopIteration as end:
@@ -77,7 +77,7 @@ class Loop:
             return
         self._arm(line, wait, done)
 
-    def _arm(self, line: Line[T], wait: Wait, done: Callable[[T], None]) -> None:
+    def _arm(self, line: Task[T], wait: Wait, done: Callable[[T], None]) -> None:
         def readable() -> None:
             self.unwatch(wait.fd)
             cancel()

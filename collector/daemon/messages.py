@@ -7,8 +7,8 @@ import msgspec
 from collector.model.incident import IncidentState
 from collector.model.marker import ProcessRef
 from collector.model.pressure import Sample
-from collector.pipeline.events import AnyEvent
-from collector.pipeline.terms import Outcome
+from collector.pipeline.run_types import RunOutcome
+from collector.runner.events import AnyEvent
 
 PROTOCOL = 2
 MESSAGE_LIMIT = 65_536
@@ -90,7 +90,7 @@ class Reply(msgspec.Struct, frozen=True, kw_only=True, tag_field="event", tag="r
 Answer = AnyEvent | Status | Reply
 
 
-def reply_of(outcome: Outcome) -> Reply:
+def reply_of(outcome: RunOutcome) -> Reply:
     """Return the reply that ends a run: 0 if all was collected, 3 if not, else why nothing was archived."""
     if outcome.incident is None:
         return Reply(exit_code=outcome.exit_code, message=outcome.reason, hint=outcome.hint)

@@ -12,11 +12,12 @@ import structlog
 from collector import __version__
 from collector.config.changes import Changes
 from collector.config.load import find
-from collector.daemon.board import Board
+from collector.daemon.activity import Board
 from collector.daemon.control import Client, Control
 from collector.daemon.intake import Intake, Work
 from collector.daemon.journal import tell
 from collector.daemon.loop import Loop
+from collector.daemon.maintenance import Upkeep
 from collector.daemon.messages import (
     PROTOCOL,
     ReloadRequest,
@@ -27,25 +28,24 @@ from collector.daemon.messages import (
     StatusRequest,
     reply_of,
 )
-from collector.daemon.rundir import hold
+from collector.daemon.runtime_dir import hold
 from collector.daemon.sdnotify import ServiceManager
 from collector.daemon.signals import Signals
-from collector.daemon.upkeep import Upkeep
-from collector.daemon.watches import Watches
+from collector.daemon.trigger_set import Watches
 from collector.host import process
 from collector.host.identity import identify
 from collector.model.errors import ConfigError
-from collector.pipeline import events
 from collector.pipeline.generation import generate
-from collector.pipeline.header import open_header
-from collector.pipeline.housekeeping import prune, recover
-from collector.pipeline.line import Line
-from collector.pipeline.pool import Pool
-from collector.pipeline.protocol import Done
-from collector.pipeline.runner import Runner
-from collector.pipeline.spare import have_worker
-from collector.pipeline.terms import Outcome
+from collector.pipeline.run_types import RunOutcome
 from collector.pressure.sampler import TICK_S, Sampler
+from collector.runner import events
+from collector.runner.coroutine import Task
+from collector.runner.header import open_header
+from collector.runner.housekeeping import prune, recover
+from collector.runner.pool import Pool
+from collector.runner.protocol import Done
+from collector.runner.runner import Runner
+from collector.runner.spare import have_worker
 from collector.triggers.registry import TRIGGERS
 
 OOM_SCORE_ADJ = -900
@@ -167,7 +167,7 @@ class Supervisor:
             self._manager.status(f"collecting: {work.pipeline.name}")
             self._loop.spawn(self._collect(work), partial(self._collected, work))
 
-    def _collect(self, work: Work) -> Line[Outcome]:
+    def _collect(self, work: Work) -> Task[RunOutcome]:
         generation = self._generation  # a reload meanwhile is for the next incident
         header = open_header(
             work.markers,
@@ -189,7 +189,7 @@ class Supervisor:
             self._upkeep.pruned(pruned)
         return outcome
 
-    def _collected(self, work: Work, outcome: Outcome) -> None:
+    def _collected(self, work: Work, outcome: RunOutcome) -> None:
         self._intake.finished(work, outcome)
         if work.client is not None:
             work.client.end(reply_of(outcome))

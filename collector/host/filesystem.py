@@ -5,10 +5,11 @@ from __future__ import annotations
 import array
 import ctypes
 import fcntl
+import mmap
 import os
 import re
 
-from collector.host.libc import call
+from collector.host.syscalls import LIBC, MAP_FAILED, cachestat, call
 
 TMPFS = "tmpfs"
 BTRFS = "btrfs"
@@ -48,6 +49,8 @@ MADE_WHILE_READ = frozenset(
 GETFLAGS = 0x80086601
 NOCOW = 0x00800000
 EXTENTS = 0x00080000 | 0x10000000
+
+SYNC_AND_WAIT = 1 | 2 | 4  # SYNC_FILE_RANGE_WAIT_BEFORE | _WRITE | _WAIT_AFTER
 
 
 def kind(fd: int) -> str:
@@ -123,3 +126,38 @@ def _flags(fd: int) -> int:
     except OSError:
         return 0
     return flags[0]
+
+
+def cached_pages(fd: int, offset: int, length: int) -> int | None:
+    """
+    Count the pages of a range of one's own file that are in the page cache; ``None`` where nobody can tell.
+
+    cachestat(2) sees nothing through an overlay, and is new; mincore(2) looks at the file itself, and pulls nothing in.
+    """
+    if kind(fd) != OVERLAY and (found := cachestat(fd, offset=offset, length=length)):
+        return found.cached
+    try:
+        readable = os.open(f"/proc/self/fd/{fd}", os.O_RDONLY | os.O_CLOEXEC)
+    except OSError:
+        return None
+    try:
+        address = LIBC.mmap(None, length, mmap.PROT_READ, mmap.MAP_SHARED, readable, offset)
+    finally:
+        os.close(readable)
+    if address == MAP_FAILED:
+        return None
+    there = (ctypes.c_ubyte * -(-length // mmap.PAGESIZE))()
+    try:
+        call("mincore", address, length, there)
+    finally:
+        LIBC.munmap(address, length)
+    return sum(page & 1 for page in there)
+
+
+def flush_and_drop(fd: int, offset: int, length: int) -> None:
+    """Write back what a buffered write left in the page cache, wait for it, and drop it."""
+    if kind(fd) == OVERLAY:
+        os.fdatasync(fd)  # sync_file_range would look for dirty pages in the overlay, which has none
+    else:
+        call("sync_file_range", fd, offset, length, SYNC_AND_WAIT)
+    os.posix_fadvise(fd, offset, length, os.POSIX_FADV_DONTNEED)

@@ -13,7 +13,7 @@ from fnmatch import fnmatchcase
 import msgspec
 
 from collector.host.files import DIRECTORY_FLAGS, Host, kind_of, open_beneath
-from collector.host.unread import Unreads
+from collector.host.read_errors import Unreads
 from collector.model.errors import StepError
 
 MAX_DEPTH = 16

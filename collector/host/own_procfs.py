@@ -18,8 +18,8 @@ from itertools import islice
 from typing import Self
 
 from collector.host.files import Host
-from collector.host.libc import LIBC, call, syscall
 from collector.host.procfs import pids
+from collector.host.syscalls import LIBC, call, syscall
 from collector.model.errors import StepError
 
 FSOPEN, FSCONFIG, FSMOUNT = 430, 431, 432

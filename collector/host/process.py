@@ -10,7 +10,7 @@ from collections.abc import Iterator
 
 import psutil
 
-from collector.host.libc import call, syscall
+from collector.host.syscalls import call, syscall
 
 MCL_CURRENT, MCL_FUTURE, MCL_ONFAULT = 1, 2, 4  # mlockall(2)
 PR_SET_PDEATHSIG, PR_SET_DUMPABLE, PR_SET_NAME = 1, 4, 15  # prctl(2)

@@ -8,10 +8,10 @@ from functools import partial
 
 import msgspec
 
-from collector.host.deadline import Guard
 from collector.host.files import body
+from collector.host.guarded_read import Guard
 from collector.host.procfs import Process
-from collector.host.unread import Unreads
+from collector.host.read_errors import Unreads
 from collector.model.text import escape_lines, escape_name
 
 # These take no lock that another thread of the process could hold across a sleep.

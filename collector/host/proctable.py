@@ -7,11 +7,11 @@ from collections.abc import Callable, Iterator
 from contextlib import closing
 from functools import partial
 
-from collector.host.deadline import ExhaustedError, Guard, WedgedError
 from collector.host.files import Host
+from collector.host.guarded_read import ExhaustedError, Guard, WedgedError
 from collector.host.own_procfs import NO_MORE, STAT_ALONE, Procfs, WalkError, affordable, batches, fits
 from collector.host.procfs import CLOCK_TICKS_PER_S, PAGE_BYTES, STAT_LIMIT, Stat, parse_stat, read_at
-from collector.host.unread import Unreads
+from collector.host.read_errors import Unreads
 from collector.model.artifact import Truncated
 from collector.model.redaction import Redaction
 from collector.model.text import escape

@@ -20,9 +20,9 @@ from typing import TypeVar
 
 import msgspec
 
+from collector.model.budgets import Budgets, Spent, StormSettings
 from collector.model.case import Case, Fate, awaits_core, executable, merge
 from collector.model.marker import Marker, MarkerKind
-from collector.model.storm import Budgets, Spent, StormSettings
 
 MAX_RECENT = 512
 # Incidents under way: what is light of each is read at once, all but one then wait for their turn to copy.

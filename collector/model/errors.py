@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from errno import EACCES, EPERM
 
-from collector.model.problem import Problem
+from collector.model.diagnostics import Diagnostic
 
 
 class CollectorError(Exception):
@@ -80,6 +80,6 @@ class ConfigError(CollectorError):
 
     exit_code = 78  # EX_CONFIG
 
-    def __init__(self, problems: tuple[Problem, ...], *, hint: str | None = None) -> None:
+    def __init__(self, problems: tuple[Diagnostic, ...], *, hint: str | None = None) -> None:
         super().__init__("\n".join(map(str, problems)), hint=hint)
         self.problems = problems

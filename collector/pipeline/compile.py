@@ -7,8 +7,8 @@ from dataclasses import dataclass
 from typing import Generic, TypeVar
 
 from collector.config.load import Loaded, examine, in_order
+from collector.model.diagnostics import Diagnostic, errors
 from collector.model.errors import ConfigError
-from collector.model.problem import Problem, errors
 from collector.pipeline.compiler import Compiler
 from collector.pipeline.steps import CompiledTrigger, Pipeline
 
@@ -33,7 +33,7 @@ class Plan(Generic[T]):
     loaded: Loaded
     pipelines: dict[str, Pipeline]
     triggers: tuple[CompiledTrigger[T], ...]
-    warnings: tuple[Problem, ...] = ()
+    warnings: tuple[Diagnostic, ...] = ()
 
 
 def prepare(path: str | None, triggers: Table[str, type[T]]) -> Plan[T]:

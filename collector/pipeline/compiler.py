@@ -16,8 +16,8 @@ from collector.config.load import Loaded
 from collector.config.merge import merge
 from collector.config.nodes import Mapping, Node, Sequence, text_of
 from collector.config.scalars import suggest
+from collector.model.diagnostics import Diagnostic, Mark
 from collector.model.pressure import Budget, Limits, StepClass
-from collector.model.problem import Mark, Problem
 from collector.model.units import quote
 from collector.pipeline.conditions import MANUAL, Conditions, signal_number
 from collector.pipeline.steps import CompiledTrigger, Pipeline, Step
@@ -29,7 +29,7 @@ class Compiler(Generic[T]):
     """Collects what is wrong while it compiles."""
 
     def __init__(self, loaded: Loaded, triggers: Table[str, type[T]]) -> None:
-        self.problems: list[Problem] = list(loaded.problems)
+        self.problems: list[Diagnostic] = list(loaded.problems)
         self._loaded = loaded
         self._config = loaded.config
         self._triggers = triggers
@@ -123,7 +123,7 @@ class Compiler(Generic[T]):
             if key in keys_of(kind):
                 self._misplaced[entry.key_mark] = f"it is an option of {name}: put it under `with`"
 
-    def explained(self) -> list[Problem]:
+    def explained(self) -> list[Diagnostic]:
         """Return all problems, with the better hints that only a whole step gives."""
         return [
             msgspec.structs.replace(problem, hint=self._misplaced.get(problem.mark, problem.hint))
@@ -158,7 +158,7 @@ class Compiler(Generic[T]):
         self._note(here.entries[key].node.mark, f"there is no {_noun(key)} {quote(word)}", suggest(word, known))
 
     def _note(self, mark: Mark, message: str, hint: str | None = None) -> None:
-        self.problems.append(Problem(mark=mark, message=message, hint=hint))
+        self.problems.append(Diagnostic(mark=mark, message=message, hint=hint))
 
 
 def _noun(key: str) -> str:

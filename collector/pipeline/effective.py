@@ -9,9 +9,9 @@ from typing import Any, TypeVar
 import msgspec
 
 from collector.config import items, spec
+from collector.config.dump import FORMATS, inline, written
 from collector.config.keys import is_record, keys_of
 from collector.config.nodes import Mapping, Path, plain
-from collector.config.write import FORMATS, inline, written
 from collector.model.pressure import StepClass
 from collector.model.units import Bytes, Seconds
 from collector.pipeline.compile import Plan

@@ -11,12 +11,11 @@ from collector.archive.retention import Rules
 from collector.config.directories import effective_archive_path, effective_runtime_directory
 from collector.config.load import Loaded
 from collector.config.spec import Config
+from collector.model.diagnostics import Diagnostic
 from collector.model.errors import UsageError
-from collector.model.problem import Problem
-from collector.pipeline import worker
 from collector.pipeline.compile import MANUAL_PIPELINE, prepare
+from collector.pipeline.run_types import RunSettings, WorkerSettings
 from collector.pipeline.steps import CompiledTrigger, Pipeline
-from collector.pipeline.terms import Settings
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -26,16 +25,16 @@ class Generation:
     loaded: Loaded
     pipelines: dict[str, Pipeline]
     triggers: tuple[CompiledTrigger[Any], ...]
-    settings: Settings
+    settings: RunSettings
     keep: Rules
-    warnings: tuple[Problem, ...]
+    warnings: tuple[Diagnostic, ...]
     runtime_directory: str
 
     @property
-    def worker(self) -> worker.Settings:
+    def worker(self) -> WorkerSettings:
         """What workers of this generation do at their start."""
         runtime = self.loaded.config.runtime
-        return worker.Settings(nice=runtime.nice, io_class=runtime.ionice)
+        return WorkerSettings(nice=runtime.nice, io_class=runtime.ionice)
 
     def pipeline(self, name: str | None) -> Pipeline:
         """
@@ -75,7 +74,7 @@ def generate(path: str | None, triggers: Mapping[str, type[Any]], *, archive: st
         loaded=plan.loaded,
         pipelines=plan.pipelines,
         triggers=plan.triggers,
-        settings=Settings(
+        settings=RunSettings(
             archive=os.path.abspath(archive or effective_archive_path(config, is_root=is_root, environ=os.environ)),
             reserve=config.archive.reserve,
             copy=config.copy.settings(),

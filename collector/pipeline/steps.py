@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
+import dataclasses
+from collections.abc import Collection
 from dataclasses import dataclass
 from typing import Generic, TypeVar
 
 import msgspec
 
 from collector.collectors.base import Collector
+from collector.model.errors import UsageError
+from collector.model.marker import Marker
 from collector.model.pressure import Budget, Limits, StepClass
 from collector.pipeline.conditions import ALWAYS, Conditions
 
@@ -83,3 +87,32 @@ class CompiledTrigger(Generic[T]):
     id: str
     trigger: T
     pipeline: str
+
+
+def steps_for(pipeline: Pipeline, marker: Marker) -> Pipeline:
+    """Return *pipeline* without the steps whose conditions *marker* does not meet."""
+    return dataclasses.replace(
+        pipeline, steps=tuple(step for step in pipeline.steps if step.when.holds(marker) is None)
+    )
+
+
+def select_steps(pipeline: Pipeline, only: Collection[str]) -> Pipeline:
+    """
+    Return *pipeline* with none but the steps named, by id or by collector; all of them if *only* is empty.
+
+    Raises:
+        UsageError: If it has no step of that name.
+    """
+    known = [step.id for step in pipeline.steps]
+    if unknown := [name for name in only if not any(_is(step, name) for step in pipeline.steps)]:
+        raise UsageError(
+            f"pipeline {pipeline.name!r} has no step {unknown[0]!r}", hint=f"its steps are {', '.join(known)}"
+        )
+    if not only:
+        return pipeline
+    steps = tuple(step for step in pipeline.steps if any(_is(step, name) for name in only))
+    return dataclasses.replace(pipeline, steps=steps)
+
+
+def _is(step: Step, name: str) -> bool:
+    return name in (step.id, step.collector.name)

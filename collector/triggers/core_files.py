@@ -11,15 +11,15 @@ from typing import ClassVar, Literal
 
 from collector.host.corepattern import CorePattern, core_pattern
 from collector.host.files import kind_of
-from collector.host.lease import being_written
+from collector.host.syscalls import being_written
 from collector.model.errors import UsageError
 from collector.model.marker import CoreRef, Marker, MarkerKind, ProcessRef
 from collector.model.text import printable
 from collector.model.units import Seconds
 from collector.triggers.base import TriggerContext
 from collector.triggers.core_names import identify
-from collector.triggers.directories import Directory, DirectoryWatch, Sighting, open_directories
-from collector.triggers.glance import Glance
+from collector.triggers.dir_reader import Glance
+from collector.triggers.directories import Directory, DirectoryWatch, FileEvent, open_directories
 
 POLL_S = 2.0
 HOUR = Seconds(3600.0)
@@ -28,7 +28,7 @@ MAX_UNFINISHED = 1024
 # Files told lately: a creation, a close and a scan of the same file are one marker.
 MAX_TOLD = 4096
 
-Look = tuple[int, int]
+FileState = tuple[int, int]
 """Size and mtime of an unfinished file, to see whether it still grows."""
 
 
@@ -76,7 +76,7 @@ class CoreFilesWatch:
     ctx: TriggerContext
     directories: DirectoryWatch
     poll_s: float | None = POLL_S
-    _unfinished: dict[tuple[Directory, str], Look | None] = field(default_factory=dict)
+    _unfinished: dict[tuple[Directory, str], FileState | None] = field(default_factory=dict)
     _told: dict[tuple[int, ...], None] = field(default_factory=dict)
     _dropped: int = 0
 
@@ -132,7 +132,7 @@ class CoreFilesWatch:
     def _finished(self, glance: _Cores) -> Iterator[Marker]:
         """Yield the markers of remembered files that nobody writes to any more."""
         for (directory, name), before in list(self._unfinished.items()):
-            sighting = Sighting(directory, name, closed=False)
+            sighting = FileEvent(directory, name, closed=False)
             look = glance.look(sighting, before)
             if look is not None:
                 self._unfinished[directory, name] = look
@@ -161,12 +161,12 @@ class _Cores(Glance):
         self._trigger, self._ctx = watch.trigger, watch.ctx
         self._pattern: CorePattern | None = None
 
-    def older(self, sighting: Sighting, oldest_s: float) -> bool:
+    def older(self, sighting: FileEvent, oldest_s: float) -> bool:
         """Return whether a scanned file is too old to be taken, or gone."""
         info = self.stat(sighting)
         return info is None or info.st_mtime < oldest_s
 
-    def look(self, sighting: Sighting, before: Look | None) -> Look | None:
+    def look(self, sighting: FileEvent, before: FileState | None) -> FileState | None:
         """Return size and mtime if the file is not finished; ``None`` if it is, or if it is gone."""
         info = self.stat(sighting)
         if info is None or not stat.S_ISREG(info.st_mode):
@@ -181,7 +181,7 @@ class _Cores(Glance):
         # Between creation and the writer's open, a file has length 0 and no writer yet.
         return now if written or ((written is None or info.st_size == 0) and now != before) else None
 
-    def marker(self, sighting: Sighting) -> Marker | None:
+    def marker(self, sighting: FileEvent) -> Marker | None:
         """Return the marker of a file; ``None`` if it is gone."""
         info = self.stat(sighting)
         if info is None:

@@ -23,7 +23,7 @@ SCAN_BATCH = 256
 MAX_DIRECTORIES = 1024
 
 
-class Sighting(NamedTuple):
+class FileEvent(NamedTuple):
     """
     A name that appeared in a directory.
 
@@ -85,7 +85,7 @@ class DirectoryWatch:
     _more: int = field(default_factory=lambda: os.eventfd(0, os.EFD_CLOEXEC | os.EFD_NONBLOCK))
     _epoll: select.epoll = field(default_factory=select.epoll)
     _by_wd: dict[int, Directory] = field(default_factory=dict)
-    _scans: deque[Iterator[Sighting]] = field(default_factory=deque)
+    _scans: deque[Iterator[FileEvent]] = field(default_factory=deque)
 
     def __post_init__(self) -> None:
         self._epoll.register(self._inotify.fileno(), select.EPOLLIN)
@@ -95,7 +95,7 @@ class DirectoryWatch:
         """Return one descriptor that is readable while events or unfinished scans wait."""
         return self._epoll.fileno()
 
-    def read(self) -> Iterator[Sighting]:
+    def read(self) -> Iterator[FileEvent]:
         """Yield what one bounded read of events and one piece of a scan give."""
         for event in self._inotify.read():
             yield from self._handle(event)
@@ -124,7 +124,7 @@ class DirectoryWatch:
         for path in self.paths:
             yield from glob.iglob(path) if glob.has_magic(path) else (path,)
 
-    def _handle(self, event: inotify.Event) -> Iterator[Sighting]:
+    def _handle(self, event: inotify.Event) -> Iterator[FileEvent]:
         """Turn one event into sightings; keep the watches true."""
         if event.mask & inotify.OVERFLOW:
             self.overflows += 1
@@ -141,7 +141,7 @@ class DirectoryWatch:
             self._enter(directory, event.name)
         elif event.name.startswith("#") or self.wanted(event.name):
             # An unnamed file (O_TMPFILE) is closed under "#INODE", whatever name it was linked to.
-            yield Sighting(directory, event.name, closed=not event.mask & inotify.CREATE)
+            yield FileEvent(directory, event.name, closed=not event.mask & inotify.CREATE)
 
     def _enter(self, parent: Directory, name: str) -> None:
         """Watch a subdirectory, where asked; one that abrt still fills carries ``.new``."""
@@ -182,7 +182,7 @@ class DirectoryWatch:
         names = {os.path.abspath(path), os.path.realpath(path)}
         return any(name == other or name.startswith(other.rstrip("/") + "/") for name in names for other in self.ignore)
 
-    def _entries(self, directory: Directory) -> Iterator[Sighting]:
+    def _entries(self, directory: Directory) -> Iterator[FileEvent]:
         """Yield what stands in a directory; subdirectories are entered on the way."""
         try:
             with os.scandir(directory.path) as entries:
@@ -190,11 +190,11 @@ class DirectoryWatch:
                     if directory.depth > 0 and entry.is_dir(follow_symlinks=False):
                         self._enter(directory, entry.name)
                     elif self.wanted(entry.name):
-                        yield Sighting(directory, entry.name, closed=False, scanned=True)
+                        yield FileEvent(directory, entry.name, closed=False, scanned=True)
         except OSError:
             return  # it went meanwhile; its event is on the way
 
-    def _scan(self) -> Iterator[Sighting]:
+    def _scan(self) -> Iterator[FileEvent]:
         """Yield the next piece of the scans that are due."""
         left = SCAN_BATCH
         while self._scans and left:

@@ -9,14 +9,14 @@ from dataclasses import dataclass, field
 from typing import ClassVar, Literal
 
 from collector.host.files import kind_of, pieces
-from collector.host.lease import being_written
+from collector.host.syscalls import being_written
 from collector.model.errors import UsageError
 from collector.model.marker import Marker, MarkerKind
 from collector.model.text import printable
 from collector.triggers.base import TriggerContext
-from collector.triggers.directories import DirectoryWatch, Sighting, open_directories
+from collector.triggers.dir_reader import Glance
+from collector.triggers.directories import DirectoryWatch, FileEvent, open_directories
 from collector.triggers.facts import Speaker, marker_of, parse
-from collector.triggers.glance import Glance
 
 POLL_S = 2.0
 FILE_BYTES = 65_536
@@ -61,7 +61,7 @@ class ExitFilesWatch:
     ctx: TriggerContext
     directories: DirectoryWatch
     poll_s: float | None = POLL_S
-    _taken: list[tuple[Sighting, os.stat_result]] = field(default_factory=list)
+    _taken: list[tuple[FileEvent, os.stat_result]] = field(default_factory=list)
     _kept: str | None = None
 
     @property
@@ -121,7 +121,7 @@ class ExitFilesWatch:
             except OSError as exc:  # it stays, and is not taken twice: the ledger knows it
                 self._kept = f"{printable(sighting.directory.path)}: cannot remove exit files: {exc.strerror}"
 
-    def _look(self, glance: Glance, sighting: Sighting) -> tuple[Marker, os.stat_result] | None:
+    def _look(self, glance: Glance, sighting: FileEvent) -> tuple[Marker, os.stat_result] | None:
         """Return the marker of a file that nobody writes to, and the inode that it was read from."""
         info = glance.stat(sighting)
         if info is None or stat.S_ISDIR(info.st_mode):

@@ -23,15 +23,15 @@ from collector.model.incident import StepStatus
 from collector.model.marker import Marker
 from collector.model.pressure import Budget, Limits, Policy, StepClass
 from collector.model.redaction import Redaction
-from collector.pipeline.handle import Claim
-from collector.pipeline.header import open_header
-from collector.pipeline.line import drive
-from collector.pipeline.manual import find_processes, manual_marker
-from collector.pipeline.pool import Pool
-from collector.pipeline.protocol import Done, Job, ReadStep, RunStep, WriteSpool
+from collector.pipeline.run_types import WorkerSettings
 from collector.pipeline.steps import Pipeline
-from collector.pipeline.worker import Settings as WorkerSettings
 from collector.pressure.gate import SPARE_BYTES
+from collector.runner.coroutine import drive
+from collector.runner.handle import Claim
+from collector.runner.header import open_header
+from collector.runner.pool import Pool
+from collector.runner.protocol import Done, Job, ReadStep, RunStep, WriteSpool
+from collector.triggers.manual import find_processes, manual_marker
 
 MIB = 1 << 20
 pytestmark = pytest.mark.root

@@ -17,7 +17,7 @@ import pytest
 from hanging_fuse import mounted
 from harness import COLLECTOR, HOLD, Daemon, config_of, contents, core_pattern, held, in_turn, wait_for
 
-from collector.host.libc import call
+from collector.host.syscalls import call
 
 pytestmark = pytest.mark.root
 CORE = "{id: core, collector: core}"

@@ -16,8 +16,8 @@ import pytest
 import zstandard
 from collecting import Collected, collect, context, core_ref, manual
 
-from collector.collectors.core import Core, Keep
-from collector.collectors.shm import Shm
+from collector.collectors.core.core import Core, Keep
+from collector.collectors.shm.shm import Shm
 from collector.model.artifact import Bulk, HardLink
 
 needs_root = pytest.mark.skipif(os.geteuid() != 0, reason="core_pattern needs root")

@@ -14,12 +14,12 @@ from collecting import Collected, collect, context, manual, take
 from hanging_fuse import mounted, wedged_process
 
 from collector.collectors import process as process_module
-from collector.collectors.process import ProcessDetails
-from collector.host.deadline import wedged_threads
+from collector.collectors.process.process import ProcessDetails
 from collector.host.files import Host
+from collector.host.guarded_read import wedged_threads
 from collector.host.processfiles import ThreadRow, thread_row
 from collector.host.procfs import Process
-from collector.host.unread import Unreads
+from collector.host.read_errors import Unreads
 from collector.model.artifact import Truncated
 from collector.model.errors import StepError
 
@@ -333,7 +333,7 @@ import os, sys
 sys.path[:0] = sys.argv[1:]
 from collecting import collect, context, manual
 from collector.collectors import process as process_module
-from collector.collectors.process import ProcessDetails
+from collector.collectors.process.process import ProcessDetails
 os.setgroups([])
 os.setresgid(65534, 65534, 65534)
 os.setresuid(65534, 65534, 65534)

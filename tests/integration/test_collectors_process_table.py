@@ -123,7 +123,7 @@ def test_process_table_is_whole_though_one_process_holds_its_lock(tmp_path: Path
 
 def test_process_table_gives_up_command_lines_when_too_many_reads_are_stuck(monkeypatch: pytest.MonkeyPatch) -> None:
     """The first file is whole; the second says why it has no more."""
-    monkeypatch.setattr("collector.host.deadline.MAX_WEDGED", 0)
+    monkeypatch.setattr("collector.host.guarded_read.MAX_WEDGED", 0)
     collected = collect(ProcessTable())
     assert len(collected.table("processes.tsv")) > 2
     assert collected.artifacts["commands.tsv"].cut == "not tried: 0 reads are stuck already"

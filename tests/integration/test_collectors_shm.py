@@ -14,8 +14,8 @@ import pytest
 from collecting import Collected, collect, context, core_ref, manual, take
 from hanging_fuse import mounted, wedged_process
 
-from collector.collectors.shm import From, Shm
-from collector.host.mapped import MAX_OWN
+from collector.collectors.shm.mapped_segments import MAX_OWN
+from collector.collectors.shm.shm import From, Shm
 from collector.model.artifact import Bulk
 from collector.model.marker import CoreRef
 

@@ -12,12 +12,12 @@ from typing import Any
 import pytest
 from crowd import crowd, needs_gcc
 
-from collector.host.chosen import _matching
-from collector.host.deadline import Guard
+from collector.collectors.process.process_selection import _matching
 from collector.host.files import Host
+from collector.host.guarded_read import Guard
 from collector.host.own_procfs import RENEW_AFTER, Procfs, batches
 from collector.host.proctable import commands, rows
-from collector.host.unread import Unreads
+from collector.host.read_errors import Unreads
 from collector.model.redaction import Redaction
 
 pytestmark = [
@@ -158,12 +158,14 @@ UNPRIVILEGED = """
 import json, os, sys
 sys.path.insert(0, sys.argv[1])
 from collecting import collect, context
-from collector.collectors.process import ProcessDetails
+from collector.collectors.process.process import ProcessDetails
 from collector.collectors.process_table import ProcessTable
-from collector.host import chosen, own_procfs, proctable
+from collector.host import own_procfs, proctable
+from collector.collectors.process import process_selection
 factor = float(sys.argv[2])
-proctable.WHOLE, chosen.WITH_EXE = (int(most * factor) for most in (proctable.WHOLE, chosen.WITH_EXE))
-proctable.STAT_ALONE = chosen.STAT_ALONE = int(own_procfs.STAT_ALONE * factor)
+proctable.WHOLE = int(proctable.WHOLE * factor)
+process_selection.WITH_EXE = int(process_selection.WITH_EXE * factor)
+proctable.STAT_ALONE = process_selection.STAT_ALONE = int(own_procfs.STAT_ALONE * factor)
 before = os.listdir("/proc/self/fd")
 table, match = collect(ProcessTable()), collect(ProcessDetails(match=("crowd",), max_processes=3))
 print(json.dumps({

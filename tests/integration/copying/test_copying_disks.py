@@ -31,7 +31,7 @@ from copying_fixtures import (
 
 from collector.copying import stream
 from collector.host import filesystem
-from collector.host.directio import cached_pages
+from collector.host.filesystem import cached_pages
 from collector.model.artifact import Method
 from collector.model.copying import CopySettings
 from collector.model.errors import CopyError
@@ -183,8 +183,9 @@ def test_copy_finds_a_fallback_on_a_kernel_that_tells_nothing_of_it(
     scratch: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Linux before 6.1 knows no STATX_DIOALIGN and before 6.5 no cachestat: mincore tells."""
-    monkeypatch.setattr("collector.host.directio.alignment", lambda fd: None)
-    monkeypatch.setattr("collector.host.directio.cachestat", lambda fd, **_: None)
+    monkeypatch.setattr("collector.host.syscalls.direct_alignment", lambda fd: None)
+    for user in ("syscalls", "filesystem"):
+        monkeypatch.setattr(f"collector.host.{user}.cachestat", lambda fd, **_: None)
     with (
         segment(16 * MIB) as source,
         file_system(scratch, "ext4", options="data=journal") as disk,

@@ -31,15 +31,16 @@ from copying_fixtures import (
     segment,
 )
 
-from collector.copying import engine, opening, steering
+from collector.copying import engine, open_source
 from collector.copying.buffers import Buffer, lease
-from collector.copying.carriers import WINDOW_BYTES, Windows
-from collector.copying.pace import Max
 from collector.copying.plan import Chunk, Extent
+from collector.copying.rate import throttle
+from collector.copying.rate.flush_batch import ALONE_S, SHARED_S
+from collector.copying.rate.limiter import Max
+from collector.copying.rate.throttle import Steering
 from collector.copying.reader import Reader
 from collector.copying.source import Source
-from collector.copying.steering import Steering
-from collector.copying.write_cache import ALONE_S, SHARED_S
+from collector.copying.zero_copy import WINDOW_BYTES, Windows
 from collector.model.artifact import Method
 from collector.model.copying import Advice, CopySettings, Digest, Feedback, MethodChoice
 from collector.model.errors import CopyError, StepError
@@ -302,7 +303,7 @@ def test_copy_reads_a_memfd_and_an_unlinked_file_of_another_process(target: Dire
         assert holder.stdout is not None
         numbers = [int(word) for word in holder.stdout.readline().split()]
         for number in numbers:
-            fd = opening.open_source(f"/proc/{holder.pid}/fd/{number}")
+            fd = open_source.open_source(f"/proc/{holder.pid}/fd/{number}")
             try:
                 report = engine.copy(fd, directory_fd=target.fd, name=f"fd{number}", settings=FAST)
             finally:
@@ -341,7 +342,7 @@ def planted(kind: str, directory: Path) -> Iterator[Path]:
 def test_source_is_refused_when_it_is_no_regular_file(scratch: Path, kind: str) -> None:
     """Neither is a FIFO waited for, nor a link followed."""
     with planted(kind, scratch) as path, pytest.raises((StepError, OSError)):
-        opening.open_source(str(path))
+        open_source.open_source(str(path))
 
 
 def test_source_is_refused_when_the_descriptor_is_a_pipe() -> None:
@@ -349,7 +350,7 @@ def test_source_is_refused_when_the_descriptor_is_a_pipe() -> None:
     read, write = os.pipe()
     try:
         with pytest.raises(StepError, match="FIFO"):
-            opening.open_source(f"/proc/self/fd/{read}")
+            open_source.open_source(f"/proc/self/fd/{read}")
     finally:
         os.close(read)
         os.close(write)
@@ -361,9 +362,9 @@ def test_source_is_described_with_owner_mode_mtime_and_attributes(scratch: Path)
     path.write_bytes(b"x")
     path.chmod(0o640)
     os.setxattr(path, "user.note", b"a\nb")
-    fd = opening.open_source(str(path))
+    fd = open_source.open_source(str(path))
     try:
-        info = opening.describe(fd, str(path))
+        info = open_source.describe(fd, str(path))
     finally:
         os.close(fd)
     assert (info.uid, info.mode) == (os.geteuid(), 0o640)
@@ -465,7 +466,7 @@ def test_copy_leaves_little_in_the_disks_own_cache(
         try:
             for kind in ("write through", "write back"):
                 cache.write_text(kind)
-                monkeypatch.setattr(steering, "_learnt", {})
+                monkeypatch.setattr(throttle, "_learnt", {})
                 before = commits_of_ext4(small_disk)
                 copied(source, target, settings=settings)
                 commits[kind] = commits_of_ext4(small_disk) - before
@@ -480,7 +481,7 @@ def test_copy_sees_whether_others_flush_the_disk(
     small_disk: Path, alone: bool, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Small batches are for others' sake: beside nobody they would cost time for nothing."""
-    monkeypatch.setattr(steering, "_learnt", {})
+    monkeypatch.setattr(throttle, "_learnt", {})
     settings = CopySettings(rate="adaptive")
     done = threading.Event()
 
@@ -500,7 +501,7 @@ def test_copy_sees_whether_others_flush_the_disk(
             done.set()
             if not alone:
                 other.join()
-        pace = steering.pace_for("adaptive", os.fstat(target.fd).st_dev)
+        pace = throttle.pace_for("adaptive", os.fstat(target.fd).st_dev)
     assert pace.cache is not None
     assert pace.cache.limit_s == (ALONE_S if alone else SHARED_S)
 

@@ -8,7 +8,7 @@ import pytest
 import xxhash
 from copying_fixtures import MIB, Directory, cached, memory_kib, opened_directory, scattered, segment
 
-from collector.copying import durable, readback, stream
+from collector.copying import deferred_sync, readback, stream
 from collector.model.artifact import Truncated
 from collector.model.copying import Advice, Digest, Feedback
 from collector.model.errors import CopyError, StepError
@@ -20,7 +20,7 @@ def test_stream_writes_every_length_with_its_digest(target: Directory, size: int
     data = os.urandom(size)
     pieces = [data[at : at + 70_001] for at in range(0, size, 70_001)]
     report = stream.write(pieces, directory_fd=target.fd, name="file")
-    durable.sync_all()
+    deferred_sync.sync_all()
     assert (target.path / "file").read_bytes() == data
     assert report.digest == f"xxh3_128:{xxhash.xxh3_128_hexdigest(data)}"
     assert (report.size_bytes, report.truncated) == (size, False)
@@ -33,7 +33,7 @@ def test_stream_leaves_no_page_in_the_cache(target: Directory) -> None:
     for number in range(200):
         stream.write([b"x" * 300], directory_fd=target.fd, name=f"small{number}")
     stream.write((bytes(100_000) for _ in range(100)), directory_fd=target.fd, name="large")
-    durable.sync_all()
+    deferred_sync.sync_all()
     found = [cached(target.path / name) for name in target.names()]
     assert sum(item.cached + item.dirty + item.writeback for item in found) == 0
 
@@ -44,7 +44,7 @@ def test_small_files_are_never_more_than_a_few_dirty_pages(target: Directory) ->
     for number in range(150):
         stream.write([b"x" * 30_000], directory_fd=target.fd, name=f"small{number}")
         most = max(most, sum(cached(target.path / name).cached for name in target.names()))
-    durable.sync_all()
+    deferred_sync.sync_all()
     assert most * 4096 <= 1.25 * MIB
 
 

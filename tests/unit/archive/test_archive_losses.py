@@ -9,7 +9,7 @@ from pathlib import Path
 from collector.archive.ledger import Ledger
 from collector.archive.retention import Kept, Rules, to_delete
 from collector.model.marker import Marker, MarkerKind
-from collector.pipeline.housekeeping import age_clock_s
+from collector.runner.housekeeping import age_clock_s
 
 RULES = Rules(count=2, age_s=None, size_bytes=None)
 KEPT = [Kept(id=name, ended_s=0.0, size_bytes=1) for name in ("a", "b", "c")]

@@ -11,8 +11,8 @@ from pathlib import Path
 
 import pytest
 
+from collector.model.diagnostics import Severity
 from collector.model.errors import ConfigError
-from collector.model.problem import Severity
 from collector.pipeline.compile import prepare
 from collector.triggers.registry import TRIGGERS
 

@@ -9,8 +9,8 @@ import pytest
 
 from collector.config.directories import effective_archive_path, effective_runtime_directory
 from collector.config.load import SYSTEM_PATH, Loaded, find, load
+from collector.model.diagnostics import Mark
 from collector.model.errors import ConfigError
-from collector.model.problem import Mark
 
 MAIN = """\
 version: 1

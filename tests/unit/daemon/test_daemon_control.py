@@ -12,7 +12,7 @@ from collector.daemon.control import Client
 from collector.daemon.loop import Loop
 from collector.daemon.messages import MESSAGE_LIMIT, Answer, Reply
 from collector.model.incident import IncidentState
-from collector.pipeline.events import IncidentArchived, StepProgressed
+from collector.runner.events import IncidentArchived, StepProgressed
 
 PROGRESS = StepProgressed(incident="one", step="segments", size_bytes=1)
 ARCHIVED = IncidentArchived(

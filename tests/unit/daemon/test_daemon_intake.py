@@ -21,8 +21,8 @@ from collector.model.case import Case
 from collector.model.incident import IncidentState
 from collector.model.marker import CoreRef, Marker, MarkerKind, ProcessRef
 from collector.pipeline.generation import Generation
+from collector.pipeline.run_types import RunOutcome
 from collector.pipeline.steps import Pipeline
-from collector.pipeline.terms import Outcome
 
 Start = Callable[..., Intake]
 
@@ -133,7 +133,7 @@ def test_intake_knows_the_incident_of_a_case_that_could_not_be_sealed(start: Sta
     intake.offer(exit_of(7), "crash")
     intake.offer(core(7), "crash")
     work = begun(intake, INCIDENT)
-    intake.finished(work, Outcome(incident=None, exit_code=70, reason="the deadline passed"))
+    intake.finished(work, RunOutcome(incident=None, exit_code=70, reason="the deadline passed"))
     intake.close()
     assert rows(tmp_path)[0] == ("failed", INCIDENT, "the deadline passed")
     start(sealed={INCIDENT: IncidentState.INTERRUPTED}).close()
@@ -172,7 +172,7 @@ def test_intake_takes_up_what_a_file_owes_that_could_not_be_opened_at_the_start(
     assert intake.problem is None
     found = [intake.next()]
     intake.begun(found[0], INCIDENT)
-    intake.finished(found[0], Outcome(incident=INCIDENT, state=IncidentState.COMPLETE))
+    intake.finished(found[0], RunOutcome(incident=INCIDENT, state=IncidentState.COMPLETE))
     found.append(intake.next())
     assert [work.markers for work in found if work] == [(core(8, inode=2),), (exit_of(7), core(7))]
     assert [row[0] for row in rows(tmp_path)] == ["queued", "joined", "collected"]
@@ -190,7 +190,7 @@ def test_intake_lets_the_ledger_sync_between_incidents_only(
     work = begun(intake)
     intake._tidy()
     assert file.stat().st_size == before
-    intake.finished(work, Outcome(incident=INCIDENT, state=IncidentState.COMPLETE))
+    intake.finished(work, RunOutcome(incident=INCIDENT, state=IncidentState.COMPLETE))
     intake._tidy()
     assert file.stat().st_size > before
 

@@ -6,7 +6,7 @@ import os
 import time
 
 from collector.daemon.loop import Loop
-from collector.pipeline.line import Line, Wait, drive, sleep
+from collector.runner.coroutine import Task, Wait, drive, sleep
 
 
 def run_for(loop: Loop, seconds: float) -> None:
@@ -53,7 +53,7 @@ def test_loop_calls_nobody_whose_descriptor_was_let_go_in_the_same_turn() -> Non
     assert len(called) == 1
 
 
-def waits(fd: int, seconds: float) -> Line[bool]:
+def waits(fd: int, seconds: float) -> Task[bool]:
     return (yield Wait(fd, time.monotonic() + seconds))
 
 
@@ -75,7 +75,7 @@ def test_lines_run_beside_each_other() -> None:
     """A line that waits holds nobody up."""
     loop, order = Loop(), []
 
-    def line(name: str, seconds: float) -> Line[str]:
+    def line(name: str, seconds: float) -> Task[str]:
         yield from sleep(seconds)
         return name
 
@@ -88,7 +88,7 @@ def test_lines_run_beside_each_other() -> None:
 def test_line_that_never_waits_ends_at_once() -> None:
     """Not every line has something to wait for."""
 
-    def line() -> Line[int]:
+    def line() -> Task[int]:
         return 7
         yield
 

@@ -8,7 +8,7 @@ import pytest
 
 from collector.host.files import Host
 from collector.host.globs import expand, open_directory, open_found
-from collector.host.unread import Unreads
+from collector.host.read_errors import Unreads
 from collector.model.errors import StepError
 
 NOBODY = 65534

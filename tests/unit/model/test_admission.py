@@ -8,9 +8,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from collector.model.admission import MAX_HELD, MAX_RUNNING, Admission, Own, Ruling
+from collector.model.budgets import CountBudget, Spent, StormSettings, TotalBudget
 from collector.model.case import MAX_MARKERS, Fate
 from collector.model.marker import CoreRef, Marker, MarkerKind, ProcessRef
-from collector.model.storm import CountBudget, Spent, StormSettings, TotalBudget
 
 FREE = StormSettings(
     coalesce_s=0.0,

@@ -10,12 +10,12 @@ from hypothesis import HealthCheck, example, given, settings
 from hypothesis import strategies as st
 
 from collector.collectors.dmesg import Dmesg
-from collector.collectors.shm import From, Shm
+from collector.collectors.shm.shm import From, Shm
 from collector.config.load import load
+from collector.model.diagnostics import Severity
 from collector.model.errors import ConfigError
 from collector.model.marker import Marker, MarkerKind
 from collector.model.pressure import Policy, StepClass
-from collector.model.problem import Severity
 from collector.pipeline.compile import Plan, compile, prepare  # noqa: A004
 from collector.pipeline.conditions import Conditions, signal_name, signal_number
 from collector.pipeline.effective import as_yaml, effective, origins, values

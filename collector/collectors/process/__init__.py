@@ -1,0 +1,1 @@
+"""The crashed process, while it still exists."""

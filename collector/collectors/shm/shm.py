@@ -1,0 +1,166 @@
+"""Shared-memory segments: an inventory of all, and the bytes of those that matter."""
+
+from __future__ import annotations
+
+import enum
+import os
+import stat
+from collections.abc import Iterator
+from contextlib import ExitStack, closing
+from dataclasses import dataclass
+from pathlib import PurePosixPath
+from typing import ClassVar
+
+import msgspec
+
+from collector.collectors.base import Context
+from collector.collectors.shm.listing import ROOT, Entry, length_of
+from collector.collectors.shm.mapped_segments import own_segments
+from collector.collectors.shm.segments import SegmentSearch
+from collector.host.files import DIRECTORY_FLAGS
+from collector.host.guarded_read import Guard
+from collector.host.read_errors import Unreads
+from collector.model.artifact import Artifact, Bulk, Footprint, SourceInfo
+from collector.model.errors import StepError
+from collector.model.marker import CoreRef
+from collector.model.pressure import StepClass
+from collector.model.segments import Candidate, Limits, Order, Planned, plan
+from collector.model.text import escape_name, jsonl
+from collector.model.units import Bytes, Seconds
+
+SECOND_NS = 1_000_000_000
+
+
+class From(enum.StrEnum):
+    """Whose segments are taken besides those that ``segments`` names."""
+
+    CRASHED_PROCESS = "crashed_process"
+    NONE = "none"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Shm:
+    """
+    List everything in ``/dev/shm``, and copy segments: the crash's own first, then glob by glob.
+
+    Args:
+        from_: ``crashed_process`` takes what the process had mapped: known from its core if it is
+            dead, from ``/proc/PID/maps`` if it lives. ``none`` takes the globs only.
+        segments: Globs of further segments, in order of importance.
+        exclude: Globs of segments that are never copied.
+        max_each: Of each segment at most so many bytes of data.
+        max_total: In all at most so many bytes of data.
+        order: Which comes first among segments of the same rank.
+        max_segments: At most so many segments are considered.
+        read_timeout: How long reading a live process's mappings may take.
+    """
+
+    name: ClassVar[str] = "shm"
+    footprint: ClassVar[Footprint] = Footprint(step_class=StepClass.DIRECT, peak_bytes=16 << 20, timeout_s=600.0)
+    from_: From = From.CRASHED_PROCESS
+    segments: tuple[str, ...] = ()
+    exclude: tuple[str, ...] = ()
+    max_each: Bytes | None = None
+    max_total: Bytes | None = None
+    order: Order = Order.SMALLEST
+    max_segments: int = 4096
+    read_timeout: Seconds = Seconds(1.0)
+
+    def collect(self, ctx: Context) -> Iterator[Artifact]:
+        """Yield ``inventory.jsonl``, ``segments.jsonl``, the segments, and what was not read."""
+        unread = Unreads()
+        with ExitStack() as stack:
+            search = self._search(ctx, stack, unread)
+            rows = (_inventory_row(found) for found in search.walk(unread))
+            yield Artifact(path=PurePosixPath("inventory.jsonl"), body=jsonl(rows), media="jsonl")
+            search.look_for_unnamed()
+            limits = Limits(max_each=self.max_each, max_total=self.max_total)
+            planned = plan(search.candidates, order=self.order, limits=limits)
+            lines = jsonl((row for _, row in planned), cut=_left_out(planned, search.passed_over))
+            yield Artifact(path=PurePosixPath("segments.jsonl"), body=lines, media="jsonl")
+            for candidate, row in planned:
+                if row.artifact:
+                    try:
+                        yield _artifact(search.open(candidate), candidate, row)
+                    except (OSError, StepError) as exc:
+                        unread.add(f"{ROOT}/{candidate.name}", exc)
+        yield from unread.artifacts()
+
+    def _search(self, ctx: Context, stack: ExitStack, unread: Unreads) -> SegmentSearch:
+        guard = stack.enter_context(closing(Guard(self.read_timeout)))
+        try:
+            root_fd = os.open(ctx.host.path(ROOT), DIRECTORY_FLAGS)
+        except OSError as exc:
+            raise StepError(f"{ROOT}: {exc.strerror}", hint="is a tmpfs mounted there?") from exc
+        stack.callback(os.close, root_fd)
+        own = {}
+        if self.from_ is From.CRASHED_PROCESS:
+            own = own_segments(ctx.host, ctx.marker, stack, guard, unread)
+        return SegmentSearch(
+            root_fd,
+            own,
+            guard,
+            died_ns=_died_ns(ctx.marker.core),
+            globs=self.segments,
+            exclude=self.exclude,
+            limit=self.max_segments,
+        )
+
+
+def _died_ns(core: CoreRef | None) -> int | None:
+    """Return when the process was certainly dead; some file systems keep whole seconds only, rounded down."""
+    if core is None:
+        return None
+    return core.mtime_ns if core.mtime_ns % SECOND_NS else core.mtime_ns + SECOND_NS
+
+
+class InventoryRow(msgspec.Struct, frozen=True, kw_only=True):
+    """One line of ``inventory.jsonl``; *data_bytes* is what is allocated, *mode* octal."""
+
+    name: str
+    kind: str
+    size_bytes: int
+    data_bytes: int
+    uid: int
+    gid: int
+    mode: str
+    mtime_s: float
+    links: int
+
+
+def _inventory_row(found: Entry) -> InventoryRow:
+    return InventoryRow(
+        name=escape_name(found.name),
+        kind=found.kind,
+        size_bytes=found.size_bytes,
+        data_bytes=found.data_bytes,
+        uid=found.uid,
+        gid=found.gid,
+        mode=f"{found.mode:04o}",
+        mtime_s=found.mtime_ns / 1e9,
+        links=found.links,
+    )
+
+
+def _left_out(planned: list[tuple[Candidate, Planned]], passed_over: int) -> str | None:
+    """Say how many wanted segments the limits keep out; those that are gone or excluded are none of these."""
+    count = passed_over + sum(1 for candidate, row in planned if row.not_taken and not candidate.gone)
+    return f"{count} of the wanted segments are beyond max_total or max_segments" if count else None
+
+
+def _artifact(fd: int, candidate: Candidate, row: Planned) -> Artifact:
+    status = os.fstat(fd)
+    source = SourceInfo(
+        path=f"{ROOT}/{escape_name(candidate.name)}",
+        uid=status.st_uid,
+        gid=status.st_gid,
+        mode=stat.S_IMODE(status.st_mode),
+        mtime_ns=status.st_mtime_ns,
+    )
+    return Artifact(
+        path=PurePosixPath(row.artifact),
+        body=Bulk(fd=fd, limit_bytes=length_of(fd, row.limit_bytes) if row.limit_bytes is not None else None),
+        source=source,
+        truncated=row.limit_bytes is not None,
+        media="binary",
+    )

@@ -1,0 +1,61 @@
+"""What `collector status` shows of the work: followed by the runner's events."""
+
+from __future__ import annotations
+
+import time
+from collections import deque
+
+import msgspec
+
+from collector.daemon.messages import Recent, Running
+from collector.runner import events
+
+RECENT = 8
+
+
+class Board:
+    """The incidents under way, and the last few that ended."""
+
+    def __init__(self) -> None:
+        self.recent: deque[Recent] = deque(maxlen=RECENT)
+        self._running: dict[str, Running] = {}
+        self._since_s: dict[str, float] = {}
+
+    @property
+    def running(self) -> tuple[Running, ...]:
+        """The incidents under way, the oldest first."""
+        now_s = time.monotonic()
+        return tuple(
+            msgspec.structs.replace(running, seconds=round(now_s - self._since_s[incident], 3))
+            for incident, running in self._running.items()
+        )
+
+    def follow(self, event: events.AnyEvent) -> None:
+        """Take note of *event*."""
+        match event:
+            case events.EvidenceRead() | events.IncidentOpened():
+                self._update(event)
+            case events.StepStarted():
+                self._update(event, step=event.step, waiting_for=None, size_bytes=0)
+            case events.StepWaiting():
+                self._update(event, step=event.step, waiting_for=event.reason)
+            case events.StepProgressed():
+                self._update(event, size_bytes=event.size_bytes)
+            case events.StepFinished():
+                self._update(event, waiting_for=None)
+            case events.IncidentArchived():
+                self._forget(event)
+                self.recent.append(
+                    Recent(incident=event.incident, state=event.state, ended_s=time.time(), size_bytes=event.size_bytes)
+                )
+            case events.IncidentRefused():
+                self._forget(event)
+
+    def _update(self, event: events.AnyEvent, **changes: object) -> None:
+        self._since_s.setdefault(event.incident, time.monotonic())
+        known = self._running.get(event.incident, Running(incident=event.incident))
+        self._running[event.incident] = msgspec.structs.replace(known, **changes)
+
+    def _forget(self, event: events.AnyEvent) -> None:
+        self._running.pop(event.incident, None)
+        self._since_s.pop(event.incident, None)

@@ -1,0 +1,1 @@
+"""Running incidents: a coroutine decides and waits, workers read and write."""

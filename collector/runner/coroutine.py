@@ -1,0 +1,50 @@
+"""
+Work that waits, written as a straight line.
+
+A line is a generator that yields a `Wait` wherever it would block and is resumed with True if the
+descriptor turned readable, False if the time came first. The daemon's loop drives lines beside all
+else that it listens to; `drive` runs a single one to its end.
+"""
+
+from __future__ import annotations
+
+import select
+import time
+from collections.abc import Generator
+from typing import NamedTuple, TypeVar
+
+T = TypeVar("T")
+
+
+class Wait(NamedTuple):
+    """Until *fd* is readable (-1: only the time) or the monotonic clock shows *until_s*."""
+
+    fd: int
+    until_s: float
+
+
+Task = Generator[Wait, bool, T]
+
+
+def sleep(seconds: float) -> Task[None]:
+    """Wait for so many seconds."""
+    yield Wait(-1, time.monotonic() + seconds)
+
+
+def drive(line: Task[T]) -> T:
+    """Run *line* to its end in this thread and return what it returns."""
+    try:
+        wait = next(line)
+        while True:
+            wait = line.send(until(wait))
+    except StopIteration as end:
+        value: T = end.value
+        return value
+
+
+def until(wait: Wait) -> bool:
+    """Block until *wait* is over; return whether its descriptor is readable."""
+    poller = select.poll()
+    if wait.fd >= 0:
+        poller.register(wait.fd, select.POLLIN)
+    return bool(poller.poll(max(0, round((wait.until_s - time.monotonic()) * 1000))))

@@ -1,0 +1,60 @@
+"""Artifacts on a real disk: what they were made from may be gone, or refuse to be linked."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator
+from pathlib import Path, PurePosixPath
+
+import pytest
+
+from collector.model.artifact import Artifact, Body, HardLink
+from collector.model.copying import Advice, CopySettings, Feedback
+from collector.model.errors import CopyError, StepError
+from collector.runner.artifacts import Writer
+
+
+@pytest.fixture
+def writer(scratch: Path) -> Iterator[Writer]:
+    fd = os.open(scratch, os.O_RDONLY | os.O_DIRECTORY)
+    yield Writer(
+        incident_fd=fd,
+        step="core",
+        copy=CopySettings(),
+        reserve_bytes=0,
+        ask=lambda: Feedback(Advice.GO),
+        progress=lambda _: None,
+    )
+    os.close(fd)
+
+
+def artifact(name: str, body: Body) -> Artifact:
+    return Artifact(path=PurePosixPath(name), body=body, media="binary")
+
+
+def descriptors() -> int:
+    return len(os.listdir("/proc/self/fd"))
+
+
+def test_writer_copies_a_core_that_was_deleted_before_it_could_be_linked(writer: Writer, scratch: Path) -> None:
+    """systemd-tmpfiles and others delete just such files; the descriptor still holds all of it."""
+    (scratch / "core.1").write_bytes(b"core" * 10_000)
+    fd = os.open(scratch / "core.1", os.O_RDONLY)
+    (scratch / "core.1").unlink()
+    before = descriptors()
+    writer.write(artifact("core", HardLink(fd=fd)))
+    assert (scratch / "core" / "core").read_bytes() == b"core" * 10_000
+    assert descriptors() == before - 1
+
+
+@pytest.mark.parametrize("name", ["../out", "core"])
+def test_writer_closes_what_it_could_not_keep(writer: Writer, scratch: Path, name: str) -> None:
+    """A descriptor that leaks costs the worker its life."""
+    (scratch / "core").mkdir()
+    (scratch / "core" / "core").write_bytes(b"planted")
+    fd = os.open("/etc/hostname", os.O_RDONLY)
+    before = descriptors()
+    with pytest.raises((StepError, CopyError)):
+        writer.write(artifact(name, HardLink(fd=fd)))
+    assert descriptors() == before - 1
+    assert (scratch / "core" / "core").read_bytes() == b"planted"

@@ -1,0 +1,130 @@
+from __future__ import annotations
+
+import os
+import socket
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from collector.collectors.shm.listing import MAX_DEPTH, Entry, length_of, parse_maps, parse_note_path, walk
+from collector.collectors.shm.mapped_segments import segment_name
+from collector.host.read_errors import Unreads
+
+MAPS = b"""\
+55a0-55a1 r--p 00000000 fe:00 260104                     /usr/bin/bash
+7f00-7f01 rw-s 00000000 00:17 12                         /dev/shm/engine.1
+7f01-7f02 rw-s 00000000 00:17 13                         /dev/shm/two words (deleted)
+7f02-7f03 rw-s 00000000 00:17 14                         /dev/shm/line\\012break
+7f03-7f04 rw-p 00000000 00:00 0
+7f04-7f05 rw-p 00000000 00:00 0                          [heap]
+7f05-7f06 rw-s 00000000 00:01 15                         /memfd:x (deleted)
+7f06-7f07 rw-s 00000000 00:01 16                         /SYSV00000000 (deleted)
+nonsense
+"""
+
+
+@pytest.fixture
+def root(tmp_path: Path) -> Iterator[tuple[Path, int]]:
+    fd = os.open(tmp_path, os.O_RDONLY)
+    yield tmp_path, fd
+    os.close(fd)
+
+
+def listing(fd: int, unread: Unreads | None = None) -> dict[str, Entry]:
+    return {entry.name: entry for entry in walk(fd, unread if unread is not None else Unreads())}
+
+
+def test_walk_lists_every_kind_and_opens_none(root: tuple[Path, int]) -> None:
+    """A symlink, a FIFO, a socket and a device are named for what they are."""
+    path, fd = root
+    (path / "segment").write_bytes(b"x" * 5000)
+    (path / "link").symlink_to("/etc/shadow")
+    os.mkfifo(path / "fifo")
+    os.link(path / "segment", path / "second name")
+    with socket.socket(socket.AF_UNIX) as listener:
+        listener.bind(str(path / "sock"))
+        found = listing(fd)
+    assert {name: entry.kind for name, entry in found.items()} == {
+        "segment": "regular file", "second name": "regular file", "link": "symlink", "fifo": "FIFO", "sock": "socket",
+    }  # fmt: skip
+    assert (found["segment"].size_bytes, found["segment"].links, found["segment"].uid) == (5000, 2, os.geteuid())
+
+
+def test_walk_goes_into_directories(root: tuple[Path, int]) -> None:
+    """By descriptor; a symlink to a directory is not one."""
+    path, fd = root
+    (path / "a" / "b").mkdir(parents=True)
+    (path / "a" / "b" / "segment").write_text("x")
+    (path / "link").symlink_to("a")
+    assert set(listing(fd)) == {"a", "a/b", "a/b/segment", "link"}
+
+
+def test_walk_ends_at_a_depth(root: tuple[Path, int]) -> None:
+    """Each level holds a descriptor: anybody can make a thousand of them."""
+    path, fd = root
+    deep = path.joinpath(*["d"] * (MAX_DEPTH + 5))
+    deep.mkdir(parents=True)
+    unread = Unreads()
+    assert len(listing(fd, unread)) == MAX_DEPTH + 1
+    assert len(unread) == 1
+
+
+def test_walk_tells_allocated_from_length(root: tuple[Path, int]) -> None:
+    """A sparse segment costs what it holds, not how long it is."""
+    path, fd = root
+    with (path / "sparse").open("wb") as file:
+        file.truncate(1 << 30)
+        file.seek(1 << 20)
+        file.write(b"x" * 4096)
+    entry = listing(fd)["sparse"]
+    assert entry.size_bytes == 1 << 30
+    assert entry.data_bytes <= 65_536
+
+
+def test_parse_maps_gives_files_with_their_inodes() -> None:
+    """Anonymous memory is no file; a line break in a name is octal in maps."""
+    found = list(parse_maps(MAPS.splitlines(keepends=True)))
+    assert [(mapped.path, mapped.deleted, mapped.inode) for mapped in found] == [
+        (b"/usr/bin/bash", False, 260104),
+        (b"/dev/shm/engine.1", False, 12),
+        (b"/dev/shm/two words", True, 13),
+        (b"/dev/shm/line\nbreak", False, 14),
+        (b"/memfd:x", True, 15),
+        (b"/SYSV00000000", True, 16),
+    ]
+    assert found[1].device == os.makedev(0, 0x17)
+    assert found[1].addresses == "7f00-7f01"
+
+
+@pytest.mark.parametrize(
+    ("path", "name"),
+    [
+        (b"/dev/shm/engine.1", "engine.1"),
+        (b"/dev/shm/a/b", "a/b"),
+        (b"/dev/shm/\xff", "\udcff"),
+        (b"/dev/shm/../etc/shadow", None),
+        (b"/dev/shm//x", None),
+        (b"/dev/shm/", None),
+        (b"/dev/shmx/y", None),
+        (b"/memfd:x", None),
+        (b"", None),
+    ],
+)
+def test_segment_name_stays_below_dev_shm(path: bytes, name: str | None) -> None:
+    """The list of mapped files is as hostile as the core that holds it."""
+    assert segment_name(parse_note_path(path)) == name
+
+
+def test_length_of_counts_data_and_not_holes(tmp_path: Path) -> None:
+    """A limit in bytes of data becomes a length that holds them."""
+    with (tmp_path / "sparse").open("w+b") as file:
+        file.truncate(64 << 20)
+        for at in (1 << 20, 8 << 20):
+            file.seek(at)
+            file.write(b"x" * 65_536)
+        file.flush()
+        assert length_of(file.fileno(), 65_536) == (1 << 20) + 65_536
+        assert length_of(file.fileno(), 65_536 + 4096) == (8 << 20) + 4096
+        assert length_of(file.fileno(), 1 << 30) == (8 << 20) + 65_536
+        assert length_of(file.fileno(), 0) == 0

@@ -1,0 +1,34 @@
+from __future__ import annotations
+
+from collecting import take
+
+from collector.host.read_errors import MAX_ROWS, Unreads
+
+
+def test_unreads_say_what_and_why() -> None:
+    """The kernel's name for it, and what to do about it."""
+    unread = Unreads()
+    unread.add("/proc/1/\x1bfile", PermissionError(13, "Permission denied"))
+    unread.add("/x", "our own rule")
+    (artifact,) = unread.artifacts()
+    assert take(artifact).data.decode().splitlines() == [
+        r'{"path":"/proc/1/\\x1bfile","error":"EACCES","meaning":"not allowed: run as root"}',
+        '{"path":"/x","error":"","meaning":"our own rule"}',
+    ]
+
+
+def test_unreads_yield_nothing_when_all_was_read() -> None:
+    """No empty file."""
+    assert list(Unreads().artifacts()) == []
+
+
+def test_unreads_are_bounded_and_count_the_rest() -> None:
+    """A directory of a million sockets does not fill the memory."""
+    unread = Unreads()
+    for number in range(MAX_ROWS + 500):
+        unread.add(str(number), "no")
+    (artifact,) = unread.artifacts()
+    lines = take(artifact).data.splitlines()
+    assert len(lines) == MAX_ROWS + 1
+    assert b"and 500 more" in lines[-1]
+    assert len(unread) == MAX_ROWS + 500

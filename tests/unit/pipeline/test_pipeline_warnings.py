@@ -1,0 +1,143 @@
+"""Warnings: legal, but harmful on this machine. The judging is pure, so the machine is made up here."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import msgspec
+import pytest
+
+from collector.model.diagnostics import Severity
+from collector.model.pressure import NodeSample, Sample
+from collector.pipeline.compile import Plan, prepare
+from collector.pipeline.machine_facts import Place, Surroundings, place, survey
+from collector.pipeline.warnings import harms
+from collector.triggers.registry import TRIGGERS
+
+GIB = 1 << 30
+FILE = """\
+version: 1
+triggers:
+  - {id: cores, type: core_files, paths: [/var/crash], pipeline: crash}
+pipelines:
+  crash:
+    steps:
+      - {id: memory, collector: proc_files}
+"""
+SAMPLE = Sample(
+    taken_s=0.0, total_bytes=64 * GIB, mem_available_bytes=32 * GIB, dirty_bytes=0, writeback_bytes=0, shmem_bytes=0,
+    nodes=(NodeSample(node=0, room_bytes=32 * GIB),),
+)  # fmt: skip
+DISK = Place(
+    path="/srv", parent="/srv", kind="ext4", in_memory=False, free_bytes=900 * GIB, total_bytes=1000 * GIB, problem=None
+)
+MACHINE = Surroundings(sample=SAMPLE, archive=DISK, runtime=DISK, unmatched={}, unsafe_files={})
+
+
+def plan_of(directory: Path, text: str) -> Plan[Any]:
+    (directory / "c.yaml").write_text(text)
+    return prepare(str(directory / "c.yaml"), TRIGGERS)
+
+
+def warned(plan: Plan[Any], around: Surroundings = MACHINE) -> list[str]:
+    found = harms(plan, around)
+    assert all(problem.severity is Severity.WARNING and problem.hint for problem in found)
+    return [f"{problem.mark.line}:{problem.mark.column} {problem.message}" for problem in found]
+
+
+def test_harm_finds_nothing_wrong_with_a_good_file(tmp_path: Path) -> None:
+    """No false alarm: a warning that is always there is never read."""
+    assert warned(plan_of(tmp_path, FILE)) == []
+
+
+@pytest.mark.parametrize(
+    ("more", "culprit", "said"),
+    [
+        ("pressure: {psi_full: 5%}\n", "psi_full", "'psi_full' is no longer a key of pressure and does nothing"),
+        ("pressure: {on_pressure: proceed}\n", "proceed", "`proceed` collects on a starving machine"),
+        ("copy: {rate: max}\n", "max", "at `max` every other writer"),
+        ("      - {id: a, collector: dmesg, pressure: {on_pressure: proceed}}\n", "proceed", "`proceed` collects"),
+        (
+            "      - {id: a, collector: dmesg, timeout: 2h}\n",
+            "2h",
+            "step a may take 2h, but its pipeline ends after 30m",
+        ),
+        ("      - {id: a, collector: dmesg, pressure: {floor: 64GiB}}\n", "64GiB", "step a can never run here"),
+        (
+            "      - {id: a, collector: dmesg, pressure: {floor: 32GiB}}\n",
+            "32GiB",
+            "step a would be held back now: of 32768.0 MiB available its budget of 4MiB leaves less than the floor",
+        ),
+        (
+            "      - {id: a, collector: shm, with: {max_total: 2TiB}}\n",
+            "2TiB",
+            "step a may take 2TiB, but the archive's",
+        ),
+    ],
+)
+def test_harm_of_the_file_is_told_with_its_place(more: str, culprit: str, said: str, tmp_path: Path) -> None:
+    """Each harmful setting is told where it stands."""
+    (found,) = warned(plan_of(tmp_path, FILE + more))
+    assert found.startswith(f"8:{more.index(culprit) + 1} {said}")
+
+
+def test_harm_of_a_daemon_that_waits_for_nothing(tmp_path: Path) -> None:
+    """A file whose triggers are all off is legal, and almost never meant."""
+    (found,) = warned(plan_of(tmp_path, FILE.replace("pipeline: crash}", "pipeline: crash, enabled: false}")))
+    assert "no trigger is on" in found
+
+
+def test_harm_of_a_pipeline_that_a_run_by_hand_does_not_find(tmp_path: Path) -> None:
+    """`run --now` without a pipeline of the usual name is a surprise better had before."""
+    text = FILE.replace("crash:\n", "other:\n").replace("pipeline: crash", "pipeline: other")
+    assert warned(plan_of(tmp_path, text)) == [
+        "5:3 there is no pipeline 'crash': `collector run --now` needs --pipeline"
+    ]
+
+
+@pytest.mark.parametrize(
+    ("machine", "said"),
+    [
+        ({"archive": {"in_memory": True, "kind": "tmpfs"}}, "is on tmpfs"),
+        ({"archive": {"problem": "/srv is not writable"}}, "cannot be used: /srv is not writable"),
+        ({"archive": {"free_bytes": 10 * GIB}}, "has 10.0 GiB free, less than its reserve of 50.0 GiB"),
+        ({"archive": {"free_bytes": GIB // 64}}, "has 16.0 MiB free, less than its reserve of 50.0 GiB"),
+        ({"runtime": {"problem": "/run is not writable"}}, "cannot be used: /run is not writable"),
+    ],
+)
+def test_harm_of_the_machine_is_told(machine: dict[str, dict[str, Any]], said: str, tmp_path: Path) -> None:
+    """What the file meets on this machine is told at the key that chose it."""
+    parts = {name: msgspec.structs.replace(DISK, **change) for name, change in machine.items()}
+    (found,) = warned(plan_of(tmp_path, FILE), msgspec.structs.replace(MACHINE, **parts))
+    assert said in found
+
+
+def test_harm_survey_finds_globs_without_a_match(tmp_path: Path) -> None:
+    """A misspelled glob collects nothing, for ever: it is told while somebody is looking."""
+    (tmp_path / "there.log").touch()
+    logs = f"['{tmp_path}/there*', '{tmp_path}/their*']"
+    text = FILE.replace("[/var/crash]", f"['{tmp_path}']")
+    text += f"      - {{id: a, collector: files, with: {{paths: {logs}}}}}\n"
+    text += "      - {id: b, collector: shm, with: {segments: ['no such segment']}}\n"
+    around = survey(plan_of(tmp_path, text), is_root=True, environ={})
+    assert around.unmatched == {
+        ("pipelines", "crash", "steps", 1, "with", "paths", 1): f"{tmp_path}/their*",
+        ("pipelines", "crash", "steps", 2, "with", "segments", 0): "no such segment",
+    }
+
+
+def test_harm_survey_finds_a_file_that_others_can_change(tmp_path: Path) -> None:
+    """Whoever edits the file commands root: the daemon's file belongs to root alone."""
+    plan = plan_of(tmp_path, FILE)
+    assert survey(plan, is_root=True, environ={}).unsafe_files == {}
+    (tmp_path / "c.yaml").chmod(0o666)
+    assert list(survey(plan, is_root=True, environ={}).unsafe_files) == [f"{tmp_path}/c.yaml"]
+
+
+def test_harm_survey_knows_tmpfs_and_what_is_in_the_way(tmp_path: Path) -> None:
+    """A directory that does not exist yet is judged by the one above it."""
+    assert place("/dev/shm/not/yet").in_memory
+    assert place(f"{tmp_path}/not/yet").problem is None
+    (tmp_path / "file").touch()
+    assert place(f"{tmp_path}/file/below").problem == f"{tmp_path}/file is not a directory"
