@@ -20,9 +20,9 @@ from collector.copying import buffers, engine
 from collector.model.copying import CopySettings
 import msgspec
 from collector.host import process
-from collector.pipeline.run_types import WorkerSettings
-process.set_io_class(WorkerSettings().io_class)
-os.nice(WorkerSettings().nice)
+from collector.config.spec import RuntimeSettings
+process.set_io_class(RuntimeSettings().io_class)
+os.nice(RuntimeSettings().nice)
 buffers.warm()
 print("ready", flush=True)
 for line in sys.stdin:

@@ -93,7 +93,7 @@ from collector.runner.runner import Runner
 from collector.pressure.sampler import Sampler
 from collector.triggers.registry import TRIGGERS
 generation = generate(None, TRIGGERS, archive=sys.argv[1])
-pool = Pool(2, generation.worker)
+pool = Pool(2, generation.loaded.config.runtime)
 pool.fill()
 pipeline = generation.pipeline(None)
 header = open_header((manual_marker("", (), uid=0),), pipeline, identity=identify(), config_hash="", now_s=time.time())

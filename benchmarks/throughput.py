@@ -77,7 +77,7 @@ def ours() -> Iterator[list[Copier]]:
                     method=method,
                     rate="max",
                     writers=writers,
-                    chunk_bytes=chunk,
+                    chunk=chunk,
                 )
             )
             for method, (writers, chunk) in WRITES.items()

@@ -1,5 +1,5 @@
 """
-Write what is made of the types: `docs/configuration.md` and `config/collector.schema.json`.
+Generate `docs/configuration.md` and `config/collector.schema.json` from the types.
 
     python docs/generate.py            write them
     python docs/generate.py --check    exit 1 if they are not what would be written
@@ -17,12 +17,11 @@ from pathlib import Path
 from typing import Any
 
 from collector.collectors.registry import COLLECTORS
-from collector.config import spec
 from collector.config.dump import inline, written
-from collector.config.items import NO_OPTIONS
 from collector.config.keys import MISSING, Key, is_record, keys_of, summary_of
-from collector.config.nodes import Mapping
+from collector.config.nodes import MappingNode
 from collector.config.schema import schema_of
+from collector.config.spec import NO_OPTIONS, Config
 from collector.model import units
 from collector.triggers.registry import TRIGGERS
 
@@ -39,7 +38,7 @@ KINDS: dict[object, str] = {
     int: "whole number",
     float: "number",
     bool: "`true` or `false`",
-    Mapping: "keys and values",
+    MappingNode: "mapping",
 }
 
 INTRODUCTION = """\
@@ -47,21 +46,21 @@ INTRODUCTION = """\
 
 <!-- Made by docs/generate.py from the types in collector/config, collectors and triggers. Do not edit. -->
 
-One YAML file says what counts as a crash, what is collected then, and how little that may cost.
-`collector` reads the file named by `--config`, else `/etc/collector/collector.yaml`, else the one it
-was shipped with. `config/collector.yaml` is that one: it is complete, and a good place to start from.
+One YAML file says what counts as a crash, what is collected, and how little that may cost.
+`collector` reads the file named by `--config`, else `/etc/collector/collector.yaml`, else the one
+shipped with it, `config/collector.yaml`: that one is complete, and a good place to start.
 
 ```
 collector config check      every mistake, as FILE:LINE:COLUMN; warnings for what is legal but harmful
 collector config show       what is in force, and where each value comes from
 collector config explain    what would be collected if it crashed now, and what it would cost
 collector config schema     the JSON Schema, for editors
-collector config reload     have the running daemon read it again
+collector config reload     make the running daemon reload it
 ```
 
 A bad file never takes effect: the daemon refuses to start with one (exit status 78), and a reload that
 finds one keeps the configuration that is in force and says so in its log, in `collector status` and
-in the exit status of `collector config reload`. An incident under way keeps the one it began with.
+in the exit status of `collector config reload`. An incident in progress keeps the one it began with.
 
 ## A small file
 
@@ -88,13 +87,13 @@ pipelines:
 
 | kind | written as |
 |---|---|
-| size | `64MiB`, `1.5GiB` (of 1024), `1GB` (of 1000), or a number of bytes. Not `64M`: it may mean either. |
+| size | `64MiB`, `1.5GiB` (of 1024), `1GB` (of 1000), or a number of bytes. Not `64M`, which may mean either. |
 | duration | `250ms`, `30s`, `10m`, `1h30m`, `14d`, `2w`, or a number of seconds. |
 | share | `5%` |
 | rate | `adaptive`, `max`, or a size per second: `200MiB/s`. |
-| text | As it stands: `no`, `010` and `12:30` are words. Quoted where YAML needs it, as in `"*.core"`. |
+| text | As written: `no`, `010` and `12:30` are words. Quoted where YAML needs it, as in `"*.core"`. |
 | `true` or `false` | Only these two words. |
-| a list | `[a, b]`, or one item per line after `- `. Also where there is only one. |
+| a list | `[a, b]`, or one item per line after `- `; also for a single item. |
 
 Keys that do not exist are errors, and so are keys given twice, tags (`!!python/...`), and merge keys
 (`<<`): what steps share belongs under `defaults`. A file has at most 256 KiB, 24 levels and 10,000
@@ -103,9 +102,9 @@ values, aliases expanded.
 ## Drop-ins
 
 `conf.d/*.yaml` beside the main file change it, in the order of their names. Sections merge key by key.
-Triggers and steps merge by their `id`: an item with a known one changes only the keys it gives, one
-with a new one is appended. `enabled: false` turns an item off; `replace: true` puts it in the place
-of its namesake, with nothing left of that.
+Triggers and steps merge by their `id`: an item with a known id changes only the keys it gives, one
+with a new id is appended. `enabled: false` turns an item off; `replace: true` replaces its namesake
+entirely.
 
 ```yaml
 pressure:
@@ -124,8 +123,8 @@ pipelines:
 
 ## What steps share
 
-Under `defaults` stands what all steps share unless they say otherwise, and the options that all steps
-of one collector share.
+`defaults` holds what all steps share unless they say otherwise, and the options that all steps of one
+collector share.
 
 ```yaml
 defaults:
@@ -154,10 +153,10 @@ pipelines:
 
 def page() -> str:
     """Return the reference page."""
-    parts = [INTRODUCTION, "## The file\n", *_table(spec.Config)]
-    for key in keys_of(spec.Config).values():
+    parts = [INTRODUCTION, "## The file\n", *_table(Config)]
+    for key in keys_of(Config).values():
         parts += _section(key.name, key.annotation, key.default, 2)
-    parts += ["## Options of collectors\n", "What stands under `with`, by the step's `collector`.\n"]
+    parts += ["## Options of collectors\n", "Keys under `with`, by the step's `collector`.\n"]
     for name, cls in sorted(COLLECTORS.items()):
         budget, deadline = units.format_bytes(cls.footprint.peak_bytes), units.format_seconds(cls.footprint.timeout_s)
         step_class = (
@@ -165,7 +164,7 @@ def page() -> str:
         )
         cost = f"Class {step_class}; budget {budget}, deadline {deadline}."
         parts += [f"### {name}\n", f"{summary_of(cls)} {cost}\n", *_options(name, cls)]
-    parts += ["## Options of triggers\n", "What stands beside `id`, `type` and `pipeline`, by the trigger's `type`.\n"]
+    parts += ["## Options of triggers\n", "Keys beside `id`, `type` and `pipeline`, by the trigger's `type`.\n"]
     for name, kind in sorted(TRIGGERS.items()):
         parts += [f"### {name}\n", f"{summary_of(kind)}\n", *_options(name, kind)]
     return "\n".join(parts).rstrip() + "\n"
@@ -201,7 +200,7 @@ def _record_in(annotation: Any) -> type | None:
 
 
 def _value(key: Key, owner: object) -> Any:
-    """Return what stands where *key* is left out."""
+    """Return the value where *key* is left out."""
     return key.default if owner is None else getattr(owner, key.attribute)
 
 
@@ -226,18 +225,18 @@ def _default(key: Key, value: Any) -> str:
 
 
 def _kind_of(key: Key) -> str:
-    """Say what a key takes; ``null`` only where that is not the same as leaving it out."""
+    """Return what a key takes; ``null`` only where that differs from leaving it out."""
     words = _kind(key.annotation)
     return words if key.default is not None else words.removesuffix(" or `null`")
 
 
 def _kind(annotation: Any) -> str:  # noqa: PLR0911 - one return per kind of type
-    """Say in words what *annotation* takes."""
+    """Return in words what *annotation* takes."""
     origin, arguments = typing.get_origin(annotation), typing.get_args(annotation)
-    if origin is typing.Annotated:
-        return _kind(arguments[0]) + _bounds(arguments)
     if annotation in KINDS:
         return KINDS[annotation]
+    if origin is typing.Annotated:
+        return _kind(arguments[0]) + _bounds(arguments)
     if origin in (typing.Union, types.UnionType):
         return " or ".join("`null`" if each is type(None) else _kind(each) for each in arguments)
     if origin is typing.Literal:

@@ -11,7 +11,7 @@ from collector.archive.read import Archive
 from collector.host.identity import identify
 from collector.model.copying import CopySettings
 from collector.model.incident import Header, Manifest, StepRecord
-from collector.model.pressure import Budget, Limits, Policy, StepClass
+from collector.model.pressure import Budget, GateLimits, Policy, StepClass
 from collector.model.redaction import Redaction
 from collector.model.units import Reserve
 from collector.pipeline.run_types import RunOutcome, RunSettings
@@ -24,7 +24,7 @@ from collector.runner.pool import Pool
 from collector.runner.runner import Runner
 from collector.triggers.manual import manual_marker
 
-OPEN = Limits(floor_bytes=0, on_pressure=Policy.PROCEED, wait_s=0.0)
+OPEN = GateLimits(floor_bytes=0, on_pressure=Policy.PROCEED, wait_s=0.0)
 
 
 class Lab:
@@ -61,7 +61,7 @@ class Lab:
         self.tell(event)
 
     def pipeline(
-        self, *collectors: object, timeout_s: float = 10.0, limits: Limits | None = None, incident_s: float = 60.0
+        self, *collectors: object, timeout_s: float = 10.0, limits: GateLimits | None = None, incident_s: float = 60.0
     ) -> Pipeline:
         steps = tuple(
             Step(

@@ -7,8 +7,9 @@ import os
 
 from collector.archive import directory, layout
 from collector.archive.read import Archive
-from collector.archive.retention import Kept, Rules, to_delete
+from collector.archive.retention import Kept, to_delete
 from collector.model.errors import ArchiveError
+from collector.model.retention import RetentionRules
 
 BATCH = 500
 """Deleted at a time: a worker's reply names them, and is bounded."""
@@ -31,14 +32,22 @@ def inventory(archive: Archive) -> list[Kept]:
     return found
 
 
-def prune(archive: Archive, rules: Rules, *, now_s: float, dry_run: bool = False) -> list[str]:
+def prune(
+    archive: Archive,
+    rules: RetentionRules,
+    *,
+    now_s: float,
+    need_bytes: int = 0,
+    spare: str = "",
+    dry_run: bool = False,
+) -> list[str]:
     """
     Delete what the rules do not keep, and what an earlier deletion left half-way.
 
     Returns:
         The ids deleted, the oldest `BATCH` at most, or those that would be in all if *dry_run*.
     """
-    doomed = to_delete(inventory(archive), rules, now_s=now_s)
+    doomed = to_delete(inventory(archive), rules, now_s=now_s, need_bytes=need_bytes, spare=spare)
     if dry_run:
         return doomed
     doomed = doomed[:BATCH]

@@ -5,6 +5,8 @@ from __future__ import annotations
 from collections.abc import Iterable
 from dataclasses import dataclass
 
+from collector.model.retention import RetentionRules
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Kept:
@@ -15,22 +17,9 @@ class Kept:
     size_bytes: int
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Rules:
-    """
-    What may stay; ``None`` is no limit.
-
-    *need_bytes*: free at least so much, whatever the rules say. *spare*: never delete this one.
-    """
-
-    count: int | None
-    age_s: float | None
-    size_bytes: int | None
-    need_bytes: int = 0
-    spare: str = ""
-
-
-def to_delete(incidents: Iterable[Kept], rules: Rules, *, now_s: float) -> list[str]:
+def to_delete(
+    incidents: Iterable[Kept], rules: RetentionRules, *, now_s: float, need_bytes: int = 0, spare: str = ""
+) -> list[str]:
     """
     Return the ids to delete, oldest first.
 
@@ -41,6 +30,8 @@ def to_delete(incidents: Iterable[Kept], rules: Rules, *, now_s: float) -> list[
         incidents: All sealed incidents, in any order.
         rules: What may stay.
         now_s: Wall clock, seconds since the epoch.
+        need_bytes: Minimum to free, whatever the rules say.
+        spare: An incident never to delete.
     """
     newest_first = sorted(incidents, key=lambda kept: kept.id, reverse=True)
     total = 0
@@ -53,11 +44,11 @@ def to_delete(incidents: Iterable[Kept], rules: Rules, *, now_s: float) -> list[
             or (rules.age_s is not None and now_s - incident.ended_s > rules.age_s)
             or (rules.size_bytes is not None and total > rules.size_bytes)
         )
-        stays = place == 0 or incident.id == rules.spare or not over
+        stays = place == 0 or incident.id == spare or not over
         (kept if stays else gone).append(incident)
     freed = sum(incident.size_bytes for incident in gone)
-    for oldest in [one for one in kept[:0:-1] if one.id != rules.spare]:
-        if freed >= rules.need_bytes:
+    for oldest in [one for one in kept[:0:-1] if one.id != spare]:
+        if freed >= need_bytes:
             break
         gone.append(oldest)
         freed += oldest.size_bytes

@@ -19,7 +19,7 @@ from collector.model.text import escape_name
 from collector.pipeline.compile import prepare
 from collector.pipeline.effective import as_yaml, effective, origins, values
 from collector.pipeline.machine_facts import survey
-from collector.pipeline.warnings import harms
+from collector.pipeline.warnings import warnings_of
 from collector.triggers.registry import TRIGGERS
 
 
@@ -31,41 +31,41 @@ def config_group() -> None:
 @config_group.command("check")
 @click.argument("path", required=False, type=click.Path())
 @config_option
-@click.option("--strict", is_flag=True, help="Warnings are errors.")
+@click.option("--strict", is_flag=True, help="Treat warnings as errors.")
 @json_option
 def check_command(*, path: str | None, config: str | None, strict: bool, as_json: bool) -> int:
-    """Report every mistake, each with its line; warn of what is legal but does harm. Exit status 78 if it is bad."""
+    """Report every mistake with its line, and warn of what is legal but harmful. Exit status 78 if it is bad."""
     try:
         plan = prepare(find(path or config), TRIGGERS)
     except ConfigError as exc:
-        problems, files = exc.problems, None
+        diagnostics, files = exc.diagnostics, None
     else:
-        problems = harms(plan, survey(plan, is_root=os.geteuid() == 0, environ=os.environ))
+        diagnostics = warnings_of(plan, survey(plan, is_root=os.geteuid() == 0, environ=os.environ))
         files = plan.loaded.files
-    bad = any(strict or problem.severity is Severity.ERROR for problem in problems)
+    bad = any(strict or diagnostic.severity is Severity.ERROR for diagnostic in diagnostics)
     if as_json:
-        click.echo(json.dumps({"ok": not bad, "problems": [_as_dict(problem) for problem in problems]}, indent=2))
+        click.echo(json.dumps({"ok": not bad, "problems": list(map(_as_dict, diagnostics))}, indent=2))
         return ConfigError.exit_code if bad else 0
-    for problem in problems:
-        click.echo(_printable(str(problem)), err=True)
+    for diagnostic in diagnostics:
+        click.echo(_printable(str(diagnostic)), err=True)
     if not bad:
         click.echo(f"{_printable(', '.join(files or ()))}: ok")
     return ConfigError.exit_code if bad else 0
 
 
 def _printable(line: str) -> str:
-    """Return *line* as it is, unless it would do something to the terminal."""
+    """Return *line*, escaped if it could affect the terminal."""
     return line if line.isprintable() else escape_name(line)
 
 
-def _as_dict(problem: Diagnostic) -> dict[str, Any]:
+def _as_dict(diagnostic: Diagnostic) -> dict[str, Any]:
     return {
-        "file": problem.mark.file,
-        "line": problem.mark.line,
-        "column": problem.mark.column,
-        "severity": str(problem.severity),
-        "message": problem.message,
-        "hint": problem.hint,
+        "file": diagnostic.mark.file,
+        "line": diagnostic.mark.line,
+        "column": diagnostic.mark.column,
+        "severity": str(diagnostic.severity),
+        "message": diagnostic.message,
+        "hint": diagnostic.hint,
     }
 
 
@@ -73,7 +73,7 @@ def _as_dict(problem: Diagnostic) -> dict[str, Any]:
 @config_option
 @json_option
 def show_command(*, config: str | None, as_json: bool) -> int:
-    """Show what is in force, each value with the file and line that it comes from."""
+    """Show what is in force, each value with the file and line it comes from."""
     plan = prepare(find(config), TRIGGERS)
     tree = effective(plan)
     if as_json:
@@ -97,19 +97,19 @@ def schema_command() -> int:
 @config_option
 @json_option
 def reload_command(*, config: str | None, as_json: bool) -> int:
-    """Have the daemon read its configuration again; a bad one is refused, and the old one stays in force."""
-    # Only here: they bring the workers along, which nothing else of this group needs.
+    """Make the daemon reload its configuration; a bad one is refused, and the old one stays in force."""
+    # Imported here: they pull in the workers, which nothing else in this group needs.
     from collector.daemon.messages import ReloadRequest, Reply  # noqa: PLC0415
     from collector.daemon.requests import ask, connected, runtime_directory  # noqa: PLC0415
 
     with connected(runtime_directory(find(config))) as sock:
         for answer in ask(sock, ReloadRequest()):
             if isinstance(answer, Reply):
-                return _told(answer.exit_code, answer.message, as_json=as_json)
+                return _show_reply(answer.exit_code, answer.message, as_json=as_json)
     raise UnreachableError("the daemon did not answer")
 
 
-def _told(exit_code: int, message: str, *, as_json: bool) -> int:
+def _show_reply(exit_code: int, message: str, *, as_json: bool) -> int:
     if as_json:
         click.echo(json.dumps({"ok": exit_code == 0, "message": message}, indent=2))
     elif exit_code:

@@ -1,4 +1,4 @@
-"""``collector config explain``: what would happen if it crashed now."""
+"""``collector config explain`` and ``run --dry-run``: what would happen if it crashed now."""
 
 from __future__ import annotations
 
@@ -11,19 +11,21 @@ import msgspec
 
 from collector.cli.options import archive_option, config_option, json_option
 from collector.cli.text import escape_name, size
-from collector.config.directories import effective_archive_path
 from collector.config.load import find
 from collector.host.files import Host
+from collector.model.conditions import MANUAL
 from collector.model.errors import UsageError
 from collector.model.marker import Marker, MarkerKind
 from collector.model.pressure import Speed, StepClass
+from collector.model.signals import signal_number
 from collector.model.units import format_seconds
-from collector.pipeline.compile import MANUAL_PIPELINE, Plan, prepare
-from collector.pipeline.conditions import MANUAL, signal_number
+from collector.pipeline import preview
+from collector.pipeline.compile import MANUAL_PIPELINE
+from collector.pipeline.generation import Generation, generate
 from collector.pipeline.machine_facts import place
-from collector.pipeline.preview import Finding, Forecast, StepForecast, findings, forecast
+from collector.pipeline.preview import Forecast, StepFinding, StepForecast
+from collector.pipeline.steps import Pipeline
 from collector.pressure.sampler import Sampler
-from collector.triggers.base import Trigger
 from collector.triggers.manual import find_processes
 from collector.triggers.registry import TRIGGERS
 
@@ -32,11 +34,11 @@ SHOWN_FILES = 20
 
 @click.command("explain")
 @click.argument("trigger", required=False)
-@click.option("--comm", metavar="NAME", help="The command name of what crashed.")
-@click.option("--exe", metavar="PATH", help="The executable of what crashed.")
-@click.option("--signal", "signal_", metavar="SIGNAL", help="The signal that killed it, such as SIGSEGV.")
-@click.option("--unit", metavar="UNIT", help="The systemd unit that it ran in.")
-@click.option("--pid", metavar="PID", type=int, help="A live process: as if this one crashed.")
+@click.option("--comm", metavar="NAME", help="Command name of the process that crashed.")
+@click.option("--exe", metavar="PATH", help="Executable of the process that crashed.")
+@click.option("--signal", "signal_", metavar="SIGNAL", help="Signal that killed it, such as SIGSEGV.")
+@click.option("--unit", metavar="UNIT", help="Systemd unit that it ran in.")
+@click.option("--pid", metavar="PID", type=int, help="As if this live process crashed.")
 @archive_option
 @config_option
 @json_option
@@ -53,12 +55,12 @@ def explain_command(
     as_json: bool,
 ) -> int:
     """
-    Say what would be collected if it crashed now, and what that would cost.
+    Show what would be collected if it crashed now, and what that would cost.
 
     TRIGGER is the id of a trigger; without it, `collector run --now` is explained. A crash described
-    by --comm or --exe is taken to have the segments that processes of that name have now.
+    by --comm or --exe is assumed to have the segments that processes of that name have now.
     """
-    plan = prepare(find(config), TRIGGERS)
+    generation = generate(find(config), TRIGGERS, archive=archive)
     marker = Marker(
         kind=MarkerKind.MANUAL if trigger is None else MarkerKind.EXIT,
         trigger=trigger or MANUAL,
@@ -69,22 +71,18 @@ def explain_command(
         signal=_signal(signal_),
         unit=unit,
     )
-    name = _pipeline_of(plan, trigger)
-    path = archive or effective_archive_path(plan.loaded.config, is_root=os.geteuid() == 0, environ=os.environ)
-    answer = _forecast(plan, name, marker, path)
-    click.echo(msgspec.json.format(msgspec.json.encode(answer)) if as_json else "\n".join(_lines(answer, path)))
-    return 0
+    return show_forecast(generation, _pipeline_of(generation, trigger), marker, as_json=as_json)
 
 
-def _pipeline_of(plan: Plan[Trigger], trigger: str | None) -> str:
+def _pipeline_of(generation: Generation, trigger: str | None) -> Pipeline:
     if trigger is None:
-        if MANUAL_PIPELINE in plan.pipelines:
-            return MANUAL_PIPELINE
+        if MANUAL_PIPELINE in generation.pipelines:
+            return generation.pipelines[MANUAL_PIPELINE]
         raise UsageError(f"there is no pipeline {MANUAL_PIPELINE!r} for `run --now`", hint="name a trigger")
-    for known in plan.triggers:
+    for known in generation.triggers:
         if known.id == trigger:
-            return known.pipeline
-    ids = ", ".join(known.id for known in plan.triggers) or "none"
+            return generation.pipelines[known.pipeline]
+    ids = ", ".join(known.id for known in generation.triggers) or "none"
     raise UsageError(f"there is no trigger {trigger!r}", hint=f"those that are on: {ids}")
 
 
@@ -95,26 +93,29 @@ def _signal(text: str | None) -> int | None:
         raise UsageError(str(exc)) from exc
 
 
-def _forecast(plan: Plan[Trigger], name: str, marker: Marker, path: str) -> Forecast:
-    """Ask the gate, with two samples of this machine and its disk."""
-    where, sampler = place(os.path.abspath(path)), Sampler()
-    fd = os.open(where.parent, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+def show_forecast(generation: Generation, pipeline: Pipeline, marker: Marker, *, as_json: bool) -> int:
+    """Ask the gate, after watching this machine for 2 s, and show what *pipeline* would do for *marker*."""
+    archive = generation.settings.archive
+    where = place(archive)
+    fd = os.open(where.parent, os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC)
     try:
-        now = sampler.settled_sample(fd)
+        sample = Sampler().settled_sample(fd)
     finally:
         os.close(fd)
-    pipeline = plan.pipelines[name]
-    return forecast(
+    answer = preview.forecast(
         pipeline,
         marker,
-        now,
-        reserve_bytes=plan.loaded.config.archive.reserve.bytes_of(where.total_bytes),
-        findings=findings(pipeline, marker, Host()),
+        sample,
+        archive=archive,
+        reserve_bytes=generation.settings.reserve.bytes_of(where.total_bytes),
+        findings=preview.find(pipeline, marker, Host()),
     )
+    click.echo(msgspec.json.encode(answer) if as_json else "\n".join(_lines(answer)))
+    return 0
 
 
-def _lines(answer: Forecast, path: str) -> Iterator[str]:
-    yield f"{answer.trigger} runs pipeline {answer.pipeline}, archived in {escape_name(path)}"
+def _lines(answer: Forecast) -> Iterator[str]:
+    yield f"{answer.trigger} runs pipeline {answer.pipeline}, archived in {escape_name(answer.archive)}"
     for step in answer.steps:
         yield from _step(step)
     free = "unknown" if answer.disk_free_bytes is None else size(answer.disk_free_bytes)
@@ -125,12 +126,12 @@ def _lines(answer: Forecast, path: str) -> Iterator[str]:
 
 def _step(step: StepForecast) -> Iterator[str]:
     if step.condition is not None:
-        yield f"  {step.id:<16} {step.collector:<14} not for this crash: {escape_name(step.condition)}"
+        yield f"  {step.id:<16} {step.collector:<14} does not apply: {escape_name(step.condition)}"
         return
     verdict = step.verdict
     limits = f"up to {format_seconds(step.timeout_s)}, {size(verdict.budget_bytes)} of memory"
-    told = f"{verdict.decision.upper()} now" + ("" if verdict.speed is Speed.FULL else f", at {verdict.speed} speed")
-    yield f"  {step.id:<16} {step.collector:<14} {_class(step)}: {told}; {limits}"
+    speed = "" if verdict.speed is Speed.FULL else f", at {verdict.speed} speed"
+    yield f"  {step.id:<16} {step.collector:<14} {_class(step)}: {verdict.decision.upper()} now{speed}; {limits}"
     if step.when:
         yield f"{'':34}because {escape_name(step.when)}"
     if verdict.reason:
@@ -144,7 +145,7 @@ def _class(step: StepForecast) -> str:
     return f"{step_class}, read first" if step.reads_first and step_class is not StepClass.LIGHT else str(step_class)
 
 
-def _finding(finding: Finding) -> Iterator[str]:
+def _finding(finding: StepFinding) -> Iterator[str]:
     indent = " " * 34
     for match in finding.matches[:SHOWN_FILES]:
         sparse = f" of {size(match.size_bytes)}" if match.size_bytes > match.data_bytes else ""
@@ -155,4 +156,4 @@ def _finding(finding: Finding) -> Iterator[str]:
     if finding.disk_bytes is not None:
         yield f"{indent}{size(finding.disk_bytes):>10}  in all"
     if finding.unknown:
-        yield f"{indent}and, known only when it happens: {finding.unknown}"
+        yield f"{indent}and, known only after a crash: {finding.unknown}"

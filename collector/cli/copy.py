@@ -23,7 +23,7 @@ from collector.host import process
 from collector.model.artifact import SourceInfo
 from collector.model.copying import Advice, CopyReport, CopySettings, Digest, Feedback, MethodChoice
 from collector.model.errors import CopyError, SignalError, StepError, UsageError
-from collector.model.units import Rate, parse_bytes, parse_rate, rate_setting
+from collector.model.units import Bytes, Rate, parse_bytes, parse_rate
 
 INCOMPLETE = 3
 LEAST_CHUNK, LARGEST_CHUNK = 64 << 10, 4 << 20
@@ -99,14 +99,14 @@ def _naming(destination: str) -> Iterator[None]:
         raise CopyError(f"{escape_name(destination)}: {exc}", hint=exc.hint, errno=exc.errno) from exc
 
 
-def _rate(text: str) -> str | int:
+def _rate(text: str) -> Rate:
     try:
-        return rate_setting(Rate(parse_rate(text)))
+        return parse_rate(text)
     except ValueError as exc:
         raise UsageError(str(exc)) from exc
 
 
-def _chunk(text: str) -> int:
+def _chunk(text: str) -> Bytes:
     try:
         chunk = parse_bytes(text)
     except ValueError as exc:

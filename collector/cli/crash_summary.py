@@ -14,7 +14,7 @@ from collector.model.case import merge
 from collector.model.errors import ArchiveError
 from collector.model.incident import Manifest
 from collector.model.marker import Marker
-from collector.pipeline.conditions import signal_name
+from collector.model.signals import signal_name
 
 CORE_LIMIT = 1 << 20
 SHOWN = 200

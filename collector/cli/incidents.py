@@ -17,8 +17,8 @@ from collector.model.errors import UsageError
 from collector.model.incident import Manifest, StepRecord, StepStatus
 from collector.model.marker import Marker
 from collector.model.pressure import SpeedChange
+from collector.model.signals import signal_name
 from collector.model.units import parse_seconds
-from collector.pipeline.conditions import signal_name
 
 
 @click.command("list")

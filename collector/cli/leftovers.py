@@ -10,6 +10,7 @@ import click
 from collector.archive.read import UNFINISHED, Archive
 from collector.cli.text import escape_control
 from collector.daemon.requests import AS_ROOT
+from collector.host.filesystem import nearest_directory
 from collector.model.errors import ArchiveError, DeniedError
 from collector.runner.coroutine import Task
 from collector.runner.pool import Pool
@@ -26,9 +27,7 @@ def check_may_make(path: str) -> None:
     """
     if os.path.lexists(path):
         return
-    above = os.path.dirname(path)
-    while not os.path.lexists(above):
-        above = os.path.dirname(above)
+    above = nearest_directory(os.path.dirname(path))
     if os.geteuid() != 0 and not os.access(above, os.W_OK | os.X_OK):
         raise DeniedError(f"cannot make the archive {path}: this user may not write to {above}", hint=AS_ROOT)
 

@@ -9,7 +9,7 @@ from typing import Any, TypeVar
 import click
 
 from collector.config.directories import effective_archive_path
-from collector.config.load import find, glance, load
+from collector.config.load import find, load, load_lenient
 from collector.model.errors import ConfigError
 
 F = TypeVar("F", bound=Callable[..., Any])
@@ -40,6 +40,6 @@ def archive_path(config: str | None, archive: str | None) -> str:
     try:
         known = load(path).config
     except ConfigError:
-        known = glance(path)
+        known = load_lenient(path)
         click.echo("collector: note: the configuration has mistakes: `collector config check`", err=True)
     return effective_archive_path(known, is_root=os.geteuid() == 0, environ=os.environ)

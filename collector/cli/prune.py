@@ -12,7 +12,6 @@ from collector.archive.read import Archive
 from collector.cli.options import archive_option, archive_path, config_option, json_option
 from collector.cli.text import size
 from collector.config.load import find, load
-from collector.pipeline.generation import retention
 
 
 @click.command("prune")
@@ -22,7 +21,7 @@ from collector.pipeline.generation import retention
 @json_option
 def prune_command(*, dry_run: bool, archive: str | None, config: str | None, as_json: bool) -> int:
     """Delete the incidents that archive.keep does not keep, oldest first; the newest always stays."""
-    rules = retention(load(find(config)).config)
+    rules = load(find(config)).config.archive.keep
     with Archive(archive_path(config, archive)) as opened:
         sizes = {kept.id: kept.size_bytes for kept in inventory(opened)}
         gone = prune(opened, rules, now_s=time.time(), dry_run=dry_run)

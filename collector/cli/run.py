@@ -7,8 +7,8 @@ import time
 
 import click
 
+from collector.cli.config_explain import show_forecast
 from collector.cli.delegate import by_daemon
-from collector.cli.dryrun import show_plan
 from collector.cli.leftovers import check_may_make, seal_left, unfinished
 from collector.cli.options import archive_option, config_option, json_option
 from collector.cli.render import Renderer
@@ -70,7 +70,7 @@ def run_command(
     generation = generate(find(config), TRIGGERS, archive=archive)
     if dry_run:
         marker = manual_marker(reason, processes, uid=os.getuid())
-        return show_plan(generation, _chosen(generation, pipeline, only, marker), as_json=as_json)
+        return show_forecast(generation, _chosen(generation, pipeline, only, marker), marker, as_json=as_json)
     with Renderer(as_json=as_json) as renderer:
         request = RunRequest(pipeline=pipeline, reason=reason, processes=processes, only=only)
         named = archive is not None or config is not None
@@ -111,7 +111,7 @@ def _here(
     left = unfinished(generation.settings.archive)
     marker = manual_marker(reason, processes, uid=os.getuid())
     chosen = _chosen(generation, pipeline, only, marker)
-    pool = Pool(generation.loaded.config.runtime.workers, generation.worker)
+    pool = Pool(generation.loaded.config.runtime.workers, generation.loaded.config.runtime)
     pool.fill()
     runner = Runner(pool, Sampler(), renderer.event)
     header = open_header((marker,), chosen, identity=identify(), config_hash=generation.loaded.hash, now_s=time.time())

@@ -9,7 +9,7 @@ from collector.archive.digests import Finding, verify
 from collector.archive.read import Archive
 from collector.cli.options import archive_option, archive_path, config_option, json_option
 from collector.cli.text import escape_control
-from collector.config.load import find, glance
+from collector.config.load import find, load_lenient
 from collector.copying import buffers, readback
 from collector.model.copying import Digest
 from collector.model.errors import ArchiveError
@@ -26,7 +26,7 @@ def verify_command(*, incidents: tuple[str, ...], archive: str | None, config: s
 
     Without an ID, all incidents. Exit status 73 if one is not as it was archived.
     """
-    rate = glance(find(config)).copy.settings().rate
+    rate = load_lenient(find(config)).copy.rate
     buffers.warm()
 
     def digest_of(fd: int, algorithm: str) -> str:

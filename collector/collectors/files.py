@@ -75,8 +75,7 @@ class Files:
     def collect(self, ctx: Context) -> Iterator[Artifact]:
         """Yield ``files.jsonl``, then the files as ``files/0001`` and so on, then what was not read."""
         unread = Unreads()
-        found = self._newest(ctx.host, unread)
-        chosen = list(self._fitting(found))
+        found, chosen = self.choose(ctx.host, unread)
         rows = [self._row(number, file) for number, file in enumerate(chosen, start=1)]
         left_out = len(found) - len(chosen)
         cut = f"{left_out} or more files are beyond max_total or max_files" if left_out else None
@@ -89,6 +88,11 @@ class Files:
         for path in found.keys() - {file.path for file in chosen}:
             unread.add(path, "beyond max_total or max_files")
         yield from unread.artifacts()
+
+    def choose(self, host: Host, unread: Unreads) -> tuple[dict[str, Found], list[Found]]:
+        """Return the newest files by path, one more than may be taken, and those of them that fit."""
+        found = self._newest(host, unread)
+        return found, list(self._fitting(found))
 
     def _newest(self, host: Host, unread: Unreads) -> dict[str, Found]:
         """Return the newest files, one more than are taken; what is held is bounded, whatever the globs find."""

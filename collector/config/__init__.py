@@ -1,1 +1,1 @@
-"""The YAML file: its types, its loader, its units."""
+"""The YAML file: its types, its loader, its schema."""

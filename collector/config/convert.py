@@ -1,96 +1,95 @@
-"""From nodes to typed values: every mistake is noted with its place, and the reading goes on."""
+"""From nodes to typed values: every mistake is noted with its place, and reading goes on."""
 
 from __future__ import annotations
 
 import types
 import typing
-from collections.abc import Iterable
 from typing import Any
 
 import msgspec
 
 from collector.config.keys import MISSING, Key, is_record, keys_of
-from collector.config.nodes import Mapping, Node, Scalar, Sequence, is_null, scalars
+from collector.config.nodes import MappingNode, Node, ScalarNode, SequenceNode, is_null, walk
 from collector.config.scalars import UNITS, Misread, objection_to, read_scalar, suggest
 from collector.model.diagnostics import Diagnostic, Mark, Severity, errors
 from collector.model.errors import CollectorError
 from collector.model.units import quote
 
 BAD: Any = object()
-"""Stands for a value that could not be read; its problem is noted."""
+"""Stands for a value that could not be read; its diagnostic is noted."""
 
 LISTS = (tuple, list, frozenset)
 CONTAINERS = (*LISTS, dict)
 
 
 class Converter:
-    """Reads values of given types out of nodes, and collects the problems."""
+    """Reads values of given types out of nodes and collects diagnostics."""
 
     def __init__(self) -> None:
-        self.problems: list[Diagnostic] = []
+        self.diagnostics: list[Diagnostic] = []
 
     def read(self, node: Node, annotation: Any, name: str) -> Any:  # noqa: PLR0911 - one return per kind of type
         """
         Return the value of *node* as *annotation*, or `BAD`.
 
         Args:
-            node: What stands in the file.
+            node: The value in the file.
             annotation: A type that the configuration may use: str, int, bool, float, a unit, an
                 enum, a literal, an optional, a tuple, a dict, a struct, a dataclass.
             name: What to call it in a message.
         """
         origin, arguments = typing.get_origin(annotation), typing.get_args(annotation)
-        if origin is typing.Annotated:
+        if origin is typing.Annotated and annotation not in UNITS:
             return self._bounded(node, arguments[0], arguments[1:], name)
         if origin in (typing.Union, types.UnionType):
             return self._either(node, arguments, name)
         if is_null(node):
-            return self._bad(node, f"`{name}` has no value", hint="give it one, or remove the key")
-        if annotation in UNITS or not (is_record(annotation) or origin in CONTAINERS or annotation is Mapping):
+            return self._note(node.mark, f"`{name}` has no value", "write one, or remove the key")
+        if annotation in UNITS or not (is_record(annotation) or origin in CONTAINERS or annotation is MappingNode):
             return self._single(node, annotation, name)
         if origin in LISTS:
             return self._list(node, origin, arguments[0], name)
-        if not isinstance(node, Mapping):
-            return self._bad(node, f"`{name}` holds keys and values, not {_kind(node)}")
-        return node if annotation is Mapping else self._keyed(node, annotation, arguments, name)
+        if not isinstance(node, MappingNode):
+            return self._note(node.mark, f"`{name}` must be a mapping, not {_kind(node)}")
+        return node if annotation is MappingNode else self._keyed(node, annotation, arguments, name)
 
-    def _keyed(self, node: Mapping, annotation: Any, arguments: tuple[Any, ...], name: str) -> Any:
+    def _keyed(self, node: MappingNode, annotation: Any, arguments: tuple[Any, ...], name: str) -> Any:
         return self._table(node, arguments, name) if arguments else self._record(node, annotation, name)
 
     def _single(self, node: Node, annotation: Any, name: str) -> Any:
-        if not isinstance(node, Scalar):
-            return self._bad(node, f"`{name}` is a single value, not {_kind(node)}")
+        if not isinstance(node, ScalarNode):
+            return self._note(node.mark, f"`{name}` must be a single value, not {_kind(node)}")
         try:
             return read_scalar(node, annotation, name)
         except Misread as exc:
-            return self._bad(node, str(exc), hint=exc.hint)
+            return self._note(node.mark, str(exc), exc.hint)
 
-    def _record(self, node: Mapping, cls: type, name: str) -> Any:
+    def _record(self, node: MappingNode, cls: type, name: str) -> Any:
         """Read a struct or a dataclass key by key; keys that it does not know are mistakes."""
         keys, rest = keys_of(cls), getattr(cls, "rest", None)
         found = {key.attribute: self._field(node, key, name) for key in keys.values()}
         values = {attribute: value for attribute, value in found.items() if value is not MISSING}
         unknown = {key: entry for key, entry in node.entries.items() if key not in keys}
         if rest:
-            values[rest] = Mapping(unknown, node.mark)
+            values[rest] = MappingNode(unknown, node.mark)
         else:
             removed: dict[str, str] = getattr(cls, "removed", {})
             for key, entry in unknown.items():
                 if key in removed:
                     self._removed(key, entry.key_mark, removed[key], name)
                 else:
-                    self.unknown(key, entry.key_mark, keys, name)
+                    self._note(entry.key_mark, f"{quote(key)} is not a key of {name}", suggest(key, keys))
         return BAD if any(value is BAD for value in values.values()) else self._build(cls, values, node)
 
-    def _build(self, cls: type, values: dict[str, Any], node: Mapping) -> Any:
-        """Make a *cls*; what it says against its own values is a problem at the value that it quotes."""
+    def _build(self, cls: type, values: dict[str, Any], node: MappingNode) -> Any:
+        """Build a *cls*; an objection to its own values is noted at the value that it quotes."""
         try:
             return cls(**values)
         except (ValueError, CollectorError) as exc:
             return self._note(_culprit(node, str(exc)), str(exc), getattr(exc, "hint", None))
 
-    def _field(self, node: Mapping, key: Key, name: str) -> Any:
-        """Read one key. Where it is bad or left out and has a default, that one is used, to find what else is wrong."""
+    def _field(self, node: MappingNode, key: Key, name: str) -> Any:
+        """Read one key. If it is bad or missing, its default is used, to find what else is wrong."""
         entry = node.entries.get(key.name)
         if entry is not None:
             value = self.read(entry.node, key.annotation, key.name)
@@ -99,33 +98,29 @@ class Converter:
             return self._note(node.mark, f"{name} needs `{key.name}`", _first_sentence(key.description))
         return MISSING
 
-    def unknown(self, key: str, mark: Mark, known: Iterable[str], name: str) -> None:
-        """Note a key that nobody knows, and what was probably meant."""
-        self._note(mark, f"{quote(key)} is not a key of {name}", suggest(key, known))
-
     def _removed(self, key: str, mark: Mark, instead: str, name: str) -> None:
-        """Warn of a key that earlier releases had: an upgrade must not stop the collection."""
+        """Warn of a key that earlier releases had: an upgrade must not stop collection."""
         message = f"{quote(key)} is no longer a key of {name} and does nothing"
-        self.problems.append(Diagnostic(mark=mark, message=message, hint=instead, severity=Severity.WARNING))
+        self.diagnostics.append(Diagnostic(mark=mark, message=message, hint=instead, severity=Severity.WARNING))
 
     def _list(self, node: Node, origin: Any, inner: Any, name: str) -> Any:
         """Read a list; bad items are left out."""
-        if not isinstance(node, Sequence):
-            hint = f"write [{node.text}]" if isinstance(node, Scalar) else None
-            return self._bad(node, f"`{name}` is a list, not {_kind(node)}", hint=hint)
+        if not isinstance(node, SequenceNode):
+            hint = f"write [{node.text}]" if isinstance(node, ScalarNode) else None
+            return self._note(node.mark, f"`{name}` must be a list, not {_kind(node)}", hint)
         items = [self.read(item, inner, _item(name)) for item in node.items]
         return origin(item for item in items if item is not BAD)
 
-    def _table(self, node: Mapping, arguments: tuple[Any, ...], name: str) -> Any:
-        """Read keys that the file invents; bad ones are left out."""
+    def _table(self, node: MappingNode, arguments: tuple[Any, ...], name: str) -> Any:
+        """Read keys that the file chooses; bad ones are left out."""
         table = {}
         for key, entry in node.entries.items():
-            word = self.read(Scalar(key, False, entry.key_mark), arguments[0], f"{_item(name)} name")
+            word = self.read(ScalarNode(key, False, entry.key_mark), arguments[0], f"{_item(name)} name")
             table[word] = self.read(entry.node, arguments[1], f"{_item(name)} {key}")
         return {word: value for word, value in table.items() if word is not BAD and value is not BAD}
 
     def _either(self, node: Node, choices: tuple[Any, ...], name: str) -> Any:
-        """Read the first of *choices* that fits; if none does, the first one's problems are the ones to tell."""
+        """Read the first of *choices* that fits; if none does, report the first one's diagnostics."""
         if type(None) in choices and is_null(node):
             return None
         first: Converter | None = None
@@ -134,52 +129,47 @@ class Converter:
                 continue
             trial = Converter()
             value = trial.read(node, choice, name)
-            if not errors(trial.problems):
-                self.problems.extend(trial.problems)
+            if not errors(trial.diagnostics):
+                self.diagnostics.extend(trial.diagnostics)
                 return value
             first = first or trial
-        self.problems.extend(first.problems if first else ())
+        self.diagnostics.extend(first.diagnostics if first else ())
         return BAD
 
     def _bounded(self, node: Node, inner: Any, notes: tuple[Any, ...], name: str) -> Any:
-        """Read a value and hold it against the bounds of its `msgspec.Meta`."""
+        """Read a value and check it against the bounds of its `msgspec.Meta`."""
         value = self.read(node, inner, name)
         for meta in notes if value is not BAD else ():
             if isinstance(meta, msgspec.Meta) and (objection := objection_to(value, inner, meta)):
-                return self._bad(node, f"`{name}` {objection}")
+                return self._note(node.mark, f"`{name}` {objection}")
         return value
 
-    def _bad(self, node: Node, message: str, *, hint: str | None = None) -> Any:
-        return self._note(node.mark, message, hint)
-
     def _note(self, mark: Mark, message: str, hint: str | None = None) -> Any:
-        self.problems.append(Diagnostic(mark=mark, message=message, hint=hint))
+        self.diagnostics.append(Diagnostic(mark=mark, message=message, hint=hint))
         return BAD
 
 
 def _kind(node: Node) -> str:
-    """Name what *node* is."""
     match node:
-        case Mapping():
-            return "keys and values"
-        case Sequence():
+        case MappingNode():
+            return "a mapping"
+        case SequenceNode():
             return "a list"
-        case Scalar():
+        case ScalarNode():
             return quote(node.text)
 
 
 def _item(name: str) -> str:
-    """Name one of several."""
     return name.removesuffix("s")
 
 
 def _culprit(node: Node, message: str) -> Mark:
-    """Return the place of the value below *node* that *message* quotes; of *node* itself if it quotes none."""
-    quoted = (scalar.mark for scalar in scalars(node) if scalar.text and repr(scalar.text) in message)
-    return next(quoted, node.mark)
+    """Return the place of the value below *node* that *message* quotes, or of *node* itself."""
+    scalars = (found for _, found in walk(node) if isinstance(found, ScalarNode))
+    return next((scalar.mark for scalar in scalars if scalar.text and repr(scalar.text) in message), node.mark)
 
 
 def _first_sentence(text: str) -> str | None:
-    """Return the first sentence of a description, to stand in a hint."""
+    """Return the first sentence of a description, for a hint."""
     sentence = text.partition(". ")[0].rstrip(".")
     return sentence[:1].lower() + sentence[1:] or None

@@ -1,12 +1,11 @@
-"""Where things go when the file does not say, for root and for everybody else."""
+"""Where things go when the file does not say, for root and for others."""
 
 from __future__ import annotations
 
 import os.path
 from collections.abc import Mapping
 
-from collector.config.runtime import RUNTIME_DIRECTORY
-from collector.config.spec import ARCHIVE_PATH, Config
+from collector.config.spec import ARCHIVE_PATH, RUNTIME_DIRECTORY, Config
 
 
 def effective_archive_path(config: Config, *, is_root: bool, environ: Mapping[str, str]) -> str:
@@ -20,8 +19,8 @@ def effective_runtime_directory(config: Config, *, is_root: bool, environ: Mappi
     """
     Return the directory of sockets and locks.
 
-    The default is what systemd made for the unit (``$RUNTIME_DIRECTORY``, systemd.exec(5)); without
-    root it is below ``$XDG_RUNTIME_DIR``, or in the state directory where there is none.
+    The default is what systemd created for the unit (``$RUNTIME_DIRECTORY``, systemd.exec(5)); without
+    root it is below ``$XDG_RUNTIME_DIR``, or in the state directory if that is not set.
     """
     if config.runtime.directory != RUNTIME_DIRECTORY:
         return config.runtime.directory

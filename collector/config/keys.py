@@ -1,4 +1,4 @@
-"""The YAML keys of a type: what a struct or a dataclass calls its fields, with their types and descriptions."""
+"""The YAML keys of a struct or a dataclass: its fields with their types, defaults and descriptions."""
 
 from __future__ import annotations
 
@@ -22,11 +22,11 @@ class Key:
     One key.
 
     Args:
-        name: As the file writes it; ``with`` and ``from`` are keywords, so their fields end in ``_``.
-        attribute: As Python writes it.
+        name: As the file writes it.
+        attribute: As Python writes it: with a unit (``wait_s``), or with a final ``_`` where *name* is a keyword.
         annotation: Its type, `typing.Annotated` included.
-        default: Its value if left out; `MISSING` if it may not be.
-        description: From the ``Args`` of the docstring; empty if it says nothing.
+        default: Its value if left out; `MISSING` if it is required.
+        description: From the ``Args`` of the docstring; may be empty.
     """
 
     name: str
@@ -37,7 +37,7 @@ class Key:
 
 
 def is_record(annotation: object) -> bool:
-    """Tell whether *annotation* is a type with keys of its own."""
+    """Return whether *annotation* is a type with keys of its own."""
     return isinstance(annotation, type) and (
         issubclass(annotation, msgspec.Struct) or dataclasses.is_dataclass(annotation)
     )
@@ -45,7 +45,7 @@ def is_record(annotation: object) -> bool:
 
 def keys_of(cls: type) -> dict[str, Key]:
     """Return the keys of *cls*, in the order of its fields, by the name that the file uses."""
-    return _keys_of(cls)
+    return _keys_of(cls)  # mypy does not take a `type` for Hashable, which `cache` asks for
 
 
 @cache
@@ -54,29 +54,27 @@ def _keys_of(cls: type) -> dict[str, Key]:
     described = _descriptions(cls)
     keys = [
         Key(
-            name=name.removesuffix("_"),
-            attribute=name,
-            annotation=hints[name],
+            name=name,
+            attribute=attribute,
+            annotation=hints[attribute],
             default=default,
-            description=described.get(name, "") or described.get(name.removesuffix("_"), ""),
+            description=described.get(attribute, "") or described.get(name, ""),
         )
-        for name, default in _fields(cls)
-        if name != getattr(cls, "rest", None)
+        for name, attribute, default in _fields(cls)
+        if attribute != getattr(cls, "rest", None)
     ]
     return {key.name: key for key in keys}
 
 
-def _fields(cls: type) -> list[tuple[str, Any]]:
-    """Return names and defaults of the fields of *cls*."""
+def _fields(cls: type) -> list[tuple[str, str, Any]]:
+    """Return key, attribute and default of the fields of *cls*."""
     if issubclass(cls, msgspec.Struct):
-        fields: list[Any] = list(msgspec.structs.fields(cls))
-    else:
-        fields = [field for field in dataclasses.fields(typing.cast(Any, cls)) if field.init]
-    return [(field.name, _default(field)) for field in fields]
+        return [(field.encode_name, field.name, _default(field)) for field in msgspec.structs.fields(cls)]
+    fields = [field for field in dataclasses.fields(typing.cast(Any, cls)) if field.init]
+    return [(field.name.removesuffix("_"), field.name, _default(field)) for field in fields]
 
 
 def _default(field: Any) -> Any:
-    """Return the default value of a field of either kind of class."""
     for value in (field.default, field.default_factory):
         if value is dataclasses.MISSING or value is msgspec.NODEFAULT:
             continue
@@ -85,17 +83,16 @@ def _default(field: Any) -> Any:
 
 
 def summary_of(cls: type) -> str:
-    """Return what the docstring of *cls* says before its arguments, on one line per paragraph."""
+    """Return the docstring of *cls* up to its arguments, one line per paragraph."""
     text = inspect.cleandoc(cls.__doc__ or "").partition("\nArgs:\n")[0]
     return "\n\n".join(map(_prose, text.strip().split("\n\n")))
 
 
 def _descriptions(cls: type) -> dict[str, str]:
-    """Return the ``Args`` of the docstring of *cls*."""
     text = inspect.cleandoc(cls.__doc__ or "").partition("\nArgs:\n")[2]
     return {name: _prose(words) for name, words in _ARGUMENT.findall(text)}
 
 
 def _prose(text: str) -> str:
-    """Return *text* on one line, with code marked as Markdown does."""
+    """Return *text* on one line, with code marked as in Markdown."""
     return " ".join(text.split()).replace("``", "`")

@@ -15,7 +15,7 @@ import xxhash
 from collector.config.convert import Converter
 from collector.config.dump import written
 from collector.config.merge import merge, repeated_ids
-from collector.config.nodes import Entry, Mapping, Path, Scalar, places, text_of
+from collector.config.nodes import MappingEntry, MappingNode, Path, ScalarNode, text_of, walk
 from collector.config.parse import MAX_BYTES, parse
 from collector.config.spec import Config
 from collector.host.files import pieces
@@ -37,24 +37,24 @@ class Loaded:
     Args:
         config: The values.
         tree: The same before it had types, drop-ins merged.
-        origins: Where each value of *tree* stands.
-        hash: Hex digest of what is in force; the same for files that differ in comments and layout only.
+        origins: The place of each value of *tree*.
+        hash: Hex digest of all values; the same for files that differ only in comments and layout.
         source: The main file as shown to people.
         files: All files that were read, the main one first.
-        problems: What is wrong so far; empty after `load`.
+        diagnostics: What is wrong so far; no errors after `load`.
     """
 
     config: Config
-    tree: Mapping
+    tree: MappingNode
     origins: dict[Path, Mark]
     hash: str
     source: str
     files: tuple[str, ...]
-    problems: tuple[Diagnostic, ...] = ()
+    diagnostics: tuple[Diagnostic, ...] = ()
 
 
 def find(explicit: str | None) -> str | None:
-    """Return the path to load: *explicit*, else the system's file if there is one, else ``None``: the packaged one."""
+    """Return the path to load: *explicit*, else the system's file if it exists, else ``None`` for the packaged one."""
     if explicit is not None:
         return explicit
     return SYSTEM_PATH if os.path.exists(SYSTEM_PATH) else None
@@ -72,23 +72,23 @@ def load(path: str | None) -> Loaded:
         ConfigError: With all that is wrong in all the files.
     """
     loaded = examine(path)
-    if errors(loaded.problems):
-        raise ConfigError(in_order(loaded.problems, loaded.files))
+    if errors(loaded.diagnostics):
+        raise ConfigError(in_order(loaded.diagnostics, loaded.files))
     return loaded
 
 
-def in_order(problems: Iterable[Diagnostic], files: Sequence[str]) -> tuple[Diagnostic, ...]:
-    """Return *problems* by file and line, each once."""
+def in_order(diagnostics: Iterable[Diagnostic], files: Sequence[str]) -> tuple[Diagnostic, ...]:
+    """Return *diagnostics* by file and line, each once."""
 
-    def place(problem: Diagnostic) -> tuple[int, int, int]:
-        mark = problem.mark
+    def place(diagnostic: Diagnostic) -> tuple[int, int, int]:
+        mark = diagnostic.mark
         return (files.index(mark.file) if mark.file in files else len(files), mark.line, mark.column)
 
-    return tuple(sorted(dict.fromkeys(problems), key=place))
+    return tuple(sorted(dict.fromkeys(diagnostics), key=place))
 
 
-def glance(path: str | None) -> Config:
-    """Return the configuration at *path* as far as it can be read, defaults where not: to find a running daemon."""
+def load_lenient(path: str | None) -> Config:
+    """Return what can be read of the configuration at *path*, defaults for the rest: to find a running daemon."""
     try:
         return examine(path).config
     except ConfigError:
@@ -97,36 +97,36 @@ def glance(path: str | None) -> Config:
 
 def examine(path: str | None) -> Loaded:
     """
-    Return the configuration at *path* as far as it can be read, with its problems.
+    Return what can be read of the configuration at *path*, with its diagnostics.
 
     Raises:
-        ConfigError: If there is nothing to go on with.
+        ConfigError: If nothing can be read.
     """
-    problems: list[Diagnostic] = []
-    trees: list[Mapping] = []
+    diagnostics: list[Diagnostic] = []
+    trees: list[MappingNode] = []
     files = (path or PACKAGED, *drop_ins(path or SYSTEM_PATH))
     for file in files:
         tree, found = _read(file)
-        problems += found
+        diagnostics += found
         if tree is not None:
-            problems += repeated_ids(tree)
+            diagnostics += repeated_ids(tree)
             trees.append(tree)
     if len(trees) < len(files):
-        raise ConfigError(tuple(problems))
+        raise ConfigError(tuple(diagnostics))
     main, *others = trees
-    main = _with_version(main, problems)
+    main = _with_version(main, diagnostics)
     for other in others:
-        main = merge(main, _with_version(other, problems, due=False))
+        main = merge(main, _with_version(other, diagnostics, due=False))
     converter = Converter()
     config = converter.read(main, Config, "the file")
     return Loaded(
         config=config,
         tree=main,
-        origins=dict(places(main)),
+        origins={path: node.mark for path, node in walk(main)},
         hash=digest(config),
         source=files[0],
         files=files,
-        problems=(*problems, *converter.problems),
+        diagnostics=(*diagnostics, *converter.diagnostics),
     )
 
 
@@ -136,20 +136,22 @@ def digest(config: Config) -> str:
     return xxhash.xxh3_128_hexdigest(data)  # hashlib would cost the daemon 3.7 MiB (libcrypto)
 
 
-def _with_version(tree: Mapping, problems: list[Diagnostic], *, due: bool = True) -> Mapping:
-    """Check the version before everything else: what another version means cannot be judged."""
+def _with_version(tree: MappingNode, diagnostics: list[Diagnostic], *, due: bool = True) -> MappingNode:
+    """Check the version before everything else: another version cannot be judged."""
     node = tree.get("version")
     if node is not None and text_of(node) != VERSION:
-        problem = Diagnostic(
+        diagnostic = Diagnostic(
             mark=node.mark,
             message=f"this program reads version {VERSION}, not {quote(text_of(node) or '')}",
             hint=f"write `version: {VERSION}`",
         )
-        raise ConfigError((*problems, problem))
+        raise ConfigError((*diagnostics, diagnostic))
     if node is None and due:
         mark = Mark(tree.mark.file, 1, 1)
-        problems.append(Diagnostic(mark=mark, message="`version` is missing", hint=f"begin with `version: {VERSION}`"))
-        return Mapping({"version": Entry(mark, Scalar(VERSION, True, mark)), **tree.entries}, tree.mark)
+        diagnostics.append(
+            Diagnostic(mark=mark, message="`version` is missing", hint=f"begin with `version: {VERSION}`")
+        )
+        return MappingNode({"version": MappingEntry(mark, ScalarNode(VERSION, True, mark)), **tree.entries}, tree.mark)
     return tree
 
 
@@ -165,13 +167,13 @@ def drop_ins(path: str) -> tuple[str, ...]:
     return tuple(os.path.join(directory, name) for name in names if name.endswith(".yaml") and not name.startswith("."))
 
 
-def _read(file: str) -> tuple[Mapping | None, list[Diagnostic]]:
+def _read(file: str) -> tuple[MappingNode | None, list[Diagnostic]]:
     if file == PACKAGED:
         return parse(pkgutil.get_data("collector.config", "default.yaml") or b"", file)
     try:
         return parse(read_bytes(file), file)
     except ConfigError as exc:
-        return None, list(exc.problems)
+        return None, list(exc.diagnostics)
 
 
 def read_bytes(path: str) -> bytes:
@@ -179,7 +181,7 @@ def read_bytes(path: str) -> bytes:
     Return the bytes of a regular file, one more than `MAX_BYTES` at most.
 
     Raises:
-        ConfigError: If it cannot be read, or is something that a read might hang on.
+        ConfigError: If it cannot be read, or reading it might hang.
     """
     try:
         fd = os.open(path, os.O_RDONLY | os.O_CLOEXEC | os.O_NOCTTY | os.O_NONBLOCK)
@@ -187,7 +189,7 @@ def read_bytes(path: str) -> bytes:
         raise _cannot_read(path, exc) from exc
     try:
         if not stat.S_ISREG(os.fstat(fd).st_mode):
-            raise OSError(errno.EINVAL, "not a regular file")  # noqa: TRY301 - told like the kernel's own errors
+            raise OSError(errno.EINVAL, "not a regular file")  # noqa: TRY301 - reported like the kernel's own errors
         return b"".join(pieces(fd, limit=MAX_BYTES + 1))
     except OSError as exc:
         raise _cannot_read(path, exc) from exc
@@ -197,5 +199,5 @@ def read_bytes(path: str) -> bytes:
 
 def _cannot_read(path: str, exc: OSError | ValueError) -> ConfigError:
     reason = exc.strerror if isinstance(exc, OSError) else str(exc)
-    found = Diagnostic(mark=Mark(path), message=f"cannot be read: {reason}", hint="name a file that exists")
+    found = Diagnostic(mark=Mark(path), message=f"cannot be read: {reason}", hint="name a readable file")
     return ConfigError((found,))

@@ -12,8 +12,8 @@ Path = tuple[str | int, ...]
 
 
 @dataclass(frozen=True, slots=True)
-class Scalar:
-    """Text. *plain* is True if it stood without quotes, and so may mean a number, a truth or nothing."""
+class ScalarNode:
+    """Text. *plain* is True if it had no quotes, and so may mean a number, a boolean or null."""
 
     text: str
     plain: bool
@@ -21,7 +21,7 @@ class Scalar:
 
 
 @dataclass(frozen=True, slots=True)
-class Sequence:
+class SequenceNode:
     """A list."""
 
     items: tuple[Node, ...]
@@ -29,7 +29,7 @@ class Sequence:
 
 
 @dataclass(frozen=True, slots=True)
-class Entry:
+class MappingEntry:
     """A key's place and its value."""
 
     key_mark: Mark
@@ -37,66 +37,52 @@ class Entry:
 
 
 @dataclass(frozen=True, slots=True)
-class Mapping:
+class MappingNode:
     """Keys and values in the order of the file."""
 
-    entries: dict[str, Entry]
+    entries: dict[str, MappingEntry]
     mark: Mark
 
     def get(self, key: str) -> Node | None:
-        """Return the value of *key*, if it is there."""
         entry = self.entries.get(key)
         return entry.node if entry else None
 
 
-Node = Scalar | Sequence | Mapping
+Node = ScalarNode | SequenceNode | MappingNode
 
 NULLS = frozenset({"", "~", "null", "Null", "NULL"})
 
 
 def is_null(node: Node) -> bool:
-    """Tell whether *node* is a key without a value."""
-    return isinstance(node, Scalar) and node.plain and node.text in NULLS
+    """Return whether *node* is a key without a value."""
+    return isinstance(node, ScalarNode) and node.plain and node.text in NULLS
 
 
 def text_of(node: Node | None) -> str | None:
-    """Return the text of *node* if it is one."""
-    return node.text if isinstance(node, Scalar) and not is_null(node) else None
+    """Return the text of *node*; ``None`` if it is not a scalar, or null."""
+    return node.text if isinstance(node, ScalarNode) and not is_null(node) else None
 
 
 def plain(node: Node) -> object:
     """Return *node* as strings, lists and dicts."""
     match node:
-        case Scalar():
+        case ScalarNode():
             return None if is_null(node) else node.text
-        case Sequence():
+        case SequenceNode():
             return [plain(item) for item in node.items]
-        case Mapping():
+        case MappingNode():
             return {key: plain(entry.node) for key, entry in node.entries.items()}
 
 
-def places(node: Node, path: Path = ()) -> Iterator[tuple[Path, Mark]]:
-    """Yield where each value below *node* stands."""
-    yield path, node.mark
+def walk(node: Node, path: Path = ()) -> Iterator[tuple[Path, Node]]:
+    """Yield *node* and everything below it, each with its path."""
+    yield path, node
     match node:
-        case Sequence():
+        case SequenceNode():
             for index, item in enumerate(node.items):
-                yield from places(item, (*path, index))
-        case Mapping():
+                yield from walk(item, (*path, index))
+        case MappingNode():
             for key, entry in node.entries.items():
-                yield from places(entry.node, (*path, key))
-        case Scalar():
+                yield from walk(entry.node, (*path, key))
+        case ScalarNode():
             pass
-
-
-def scalars(node: Node) -> Iterator[Scalar]:
-    """Yield all single values below *node*."""
-    match node:
-        case Scalar():
-            yield node
-        case Sequence():
-            for item in node.items:
-                yield from scalars(item)
-        case Mapping():
-            for entry in node.entries.values():
-                yield from scalars(entry.node)

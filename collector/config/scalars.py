@@ -1,4 +1,4 @@
-"""Single values: what a text in the file means where a number, a size, a truth or a choice is due."""
+"""Single values: what text in the file means where a number, a size, a boolean or a choice is expected."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from typing import Any
 
 import msgspec
 
-from collector.config.nodes import Scalar
+from collector.config.nodes import ScalarNode
 from collector.model import units
 
 UNITS: dict[object, Callable[[str], Any]] = {
@@ -23,16 +23,16 @@ UNITS: dict[object, Callable[[str], Any]] = {
 }
 _INTEGER = re.compile(r"-?(0|[1-9][0-9]{0,17})", re.ASCII)
 _FLOAT = re.compile(r"-?(0|[1-9][0-9]{0,17})(\.[0-9]{1,17})?", re.ASCII)
-_YAML_1_1_TRUTHS = {"yes": "true", "on": "true", "y": "true", "no": "false", "off": "false", "n": "false"}
+_YAML_1_1_BOOLEANS = {"yes": "true", "on": "true", "y": "true", "no": "false", "off": "false", "n": "false"}
 
 
-# difflib compares a word with each known one: bounded, so that a thousand mistakes are told at once.
+# difflib compares a word with each known one: bounded, so that a thousand mistakes are reported in no time.
 MAX_SUGGESTIONS = 50
 MAX_WORD = 60
 
 
 class Misread(ValueError):  # noqa: N818 - caught where the place is known
-    """A text does not say what is due; *hint* is what to write instead."""
+    """Text that is not of the expected type; *hint* is what to write instead."""
 
     def __init__(self, message: str, hint: str | None = None) -> None:
         super().__init__(message)
@@ -40,7 +40,7 @@ class Misread(ValueError):  # noqa: N818 - caught where the place is known
 
 
 def suggest(word: str, known: Iterable[str]) -> str | None:
-    """Return the word of *known* that was probably meant, or all of them if they are few."""
+    """Return the word of *known* that was probably meant, or all of them if none is close."""
     known = list(itertools.islice(known, MAX_SUGGESTIONS))
     if len(word) > MAX_WORD:
         return known_words(known)
@@ -56,17 +56,16 @@ def _shared_beginning(one: str, other: str) -> int:
 
 
 def known_words(known: Iterable[str]) -> str | None:
-    """List what may be written."""
     words = list(known)
     return "one of " + ", ".join(words) if words else None
 
 
-def read_scalar(node: Scalar, annotation: Any, name: str) -> Any:
+def read_scalar(node: ScalarNode, annotation: Any, name: str) -> Any:
     """
     Return the value of one text.
 
     Raises:
-        Misread: If it is none of *annotation*.
+        Misread: If it is not of type *annotation*.
     """
     text = node.text
     if annotation in UNITS:
@@ -79,7 +78,7 @@ def read_scalar(node: Scalar, annotation: Any, name: str) -> Any:
         return text
     if annotation in (int, float, bool):
         if not node.plain:
-            raise Misread(f"`{name}` is text in quotes, not a {_WORDS[annotation]}", "remove the quotes")
+            raise Misread(f"`{name}` must be {_WORDS[annotation]}, not text in quotes", "remove the quotes")
         return _READERS[annotation](text, name)
     raise TypeError(f"no way to read {annotation!r} from a file")  # a type that a collector may not use
 
@@ -102,38 +101,38 @@ def _bool(text: str, name: str) -> bool:
         return True
     if text in ("false", "False", "FALSE"):
         return False
-    meant = _YAML_1_1_TRUTHS.get(text.lower())
-    raise Misread(f"`{name}` is true or false, not {units.quote(text)}", f"write {meant}" if meant else None)
+    meant = _YAML_1_1_BOOLEANS.get(text.lower())
+    raise Misread(f"`{name}` must be true or false, not {units.quote(text)}", f"write {meant}" if meant else None)
 
 
 def _int(text: str, name: str) -> int:
     if not _INTEGER.fullmatch(text):
         octal = re.fullmatch(r"0+([1-9][0-9]*)", text)
         hint = f"write {octal[1]}; a leading 0 means octal to some readers" if octal else None
-        raise Misread(f"`{name}` is a whole number, not {units.quote(text)}", hint)
+        raise Misread(f"`{name}` must be a whole number, not {units.quote(text)}", hint)
     return int(text)
 
 
 def _float(text: str, name: str) -> float:
     if not _FLOAT.fullmatch(text):
-        raise Misread(f"`{name}` is a number, not {units.quote(text)}")
+        raise Misread(f"`{name}` must be a number, not {units.quote(text)}")
     return float(text)
 
 
 _READERS: dict[type, Callable[[str, str], Any]] = {bool: _bool, int: _int, float: _float}
-_WORDS: dict[type, str] = {bool: "truth", int: "number", float: "number"}
+_WORDS: dict[type, str] = {bool: "true or false", int: "a number", float: "a number"}
 
 
 _SHOWN: dict[Any, Callable[[Any], str]] = {units.Bytes: units.format_bytes, units.Seconds: units.format_seconds}
 
 
 def objection_to(value: Any, inner: Any, meta: msgspec.Meta) -> str | None:
-    """Say what *meta* has against *value*."""
+    """Return why *meta* does not allow *value*; ``None`` if it does."""
     show: Callable[[Any], str] = _SHOWN.get(inner, str)
     if meta.ge is not None and value < meta.ge:
-        return f"is at least {show(meta.ge)}, not {show(value)}"
+        return f"must be at least {show(meta.ge)}, not {show(value)}"
     if meta.le is not None and value > meta.le:
-        return f"is at most {show(meta.le)}, not {show(value)}"
+        return f"must be at most {show(meta.le)}, not {show(value)}"
     if meta.pattern is not None and not re.search(meta.pattern, value):
         return f"cannot be {units.quote(value)}: {_PATTERNS.get(meta.pattern, f'it must match {meta.pattern}')}"
     return None
@@ -141,5 +140,5 @@ def objection_to(value: Any, inner: Any, meta: msgspec.Meta) -> str | None:
 
 _PATTERNS = {
     r"^/": "it is not an absolute path",
-    r"^[a-z0-9][a-z0-9_-]{0,62}$": "use small letters, digits, _ and -, at most 63",
+    r"^[a-z0-9][a-z0-9_-]{0,62}$": "use lowercase letters, digits, _ and -, at most 63 characters",
 }

@@ -1,8 +1,8 @@
 """
-JSON Schema (draft 2020-12) of the file, made of the types that load it.
+JSON Schema (draft 2020-12) of the file, made from the types that load it.
 
-It says what an editor can know: keys, kinds, units, bounds, and the options of each collector and
-trigger by its name. What refers to something else (a pipeline's name, unique ids) only the loader checks.
+It has what an editor can check: keys, types, units, bounds, and the options of each collector and
+trigger by its name. Only the loader checks references (a pipeline's name) and unique ids.
 """
 
 from __future__ import annotations
@@ -10,16 +10,15 @@ from __future__ import annotations
 import enum
 import types
 import typing
-from collections.abc import Mapping as Table
+from collections.abc import Mapping
 from typing import Any
 
 import msgspec
 
 from collector.config.dump import written
-from collector.config.items import Pipeline, Step, Trigger
 from collector.config.keys import MISSING, Key, keys_of, summary_of
-from collector.config.nodes import Mapping
-from collector.config.spec import Config, Defaults
+from collector.config.nodes import MappingNode
+from collector.config.spec import Config, Defaults, PipelineSpec, StepSpec, TriggerSpec
 from collector.model import units
 
 Schema = dict[str, Any]
@@ -43,11 +42,11 @@ _SIMPLE: dict[object, Schema] = {
     int: {"type": "integer"},
     bool: {"type": "boolean"},
     float: {"type": "number"},
-    Mapping: {"type": "object"},
+    MappingNode: {"type": "object"},
 }
 
 
-def schema_of(collectors: Table[str, type], triggers: Table[str, type]) -> Schema:
+def schema_of(collectors: Mapping[str, type], triggers: Mapping[str, type]) -> Schema:
     """Return the schema of the whole file; *collectors* and *triggers* are the registries."""
     builder = _Builder(collectors, triggers)
     top = builder.record(Config)
@@ -62,7 +61,7 @@ def schema_of(collectors: Table[str, type], triggers: Table[str, type]) -> Schem
 class _Builder:
     """Turns types into schemas; those of collectors and triggers are shared by reference."""
 
-    def __init__(self, collectors: Table[str, type], triggers: Table[str, type]) -> None:
+    def __init__(self, collectors: Mapping[str, type], triggers: Mapping[str, type]) -> None:
         self._collectors = dict(sorted(collectors.items()))
         self._triggers = dict(sorted(triggers.items()))
         self.definitions = {
@@ -71,7 +70,7 @@ class _Builder:
         }
 
     def record(self, cls: type, default: object = None) -> Schema:
-        """Return the schema of a struct or a dataclass; *default* is the one that stands where it is left out."""
+        """Return the schema of a struct or a dataclass; *default* is its value where it is left out."""
         keys = keys_of(cls)
         schema: Schema = {
             "type": "object",
@@ -83,14 +82,14 @@ class _Builder:
         return schema | ({"required": required} if required else {}) | self._special(cls, schema)
 
     def _special(self, cls: type, schema: Schema) -> Schema:
-        """Return what depends on a registry: which options go with which name."""
+        """Return what depends on a registry: the options that go with each name."""
         properties = schema["properties"]
-        if cls is Step:
+        if cls is StepSpec:
             properties["collector"]["enum"] = list(self._collectors)
             return {"allOf": [self._option(name) for name in self._collectors]}
         if cls is Config:
             return {"required": ["version", "pipelines"]}
-        if cls is Pipeline:
+        if cls is PipelineSpec:
             properties["steps"]["minItems"] = 1
         if cls is Defaults:
             properties["with"] = {
@@ -99,8 +98,8 @@ class _Builder:
                 "properties": {name: _loose(self.definitions[f"collector.{name}"]) for name in self._collectors},
                 "additionalProperties": False,
             }
-        if cls is Trigger:
-            # One complete schema per type: keys of its own stand beside the common ones.
+        if cls is TriggerSpec:
+            # One complete schema per type: its own keys stand beside the common ones.
             return {
                 "properties": properties | {"type": properties["type"] | {"enum": list(self._triggers)}},
                 "additionalProperties": True,
@@ -111,7 +110,7 @@ class _Builder:
     def _trigger(self, cls: type) -> Schema:
         """Return the schema of one type of trigger, common keys included."""
         own = self.record(cls)
-        common = keys_of(Trigger)
+        common = keys_of(TriggerSpec)
         return own | {"properties": own["properties"] | dict.fromkeys(common, True)}
 
     def _key(self, key: Key, owner: object) -> Schema:
@@ -127,10 +126,10 @@ class _Builder:
     def _value(self, annotation: Any, default: Any = None) -> Schema:  # noqa: PLR0911 - one return per kind of type
         """Return the schema of a value of type *annotation*."""
         origin, arguments = typing.get_origin(annotation), typing.get_args(annotation)
-        if origin is typing.Annotated:
-            return self._value(arguments[0]) | _bounds(arguments)
         if annotation in UNIT_SCHEMAS:
             return UNIT_SCHEMAS[annotation]
+        if origin is typing.Annotated:
+            return self._value(arguments[0]) | _bounds(arguments)
         if origin in (typing.Union, types.UnionType):
             choices = [{"type": "null"} if each is type(None) else self._value(each) for each in arguments]
             return {"anyOf": choices}
@@ -149,7 +148,7 @@ class _Builder:
         return _SIMPLE.get(annotation) or self.record(annotation, None if default is MISSING else default)
 
     def _option(self, name: str) -> Schema:
-        """Return: where the collector is *name*, `with` holds its options."""
+        """Return the rule that `with` holds the options of collector *name*."""
         reference = f"collector.{name}"
         then: Schema = {"properties": {"with": {"$ref": f"#/$defs/{reference}"}}}
         if self.definitions[reference].get("required"):
@@ -162,7 +161,7 @@ def _where(key: str, value: str, then: Schema) -> Schema:
 
 
 def _loose(schema: Schema) -> Schema:
-    """Return *schema* for a part of what it describes."""
+    """Return *schema* without required keys: for a part of what it describes."""
     return {key: value for key, value in schema.items() if key != "required"}
 
 

@@ -2,110 +2,164 @@
 The YAML file as types: the one description of every key that is not a collector's or a trigger's own.
 
 Loaded, sizes are bytes and durations seconds; the file writes them with units (`collector.model.units`).
+A field whose name says its unit (``wait_s``) gives the key's name (``wait``) to `msgspec.field`.
 The JSON Schema and the reference page are made from these types and their docstrings.
 """
 
 from __future__ import annotations
 
-from typing import Annotated, ClassVar, Literal
+import inspect
+from typing import Annotated, Any, ClassVar, Literal, TypeVar
 
 import msgspec
 
-from collector.config.constrained import Count, Deadline, Directory, Name
-from collector.config.items import REMOVED_PRESSURE, Pipeline, StepPressure, Trigger
-from collector.config.nodes import Mapping
-from collector.config.runtime import Runtime, Storm
-from collector.model.copying import CopySettings, Digest, MethodChoice
-from collector.model.pressure import Policy
+from collector.config.nodes import MappingNode
+from collector.model.budgets import StormSettings
+from collector.model.conditions import Conditions
+from collector.model.constrained import Deadline, Directory, Name
+from collector.model.copying import CopySettings
+from collector.model.diagnostics import Mark
+from collector.model.pressure import GateLimits
 from collector.model.redaction import Redaction
-from collector.model.units import Bytes, Rate, Reserve, Seconds, rate_setting
+from collector.model.retention import RetentionRules
+from collector.model.units import Bytes, Reserve, Seconds
 
 ARCHIVE_PATH = "/var/lib/collector"
+RUNTIME_DIRECTORY = "/run/collector"
+NO_OPTIONS = MappingNode({}, Mark(""))
+
+S = TypeVar("S", bound=msgspec.Struct)
 
 
-class Keep(msgspec.Struct, frozen=True, kw_only=True):
-    """
-    Which archived incidents stay. The oldest go first, until every bound holds; ``null`` lifts a bound.
-
-    Args:
-        count: So many incidents at most.
-        age: Incidents older than this go, within a day; the newest always stays.
-        size: All incidents together take so much space at most.
-    """
-
-    count: Count | None = 50
-    # The bounds catch a missing unit: `age: 14` would be 14 seconds, `size: 200` 200 bytes.
-    age: Annotated[Seconds, msgspec.Meta(ge=3600.0)] | None = Seconds(14 * 86_400.0)
-    size: Annotated[Bytes, msgspec.Meta(ge=1 << 20)] | None = Bytes(200 << 30)
+def override_of(cls: type[msgspec.Struct], summary: str) -> type[msgspec.Struct]:
+    """Return a type with the keys of *cls*, all of them optional: ``None`` changes nothing."""
+    fields = [
+        (field.name, field.type | None, msgspec.field(name=field.encode_name, default=None))
+        for field in msgspec.structs.fields(cls)
+    ]
+    arguments = inspect.cleandoc(cls.__doc__ or "").partition("Args:\n")[2]
+    namespace = {"__doc__": f"{summary}\n\nArgs:\n{arguments}", "removed": getattr(cls, "removed", {})}
+    return msgspec.defstruct(f"{cls.__name__}Override", fields, namespace=namespace, frozen=True, kw_only=True)
 
 
-class Archive(msgspec.Struct, frozen=True, kw_only=True):
+def overridden(base: S, *overrides: msgspec.Struct | None) -> S:
+    """Return *base* as *overrides* change it; later ones win."""
+    changes = [msgspec.structs.asdict(override) for override in overrides if override is not None]
+    given = {name: value for change in changes for name, value in change.items() if value is not None}
+    return msgspec.structs.replace(base, **given)
+
+
+GateOverride: Any = override_of(GateLimits, "What to change of `pressure`; keys left out stay as they are there.")
+
+
+class ArchiveSettings(msgspec.Struct, frozen=True, kw_only=True):
     """
     Where incidents go.
 
     Args:
         path: The directory that holds them, on a disk and never on tmpfs. Without root, the default
             becomes ``$XDG_STATE_HOME/collector``.
-        reserve: Free space of the file system that is never touched: a share or a size.
+        reserve: Free space of the file system that is never used: a share or a size.
         keep: Which incidents stay.
     """
 
     path: Directory = ARCHIVE_PATH
     reserve: Reserve = Reserve(percent=5.0)
-    keep: Keep = Keep()
+    keep: RetentionRules = RetentionRules()
 
 
-class Pressure(msgspec.Struct, frozen=True, kw_only=True):
+class RuntimeSettings(msgspec.Struct, frozen=True, kw_only=True):
     """
-    When to leave the machine alone.
+    The daemon and its workers.
 
     Args:
-        floor: Available memory (MemAvailable less Dirty and Writeback) that must remain after the budget of a heavy
-            step: a command, or a copy through the page cache. Others add next to nothing, and go by distress.
-        on_pressure: What becomes of a step while the gate is closed: ``wait``, ``skip`` at once, or ``proceed`` and
-            record that the gate was overridden.
-        wait: How long an incident waits at most, for all of its steps. Then heavy steps are skipped, and copies go on
-            at a trickle.
+        directory: Sockets and locks, mode 0700. The default becomes ``$RUNTIME_DIRECTORY`` where
+            systemd sets it, and ``$XDG_RUNTIME_DIR/collector`` without root.
+        workers: Processes kept warm: one runs a step, the others take over when it hangs.
+        nice: Niceness of workers, except while they read light evidence.
+        io_class: I/O class of workers, likewise: ``idle``, ``best-effort`` or ``none`` (unchanged). Only a hint:
+            the ``none`` scheduler of NVMe disks ignores it.
+        incident_timeout_s: An incident that takes longer is sealed as it is.
+        reload_on_change: Reload the configuration when its files change.
     """
 
-    removed: ClassVar[dict[str, str]] = REMOVED_PRESSURE
+    directory: Directory = RUNTIME_DIRECTORY
+    workers: Annotated[int, msgspec.Meta(ge=1, le=16)] = 2
+    nice: Annotated[int, msgspec.Meta(ge=0, le=19)] = 10
+    io_class: Literal["idle", "best-effort", "none"] = msgspec.field(name="ionice", default="idle")
+    incident_timeout_s: Deadline = msgspec.field(name="incident_timeout", default=Seconds(1800.0))
+    reload_on_change: bool = False
 
-    floor: Bytes = Bytes(256 << 20)
-    on_pressure: Policy = Policy.WAIT
-    wait: Seconds = Seconds(30.0)
 
-
-class Copy(msgspec.Struct, frozen=True, kw_only=True):
+class TriggerSpec(msgspec.Struct, frozen=True, kw_only=True):
     """
-    How bulk data is copied.
+    A source of markers. Keys of its *type* stand beside these.
 
     Args:
-        method: ``splice`` (least CPU: the pages themselves are handed over), ``mmap`` (written from a
-            mapping), ``bounce`` (digest computed on the bytes that are written), or ``auto``, which
-            decides and records why.
-        rate: ``adaptive`` yields to other writers of the disk, ``max`` does not; a size per second
-            such as ``200MiB/s`` is an upper bound, below which it yields as ``adaptive`` does.
-        chunk: Length of one write, cut to 4 MiB for all writers together. Longer chunks make other
-            writers of the disk wait longer.
-        writers: Writes under way at the same time.
-        digest: Digest computed beside a copy: ``none`` leaves it to sealing.
+        id: Unique among triggers.
+        type: The kind of source.
+        pipeline: What runs when it fires.
+        enabled: ``false`` turns it off and leaves it in the file.
+        replace: In a drop-in: replace the trigger with that id entirely, instead of changing some of its keys.
     """
 
-    method: MethodChoice = MethodChoice.AUTO
-    rate: Rate = Rate("adaptive")
-    chunk: Annotated[Bytes, msgspec.Meta(ge=64 << 10, le=4 << 20)] = Bytes(1 << 20)
-    writers: Annotated[int, msgspec.Meta(ge=1, le=4)] = 2
-    digest: Digest = Digest.NONE
+    rest: ClassVar[str] = "options"
 
-    def settings(self) -> CopySettings:
-        """Return the same as the copy engine takes it."""
-        return CopySettings(
-            method=self.method,
-            rate=rate_setting(self.rate),
-            chunk_bytes=self.chunk,
-            writers=self.writers,
-            digest=self.digest,
-        )
+    id: Name
+    type: str
+    pipeline: Name
+    enabled: bool = True
+    replace: bool = False
+    options: MappingNode = NO_OPTIONS
+
+
+class StepSpec(msgspec.Struct, frozen=True, kw_only=True):
+    """
+    One use of a collector.
+
+    Args:
+        id: Unique in its pipeline; the name of the step's directory in the incident.
+        collector: The kind of evidence.
+        with: The collector's own options.
+        timeout: Deadline; after it the step is killed and the incident goes on. Default: the collector's own.
+        budget: Maximum memory that the step may need, for the gate. Default: the collector's own.
+        pressure: What this step changes of `pressure`.
+        when: Run only for crashes that match.
+        required: ``false`` if an incident is complete without this step: it is tried, and its end recorded,
+            but ``run --now`` does not exit with 3 for it.
+        enabled: ``false`` turns it off and leaves it in the file.
+        replace: In a drop-in: replace the step with that id entirely, instead of changing some of its keys.
+    """
+
+    id: Name
+    collector: str
+    with_: MappingNode = msgspec.field(name="with", default=NO_OPTIONS)
+    timeout: Deadline | None = None
+    budget: Bytes | None = None
+    pressure: GateOverride | None = None
+    when: Conditions = Conditions()
+    required: bool | None = None
+    enabled: bool = True
+    replace: bool = False
+
+
+class PipelineSpec(msgspec.Struct, frozen=True, kw_only=True):
+    """
+    An ordered list of steps. Light ones are read first, then bulk is copied, each in the order of the list.
+
+    Args:
+        timeout: An incident that takes longer is sealed as it is. Default: ``runtime.incident_timeout``.
+        steps: The steps.
+        replace: In a drop-in: replace the pipeline of that name entirely, instead of changing some of its steps.
+    """
+
+    removed: ClassVar[dict[str, str]] = {
+        "let_smaller_first": "remove it: light steps are read first, whatever waits",
+    }
+
+    timeout: Deadline | None = None
+    steps: tuple[StepSpec, ...]
+    replace: bool = False
 
 
 class Defaults(msgspec.Struct, frozen=True, kw_only=True):
@@ -114,15 +168,15 @@ class Defaults(msgspec.Struct, frozen=True, kw_only=True):
 
     Args:
         timeout: Deadline of steps that set none.
-        required: Whether an incident is incomplete without steps that do not say.
+        required: Whether an incident is incomplete without a step that does not say.
         pressure: What steps change of `pressure`; a step's own keys win.
         with: Options per collector, by its name; a step's own options win.
     """
 
     timeout: Deadline | None = None
     required: bool = True
-    pressure: StepPressure | None = None
-    with_: dict[str, Mapping] = msgspec.field(name="with", default_factory=dict)
+    pressure: GateOverride | None = None
+    with_: dict[str, MappingNode] = msgspec.field(name="with", default_factory=dict)
 
 
 class Config(msgspec.Struct, frozen=True, kw_only=True):
@@ -135,7 +189,7 @@ class Config(msgspec.Struct, frozen=True, kw_only=True):
         pressure: When to leave the machine alone.
         copy: How bulk data is copied.
         redact: What is hidden in environments and command lines.
-        runtime: The daemon's own life.
+        runtime: The daemon and its workers.
         storm: What a flood of crashes may cost.
         defaults: What all steps share unless they say otherwise.
         triggers: Sources of markers: what counts as a crash.
@@ -144,12 +198,12 @@ class Config(msgspec.Struct, frozen=True, kw_only=True):
     """
 
     version: Literal[1]
-    archive: Archive = Archive()
-    pressure: Pressure = Pressure()
-    copy: Copy = Copy()
+    archive: ArchiveSettings = ArchiveSettings()
+    pressure: GateLimits = GateLimits()
+    copy: CopySettings = CopySettings()
     redact: Redaction = Redaction()
-    runtime: Runtime = Runtime()
-    storm: Storm = Storm()
+    runtime: RuntimeSettings = RuntimeSettings()
+    storm: StormSettings = StormSettings()
     defaults: Defaults = Defaults()
-    triggers: tuple[Trigger, ...] = ()
-    pipelines: dict[Name, Pipeline] = {}
+    triggers: tuple[TriggerSpec, ...] = ()
+    pipelines: dict[Name, PipelineSpec] = {}

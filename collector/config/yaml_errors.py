@@ -1,4 +1,4 @@
-"""What PyYAML says about text that is not YAML, in words that help whoever wrote it."""
+"""What PyYAML says about text that is not YAML, in words that help its author."""
 
 from __future__ import annotations
 
@@ -6,10 +6,10 @@ import re
 
 import yaml
 
-# What PyYAML's problem or context contains; what to say; what to do. The first that fits is told.
+# What PyYAML's problem or context contains; what to say; what to do. The first match is reported.
 _KNOWN = (
     ("while scanning a quoted scalar", "this quote is never closed", "close it on the same line"),
-    ("'\\t' that cannot start", "a tab stands where only spaces may", "indent with spaces, not tabs"),
+    ("'\\t' that cannot start", "a tab where only spaces are allowed", "indent with spaces, not tabs"),
     ("found character '%'", "a value cannot begin with %", "put it in quotes"),
     ("found character '@'", "a value cannot begin with @", "put it in quotes"),
     ("found character '`'", "a value cannot begin with a backquote", "put it in quotes"),
@@ -21,7 +21,11 @@ _KNOWN = (
         "use quotes for text with `: `",
     ),
     ("could not find expected ':'", "a key without a value", "write a space after the colon, as in `key: value`"),
-    ("while parsing a block", "this line does not fit the indentation of those above", "align it with its neighbours"),
+    (
+        "while parsing a block",
+        "the indentation of this line does not match the lines above",
+        "align it with its siblings",
+    ),
     ("expected ',' or ']'", "the list that begins on line {line} is not closed", "add the missing ]"),
     ("expected ',' or '}'", "the braces that open on line {line} are not closed", "add the missing }}"),
 )
@@ -29,7 +33,7 @@ _AT_CONTEXT = "while scanning a quoted scalar"
 
 
 def explain(exc: yaml.MarkedYAMLError) -> tuple[str, str | None, tuple[int, int] | None]:
-    """Return a sentence, a hint, and line and column from 1, as far as they are known."""
+    """Return a sentence, a hint, and line and column from 1 if known."""
     text = f"{exc.problem or ''}, {exc.context or ''}"
     opened = exc.context_mark if _AT_CONTEXT in text else None
     mark = opened or exc.problem_mark or exc.context_mark

@@ -12,12 +12,10 @@ import structlog
 
 from collector.archive import layout
 from collector.archive.ledger import Entry, Ledger
-from collector.config.runtime import Storm
 from collector.daemon.control import Client
 from collector.daemon.loop import Loop
 from collector.daemon.messages import Reply, RunRequest
 from collector.model.admission import Admission, Own, Ruling
-from collector.model.budgets import CountBudget, StormSettings, TotalBudget
 from collector.model.case import Case, Fate
 from collector.model.errors import CollectorError, PressureError
 from collector.model.incident import IncidentState
@@ -86,7 +84,7 @@ class Intake:
         if self._ledger.problem:
             log.error("ledger.failed", error=self._ledger.problem, hint="markers are kept in memory until it works")
         self._told_problem = self._ledger.problem
-        settings = storm_settings(generation.loaded.config.storm)
+        settings = generation.loaded.config.storm
         self._admission = Admission(settings)
         longest_s = max(budget.window_s for budget in (settings.per_executable, settings.per_uid, settings.total))
         self._admission.restore(self._ledger.spent(window_s=longest_s, now_s=time.monotonic()))
@@ -128,7 +126,7 @@ class Intake:
     def configure(self, generation: Generation) -> None:
         """Let another generation of the configuration count from now on."""
         self._generation = generation
-        self._admission.configure(storm_settings(generation.loaded.config.storm))
+        self._admission.configure(generation.loaded.config.storm)
 
     def resume(self, sealed: Mapping[str, IncidentState]) -> None:
         """
@@ -260,17 +258,6 @@ class Intake:
             log.error("ledger.failed", error=problem, hint="markers are kept in memory until it works")
         self._told_problem = problem
         self._loop.call_later(TIDY_S, self._tidy)
-
-
-def storm_settings(storm: Storm) -> StormSettings:
-    """Return the section `storm` as admission takes it."""
-    return StormSettings(
-        coalesce_s=storm.coalesce,
-        per_executable=CountBudget(count=storm.per_executable.count, window_s=storm.per_executable.window),
-        per_uid=CountBudget(count=storm.per_uid.count, window_s=storm.per_uid.window),
-        total=TotalBudget(count=storm.total.count, size_bytes=storm.total.bytes, window_s=storm.total.window),
-        queue=storm.queue,
-    )
 
 
 def fate_of(state: IncidentState | None) -> Fate:

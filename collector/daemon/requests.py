@@ -10,7 +10,7 @@ from collections.abc import Iterator
 import msgspec
 
 from collector.config.directories import effective_runtime_directory
-from collector.config.load import glance
+from collector.config.load import load_lenient
 from collector.daemon.messages import MESSAGE_LIMIT, SOCKET_NAME, Answer, Reply, Request, Status, StatusRequest
 from collector.model.errors import CollectorError, DeniedError, PressureError, UnreachableError, UsageError
 
@@ -20,7 +20,7 @@ LOOK_AT_ITS_LOG = "see its log: journalctl -u collector"
 
 def runtime_directory(config: str | None) -> str:
     """Return where the daemon of this configuration listens, also if the file was broken since it was started."""
-    return effective_runtime_directory(glance(config), is_root=os.geteuid() == 0, environ=os.environ)
+    return effective_runtime_directory(load_lenient(config), is_root=os.geteuid() == 0, environ=os.environ)
 
 
 @contextlib.contextmanager

@@ -85,7 +85,7 @@ class Supervisor:
         self._manager = ServiceManager()
         self._sampler = Sampler()
         # First of all, while nothing is open that a fork would hand on.
-        self._pool = Pool(self._generation.loaded.config.runtime.workers, self._generation.worker)
+        self._pool = Pool(self._generation.loaded.config.runtime.workers, self._generation.loaded.config.runtime)
         self._pool.fill()
         self._loop = Loop()
         self._board = Board()
@@ -267,7 +267,7 @@ class Supervisor:
             generation = generate(find(self._config), TRIGGERS, archive=self._archive)
         except ConfigError as exc:
             self._config_problem = str(exc)
-            problems = [str(problem) for problem in exc.problems]
+            problems = [str(problem) for problem in exc.diagnostics]
             log.error("config.refused", problems=problems)  # noqa: TRY400 - a mistake in a file has no traceback
         else:
             self._config_problem = None

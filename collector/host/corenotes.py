@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-import signal
 from collections.abc import Iterator
 
 import msgspec
 
 from collector.host.elfcore import Layout
+from collector.model.signals import signal_name
 
 # Order of struct user_regs_struct (x86-64, i386) and user_pt_regs (aarch64). Source: sys/user.h.
 REGISTERS = {
@@ -30,7 +30,6 @@ CODES = {
     11: {1: "SEGV_MAPERR", 2: "SEGV_ACCERR", 3: "SEGV_BNDERR", 4: "SEGV_PKUERR", 8: "SEGV_MTEAERR",
          9: "SEGV_MTESERR", 10: "SEGV_CPERR"},
 }  # fmt: skip
-SIGNALS = {int(known): known.name for known in signal.Signals}
 COMMON_CODES = {0: "SI_USER", 0x80: "SI_KERNEL", -1: "SI_QUEUE", -2: "SI_TIMER", -6: "SI_TKILL"}
 SENT = frozenset({0, -1, -6})
 
@@ -91,15 +90,15 @@ def parse_signal(layout: Layout, desc: bytes) -> Signal | None:
         return None
     number, _, code = layout.unpack("iii", desc)
     union = 16 if layout.word == 8 else 12
-    signal_name = SIGNALS.get(number, f"signal {number}")
+    name = signal_name(number)
     code_name = COMMON_CODES.get(code) or CODES.get(number, {}).get(code, "")
     if code in SENT:
         pid, uid = layout.unpack("iI", desc, union)
-        return Signal(number=number, name=signal_name, code=code, code_name=code_name, sender_pid=pid, sender_uid=uid)
+        return Signal(number=number, name=name, code=code, code_name=code_name, sender_pid=pid, sender_uid=uid)
     address = None
     if number in SIGNALS_WITH_ADDRESS:
         address = f"{layout.unpack('W', desc, union)[0]:#x}"
-    return Signal(number=number, name=signal_name, code=code, code_name=code_name, fault_address=address)
+    return Signal(number=number, name=name, code=code, code_name=code_name, fault_address=address)
 
 
 def parse_process(layout: Layout, desc: bytes) -> ProcessInfo | None:

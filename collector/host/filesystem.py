@@ -100,6 +100,13 @@ def is_memory(fd: int) -> bool:
     return beneath(fd)[0] in MEMORY
 
 
+def nearest_directory(path: str) -> str:
+    """Return the directory *path*, or the nearest one above it that exists."""
+    while not os.path.isdir(path) and path != os.path.dirname(path):
+        path = os.path.dirname(path)
+    return path
+
+
 def holds_memory(path: str) -> bool:
     """Tell whether what is written below the directory *path* stays in memory; it is not opened for reading."""
     fd = os.open(path, os.O_PATH | os.O_CLOEXEC)

@@ -28,6 +28,13 @@ MAX_RECENT = 512
 # Incidents under way: what is light of each is read at once, all but one then wait for their turn to copy.
 MAX_RUNNING = 8
 MAX_HELD = 64
+SETTLE_S = 0.5
+"""How long a case that only a core will complete waits for it: most dumps take less, and a longer one still holds its
+process, whose ``/proc/PID`` can be read."""
+
+SAME_CRASH_S = 30.0
+"""Markers of one PID are one crash within this time, where no start time tells."""
+
 # A dump of 100 GB at 100 MB/s: its core may come so long after the kernel announced it.
 LONGEST_DUMP_S = 1000.0
 
@@ -166,7 +173,7 @@ class Admission:
         """Make a case of its first marker."""
         case = Case(
             id=number, pipeline=pipeline, opened_s=now_s, executable=executable(marker), markers=[marker],
-            ready_s=now_s + (self._settings.settle_s if awaits_core(marker) else 0.0),
+            ready_s=now_s + (SETTLE_S if awaits_core(marker) else 0.0),
         )  # fmt: skip
         self._index(case, marker)
         return case
@@ -192,7 +199,7 @@ class Admission:
         """Return whether *marker* is about the crash of *pid* that *case* knows."""
         about = [known for known in case.markers if known.process is not None and known.process.pid == pid]
         if not about:  # left out of a crowded case, or among its `also`
-            return now_s - case.opened_s <= self._settings.same_crash_s
+            return now_s - case.opened_s <= SAME_CRASH_S
         known = merge(about)
         mine = marker.process.start_time_ticks if marker.process else None
         theirs = known.process.start_time_ticks if known.process else None
@@ -203,7 +210,7 @@ class Admission:
         if marker.core is not None and (known.core is not None or case.done):
             return False  # a second core is another crash; one that comes late still has to be collected
         certain = (mine is not None and mine == theirs) or (marker.comm is not None and marker.comm == known.comm)
-        return now_s - case.opened_s <= (LONGEST_DUMP_S if certain else self._settings.same_crash_s)
+        return now_s - case.opened_s <= (LONGEST_DUMP_S if certain else SAME_CRASH_S)
 
     def _join(self, case: Case, marker: Marker, reason: str, now_s: float) -> Ruling:
         """Add the marker to *case*; to one that is over already in the ledger only."""

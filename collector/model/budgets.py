@@ -1,4 +1,4 @@
-"""What a storm of crashes may cost, and what it has cost so far."""
+"""What a flood of crashes may cost, and what it has cost so far."""
 
 from __future__ import annotations
 
@@ -8,43 +8,57 @@ from dataclasses import dataclass, field
 
 import msgspec
 
+from collector.model.constrained import Count, Window
+from collector.model.units import Bytes, Seconds
+
 MAX_SPENT = 4096
 
 
 class CountBudget(msgspec.Struct, frozen=True, kw_only=True):
-    """So many incidents within a sliding window; a count of 0 means no limit."""
+    """
+    At most *count* incidents per *window*.
 
-    count: int
-    window_s: float
+    Args:
+        count: Incidents admitted within *window*; further crashes are recorded, not collected.
+        window_s: Length of the sliding window.
+    """
+
+    count: Count = 5
+    window_s: Window = msgspec.field(name="window", default=Seconds(600.0))
 
 
 class TotalBudget(msgspec.Struct, frozen=True, kw_only=True):
-    """So many incidents and so many archived bytes within a sliding window; 0 means no limit."""
+    """
+    At most *count* incidents and *bytes* of data per *window*.
 
-    count: int
-    size_bytes: int
-    window_s: float
+    Args:
+        count: Incidents admitted within *window*.
+        size_bytes: Data archived within *window*.
+        window_s: Length of the sliding window.
+    """
+
+    count: Count = 20
+    size_bytes: Bytes = msgspec.field(name="bytes", default=Bytes(200 << 30))
+    window_s: Window = msgspec.field(name="window", default=Seconds(3600.0))
 
 
 class StormSettings(msgspec.Struct, frozen=True, kw_only=True):
     """
-    What a storm of crashes may cost.
+    What a flood of crashes may cost. Every marker is recorded, whether or not it is collected.
 
     Args:
-        coalesce_s: A crash of the same executable joins a case that was opened no longer ago.
-        settle_s: A case that only a core will complete waits so long for it. Dumps that take less
-            are over by then; a longer one still holds its process, whose ``/proc/PID`` can be read.
-        same_crash_s: Markers of one PID are one crash within this time, where no start time tells.
-        queue: Cases that may wait for their turn.
+        coalesce_s: Markers of one crash that arrive within this time become one incident.
+        per_executable: Budget of each executable.
+        per_uid: Budget of each user.
+        total: Budget of the machine.
+        queue: Maximum number of markers waiting to be collected.
     """
 
-    coalesce_s: float = 5.0
-    settle_s: float = 0.5
-    same_crash_s: float = 30.0
-    per_executable: CountBudget = CountBudget(count=5, window_s=600.0)
-    per_uid: CountBudget = CountBudget(count=10, window_s=600.0)
-    total: TotalBudget = TotalBudget(count=20, size_bytes=200 << 30, window_s=3600.0)
-    queue: int = 64
+    coalesce_s: Seconds = msgspec.field(name="coalesce", default=Seconds(5.0))
+    per_executable: CountBudget = CountBudget()
+    per_uid: CountBudget = CountBudget(count=10)
+    total: TotalBudget = TotalBudget()
+    queue: Count = 64
 
 
 @dataclass(slots=True, kw_only=True)
@@ -62,19 +76,18 @@ class Budgets:
     """
     The sliding windows.
 
-    Bounded by the total budget: what it does not admit is never spent. Without one (a count of 0),
-    `MAX_SPENT` is the end.
+    Bounded by the total budget: what it does not admit is never spent. A count of 0 means no limit;
+    then `MAX_SPENT` bounds them.
     """
 
     settings: StormSettings
     _spent: deque[Spent] = field(default_factory=lambda: deque(maxlen=MAX_SPENT))
 
     def restore(self, spent: Iterable[Spent]) -> None:
-        """Take up what was spent before a restart, oldest first."""
+        """Restore what was spent before a restart, oldest first."""
         self._spent.extend(spent)
 
     def spend(self, executable: str, uid: int | None, now_s: float) -> None:
-        """Count one incident."""
         self._forget(now_s)
         self._spent.append(Spent(at_s=now_s, executable=executable, uid=uid))
 
@@ -84,12 +97,12 @@ class Budgets:
             spent.size_bytes = size_bytes
 
     def give_back(self, executable: str, at_s: float) -> None:
-        """Take back what was spent for an incident that never began."""
+        """Refund an incident that never began."""
         if (spent := self._find(executable, at_s)) is not None:
             self._spent.remove(spent)
 
     def exceeded(self, executable: str, uid: int | None, now_s: float) -> str | None:
-        """Say which budget has no room for one more incident; ``None`` if all have."""
+        """Return which budget has no room for one more incident; ``None`` if all have."""
         per, of_uid, total = self.settings.per_executable, self.settings.per_uid, self.settings.total
         since = [spent for spent in self._since(now_s - per.window_s) if spent.executable == executable]
         if per.count and len(since) >= per.count:
@@ -122,7 +135,7 @@ class Budgets:
         return next(matching, None)
 
     def _forget(self, now_s: float) -> None:
-        """Drop what no window reaches any more."""
+        """Drop what is outside every window."""
         budgets = (self.settings.per_executable, self.settings.per_uid, self.settings.total)
         longest_s = max(budget.window_s for budget in budgets)
         while self._spent and self._spent[0].at_s <= now_s - longest_s:

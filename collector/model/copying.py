@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import enum
+from typing import Annotated
 
 import msgspec
 
 from collector.model.artifact import Method
+from collector.model.units import Bytes, Rate
 
 
 class MethodChoice(enum.StrEnum):
@@ -28,15 +30,26 @@ class Digest(enum.StrEnum):
 
 class CopySettings(msgspec.Struct, frozen=True, kw_only=True):
     """
-    Settings of the copy engine.
+    How bulk data is copied.
 
-    *rate* is ``adaptive``, ``max``, or bytes per second.
+    Args:
+        method: ``splice`` (least CPU: the pages themselves are handed over), ``mmap`` (written from a
+            mapping), ``bounce`` (digest computed on the bytes that are written), or ``auto``, which
+            decides and records why.
+        rate: ``adaptive`` yields to other writers of the disk, ``max`` does not; a size per second
+            such as ``200MiB/s`` is an upper bound, below which it yields as ``adaptive`` does.
+        chunk_bytes: Length of one write; all writers together have 4 MiB. Longer chunks make other
+            writers of the disk wait longer.
+        writers: Number of writes in flight.
+        digest: Digest computed during a copy; ``none`` leaves it to sealing.
     """
 
     method: MethodChoice = MethodChoice.AUTO
-    rate: str | int = "adaptive"
-    chunk_bytes: int = 1 << 20
-    writers: int = 2
+    rate: Rate = "adaptive"
+    chunk_bytes: Annotated[Bytes, msgspec.Meta(ge=64 << 10, le=4 << 20)] = msgspec.field(
+        name="chunk", default=Bytes(1 << 20)
+    )
+    writers: Annotated[int, msgspec.Meta(ge=1, le=4)] = 2
     digest: Digest = Digest.NONE
 
 

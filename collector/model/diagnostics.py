@@ -1,4 +1,4 @@
-"""A finding in the configuration, with its place."""
+"""What is wrong in a configuration, with its place."""
 
 from __future__ import annotations
 
@@ -9,14 +9,14 @@ import msgspec
 
 
 class Mark(msgspec.Struct, frozen=True):
-    """A place in a file as editors count: line and column from 1; 0 where the file as a whole is meant."""
+    """A place in a file as editors count: line and column from 1; 0 for the file as a whole."""
 
     file: str
     line: int = 0
     column: int = 0
 
     def __str__(self) -> str:
-        """Write the place so that editors and terminals can jump to it."""
+        """Return the place as editors and terminals can jump to it."""
         return f"{self.file}:{self.line}:{self.column}" if self.line else self.file
 
 
@@ -36,10 +36,10 @@ class Diagnostic(msgspec.Struct, frozen=True, kw_only=True):
     severity: Severity = Severity.ERROR
 
     def __str__(self) -> str:
-        """Write one line, as compilers do."""
+        """Return one line, as compilers print it."""
         return f"{self.mark}: {self.severity}: {self.message}" + (f" ({self.hint})" if self.hint else "")
 
 
-def errors(problems: Iterable[Diagnostic]) -> tuple[Diagnostic, ...]:
-    """Return those without which the configuration could be used."""
-    return tuple(problem for problem in problems if problem.severity is Severity.ERROR)
+def errors(diagnostics: Iterable[Diagnostic]) -> tuple[Diagnostic, ...]:
+    """Return the diagnostics that keep the configuration from being used."""
+    return tuple(diagnostic for diagnostic in diagnostics if diagnostic.severity is Severity.ERROR)

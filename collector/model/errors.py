@@ -76,10 +76,10 @@ class SignalError(CollectorError):
 
 
 class ConfigError(CollectorError):
-    """The configuration is wrong; *problems* holds every finding, warnings among them, each with its place."""
+    """The configuration is wrong; *diagnostics* holds all that was found, warnings included."""
 
     exit_code = 78  # EX_CONFIG
 
-    def __init__(self, problems: tuple[Diagnostic, ...], *, hint: str | None = None) -> None:
-        super().__init__("\n".join(map(str, problems)), hint=hint)
-        self.problems = problems
+    def __init__(self, diagnostics: tuple[Diagnostic, ...], *, hint: str | None = None) -> None:
+        super().__init__("\n".join(map(str, diagnostics)), hint=hint)
+        self.diagnostics = diagnostics

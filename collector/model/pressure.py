@@ -1,18 +1,21 @@
-"""What the gate sees, what it may be told, and what it answers."""
+"""What the gate reads, how it is configured, and what it answers."""
 
 from __future__ import annotations
 
 import enum
+from typing import ClassVar
 
 import msgspec
+
+from collector.model.units import Bytes, Seconds
 
 
 class StepClass(enum.StrEnum):
     """
-    What a step adds to the machine beyond what the workers already hold.
+    What a step adds to what the workers already hold.
 
-    *light*: text of ``/proc`` and small files; at most its declared footprint. *direct*: bulk past the page cache,
-    through buffers that are there already. *heavy*: whatever forks, goes through the page cache, or grows.
+    *light*: text of ``/proc`` and small files, within its declared footprint. *direct*: bulk past the page cache,
+    through existing buffers. *heavy*: what forks, goes through the page cache, or grows.
     """
 
     LIGHT = "light"
@@ -22,9 +25,9 @@ class StepClass(enum.StrEnum):
 
 class Distress(enum.StrEnum):
     """
-    How hard processes struggle for memory right now; `pressure.distress` has the thresholds.
+    How hard processes are struggling for memory; `pressure.distress` has the thresholds.
 
-    *unsettled* is neither: no longer *mild*, not *calm* for long enough.
+    *unsettled*: no longer *mild*, but not calm for long enough.
     """
 
     CALM = "calm"
@@ -35,7 +38,7 @@ class Distress(enum.StrEnum):
 
 class Tick(msgspec.Struct, frozen=True, kw_only=True):
     """
-    One reading of the counters that tell distress.
+    One reading of the counters of distress.
 
     *taken_s* is monotonic; *allocstall* counts since boot; *stalled_us* is PSI memory ``some total``, ``None``
     without PSI.
@@ -47,7 +50,7 @@ class Tick(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class NodeSample(msgspec.Struct, frozen=True, kw_only=True):
-    """One NUMA node that this process may allocate from: bytes that can be had before reclaim, as `Sample` has it."""
+    """A NUMA node that this process may allocate from, and the bytes free on it before reclaim."""
 
     node: int
     room_bytes: int
@@ -55,7 +58,7 @@ class NodeSample(msgspec.Struct, frozen=True, kw_only=True):
 
 class CgroupSample(msgspec.Struct, frozen=True, kw_only=True):
     """
-    The own cgroup's memory: what cannot be dropped at once, and the nearest limit above it.
+    Memory of the collector's cgroup: what cannot be dropped immediately, and the nearest limit above it.
 
     *limit_bytes* is the least of ``memory.high`` and ``memory.max`` up the tree (v2), or
     ``hierarchical_memory_limit`` (v1).
@@ -77,7 +80,7 @@ class Sample(msgspec.Struct, frozen=True, kw_only=True):
     """
     One reading of the machine's memory. Bytes and monotonic seconds; ``None``: not on this kernel.
 
-    *distress* is how the last seconds were, *distress_reason* says so with its numbers.
+    *distress* is that of the last seconds, *distress_reason* gives its numbers.
 
     Source: Documentation/filesystems/proc.rst (meminfo, zoneinfo, vmstat),
     Documentation/accounting/psi.rst.
@@ -97,12 +100,12 @@ class Sample(msgspec.Struct, frozen=True, kw_only=True):
 
     @property
     def available_bytes(self) -> int:
-        """What can be had without writing anything back first; far from zero while tmpfs can still be reclaimed."""
+        """What is available without writing anything back first."""
         return max(0, self.mem_available_bytes - self.dirty_bytes - self.writeback_bytes)
 
     @property
     def room_bytes(self) -> int:
-        """What can be had before anybody must reclaim: of the machine, and of the own cgroup."""
+        """What is free before anybody must reclaim: on the machine and in the collector's cgroup."""
         machine = sum(node.room_bytes for node in self.nodes)
         if self.cgroup is None:
             return machine
@@ -117,21 +120,31 @@ class Policy(enum.StrEnum):
     PROCEED = "proceed"
 
 
-class Limits(msgspec.Struct, frozen=True, kw_only=True):
+class GateLimits(msgspec.Struct, frozen=True, kw_only=True):
     """
-    What a step is held to.
+    When to leave the machine alone.
 
-    *floor_bytes*: available memory that must remain after the step's budget; 0 for none.
-    *wait_s*: how long an incident waits in all while `Policy.WAIT` holds its steps back.
+    Args:
+        floor_bytes: Available memory (MemAvailable less Dirty and Writeback) that must remain after a step's budget.
+            The floor of the section `pressure` applies to heavy steps only (commands, and copies through the page
+            cache): others add almost nothing and go by distress. One in `defaults` or a step applies to any class.
+        on_pressure: What to do with a step while the gate is closed: ``wait``, ``skip``, or ``proceed`` and record
+            that the gate was overridden.
+        wait_s: How long an incident may wait, all of its steps together. After that, heavy steps are skipped and
+            copies go on at a trickle.
     """
 
-    floor_bytes: int
-    on_pressure: Policy
-    wait_s: float
+    removed: ClassVar[dict[str, str]] = {
+        "psi_full": "remove it: the gate goes by the stalls of the last seconds and needs no threshold",
+    }
+
+    floor_bytes: Bytes = msgspec.field(name="floor", default=Bytes(256 << 20))
+    on_pressure: Policy = Policy.WAIT
+    wait_s: Seconds = msgspec.field(name="wait", default=Seconds(30.0))
 
 
 class Budget(msgspec.Struct, frozen=True, kw_only=True):
-    """What a step adds: its class, memory at most, and space in the archive where it is known beforehand."""
+    """What a step adds: its class, maximum memory, and space in the archive if known beforehand."""
 
     step_class: StepClass
     memory_bytes: int
@@ -147,7 +160,7 @@ class Decision(enum.StrEnum):
 
 
 class Speed(enum.StrEnum):
-    """How fast bulk may be copied: *half* is one writer with pauses, *trickle* a few MiB a second."""
+    """How fast bulk may be copied: *half* is one writer with pauses, *trickle* a few MiB per second."""
 
     FULL = "full"
     HALF = "half"
@@ -155,7 +168,7 @@ class Speed(enum.StrEnum):
 
 
 class Term(enum.StrEnum):
-    """The gate's terms, in the order in which they are asked."""
+    """The gate's terms, in the order of evaluation."""
 
     ROOM = "room"
     DISTRESS = "distress"
@@ -166,7 +179,7 @@ class Term(enum.StrEnum):
 
 
 class Objection(msgspec.Struct, frozen=True):
-    """One term that said no, a `Term` or one of an earlier release, and a sentence with its numbers."""
+    """A term that objects (a `Term`, or one of an earlier release), and a sentence with its numbers."""
 
     term: str
     said: str
@@ -174,11 +187,11 @@ class Objection(msgspec.Struct, frozen=True):
 
 class Verdict(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
     """
-    The gate's answer and the numbers it rested on; no objections means that every term agreed.
+    The gate's answer and the numbers behind it; without objections every term agreed.
 
-    *overridden*: there were objections and the step goes on all the same, by the policy ``proceed`` or because the
-    incident's wait was used up; *speed* is then how fast. *waited_s* is what the incident had used up of its wait.
-    Earlier releases knew no class, distress or room.
+    *overridden*: the step goes on despite objections, by the policy ``proceed`` or because the incident's wait was
+    over; *speed* is then how fast. *waited_s* is how long the incident had waited. Earlier releases had no class,
+    distress or room.
     """
 
     decision: Decision
@@ -197,12 +210,12 @@ class Verdict(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
 
     @property
     def reason(self) -> str:
-        """All objections in one line; else why it is slower than it could be."""
+        """All objections in one line; without any, why it is slowed down."""
         return "; ".join(objection.said for objection in self.objections) or self.slowed_by
 
 
 class SpeedChange(msgspec.Struct, frozen=True, kw_only=True):
-    """One change that the gate made to a copy under way: seconds after its start, what it said, and why."""
+    """A change that the gate made to a copy in progress: seconds after its start, its advice, and the reason."""
 
     after_s: float
     advice: str

@@ -31,12 +31,12 @@ _URL_PASSWORD = re.compile(rb"(://[^/?#@\s:]*:)[^/?#\s]*@")
 
 class Redaction(msgspec.Struct, frozen=True, kw_only=True):
     """
-    What to hide. Passwords in URLs are hidden whatever their name.
+    What to hide. Passwords in URLs are always hidden.
 
     Args:
         enabled: ``false`` keeps environments and command lines as they are.
-        keys: Globs for names whose values are hidden, compared without case with the name before
-            ``=`` (environment) or with a long option's name (command line).
+        keys: Globs for names whose values are hidden, matched case-insensitively with the name before
+            ``=`` (environment) or the name of a long option (command line).
     """
 
     enabled: bool = True

@@ -1,8 +1,8 @@
 """
 Sizes, durations, shares and rates, as people write them.
 
-Collectors and triggers use these types for their fields, so that the YAML file may say ``64MiB`` or
-``30s``. They exist for the reader and the type checker only: at run time a `Bytes` is an int, and a
+Collectors and triggers use these types for their fields, so that the YAML file can say ``64MiB`` or
+``30s``. They are for the reader and the type checker only: at run time a `Bytes` is an int and a
 `Seconds` a float.
 """
 
@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterable
-from typing import NewType
+from typing import Annotated, NewType
 
 import msgspec
 
@@ -20,10 +20,8 @@ Bytes = NewType("Bytes", int)
 Seconds = NewType("Seconds", float)
 """A duration; in the file ``30s``, ``10m``, ``1h30m``, ``14d`` or a number of seconds."""
 
-"""A share; in the file ``5%``."""
-
-Rate = NewType("Rate", str)
-"""How fast to copy; in the file ``adaptive``, ``max``, or a size per second such as ``200MiB/s``."""
+Rate = Annotated[str | int, "rate"]
+"""How fast to copy: ``adaptive``, ``max``, or bytes per second, in the file a size per second such as ``200MiB/s``."""
 
 # Spelled out: "64M" is refused, because half the world reads it as 64e6.
 BYTE_UNITS = {
@@ -55,10 +53,10 @@ RATE_FORM = "adaptive, max, or a size per second such as 200MiB/s"
 
 def parse_bytes(text: str) -> Bytes:
     """
-    Return the size that *text* says.
+    Parse a size.
 
     Raises:
-        ValueError: If it says none; the message is a sentence for whoever wrote it.
+        ValueError: If *text* is not one; the message is a sentence for its author.
     """
     match = _AMOUNT.fullmatch(text)
     if match is None:
@@ -78,10 +76,10 @@ def parse_bytes(text: str) -> Bytes:
 
 def parse_seconds(text: str) -> Seconds:
     """
-    Return the duration that *text* says.
+    Parse a duration, in seconds.
 
     Raises:
-        ValueError: If it says none; the message is a sentence for whoever wrote it.
+        ValueError: If *text* is not one; the message is a sentence for its author.
     """
     if _NUMBER.fullmatch(text):
         seconds = float(text)
@@ -100,10 +98,10 @@ def parse_seconds(text: str) -> Seconds:
 
 def parse_percent(text: str) -> float:
     """
-    Return the share that *text* says, 0 to 100.
+    Parse a share, 0 to 100.
 
     Raises:
-        ValueError: If it says none; the message is a sentence for whoever wrote it.
+        ValueError: If *text* is not one; the message is a sentence for its author.
     """
     match = _PERCENT.fullmatch(text)
     if match is None:
@@ -115,7 +113,7 @@ def parse_percent(text: str) -> float:
 
 
 class Reserve(msgspec.Struct, frozen=True):
-    """Space that is never touched: a share of the file system, or a size."""
+    """Space that is never used: a share of the file system, or a size."""
 
     percent: float | None = None
     size_bytes: int | None = None
@@ -127,10 +125,10 @@ class Reserve(msgspec.Struct, frozen=True):
 
 def parse_reserve(text: str) -> Reserve:
     """
-    Return the reserve that *text* says.
+    Parse a reserve.
 
     Raises:
-        ValueError: If it says none; the message is a sentence for whoever wrote it.
+        ValueError: If *text* is not one; the message is a sentence for its author.
     """
     if text.endswith("%"):
         return Reserve(percent=parse_percent(text))
@@ -143,22 +141,19 @@ def parse_reserve(text: str) -> Reserve:
 
 def parse_rate(text: str) -> Rate:
     """
-    Return *text* if it says a rate.
+    Parse a rate.
 
     Raises:
-        ValueError: If it says none; the message is a sentence for whoever wrote it.
+        ValueError: If *text* is not one; the message is a sentence for its author.
     """
-    if text not in {"adaptive", "max"}:
-        if not text.endswith("/s") or _AMOUNT.fullmatch(text[:-2]) is None:
-            raise ValueError(f"{quote(text)} is not {RATE_FORM}")
-        if parse_bytes(text[:-2]) == 0:
-            raise ValueError("at a rate of 0 nothing is ever copied")
-    return Rate(text)
-
-
-def rate_setting(rate: Rate) -> str | int:
-    """Return *rate* as the copy engine takes it: ``adaptive``, ``max``, or bytes per second."""
-    return str(rate) if rate in {"adaptive", "max"} else int(parse_bytes(rate[:-2]))
+    if text in {"adaptive", "max"}:
+        return text
+    if not text.endswith("/s") or _AMOUNT.fullmatch(text[:-2]) is None:
+        raise ValueError(f"{quote(text)} is not {RATE_FORM}")
+    size = parse_bytes(text[:-2])
+    if size == 0:
+        raise ValueError("at a rate of 0 nothing would be copied")
+    return size
 
 
 def size(size_bytes: float) -> str:
@@ -191,14 +186,14 @@ def format_seconds(seconds: float) -> str:
     return f"{seconds:.15g}s"
 
 
-def format_percent(percent: float) -> str:
-    """Write *percent* as the file does: ``5%``."""
-    return f"{percent:.15g}%"
+def format_rate(rate: Rate) -> str:
+    """Write *rate* as the file does: ``adaptive``, ``200MiB/s``."""
+    return rate if isinstance(rate, str) else f"{format_bytes(rate)}/s"
 
 
 def format_reserve(reserve: Reserve) -> str:
     """Write *reserve* as the file does: ``5%`` or ``20GiB``."""
-    return format_percent(reserve.percent) if reserve.percent is not None else format_bytes(reserve.size_bytes or 0)
+    return f"{reserve.percent:.15g}%" if reserve.percent is not None else format_bytes(reserve.size_bytes or 0)
 
 
 def quote(text: str) -> str:
@@ -207,12 +202,12 @@ def quote(text: str) -> str:
 
 
 def _unknown_unit(text: str, unit: str, what: str, units: Iterable[str]) -> str:
-    """Say that *unit* is none, and which was probably meant."""
+    """Return that *unit* is unknown, and which was probably meant."""
     if what == "size" and unit.upper() in {"K", "M", "G", "T", "P"}:
         letter = unit.upper()
         return f"{quote(text)} is ambiguous: write {letter}iB (powers of 1024) or {letter}B (powers of 1000)"
     if not unit:
-        return f"{quote(text)}: a number without a unit stands alone, not beside others"
+        return f"{quote(text)}: a number without a unit cannot be combined with others"
     near = [known for known in units if known.lower() == unit.lower()]
     meant = f"did you mean {near[0]}?" if near else "use one of " + ", ".join(units)
     return f"{quote(text)}: {quote(unit)} is not a unit of {what}; {meant}"

@@ -1,1 +1,1 @@
-"""From YAML to steps, and the straight line that runs them in workers."""
+"""From YAML to steps that can be run, and what they would do."""

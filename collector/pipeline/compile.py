@@ -1,21 +1,38 @@
-"""From the configuration to what can run: all of it, or all that is wrong with it."""
+"""
+From the configuration to what can run: all of it, or all that is wrong with it.
+
+Registries are asked, options get their types, and names are resolved, one item after the other.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Mapping as Table
+import signal
+from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Generic, TypeVar
+from typing import Any, Generic, TypeVar
 
+import msgspec
+
+from collector.collectors.registry import COLLECTORS
+from collector.config import spec
+from collector.config.convert import BAD, Converter
+from collector.config.keys import keys_of
 from collector.config.load import Loaded, examine, in_order
-from collector.model.diagnostics import Diagnostic, errors
+from collector.config.merge import merge
+from collector.config.nodes import MappingNode, Node, SequenceNode, text_of
+from collector.config.scalars import suggest
+from collector.model.conditions import MANUAL, Conditions
+from collector.model.diagnostics import Diagnostic, Mark, errors
 from collector.model.errors import ConfigError
-from collector.pipeline.compiler import Compiler
-from collector.pipeline.steps import CompiledTrigger, Pipeline
+from collector.model.pressure import Budget, GateLimits, StepClass
+from collector.model.signals import signal_number
+from collector.model.units import Bytes, quote
+from collector.pipeline.steps import CompiledTrigger, Pipeline, Step
 
 T = TypeVar("T")
 
 MANUAL_PIPELINE = "crash"
-"""What ``collector run --now`` runs if nothing else is asked for."""
+"""What ``collector run --now`` runs unless told otherwise."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -27,7 +44,7 @@ class Plan(Generic[T]):
         loaded: The configuration.
         pipelines: By name; steps that are off are left out.
         triggers: Those that are on.
-        warnings: What the file says in vain.
+        warnings: Keys that have no effect.
     """
 
     loaded: Loaded
@@ -36,36 +53,188 @@ class Plan(Generic[T]):
     warnings: tuple[Diagnostic, ...] = ()
 
 
-def prepare(path: str | None, triggers: Table[str, type[T]]) -> Plan[T]:
+def prepare(path: str | None, triggers: Mapping[str, type[T]]) -> Plan[T]:
     """
-    Load and compile, so that one error holds all that is wrong, whichever of the two finds it.
+    Load and compile, so that one error holds everything that either of them finds.
 
     Args:
         path: The main file; ``None`` for the packaged default.
         triggers: The kinds of triggers by name.
 
     Raises:
-        ConfigError: With every problem, in the order of files and lines.
+        ConfigError: With all diagnostics, in the order of files and lines.
     """
     return compile(examine(path), triggers)
 
 
-def compile(loaded: Loaded, triggers: Table[str, type[T]]) -> Plan[T]:  # noqa: A001 - the word of the field
+def compile(loaded: Loaded, triggers: Mapping[str, type[T]]) -> Plan[T]:  # noqa: A001 - the term of the field
     """
     Compile *loaded*.
 
     Args:
-        loaded: The configuration; its own problems count.
+        loaded: The configuration, with its own diagnostics.
         triggers: The kinds of triggers by name (``TRIGGERS``; this package lies below theirs).
 
     Raises:
-        ConfigError: With every problem, in the order of files and lines.
+        ConfigError: With all diagnostics, in the order of files and lines.
     """
-    compiler = Compiler(loaded, triggers)
+    compiler = _Compiler(loaded, triggers)
     pipelines = {name: compiler.pipeline(name, given) for name, given in loaded.config.pipelines.items()}
     compiled = tuple(filter(None, map(compiler.trigger, loaded.config.triggers)))
     compiler.check_whole()
-    problems = in_order(compiler.explained(), loaded.files)
-    if errors(problems):
-        raise ConfigError(problems)
-    return Plan(loaded=loaded, pipelines=pipelines, triggers=compiled, warnings=problems)
+    diagnostics = in_order(compiler.explained(), loaded.files)
+    if errors(diagnostics):
+        raise ConfigError(diagnostics)
+    return Plan(loaded=loaded, pipelines=pipelines, triggers=compiled, warnings=diagnostics)
+
+
+class _Compiler(Generic[T]):
+    """Compiles item by item and collects diagnostics."""
+
+    def __init__(self, loaded: Loaded, triggers: Mapping[str, type[T]]) -> None:
+        self.diagnostics: list[Diagnostic] = list(loaded.diagnostics)
+        self._loaded = loaded
+        self._config = loaded.config
+        self._triggers = triggers
+        self._trigger_ids = frozenset({MANUAL, *(trigger.id for trigger in loaded.config.triggers)})
+        self._items: dict[tuple[str, ...], dict[str, MappingNode]] = {}
+        self._misplaced: dict[Mark, str] = {}
+
+    def pipeline(self, name: str, given: spec.PipelineSpec) -> Pipeline:
+        """Compile one pipeline; steps that cannot be compiled are left out and noted."""
+        steps = [self._step(name, step) for step in given.steps if step.enabled]
+        timeout = self._config.runtime.incident_timeout_s if given.timeout is None else given.timeout
+        return Pipeline(name=name, steps=tuple(filter(None, steps)), timeout_s=float(timeout))
+
+    def _step(self, pipeline: str, given: spec.StepSpec) -> Step | None:
+        here = self._item(("pipelines", pipeline, "steps"), given.id)
+        kind = COLLECTORS.get(given.collector)
+        if kind is None:
+            self._unknown(here, "collector", given.collector, COLLECTORS)
+            return None
+        shared = self._config.defaults
+        self._note_misplaced(here, kind, given.collector)
+        merged = merge(shared.with_.get(given.collector, spec.NO_OPTIONS), given.with_)
+        options = MappingNode(merged.entries, given.with_.mark)
+        collector = self._build(kind, options, here, f"collector {given.collector}")
+        if not self._can_hold(given.when, here) or collector is BAD:
+            return None
+        timeout = next((t for t in (given.timeout, shared.timeout) if t is not None), kind.footprint.timeout_s)
+        budget = collector.footprint.peak_bytes if given.budget is None else given.budget
+        return Step(
+            id=given.id,
+            collector=collector,
+            timeout_s=float(timeout),
+            limits=self._limits(kind.footprint.step_class, given),
+            budget=Budget(step_class=kind.footprint.step_class, memory_bytes=int(budget)),
+            when=given.when,
+            required=shared.required if given.required is None else given.required,
+        )
+
+    def _limits(self, step_class: StepClass, given: spec.StepSpec) -> GateLimits:
+        """Return the step's own limits, else those of `defaults`, else the file's, whose floor is for heavy steps."""
+        whole = self._config.pressure
+        if step_class is not StepClass.HEAVY:
+            whole = msgspec.structs.replace(whole, floor_bytes=Bytes(0))
+        return spec.overridden(whole, self._config.defaults.pressure, given.pressure)
+
+    def trigger(self, given: spec.TriggerSpec) -> CompiledTrigger[T] | None:
+        """Compile one trigger; ``None`` if it is off, or cannot be compiled."""
+        if not given.enabled:
+            return None
+        here = self._item(("triggers",), given.id)
+        names = self._loaded.tree.get("pipelines")
+        pipelines = tuple(names.entries) if isinstance(names, MappingNode) else ()
+        if given.pipeline not in pipelines:
+            self._unknown(here, "pipeline", given.pipeline, pipelines)
+        kind = self._triggers.get(given.type)
+        if kind is None:
+            self._unknown(here, "type", given.type, self._triggers)
+            return None
+        built = self._build(kind, given.options, here, f"trigger {given.type}")
+        if built is BAD:
+            return None
+        return CompiledTrigger(id=given.id, trigger=built, pipeline=given.pipeline)
+
+    def check_whole(self) -> None:
+        """Check what concerns more than one item."""
+        tree, top = self._loaded.tree, Mark(self._loaded.tree.mark.file, 1, 1)
+        pipelines = tree.get("pipelines")
+        if pipelines is None or (isinstance(pipelines, MappingNode) and not pipelines.entries):
+            mark = pipelines.mark if pipelines else top
+            self._note(mark, "there is no pipeline: nothing would be collected", "add one under `pipelines`")
+        for name, pipeline in self._config.pipelines.items():
+            place = self._loaded.origins.get(("pipelines", name, "steps"), top)
+            if not pipeline.steps and place.line and _is_empty_list(pipelines, name):
+                self._note(place, f"pipeline {name} has no steps", "add one, or remove the pipeline")
+        table = tree.get("defaults")
+        options = table.get("with") if isinstance(table, MappingNode) else None
+        for name, entry in options.entries.items() if isinstance(options, MappingNode) else ():
+            if name not in COLLECTORS:
+                self._note(entry.key_mark, f"there is no collector {quote(name)}", suggest(name, COLLECTORS))
+
+    def _build(self, kind: type[Any], options: MappingNode, here: MappingNode, name: str) -> Any:
+        """Build a collector or a trigger from its options."""
+        converter = Converter()
+        place = options if options.mark.file else MappingNode(options.entries, here.mark)
+        built = converter.read(place, kind, name)
+        self.diagnostics += converter.diagnostics
+        return built
+
+    def _note_misplaced(self, here: MappingNode, kind: type[Any], name: str) -> None:
+        """Remember the keys of a step that are options of its collector: they belong under `with`."""
+        for key, entry in here.entries.items():
+            if key in keys_of(kind):
+                self._misplaced[entry.key_mark] = f"it is an option of {name}: put it under `with`"
+
+    def explained(self) -> list[Diagnostic]:
+        """Return all diagnostics, with the better hints that only a whole step gives."""
+        return [
+            msgspec.structs.replace(diagnostic, hint=self._misplaced.get(diagnostic.mark, diagnostic.hint))
+            for diagnostic in self.diagnostics
+        ]
+
+    def _can_hold(self, when: Conditions, here: MappingNode) -> bool:
+        """Return whether all signals and triggers that *when* names exist; note those that do not."""
+        before = len(self.diagnostics)
+        for text, node in zip(when.signal, _items(here, "when", "signal"), strict=False):
+            try:
+                signal_number(text)
+            except ValueError:
+                self._note(node.mark, f"there is no signal {quote(text)}", suggest(text, signal.Signals.__members__))
+        for text, node in zip(when.trigger, _items(here, "when", "trigger"), strict=False):
+            if text not in self._trigger_ids:
+                self._note(node.mark, f"there is no trigger {quote(text)}", suggest(text, sorted(self._trigger_ids)))
+        return len(self.diagnostics) == before
+
+    def _item(self, path: tuple[str, ...], name: str) -> MappingNode:
+        """Return the node of the item of *path* whose id is *name*."""
+        if path not in self._items:
+            nodes = _items(self._loaded.tree, *path)
+            known = [(text_of(node.get("id")), node) for node in nodes if isinstance(node, MappingNode)]
+            self._items[path] = {text: node for text, node in reversed(known) if text is not None}
+        return self._items[path][name]  # an item of the configuration is always one of the tree
+
+    def _unknown(self, here: MappingNode, key: str, word: str, known: Any) -> None:
+        """Note that the value of *key* does not exist."""
+        self._note(here.entries[key].node.mark, f"there is no {_noun(key)} {quote(word)}", suggest(word, known))
+
+    def _note(self, mark: Mark, message: str, hint: str | None = None) -> None:
+        self.diagnostics.append(Diagnostic(mark=mark, message=message, hint=hint))
+
+
+def _noun(key: str) -> str:
+    return "trigger type" if key == "type" else key
+
+
+def _items(here: MappingNode, *keys: str) -> tuple[Node, ...]:
+    """Return the items of the list below *here*."""
+    node: Node | None = here
+    for key in keys:
+        node = node.get(key) if isinstance(node, MappingNode) else None
+    return node.items if isinstance(node, SequenceNode) else ()
+
+
+def _is_empty_list(pipelines: Node | None, name: str) -> bool:
+    """Return whether the list is empty in the file: not merely because all of its items were bad."""
+    return isinstance(pipelines, MappingNode) and not _items(pipelines, name, "steps")

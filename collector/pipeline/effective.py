@@ -1,19 +1,17 @@
-"""What is in force: every value with its origin, defaults and what steps inherit included."""
+"""What is in force: every value with its origin, including defaults and what steps inherit."""
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any, TypeVar
 
-import msgspec
-
-from collector.config import items, spec
+from collector.config import spec
 from collector.config.dump import FORMATS, inline, written
-from collector.config.keys import is_record, keys_of
-from collector.config.nodes import Mapping, Path, plain
-from collector.model.pressure import StepClass
-from collector.model.units import Bytes, Seconds
+from collector.config.keys import Key, is_record, keys_of
+from collector.config.nodes import MappingNode, Path, plain
+from collector.model.conditions import Conditions
+from collector.model.pressure import GateLimits, StepClass
 from collector.pipeline.compile import Plan
 from collector.pipeline.steps import CompiledTrigger, Step
 
@@ -21,11 +19,13 @@ T = TypeVar("T")
 
 DEFAULT = "default"
 COMMENT_COLUMN = 48
+CONSUMED = frozenset({"replace", "defaults"})
+"""Keys that the values of others already reflect: `replace` once files are merged, `defaults` in each step."""
 
 
 @dataclass(frozen=True, slots=True)
 class Value:
-    """A value as the file would write it, and its origin: ``FILE:LINE:COLUMN``, or where else it comes from."""
+    """A value as the file would write it, and its origin: ``FILE:LINE:COLUMN``, or ``default``."""
 
     value: Any
     origin: str
@@ -38,29 +38,29 @@ def effective(plan: Plan[T]) -> dict[str, Tree]:
     """Return the whole configuration as *plan* has it in force."""
     show = _Origins(plan)
     config = plan.loaded.config
-    whole: dict[str, Tree] = {}
-    for key in keys_of(spec.Config).values():
-        if key.name not in ("defaults", "triggers", "pipelines"):
-            whole[key.name] = show.value(getattr(config, key.attribute), key.annotation, (key.name,))
     running = {trigger.id: trigger for trigger in plan.triggers}
-    whole["triggers"] = [
-        show.trigger(given, running.get(given.id), ("triggers", index)) for index, given in enumerate(config.triggers)
-    ]
-    whole["pipelines"] = {name: _pipeline(show, plan, name) for name in plan.pipelines}
-    return whole
+    replaced: dict[str, Tree] = {
+        "triggers": [
+            show.trigger(given, running.get(given.id), ("triggers", index))
+            for index, given in enumerate(config.triggers)
+        ],
+        "pipelines": {name: _pipeline(show, plan, name) for name in plan.pipelines},
+    }
+    return show.record(config, replaced, ())
 
 
 def _pipeline(show: _Origins, plan: Plan[T], name: str) -> dict[str, Tree]:
     given, path = plan.loaded.config.pipelines[name], ("pipelines", name)
     compiled = {step.id: step for step in plan.pipelines[name].steps}
-    return {
-        "timeout": show.value(
-            plan.pipelines[name].timeout_s, Seconds, (*path, "timeout"), ("runtime", "incident_timeout")
-        ),
+    timeout = keys_of(spec.PipelineSpec)["timeout"]
+    inherited = ("runtime", "incident_timeout")
+    replaced: dict[str, Tree] = {
+        "timeout": show.value(plan.pipelines[name].timeout_s, timeout.annotation, (*path, "timeout"), inherited),
         "steps": [
             show.step(step, compiled.get(step.id), (*path, "steps", index)) for index, step in enumerate(given.steps)
         ],
     }
+    return show.record(given, replaced, path)
 
 
 class _Origins:
@@ -74,65 +74,64 @@ class _Origins:
         if isinstance(value, dict):
             return {key: self.value(item, None, *((*path, key) for path in paths)) for key, item in value.items()}
         if is_record(type(value)) and annotation not in FORMATS:
-            keys = keys_of(type(value)).values()
-            return {
-                key.name: self.value(getattr(value, key.attribute), key.annotation, *((*p, key.name) for p in paths))
-                for key in keys
-            }
+            return self.record(value, {}, *paths)
         return Value(written(value, annotation), self._origin(paths))
 
-    def trigger(self, given: items.Trigger, compiled: CompiledTrigger[Any] | None, path: Path) -> dict[str, Tree]:
-        """Return a trigger, all of its options if it is on."""
-        shown = self._keys(given, ("id", "type", "pipeline", "enabled"), path)
-        return shown | self._options(compiled.trigger if compiled else None, given.options, path)
+    def record(self, given: object, replaced: Mapping[str, Tree], *paths: Path) -> dict[str, Tree]:
+        """Return all keys of a struct or a dataclass, those in *replaced* as they stand there."""
+        return {
+            key.name: replaced[key.name] if key.name in replaced else self._key(given, key, *paths)
+            for key in keys_of(type(given)).values()
+            if key.name not in CONSUMED
+        }
 
-    def step(self, given: items.Step, compiled: Step | None, path: Path) -> dict[str, Tree]:
+    def _key(self, given: object, key: Key, *paths: Path) -> Tree:
+        return self.value(getattr(given, key.attribute), key.annotation, *((*path, key.name) for path in paths))
+
+    def trigger(self, given: spec.TriggerSpec, compiled: CompiledTrigger[Any] | None, path: Path) -> dict[str, Tree]:
+        """Return a trigger, with all of its options if it is on."""
+        return self.record(given, {}, path) | self._options(compiled.trigger if compiled else None, given.options, path)
+
+    def step(self, given: spec.StepSpec, compiled: Step | None, path: Path) -> dict[str, Tree]:
         """Return a step; if it is on, with all of its options and what it inherits."""
-        shown = self._keys(given, ("id", "collector", "enabled"), path)
-        shared: Path = ("defaults", "with", given.collector)
-        own = compiled.collector if compiled else None
-        shown["with"] = self._options(own, given.with_, (*path, "with"), shared)
+        options = self._options(
+            compiled.collector if compiled else None,
+            given.with_,
+            (*path, "with"),
+            ("defaults", "with", given.collector),
+        )
         if compiled is None:
-            return shown
-        limits = {
-            "floor": (compiled.limits.floor_bytes, Bytes),
-            "on_pressure": (compiled.limits.on_pressure, str),
-            "wait": (compiled.limits.wait_s, Seconds),
+            return self._keys(given, ("id", "collector", "enabled"), path) | {"with": options}
+        nearest: tuple[Path, ...] = ((*path, "pressure"), ("defaults", "pressure"))
+        limits = self.record(compiled.limits, {}, *nearest, ("pressure",))
+        if compiled.budget.step_class is not StepClass.HEAVY:  # the file's floor is for heavy steps
+            limits["floor"] = self._key(compiled.limits, keys_of(GateLimits)["floor"], *nearest)
+        conditions = {
+            key.name: self._key(given.when, key, (*path, "when"))
+            for key in keys_of(Conditions).values()
+            if getattr(given.when, key.attribute)
         }
-        shown["timeout"] = self.value(compiled.timeout_s, Seconds, (*path, "timeout"), ("defaults", "timeout"))
-        shown["budget"] = self.value(compiled.budget.memory_bytes, Bytes, (*path, "budget"))
-        inherits = compiled.budget.step_class is StepClass.HEAVY
-        shown["pressure"] = {
-            name: self.value(
-                value,
-                kind,
-                (*path, "pressure", name),
-                ("defaults", "pressure", name),
-                *((("pressure", name),) if inherits or name != "floor" else ()),
-            )
-            for name, (value, kind) in limits.items()
+        in_force = {
+            "timeout": compiled.timeout_s,
+            "budget": compiled.budget.memory_bytes,
+            "required": compiled.required,
         }
-        shown["required"] = self.value(compiled.required, bool, (*path, "required"), ("defaults", "required"))
-        conditions = {key: value for key, value in msgspec.structs.asdict(given.when).items() if value}
-        if conditions:
-            shown["when"] = {
-                key: self.value(value, tuple[str, ...], (*path, "when", key)) for key, value in conditions.items()
-            }
-        return shown
+        known = keys_of(spec.StepSpec)
+        replaced: dict[str, Tree] = {
+            name: self.value(value, known[name].annotation, (*path, name), ("defaults", name))
+            for name, value in in_force.items()
+        }
+        return self.record(given, replaced | {"with": options, "pressure": limits, "when": conditions}, path)
 
-    def _options(self, built: object, given: Mapping, *paths: Path) -> dict[str, Tree]:
+    def _options(self, built: object, given: MappingNode, *paths: Path) -> dict[str, Tree]:
         """Return the options of a collector or a trigger; as they were given if it is off."""
         if built is None:
-            shown = ((key, Value(plain(entry.node), str(entry.node.mark))) for key, entry in given.entries.items())
-            return dict(shown)
-        keys = keys_of(type(built)).values()
-        return {
-            key.name: self.value(getattr(built, key.attribute), key.annotation, *((*p, key.name) for p in paths))
-            for key in keys
-        }
+            return {key: Value(plain(entry.node), str(entry.node.mark)) for key, entry in given.entries.items()}
+        return self.record(built, {}, *paths)
 
     def _keys(self, given: object, names: tuple[str, ...], path: Path) -> dict[str, Tree]:
-        return {name: self.value(getattr(given, name), type(getattr(given, name)), (*path, name)) for name in names}
+        keys = keys_of(type(given))
+        return {name: self._key(given, keys[name], path) for name in names}
 
     def _origin(self, paths: tuple[Path, ...]) -> str:
         return next((str(self._origins[path]) for path in paths if path in self._origins), DEFAULT)
@@ -163,7 +162,7 @@ def _commented(line: str, origin: str) -> str:
 
 
 def values(tree: Tree) -> Any:
-    """Return the values alone, as JSON holds them."""
+    """Return only the values, as JSON."""
     if isinstance(tree, Value):
         return tree.value
     if isinstance(tree, dict):

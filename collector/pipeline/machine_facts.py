@@ -1,4 +1,4 @@
-"""What a configuration meets on this machine: read once, so that `harm` can judge it without looking again."""
+"""What a configuration meets on this machine: read once, so that `warnings` can judge it without looking again."""
 
 from __future__ import annotations
 
@@ -37,15 +37,15 @@ class Place(msgspec.Struct, frozen=True, kw_only=True):
     problem: str | None
 
 
-class Surroundings(msgspec.Struct, frozen=True, kw_only=True):
+class MachineFacts(msgspec.Struct, frozen=True, kw_only=True):
     """
-    The machine, as far as it matters to a configuration.
+    What matters of the machine to a configuration.
 
     Args:
         sample: Its memory.
         archive: Where incidents would go.
         runtime: Where sockets would be.
-        unmatched: The globs that match nothing now, by their place in the file.
+        unmatched: Globs that match nothing now, by their place in the file.
         unsafe_files: Configuration files that others may change, and why.
     """
 
@@ -56,10 +56,10 @@ class Surroundings(msgspec.Struct, frozen=True, kw_only=True):
     unsafe_files: dict[str, str]
 
 
-def survey(plan: Plan[Any], *, is_root: bool, environ: Mapping[str, str]) -> Surroundings:
-    """Look at what *plan* would meet, for this user."""
+def survey(plan: Plan[Any], *, is_root: bool, environ: Mapping[str, str]) -> MachineFacts:
+    """Return what *plan* would meet, for this user."""
     config = plan.loaded.config
-    return Surroundings(
+    return MachineFacts(
         sample=Sampler().sample(),
         archive=place(effective_archive_path(config, is_root=is_root, environ=environ)),
         runtime=place(effective_runtime_directory(config, is_root=is_root, environ=environ)),
@@ -69,13 +69,13 @@ def survey(plan: Plan[Any], *, is_root: bool, environ: Mapping[str, str]) -> Sur
 
 
 def place(path: str) -> Place:
-    """Look at a directory, or at the nearest one above it that exists."""
-    parent = path
-    while not os.path.isdir(parent) and parent != "/" and not os.path.lexists(parent):
-        parent = os.path.dirname(parent.rstrip("/")) or "/"
+    """Return what is known of a directory, or of the nearest one above it that exists."""
+    parent = filesystem.nearest_directory(path)
     problem = None
-    if not os.path.isdir(parent):
-        problem, parent = f"{parent} is not a directory", os.path.dirname(parent) or "/"
+    if parent != path and os.path.lexists(
+        blocking := os.path.join(parent, os.path.relpath(path, parent).split("/")[0])
+    ):
+        problem = f"{blocking} is not a directory"
     elif not os.access(parent, os.W_OK | os.X_OK):
         problem = f"{parent} is not writable"
     fd = os.open(parent, os.O_PATH | os.O_CLOEXEC | os.O_DIRECTORY)
@@ -95,12 +95,12 @@ def place(path: str) -> Place:
 
 
 def _unmatched(plan: Plan[Any]) -> Iterator[tuple[Path, str]]:
-    """Yield the globs that match nothing: what is named `paths` anywhere, and segments of shared memory."""
-    options = [((*path, "paths"), getattr(owner, "paths", ())) for path, owner in _owners(plan)]
-    for path, patterns in options:
-        yield from (((*path, index), text) for index, text in enumerate(patterns) if not _exists(text))
-    names = shared_memory()
+    """Yield globs that match nothing: of all options named `paths`, and of segments of shared memory."""
+    names = _shared_memory()
     for path, owner in _owners(plan):
+        for index, text in enumerate(getattr(owner, "paths", ())):
+            if not _exists(text):
+                yield (*path, "paths", index), text
         for index, text in enumerate(getattr(owner, "segments", ())):
             if not any(matches(name, text) for name in names):
                 yield (*path, "segments", index), text
@@ -121,12 +121,11 @@ def _owners(plan: Plan[Any]) -> Iterator[tuple[Path, object]]:
 
 
 def _exists(pattern: str) -> bool:
-    """Tell whether *pattern* matches anything; ``**`` is not searched below, that could take for ever."""
-    head = pattern.partition("**")[0]
-    return next(glob.iglob(head), None) is not None
+    """Return whether *pattern* matches anything; below a ``**`` nothing is searched: that could take very long."""
+    return next(glob.iglob(pattern.partition("**")[0]), None) is not None
 
 
-def shared_memory() -> list[str]:
+def _shared_memory() -> list[str]:
     """Return the names of the regular files in shared memory."""
     try:
         fd = os.open(ROOT, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
@@ -144,7 +143,7 @@ def _unsafe(files: Iterable[str]) -> Iterator[tuple[str, str]]:
         try:
             status = os.stat(file)
         except OSError:
-            continue  # the packaged default is no file of its own
+            continue  # the packaged default is not a file of its own
         if stat.S_IMODE(status.st_mode) & 0o022:
             yield file, f"mode {stat.S_IMODE(status.st_mode):04o} lets others change it"
         elif status.st_uid not in (0, os.geteuid()):

@@ -9,25 +9,25 @@ from itertools import islice
 
 import msgspec
 
-from collector.collectors.base import Collector
+from collector.collectors.base import Collector, Context
 from collector.collectors.core.core import Core, Keep
 from collector.collectors.files import Files
-from collector.collectors.shm.listing import ROOT, Entry, walk
-from collector.collectors.shm.mapped_segments import of_process, segment_name
+from collector.collectors.shm.listing import ROOT
 from collector.collectors.shm.shm import From, Shm
 from collector.host.files import Host
-from collector.host.globs import expand
-from collector.host.guarded_read import Guard
 from collector.host.own_procfs import Procfs, batches
-from collector.host.procfs import Process, read_at
+from collector.host.procfs import read_at
 from collector.host.read_errors import Unreads
 from collector.model.errors import StepError
-from collector.model.marker import Marker
+from collector.model.marker import Marker, ProcessRef
 from collector.model.pressure import Budget, Sample, Verdict
-from collector.model.segments import OWN, Candidate, Limits, Planned, matches, plan, rank
+from collector.model.segments import Planned
 from collector.model.text import escape_name
 from collector.pipeline.steps import Pipeline, Step
 from collector.pressure.gate import decide
+
+# A crash described by its command name is assumed to be like the living processes of that name.
+MAX_PROCESSES = 64
 
 
 class Match(msgspec.Struct, frozen=True, kw_only=True):
@@ -35,7 +35,7 @@ class Match(msgspec.Struct, frozen=True, kw_only=True):
     A file that a step would consider.
 
     *bytes_to_copy* is what would be copied of its *data_bytes*; a sparse file is longer (*size_bytes*).
-    *why* it was found; *not_taken* says why it is left where it is after all.
+    *why* it was found; *not_taken* is the reason if it would not be copied.
     """
 
     name: str
@@ -46,8 +46,8 @@ class Match(msgspec.Struct, frozen=True, kw_only=True):
     not_taken: str = ""
 
 
-class Finding(msgspec.Struct, frozen=True, kw_only=True):
-    """What a step finds on the machine now; *unknown* says what only the crash itself will tell."""
+class StepFinding(msgspec.Struct, frozen=True, kw_only=True):
+    """What a step finds on the machine now; *unknown* is what only the crash itself can tell."""
 
     matches: tuple[Match, ...] = ()
     disk_bytes: int | None = None
@@ -64,9 +64,9 @@ class StepForecast(msgspec.Struct, frozen=True, kw_only=True):
         when: Its conditions in words; empty if it has none.
         condition: Why the step would not run for this crash; ``None`` if it would.
         timeout_s: Its deadline.
-        reads_first: It, or what of it is small, is read before anything waits.
+        reads_first: It, or the small part of it, is read before anything waits.
         verdict: The gate's answer now, with its class and its budget.
-        finding: What it would take; ``None`` if that cannot be known, and is small.
+        finding: What it would take; ``None`` if that is small and cannot be known.
     """
 
     id: str
@@ -76,7 +76,7 @@ class StepForecast(msgspec.Struct, frozen=True, kw_only=True):
     timeout_s: float
     reads_first: bool
     verdict: Verdict
-    finding: Finding | None = None
+    finding: StepFinding | None = None
 
 
 class Forecast(msgspec.Struct, frozen=True, kw_only=True):
@@ -84,6 +84,7 @@ class Forecast(msgspec.Struct, frozen=True, kw_only=True):
 
     pipeline: str
     trigger: str
+    archive: str
     steps: tuple[StepForecast, ...]
     disk_bytes: int
     disk_free_bytes: int | None
@@ -100,16 +101,18 @@ def forecast(
     marker: Marker,
     sample: Sample,
     *,
+    archive: str,
     reserve_bytes: int,
-    findings: Mapping[str, Finding],
+    findings: Mapping[str, StepFinding],
 ) -> Forecast:
     """
-    Say what *pipeline* would do for *marker*.
+    Return what *pipeline* would do for *marker*.
 
     Args:
         pipeline: Compiled.
         marker: The crash, as far as it is described.
         sample: The machine now.
+        archive: Directory of incidents.
         reserve_bytes: Free space that the archive's file system keeps.
         findings: What steps would take, by their id.
     """
@@ -130,6 +133,7 @@ def forecast(
     return Forecast(
         pipeline=pipeline.name,
         trigger=marker.trigger,
+        archive=archive,
         steps=steps,
         disk_bytes=sum(takes),
         disk_free_bytes=sample.disk.free_bytes if sample.disk else None,
@@ -137,65 +141,50 @@ def forecast(
     )
 
 
-def _budget(step: Step, findings: Mapping[str, Finding]) -> Budget:
+def _budget(step: Step, findings: Mapping[str, StepFinding]) -> Budget:
     """Return the budget of *step*, with the disk space that is known now."""
     finding = findings.get(step.id)
     return step.budget if finding is None else msgspec.structs.replace(step.budget, disk_bytes=finding.disk_bytes or 0)
 
 
-# A crash described by its command name stands for the processes of that name that live now.
-MAX_PROCESSES = 64
-READ_TIMEOUT_S = 1.0
-
-
-def findings(pipeline: Pipeline, marker: Marker, host: Host) -> dict[str, Finding]:
+def find(pipeline: Pipeline, marker: Marker, host: Host) -> dict[str, StepFinding]:
     """Return what each bulk step of *pipeline* would take, by the step's id."""
     found = ((step.id, _finding(step.collector, marker, host)) for step in pipeline.steps)
     return {name: finding for name, finding in found if finding is not None}
 
 
-def _finding(collector: Collector, marker: Marker, host: Host) -> Finding | None:
+def _finding(collector: Collector, marker: Marker, host: Host) -> StepFinding | None:
     match collector:
         case Shm():
             return _segments(collector, marker, host)
         case Files():
             return _files(collector, host)
         case Core() if collector.keep is Keep.COPY:
-            return Finding(unknown="the size of the core")
+            return StepFinding(unknown="the size of the core")
     return None
 
 
-def _segments(shm: Shm, marker: Marker, host: Host) -> Finding:
+def _segments(shm: Shm, marker: Marker, host: Host) -> StepFinding:
     """Return the segments that globs name, and those that the described processes have mapped."""
-    own: set[str] = set()
+    alive: tuple[ProcessRef, ...] = ()
     unknown = None
     if shm.from_ is From.CRASHED_PROCESS:
-        alive = list(_described(marker, host))
-        own = {name for pid in alive for name in mapped_segments(host, pid)}
+        alive = tuple(_described(marker, host))
         unknown = None if alive else "the segments that the crashed process had mapped"
-    candidates = [found for entry in _entries(host) if (found := _candidate(shm, entry, own)) is not None]
-    limits = Limits(max_each=shm.max_each, max_total=shm.max_total)
-    planned = plan(candidates[: shm.max_segments], order=shm.order, limits=limits)
-    matched = tuple(_match(row) for _, row in planned)
-    return Finding(matches=matched, disk_bytes=sum(match.bytes_to_copy for match in matched), unknown=unknown)
+    described = msgspec.structs.replace(marker, process=None, also=alive)
+    try:
+        planned = shm.preview(Context(host=host, marker=described, deadline_s=float("inf")))
+    except StepError as exc:
+        return StepFinding(unknown=str(exc))
+    return _found(map(_segment, planned), unknown)
 
 
-def _candidate(shm: Shm, entry: Entry, own: set[str]) -> Candidate | None:
-    why = (0, OWN) if entry.name in own else rank(entry.name, shm.segments)
-    if why is None:
-        return None
-    return Candidate(
-        name=entry.name,
-        rank=why[0],
-        why=why[1],
-        size_bytes=entry.size_bytes,
-        data_bytes=entry.data_bytes,
-        mtime_ns=entry.mtime_ns,
-        gone="excluded" if any(matches(entry.name, glob) for glob in shm.exclude) else "",
-    )
+def _found(matches: Iterator[Match], unknown: str | None = None) -> StepFinding:
+    found = tuple(matches)
+    return StepFinding(matches=found, disk_bytes=sum(match.bytes_to_copy for match in found), unknown=unknown)
 
 
-def _match(row: Planned) -> Match:
+def _segment(row: Planned) -> Match:
     taken = row.data_bytes if row.limit_bytes is None else row.limit_bytes
     return Match(
         name=f"{ROOT}/{row.name}",
@@ -207,25 +196,14 @@ def _match(row: Planned) -> Match:
     )
 
 
-def _entries(host: Host) -> Iterator[Entry]:
-    try:
-        fd = os.open(host.path(ROOT), os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
-    except OSError:
-        return
-    try:
-        yield from (entry for entry in walk(fd, Unreads()) if entry.regular)
-    finally:
-        os.close(fd)
-
-
-def _described(marker: Marker, host: Host) -> Iterator[int]:
+def _described(marker: Marker, host: Host) -> Iterator[ProcessRef]:
     """Yield the processes that live now and would leave such a marker if they crashed."""
     if marker.process is not None:
-        yield marker.process.pid
+        yield marker.process
     elif marker.comm is not None or marker.exe is not None:
         with closing(batches(host)) as found:
             alive = (pid for procfs, listed in found for pid in listed if _fits(procfs, pid, marker))
-            yield from islice(alive, MAX_PROCESSES)
+            yield from (ProcessRef(pid=pid) for pid in islice(alive, MAX_PROCESSES))
 
 
 def _fits(procfs: Procfs, pid: int, marker: Marker) -> bool:
@@ -237,32 +215,21 @@ def _fits(procfs: Procfs, pid: int, marker: Marker) -> bool:
         comm = read_at(dir_fd, "comm", 64).rstrip(b"\n").decode("utf-8", "surrogateescape")
         return marker.comm in (None, comm) and (marker.exe is None or os.readlink("exe", dir_fd=dir_fd) == marker.exe)
     except OSError:
-        return False  # it ended meanwhile, or is a kernel thread, or somebody else's
+        return False  # it ended meanwhile, or is a kernel thread or another user's
     finally:
         os.close(dir_fd)
 
 
-def mapped_segments(host: Host, pid: int) -> set[str]:
-    """Return the names of the segments that a live process has mapped; none if that may not be read."""
-    try:
-        with Process(host, pid) as process, closing(Guard(READ_TIMEOUT_S)) as guard:
-            return {name for mapped in of_process(process, guard) if (name := segment_name(mapped)) is not None}
-    except (OSError, StepError):
-        return set()
-
-
-def _files(files: Files, host: Host) -> Finding:
-    unread = Unreads()
-    found = [entry for glob in files.paths for entry in expand(host, glob, unread)]
-    newest = sorted(found, key=lambda entry: entry.status.st_mtime_ns, reverse=True)[: files.max_files]
-    found_files = tuple(
+def _files(files: Files, host: Host) -> StepFinding:
+    found, chosen = files.choose(host, Unreads())
+    taken = {file.path for file in chosen}
+    return _found(
         Match(
-            name=escape_name(entry.path),
-            size_bytes=entry.status.st_size,
-            data_bytes=min(entry.status.st_size, 512 * entry.status.st_blocks),
-            bytes_to_copy=min(entry.status.st_size, files.max_bytes),
+            name=escape_name(file.path),
+            size_bytes=file.status.st_size,
+            data_bytes=min(file.status.st_size, 512 * file.status.st_blocks),
+            bytes_to_copy=min(file.status.st_size, files.max_bytes) if file.path in taken else 0,
+            not_taken="" if file.path in taken else "beyond max_total or max_files",
         )
-        for entry in newest
+        for file in found.values()
     )
-    total = sum(match.bytes_to_copy for match in found_files)
-    return Finding(matches=found_files, disk_bytes=min(total, files.max_total))

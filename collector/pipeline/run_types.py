@@ -1,10 +1,8 @@
-"""What a run of an incident is given, and how it ended."""
+"""What an incident's run is given, and how it ended."""
 
 from __future__ import annotations
 
 from dataclasses import dataclass
-
-import msgspec
 
 from collector.model.copying import CopySettings
 from collector.model.incident import IncidentState
@@ -14,7 +12,7 @@ from collector.model.units import Reserve
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class RunSettings:
-    """What holds for every incident of one configuration generation."""
+    """What all incidents of one generation of the configuration share."""
 
     archive: str
     reserve: Reserve
@@ -24,7 +22,7 @@ class RunSettings:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class RunOutcome:
-    """How a run ended; *incident* is ``None`` and *exit_code* says why if nothing was archived."""
+    """How a run ended; if nothing was archived, *incident* is ``None`` and *exit_code* says why."""
 
     incident: str | None
     state: IncidentState | None = None
@@ -32,10 +30,3 @@ class RunOutcome:
     exit_code: int = 0
     reason: str = ""
     hint: str | None = None
-
-
-class WorkerSettings(msgspec.Struct, frozen=True, kw_only=True):
-    """How a worker does all that can wait: niceness, and I/O class (a key of `process.IO_CLASSES`)."""
-
-    nice: int = 10
-    io_class: str = "idle"

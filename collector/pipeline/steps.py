@@ -1,4 +1,4 @@
-"""What compilation makes of the YAML file: steps that can be run as they are."""
+"""What the YAML file compiles to: steps that are ready to run."""
 
 from __future__ import annotations
 
@@ -10,10 +10,10 @@ from typing import Generic, TypeVar
 import msgspec
 
 from collector.collectors.base import Collector
+from collector.model.conditions import ALWAYS, Conditions
 from collector.model.errors import UsageError
 from collector.model.marker import Marker
-from collector.model.pressure import Budget, Limits, StepClass
-from collector.pipeline.conditions import ALWAYS, Conditions
+from collector.model.pressure import Budget, GateLimits, StepClass
 
 T = TypeVar("T")
 
@@ -30,37 +30,37 @@ class Step:
         collector: With its options.
         timeout_s: Deadline, from the start of the step.
         limits: What the gate holds the step to.
-        budget: What the step may use at most.
-        when: What must hold of the marker, or the step is skipped.
+        budget: Maximum that the step may use.
+        when: Conditions on the marker; the step is skipped if they do not hold.
         required: Whether the incident is incomplete without this step.
     """
 
     id: str
     collector: Collector
     timeout_s: float
-    limits: Limits
+    limits: GateLimits
     budget: Budget
     when: Conditions = ALWAYS
     required: bool = True
 
     @property
     def is_light(self) -> bool:
-        """Whether it never waits: a light step with a floor of its own waits for its turn, as bulk does."""
+        """Whether it never waits; a light step with its own floor waits its turn, as bulk does."""
         return self.budget.step_class is StepClass.LIGHT and not self.limits.floor_bytes
 
     @property
     def reads_first(self) -> bool:
-        """Whether it is read, or its head is, before anything waits."""
+        """Whether it, or its head, is read before anything waits."""
         return self.is_light or (self.collector.footprint.light_head and not self.limits.floor_bytes)
 
     @property
     def reading_budget(self) -> Budget:
-        """What reading it adds: less than its bulk, which comes later."""
+        """What reading it adds; its bulk comes later."""
         return msgspec.structs.replace(self.budget, step_class=StepClass.LIGHT)
 
     @property
     def reading_timeout_s(self) -> float:
-        """How long reading it may take: what is read of a bulk step is small."""
+        """How long reading it may take; of a bulk step only the small head is read."""
         return self.timeout_s if self.budget.step_class is StepClass.LIGHT else min(self.timeout_s, HEAD_TIMEOUT_S)
 
 
@@ -72,7 +72,7 @@ class Pipeline:
     Args:
         name: Its key in the file.
         steps: The light ones are read first; the others run one after the other.
-        timeout_s: The incident is sealed with what it has when so much time has passed.
+        timeout_s: An incident that takes longer is sealed as it is.
     """
 
     name: str
@@ -98,7 +98,7 @@ def steps_for(pipeline: Pipeline, marker: Marker) -> Pipeline:
 
 def select_steps(pipeline: Pipeline, only: Collection[str]) -> Pipeline:
     """
-    Return *pipeline* with none but the steps named, by id or by collector; all of them if *only* is empty.
+    Return *pipeline* with only the steps named, by id or by collector; all of them if *only* is empty.
 
     Raises:
         UsageError: If it has no step of that name.

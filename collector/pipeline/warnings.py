@@ -1,4 +1,4 @@
-"""What is legal in a configuration, but would do harm, or nothing at all. Pure: see `surroundings`."""
+"""Warnings about what is legal but harmful or without effect. Pure: `machine_facts` looks at the machine."""
 
 from __future__ import annotations
 
@@ -10,28 +10,30 @@ from collector.model.diagnostics import Diagnostic, Mark, Severity
 from collector.model.pressure import Policy
 from collector.model.units import format_bytes, format_seconds, mib, quote, size
 from collector.pipeline.compile import MANUAL_PIPELINE, Plan
-from collector.pipeline.machine_facts import Place, Surroundings
+from collector.pipeline.machine_facts import MachineFacts, Place
 from collector.pipeline.steps import Pipeline, Step
 
 
-def harms(plan: Plan[Any], around: Surroundings) -> tuple[Diagnostic, ...]:
-    """Return warnings about *plan* on the machine that *around* describes, in the order of the file."""
+def warnings_of(plan: Plan[Any], facts: MachineFacts) -> tuple[Diagnostic, ...]:
+    """Return the warnings about *plan* on the machine that *facts* describes, in the order of the file."""
     found = (
         *plan.warnings,
-        *_archive(plan, around),
+        *archive_warnings(plan, facts),
+        *_runtime(plan, facts),
         *_pressure(plan),
         *_copy(plan),
-        *_unmatched(plan, around),
+        *_unmatched(plan, facts),
         *_whole(plan),
-        *(problem for pipeline in plan.pipelines.values() for problem in _pipeline(plan, pipeline, around)),
-        *(_warning(Mark(file), why, "chmod go-w, chown root") for file, why in around.unsafe_files.items()),
+        *(warning for pipeline in plan.pipelines.values() for warning in _pipeline(plan, pipeline, facts)),
+        *(_warning(Mark(file), why, "chmod go-w, chown root") for file, why in facts.unsafe_files.items()),
     )
     order = plan.loaded.files
-    return tuple(sorted(found, key=lambda p: (order.index(p.mark.file) if p.mark.file in order else 0, p.mark.line)))
+    return tuple(sorted(found, key=lambda w: (order.index(w.mark.file) if w.mark.file in order else 0, w.mark.line)))
 
 
-def _archive(plan: Plan[Any], around: Surroundings) -> Iterator[Diagnostic]:
-    archive = around.archive
+def archive_warnings(plan: Plan[Any], facts: MachineFacts) -> Iterator[Diagnostic]:
+    """Yield what keeps incidents from being archived on this machine."""
+    archive = facts.archive
     mark = _mark(plan, ("archive", "path"))
     if archive.in_memory:
         yield _warning(
@@ -43,18 +45,21 @@ def _archive(plan: Plan[Any], around: Surroundings) -> Iterator[Diagnostic]:
         yield _warning(
             mark, f"{quote(archive.path)} cannot be used: {archive.problem}", "create it, or correct the path"
         )
-    if around.runtime.problem:
-        yield _warning(
-            _mark(plan, ("runtime", "directory")),
-            f"{quote(around.runtime.path)} cannot be used: {around.runtime.problem}",
-            "systemd makes it for the service; by hand, create it with mode 0700",
-        )
     reserve = _reserve(plan, archive)
     if archive.free_bytes < reserve:
         yield _warning(
             _mark(plan, ("archive", "reserve")),
             f"the file system has {size(archive.free_bytes)} free, less than its reserve of {size(reserve)}",
             "every step will be skipped until there is more room",
+        )
+
+
+def _runtime(plan: Plan[Any], facts: MachineFacts) -> Iterator[Diagnostic]:
+    if facts.runtime.problem:
+        yield _warning(
+            _mark(plan, ("runtime", "directory")),
+            f"{quote(facts.runtime.path)} cannot be used: {facts.runtime.problem}",
+            "systemd creates it for the service; by hand, create it with mode 0700",
         )
 
 
@@ -65,7 +70,7 @@ def _pressure(plan: Plan[Any]) -> Iterator[Diagnostic]:
 
 
 def _proceed(mark: Mark) -> Diagnostic:
-    return _warning(mark, "`proceed` collects on a starving machine and may stop it", "write wait or skip")
+    return _warning(mark, "`proceed` collects on a starving machine and may bring it to a halt", "write wait or skip")
 
 
 def _copy(plan: Plan[Any]) -> Iterator[Diagnostic]:
@@ -77,9 +82,9 @@ def _copy(plan: Plan[Any]) -> Iterator[Diagnostic]:
         )
 
 
-def _unmatched(plan: Plan[Any], around: Surroundings) -> Iterator[Diagnostic]:
-    for path, text in around.unmatched.items():
-        yield _warning(_mark(plan, path), f"{quote(text)} matches nothing today", "see that it is spelled right")
+def _unmatched(plan: Plan[Any], facts: MachineFacts) -> Iterator[Diagnostic]:
+    for path, text in facts.unmatched.items():
+        yield _warning(_mark(plan, path), f"{quote(text)} matches nothing at present", "check its spelling")
 
 
 def _whole(plan: Plan[Any]) -> Iterator[Diagnostic]:
@@ -97,13 +102,13 @@ def _whole(plan: Plan[Any]) -> Iterator[Diagnostic]:
         )
 
 
-def _pipeline(plan: Plan[Any], pipeline: Pipeline, around: Surroundings) -> Iterator[Diagnostic]:
+def _pipeline(plan: Plan[Any], pipeline: Pipeline, facts: MachineFacts) -> Iterator[Diagnostic]:
     given = plan.loaded.config.pipelines[pipeline.name].steps
     indices = {step.id: index for index, step in enumerate(given)}
     for step in pipeline.steps:
         path: Path = ("pipelines", pipeline.name, "steps", indices[step.id])
         own = given[indices[step.id]]
-        yield from _room(plan, step, path, around)
+        yield from _room(plan, step, path, facts)
         if own.pressure and own.pressure.on_pressure is Policy.PROCEED:
             yield _proceed(_mark(plan, (*path, "pressure", "on_pressure")))
         if own.timeout is not None and own.timeout > pipeline.timeout_s:
@@ -115,35 +120,35 @@ def _pipeline(plan: Plan[Any], pipeline: Pipeline, around: Surroundings) -> Iter
             )
 
 
-def _room(plan: Plan[Any], step: Step, path: Path, around: Surroundings) -> Iterator[Diagnostic]:
-    """Warn of a step that this machine has no room for, whatever happens."""
+def _room(plan: Plan[Any], step: Step, path: Path, facts: MachineFacts) -> Iterator[Diagnostic]:
+    """Warn of a step that this machine has no room for."""
     floor, budget = step.limits.floor_bytes, step.budget.memory_bytes
-    if floor and floor + budget > around.sample.total_bytes:
+    if floor and floor + budget > facts.sample.total_bytes:
         yield _warning(
             _floor_mark(plan, path),
             f"step {step.id} can never run here: its budget of {format_bytes(budget)} beside a floor"
-            f" of {format_bytes(floor)} is more than all memory ({mib(around.sample.total_bytes)})",
+            f" of {format_bytes(floor)} is more than all memory ({mib(facts.sample.total_bytes)})",
             "lower the floor",
         )
-    elif floor and floor + budget > around.sample.available_bytes:
+    elif floor and floor + budget > facts.sample.available_bytes:
         yield _warning(
             _floor_mark(plan, path),
-            f"step {step.id} would be held back now: of {mib(around.sample.available_bytes)} available its budget of"
+            f"step {step.id} would be held back now: of {mib(facts.sample.available_bytes)} available its budget of"
             f" {format_bytes(budget)} leaves less than the floor of {format_bytes(floor)}",
             "lower the floor, if this machine is always so full",
         )
     most = getattr(step.collector, "max_total", None)
-    room = around.archive.total_bytes - _reserve(plan, around.archive)
+    room = facts.archive.total_bytes - _reserve(plan, facts.archive)
     if most is not None and most > room:
         yield _warning(
             _mark(plan, (*path, "with", "max_total")),
-            f"step {step.id} may take {format_bytes(most)}, but the archive's file system holds {size(room)} at most",
+            f"step {step.id} may take {format_bytes(most)}, but the archive's file system has room for {size(room)}",
             "lower max_total, or use a larger disk",
         )
 
 
 def _floor_mark(plan: Plan[Any], path: Path) -> Mark:
-    """Return the place of the floor that holds for the step at *path*."""
+    """Return the place of the floor that applies to the step at *path*."""
     places = ((*path, "pressure", "floor"), ("defaults", "pressure", "floor"), ("pressure", "floor"))
     return _mark(plan, next((place for place in places if place in plan.loaded.origins), path))
 
@@ -153,7 +158,7 @@ def _reserve(plan: Plan[Any], archive: Place) -> int:
 
 
 def _mark(plan: Plan[Any], path: Path) -> Mark:
-    """Return the place of *path*, or of what it would stand in if it is not there."""
+    """Return the place of *path*, or of the nearest section above it that the file has."""
     origins = plan.loaded.origins
     while path not in origins:
         path = path[:-1]

@@ -5,7 +5,7 @@ from __future__ import annotations
 import time
 
 from collector.model.copying import Advice, Feedback
-from collector.model.pressure import Budget, Decision, Limits, Policy, Speed, SpeedChange
+from collector.model.pressure import Budget, Decision, GateLimits, Policy, Speed, SpeedChange
 from collector.pressure.gate import decide
 from collector.pressure.sampler import Sampler
 
@@ -13,23 +13,23 @@ PERIOD_S = 0.05
 """A sample costs 0.2 ms; at one in 50 ms that is 0.4 % of a core."""
 
 CHANGES = 64
-"""Changes that are told one by one; of those beyond, the manifest has the number."""
+"""Changes reported one by one; the manifest only counts the rest."""
 
 ADVICE = {Speed.FULL: Advice.GO, Speed.HALF: Advice.SLOW, Speed.TRICKLE: Advice.TRICKLE}
 
 
 class GateFeedback:
     """
-    Advice for a copy under way: `copying.engine` calls it between chunks.
+    Advice for a copy in progress: `copying.engine` calls it between chunks.
 
     Args:
         sampler: The worker's own.
         disk_fd: On the archive's file system.
-        limits: What must remain.
+        limits: Of the step.
         budget: What the step adds.
         reserve_bytes: Free space that must remain.
-        stop_at_s: Monotonic; past it the copy must stop with what it has, or the step is killed.
-        waited_s: What the incident has used up of its wait.
+        stop_at_s: Monotonic; after it the copy must stop with what it has, or the step is killed.
+        waited_s: How long the incident has waited so far.
     """
 
     def __init__(
@@ -37,7 +37,7 @@ class GateFeedback:
         sampler: Sampler,
         disk_fd: int,
         *,
-        limits: Limits,
+        limits: GateLimits,
         budget: Budget,
         reserve_bytes: int,
         stop_at_s: float,
@@ -54,7 +54,7 @@ class GateFeedback:
         self._held = False
         self._answer = Feedback(Advice.GO)
         self.waited_s = waited_s
-        """The same, with the pauses of this copy."""
+        """How long the incident has waited, including the pauses of this copy."""
         self.changes: list[SpeedChange] = []
         self.more_changes = 0
         """Changes beyond those in *changes*."""

@@ -1,10 +1,10 @@
 """
 The gate: may this step run now?
 
-It looks at distress, and at what a step adds beyond what the workers already hold: a floor of hundreds of MiB
-protects nobody from a program that adds next to nothing, and keeps the evidence away from exactly the machine that
-this program is for (docs/decisions/0051). A pure function of its arguments; `sampler` does the reading. A term either
-has no objection or says in one sentence, with its numbers, why not.
+It considers distress, and what a step adds to what the workers already hold. A floor of hundreds of MiB protects
+nobody from a program that adds almost nothing, and loses the evidence on exactly the machines that this program is for
+(docs/decisions/0051). A pure function of its arguments; `sampler` does the reading. Each term either has no objection
+or states it in one sentence with its numbers.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ from collector.model.pressure import (
     Budget,
     Decision,
     Distress,
-    Limits,
+    GateLimits,
     Objection,
     Policy,
     Sample,
@@ -27,44 +27,44 @@ from collector.model.pressure import (
 from collector.model.units import mib
 
 SPARE_BYTES = 8 << 20
-"""What must be left beside a step's own need. Light steps were tried from 399 down to 4 MiB of MemAvailable: clean."""
+"""What must be left in addition to a step's need. Light steps did no harm from 399 down to 4 MiB of MemAvailable."""
 
 CGROUP_HEADROOM = 0.10
-"""Share of the own cgroup's limit that a heavy step must leave; above it ``memory.high`` already throttles."""
+"""Share of the collector's cgroup limit that a heavy step must leave; above it ``memory.high`` already throttles."""
 
 HYSTERESIS = 0.125
 HYSTERESIS_BYTES = 128 << 20
-"""A gate that closed opens again only so much above the floor, or it would flutter: the lesser of the two."""
+"""A closed gate reopens only this far above the floor, whichever is less; otherwise it would flutter."""
 
 LASTING = frozenset({Term.DISK_KIND, Term.DISK_SPACE})
-"""Objections that waiting does not cure."""
+"""Objections that waiting does not resolve."""
 
 
 def decide(
     sample: Sample,
     *,
     budget: Budget,
-    limits: Limits,
+    limits: GateLimits,
     reserve_bytes: int = 0,
     waited_s: float = 0.0,
     held: bool = False,
 ) -> Verdict:
     """
-    Decide on a step.
+    Decide whether a step may run now.
 
     Args:
-        sample: The machine now, and how its last seconds were.
+        sample: The machine now, and its distress in the last seconds.
         budget: What the step adds.
         limits: What it is held to.
         reserve_bytes: Free space that the archive's file system must keep.
-        waited_s: How long this incident has waited already, for all of its steps.
-        held: The gate is closed for this step: it opens again later than it closed.
+        waited_s: How long this incident has waited so far, all steps together.
+        held: The gate is closed for this step, and reopens only with some margin.
 
     Returns:
-        PROCEED; WAIT if waiting may help and the policy still allows it; else SKIP. A light step without a floor of
-        its own never waits. A direct step whose wait is used up proceeds at a trickle, if there is room for it.
+        PROCEED; WAIT if waiting may help and the policy still allows it; else SKIP. A light step without its own
+        floor never waits. A direct step whose wait is over proceeds at a trickle, if there is room for it.
     """
-    floor = limits.floor_bytes
+    floor = int(limits.floor_bytes)
     if floor and held:
         floor += min(int(floor * HYSTERESIS), HYSTERESIS_BYTES)
     objections = (
@@ -96,7 +96,7 @@ def decide(
     )
 
 
-def _apply_policy(terms: set[str], budget: Budget, limits: Limits, waited_s: float) -> tuple[Decision, Speed]:
+def _apply_policy(terms: set[str], budget: Budget, limits: GateLimits, waited_s: float) -> tuple[Decision, Speed]:
     if terms & LASTING:
         return Decision.SKIP, Speed.FULL  # even `proceed` must not fill the disk, and tmpfs is the memory it would save
     if limits.on_pressure is Policy.PROCEED:
@@ -118,23 +118,24 @@ def _room(sample: Sample, budget: Budget) -> Iterator[Objection]:
     if sample.room_bytes < need:
         yield Objection(
             Term.ROOM,
-            f"{mib(sample.room_bytes)} can be had before reclaim{_where(sample)}; the step needs"
+            f"{mib(sample.room_bytes)} are free before reclaim{_where(sample)}; the step needs"
             f" {mib(budget.memory_bytes)}, and {mib(SPARE_BYTES)} must stay",
         )
 
 
 def _where(sample: Sample) -> str:
-    """Say which nodes count where there are several, and whether it is the own cgroup that is short."""
+    """Return which nodes count if there are several, and whether the collector's cgroup is what is short."""
     machine = sum(node.room_bytes for node in sample.nodes)
-    if sample.cgroup is not None and sample.room_bytes < machine:
-        return f" in the own cgroup, which uses {mib(sample.cgroup.used_bytes)} of {mib(sample.cgroup.limit_bytes)}"
+    group = sample.cgroup
+    if group is not None and sample.room_bytes < machine:
+        return f" in the collector's cgroup, which uses {mib(group.used_bytes)} of {mib(group.limit_bytes)}"
     if len(sample.nodes) > 1:
         return " on NUMA nodes " + ", ".join(str(node.node) for node in sample.nodes)
     return ""
 
 
 def _distress(sample: Sample, budget: Budget, *, held: bool) -> Iterator[Objection]:
-    """Bulk stops for severe distress and waits for calm; what adds memory needs calm to begin with."""
+    """Bulk stops in severe distress until it is calm; what adds memory needs calm from the start."""
     stops = {
         StepClass.LIGHT: False,
         StepClass.DIRECT: sample.distress is Distress.SEVERE or (held and sample.distress is not Distress.CALM),
@@ -161,7 +162,7 @@ def _cgroup(sample: Sample, budget: Budget) -> Iterator[Objection]:
     if headroom < group.limit_bytes * CGROUP_HEADROOM:
         yield Objection(
             Term.CGROUP,
-            f"own cgroup uses {mib(group.used_bytes)} of {mib(group.limit_bytes)};"
+            f"the collector's cgroup uses {mib(group.used_bytes)} of {mib(group.limit_bytes)};"
             f" the step's {mib(budget.memory_bytes)} would leave less than {CGROUP_HEADROOM:.0%}",
         )
 

@@ -1,8 +1,8 @@
 """
-The sampler: reads what the gate decides on.
+The sampler reads what the gate decides on.
 
-All files are opened once, at the start: at crash time an open may need memory that is not there.
-One sample costs SAMPLE_MS ms with two CPUs and one NUMA node, a tick TICK_MS.
+All files are opened at the start: at crash time an open may need memory that is not available. A sample costs
+0.2 ms, a tick 0.08 ms (two CPUs, one NUMA node).
 """
 
 from __future__ import annotations
@@ -19,10 +19,10 @@ from collector.model.pressure import DiskSample, NodeSample, Sample, Tick
 from collector.pressure.distress import History
 
 TICK_S = 0.5
-"""How often the counters of distress are read while nothing happens: 0.02 % of a core."""
+"""How often distress counters are read while nothing happens: 0.02 % of a core."""
 
 SETTLE_S = 2.0
-"""So long does PSI take to renew its sums: in less than that no distress shows."""
+"""How often PSI updates its sums: in less time no distress shows."""
 
 
 class Sampler:
@@ -30,7 +30,7 @@ class Sampler:
     Samples of one machine.
 
     Args:
-        host: The door to the machine's files.
+        host: Where to read files.
     """
 
     def __init__(self, host: Host | None = None) -> None:
@@ -45,15 +45,15 @@ class Sampler:
 
     @property
     def ticks(self) -> tuple[Tick, ...]:
-        """The last seconds' counters: what another sampler of this machine can take up."""
+        """The last seconds' counters, for another sampler of this machine."""
         return self._history.ticks
 
     def take_up(self, ticks: Iterable[Tick]) -> None:
-        """Go on from what another sampler saw, which was read more recently than what this one did."""
+        """Continue from the more recent readings of another sampler."""
         self._history = History(ticks)
 
     def tick(self) -> None:
-        """Read only the counters that tell distress: to be called every `TICK_S`, whatever happens."""
+        """Read only the counters of distress; to be called every `TICK_S`."""
         self._history.add(
             Tick(
                 taken_s=time.monotonic(),
@@ -87,13 +87,12 @@ class Sampler:
         )
 
     def settled_sample(self, disk_fd: int | None = None) -> Sample:
-        """Read everything once, with the distress of `SETTLE_S` watched before: for a process that has seen nothing."""
+        """Read everything once, after watching distress for `SETTLE_S`: for a process that has just started."""
         self.tick()
         time.sleep(SETTLE_S)
         return self.sample(disk_fd)
 
     def close(self) -> None:
-        """Close all files."""
         for part in (self._meminfo, self._vmstat, self._psi, self._zoneinfo, self._cgroup):
             part.close()
 

@@ -10,6 +10,7 @@ import socket
 from collections.abc import Sequence
 from dataclasses import dataclass
 
+from collector.model.signals import signal_name
 from collector.runner.protocol import JOB, Job
 
 
@@ -63,7 +64,7 @@ class Worker:
         """Collect a dead worker; return how it died."""
         code = os.waitstatus_to_exitcode(os.waitpid(self.pid, 0)[1])
         self.close()
-        return f"signal {signal.Signals(-code).name}" if code < 0 else f"exit status {code}"
+        return f"signal {signal_name(-code)}" if code < 0 else f"exit status {code}"
 
 
 class Claim:

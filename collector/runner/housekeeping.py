@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-import dataclasses
 import time
 
-from collector.model.pressure import Limits, Policy
+import msgspec
+
+from collector.model.pressure import Policy
 from collector.pipeline.generation import Generation
 from collector.runner.coroutine import Task
 from collector.runner.pool import Pool
@@ -36,8 +37,8 @@ def recover(pool: Pool, generation: Generation) -> Task[Done]:
 
 def prune(pool: Pool, generation: Generation, *, spare: str = "") -> Task[Done]:
     """Delete what retention does not keep, *spare* excepted; the reply's *ids* are the incidents deleted."""
-    rules = dataclasses.replace(generation.keep, spare=spare)
-    job = Prune(archive=generation.settings.archive, rules=rules, now_s=age_clock_s(time.time()))
+    rules, now_s = generation.loaded.config.archive.keep, age_clock_s(time.time())
+    job = Prune(archive=generation.settings.archive, rules=rules, now_s=now_s, spare=spare)
     return (yield from pool.perform(job, deadline_s=time.monotonic() + ARCHIVE_JOB_S)).done
 
 
@@ -54,10 +55,8 @@ def add_digests(pool: Pool, generation: Generation, incident: str) -> Task[Done]
         archive=generation.settings.archive,
         incident=incident,
         deadline_s=deadline_s,
-        limits=Limits(
-            floor_bytes=0,
-            on_pressure=Policy.WAIT,
-            wait_s=DIGEST_TIMEOUT_S,
+        limits=msgspec.structs.replace(
+            generation.loaded.config.pressure, floor_bytes=0, on_pressure=Policy.WAIT, wait_s=DIGEST_TIMEOUT_S
         ),
         copy=generation.settings.copy,
     )

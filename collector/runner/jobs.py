@@ -12,19 +12,19 @@ from collector.archive import directory, layout
 from collector.archive.digests import add_digests, undigested
 from collector.archive.prune import inventory, prune
 from collector.archive.read import Archive
-from collector.archive.retention import Rules
 from collector.archive.seal import seal
 from collector.archive.store import Store
 from collector.collectors.base import Context
 from collector.copying import buffers, readback
 from collector.host import process, syscalls
 from collector.host.files import Host
-from collector.host.filesystem import holds_memory
+from collector.host.filesystem import holds_memory, nearest_directory
 from collector.host.guarded_read import wedged_threads
 from collector.model.copying import Advice, Digest, Feedback
 from collector.model.errors import ArchiveError, PressureError
 from collector.model.incident import IncidentState, StepStatus
 from collector.model.pressure import Budget, DiskSample, StepClass
+from collector.model.retention import RetentionRules
 from collector.model.units import mib
 from collector.pressure.feedback import GateFeedback
 from collector.pressure.sampler import Sampler, sample_disk
@@ -95,7 +95,7 @@ def perform(job: Job, fds: Sequence[int], sampler: Sampler, report: Report) -> A
             return _recover(job), None
         case Prune():
             with Archive(job.archive) as archive:
-                return Done(ids=tuple(prune(archive, job.rules, now_s=job.now_s))), None
+                return Done(ids=tuple(prune(archive, job.rules, now_s=job.now_s, spare=job.spare))), None
         case Release():
             process.release_memory(job.pid)
             return Done(), None
@@ -125,10 +125,7 @@ def _takes_direct_writes(incident_fd: int) -> bool:
 
 def _refuse_memory(archive: str) -> None:
     """Look at the file system before anything is made on it."""
-    path = archive
-    while not os.path.isdir(path) and path != os.path.dirname(path):
-        path = os.path.dirname(path)
-    if holds_memory(path):
+    if holds_memory(nearest_directory(archive)):
         raise ArchiveError(
             f"the archive {archive} is on tmpfs: writing there takes the memory that is short",
             hint="set archive.path to a directory on a disk",
@@ -141,17 +138,17 @@ def _make_room(job: Begin, disk: DiskSample, reserve: int) -> tuple[str, ...]:
     missing = need - disk.free_bytes
     if missing <= 0:
         return ()
-    rules = Rules(count=None, age_s=None, size_bytes=None, need_bytes=missing)
+    rules = RetentionRules(count=None, age_s=None, size_bytes=None)
     with Archive(job.archive) as archive:
         held = {kept.id: kept.size_bytes for kept in inventory(archive)}
-        doomed = prune(archive, rules, now_s=job.header.started_s, dry_run=True)
+        doomed = prune(archive, rules, now_s=job.header.started_s, need_bytes=missing, dry_run=True)
         if sum(held[incident] for incident in doomed) < missing:  # nothing is deleted for nothing
             raise PressureError(
                 f"the disk of {job.archive} has {mib(disk.free_bytes)} free and needs {mib(need)}:"
                 f" its reserve of {mib(reserve)}, and {mib(METADATA_BYTES)} for an incident's records",
                 hint="free some space, or lower archive.reserve",
             )
-        return tuple(prune(archive, rules, now_s=job.header.started_s))
+        return tuple(prune(archive, rules, now_s=job.header.started_s, need_bytes=missing))
 
 
 def _run_step(job: RunStep, sampler: Sampler, report: Report) -> Done:

@@ -19,9 +19,9 @@ from dataclasses import dataclass
 
 import msgspec
 
+from collector.config.spec import RuntimeSettings
 from collector.copying.buffers import POOL_BYTES
 from collector.model.incident import StepStatus
-from collector.pipeline.run_types import WorkerSettings
 from collector.runner import worker
 from collector.runner.coroutine import Task, Wait, until
 from collector.runner.handle import Claim, Worker
@@ -47,7 +47,7 @@ class Pool:
         settings: What each does at its start.
     """
 
-    def __init__(self, size: int, settings: WorkerSettings) -> None:
+    def __init__(self, size: int, settings: RuntimeSettings) -> None:
         self.size = size
         self._settings = settings
         self._idle: list[Worker] = []

@@ -11,13 +11,13 @@ from dataclasses import dataclass
 
 import msgspec
 
-from collector.archive.retention import Rules
 from collector.collectors.base import Collector
 from collector.model.copying import CopySettings
 from collector.model.incident import Header, IncidentState, StepEnd, StepStatus
 from collector.model.marker import Marker
-from collector.model.pressure import Budget, Limits, SpeedChange, Tick
+from collector.model.pressure import Budget, GateLimits, SpeedChange, Tick
 from collector.model.redaction import Redaction
+from collector.model.retention import RetentionRules
 from collector.model.units import Reserve
 
 MESSAGE_LIMIT = 65_536
@@ -83,7 +83,7 @@ class RunStep:
     collector: Collector
     marker: Marker
     deadline_s: float
-    limits: Limits
+    limits: GateLimits
     budget: Budget
     reserve_bytes: int
     copy: CopySettings
@@ -128,8 +128,9 @@ class Prune:
     """Delete what retention does not keep."""
 
     archive: str
-    rules: Rules
+    rules: RetentionRules
     now_s: float
+    spare: str = ""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -146,7 +147,7 @@ class AddDigests:
     archive: str
     incident: str
     deadline_s: float
-    limits: Limits
+    limits: GateLimits
     copy: CopySettings
 
 

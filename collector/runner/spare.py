@@ -5,7 +5,8 @@ from __future__ import annotations
 import contextlib
 import time
 
-from collector.model.pressure import Budget, Decision, Limits, Policy, StepClass
+from collector.model.pressure import Budget, Decision, GateLimits, Policy, StepClass
+from collector.model.units import Bytes, Seconds
 from collector.pressure.gate import decide
 from collector.pressure.sampler import Sampler
 from collector.runner.coroutine import Task, sleep
@@ -14,7 +15,7 @@ from collector.runner.pool import Pool
 FORK = Budget(step_class=StepClass.DIRECT, memory_bytes=16 << 20)
 """What a new worker may need: twice the 8 MiB of private memory that a warm one has."""
 
-FORK_LIMITS = Limits(floor_bytes=0, on_pressure=Policy.SKIP, wait_s=0.0)
+FORK_LIMITS = GateLimits(floor_bytes=Bytes(0), on_pressure=Policy.SKIP, wait_s=Seconds(0.0))
 """A worker is forked where there is room for it, and no severe distress."""
 
 FORK_WAIT_S = 30.0

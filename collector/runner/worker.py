@@ -15,11 +15,11 @@ from typing import NoReturn
 
 import msgspec
 
+from collector.config.spec import RuntimeSettings
 from collector.copying import buffers
 from collector.host import process
 from collector.model.errors import CollectorError
 from collector.model.incident import StepStatus
-from collector.pipeline.run_types import WorkerSettings
 from collector.pressure.sampler import Sampler
 from collector.runner import jobs
 from collector.runner.coroutine import Wait, until
@@ -75,7 +75,7 @@ class Reporter:
         socket.send_fds(self._sock, [msgspec.json.encode(done)], [] if fd is None else [fd])
 
 
-def main(sock: socket.socket, job_fd: int, memory_fd: int, settings: WorkerSettings) -> NoReturn:
+def main(sock: socket.socket, job_fd: int, memory_fd: int, settings: RuntimeSettings) -> NoReturn:
     """Serve the jobs in *job_fd* until *sock* ends; never returns into the forked copy of its caller."""
     status = 1
     try:
@@ -122,7 +122,7 @@ def _limit(kind: int, value: int) -> None:
     resource.setrlimit(kind, (value, value))
 
 
-def _serve(sock: socket.socket, settings: WorkerSettings) -> None:
+def _serve(sock: socket.socket, settings: RuntimeSettings) -> None:
     report = Reporter(sock)
     sampler = Sampler()
     opened = _open_files()

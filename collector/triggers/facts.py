@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import os
 import re
-import signal
 import time
 from dataclasses import dataclass
 
@@ -12,6 +11,7 @@ import msgspec
 
 from collector.host.files import Host
 from collector.model.marker import Marker, MarkerKind, ProcessRef
+from collector.model.signals import signal_number
 from collector.model.text import printable
 
 MAX_FACTS = 64
@@ -109,9 +109,10 @@ def _signal(text: str | None) -> int | None:
     """Return the number of a signal given as number, ``SIGSEGV`` or ``SEGV``."""
     if not text:
         return None
-    name = text if text.startswith("SIG") else f"SIG{text}"
-    number = signal.Signals.__members__.get(name)
-    return int(number) if number is not None else _number(text)
+    try:
+        return signal_number(text)
+    except ValueError:
+        return _number(text)
 
 
 def _number(text: str | None) -> int | None:

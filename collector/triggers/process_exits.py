@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import errno
 import fnmatch
-import signal
 import time
 from collections.abc import Iterator
 from dataclasses import dataclass, field
@@ -14,6 +13,7 @@ from collector.host.netlink import COMM, COREDUMP, EXEC, EXIT, ProcConnector, Pr
 from collector.model.case import CORE_SIGNALS
 from collector.model.errors import CollectorError, UsageError
 from collector.model.marker import Marker, MarkerKind, ProcessRef
+from collector.model.signals import signal_name, signal_number
 from collector.model.text import printable
 from collector.triggers.base import TriggerContext
 from collector.triggers.identities import Identities, Identity
@@ -25,7 +25,7 @@ BUFFER_BYTES = 4 << 20
 EXITS_PER_READ = 256
 IDENTITIES_PER_READ = 2048
 MAX_ANNOUNCED = 1024
-CORE_NAMES = tuple(sorted(signal.Signals(number).name for number in CORE_SIGNALS))
+CORE_NAMES = tuple(sorted(map(signal_name, CORE_SIGNALS)))
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -49,13 +49,15 @@ class ExitRule:
 
     def __post_init__(self) -> None:
         for name in self.signals:
-            if _full(name) not in signal.Signals.__members__:
-                raise UsageError(f"{name!r}: there is no signal {_full(name)}")
+            try:
+                signal_number(name)
+            except ValueError as exc:
+                raise UsageError(str(exc)) from exc
 
     @property
     def numbers(self) -> frozenset[int]:
         """The signals as numbers."""
-        return frozenset(signal.Signals[_full(name)].value for name in self.signals)
+        return frozenset(map(signal_number, self.signals))
 
     def names(self, who: Identity | None) -> bool:
         """Return whether the rule is about that process; a rule with names is about none unknown."""
@@ -63,11 +65,6 @@ class ExitRule:
         return all(
             not globs or (value and any(fnmatch.fnmatchcase(value, glob) for glob in globs)) for globs, value in wanted
         )
-
-
-def _full(name: str) -> str:
-    """Return a signal's name with its prefix."""
-    return name if name.startswith("SIG") else f"SIG{name}"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -175,7 +172,7 @@ class ProcessExitsWatch:
                 break
         else:
             return None
-        how = f"died of {_signal_name(number)}" if number else f"exited with status {status}"
+        how = f"died of {signal_name(number)}" if number else f"exited with status {status}"
         dumped = {"core_dumped": "yes" if event.code & 0x80 else "no"} if number else {}
         return self._marker(event, who, how, dumped, number=number or None, status=None if number else status)
 
@@ -198,11 +195,3 @@ class ProcessExitsWatch:
             exit_status=status,
             attributes={"parent": str(event.parent), **attributes},
         )
-
-
-def _signal_name(number: int) -> str:
-    """Name a signal; real-time ones have numbers only."""
-    try:
-        return signal.Signals(number).name
-    except ValueError:
-        return f"signal {number}"

@@ -17,13 +17,13 @@ from memory_group import MemoryGroup, memory_group
 from collector.archive.store import Store
 from collector.collectors.base import Collector
 from collector.collectors.registry import COLLECTORS
+from collector.config.spec import RuntimeSettings
 from collector.host.identity import identify
 from collector.model.copying import CopySettings
 from collector.model.incident import StepStatus
 from collector.model.marker import Marker
-from collector.model.pressure import Budget, Limits, Policy, StepClass
+from collector.model.pressure import Budget, GateLimits, Policy, StepClass
 from collector.model.redaction import Redaction
-from collector.pipeline.run_types import WorkerSettings
 from collector.pipeline.steps import Pipeline
 from collector.pressure.gate import SPARE_BYTES
 from collector.runner.coroutine import drive
@@ -37,14 +37,14 @@ MIB = 1 << 20
 pytestmark = pytest.mark.root
 
 LIGHT = [cls for cls in COLLECTORS.values() if cls.footprint.step_class is StepClass.LIGHT or cls.footprint.light_head]
-OPEN = Limits(floor_bytes=0, on_pressure=Policy.PROCEED, wait_s=0.0)
+OPEN = GateLimits(floor_bytes=0, on_pressure=Policy.PROCEED, wait_s=0.0)
 
 
 class Lab:
     """One warm worker in a memory cgroup of its own, and an incident to write to."""
 
     def __init__(self, directory: Path, group: MemoryGroup | None = None) -> None:
-        self.pool = Pool(1, WorkerSettings())
+        self.pool = Pool(1, RuntimeSettings())
         self.pool.fill()
         time.sleep(0.1)  # let it fall asleep, warm
         self.claim = Claim()

@@ -1,4 +1,4 @@
-"""What the documents show works as it stands: every YAML block compiles."""
+"""Every YAML block in the documents compiles."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ def blocks() -> Iterator[Any]:
 
 
 def as_drop_in(block: str) -> str:
-    """A list of steps or triggers, as a page about one of them shows it, put where it belongs."""
+    """A list of steps or triggers, as pages about them show it, put in its place."""
     content = yaml.safe_load(block)
     if isinstance(content, dict) and "collector" in content:
         content = [content]
@@ -43,7 +43,7 @@ def as_drop_in(block: str) -> str:
 
 @pytest.mark.parametrize("block", list(blocks()))
 def test_config_block_of_the_documents_compiles(block: str, tmp_path: Path) -> None:
-    """A block is a whole file if it says its version and its pipelines, else a drop-in to the shipped one."""
+    """A block is a whole file if it has a version and pipelines, else a drop-in for the shipped one."""
     main = tmp_path / "collector.yaml"
     content = yaml.safe_load(block)
     if isinstance(content, dict) and {"version", "pipelines"} <= content.keys():
@@ -64,7 +64,7 @@ def test_config_reference_has_examples() -> None:
     "kind", [*COLLECTORS.values(), *TRIGGERS.values()], ids=lambda kind: f"{kind.__module__.split('.')[1]}:{kind.name}"
 )
 def test_config_option_is_described(kind: type) -> None:
-    """Each option of a collector or a trigger says what it does: its docstring is the reference."""
+    """Each option of a collector or a trigger is documented: its docstring is the reference."""
     from collector.config.keys import keys_of, summary_of
 
     assert summary_of(kind)

@@ -107,7 +107,7 @@ def test_dry_run_writes_nothing(config: Path, tmp_path: Path) -> None:
     crashed = "{id: nothing, when: {comm: [crashed]}, "
     config.write_text(config.read_text().replace("{id: nothing, ", crashed).replace("_files}", "_files, timeout: 10m}"))
     told = collector(config, "run", "--dry-run").stdout
-    assert "at most 10m," in told
+    assert "up to 10m," in told
     assert "  nothing " not in told  # a run by hand does not meet its condition either
 
 

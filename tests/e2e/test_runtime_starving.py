@@ -56,7 +56,7 @@ def test_gate_keeps_to_the_limit_of_its_own_cgroup(daemon_factory: Callable[...,
     memory, greedy = daemon.incidents()[-1]["steps"]
     assert memory["status"] == "ok"
     assert greedy["status"] == "skipped"
-    assert "own cgroup" in greedy["reason"]
+    assert "collector's cgroup" in greedy["reason"]
     daemon.stop()
 
 

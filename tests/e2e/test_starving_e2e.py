@@ -118,7 +118,7 @@ def test_starving_machine_without_room_collects_what_still_fits(daemon: Daemon, 
     steps = steps_of(manifest)
     assert (steps["memory"]["status"], steps["kernel_log"]["status"]) == ("ok", "ok")
     assert steps["process"]["status"] == "skipped"
-    assert "12.0 MiB can be had before reclaim" in steps["process"]["reason"]
+    assert "12.0 MiB are free before reclaim" in steps["process"]["reason"]
     assert manifest["state"] == "incomplete"
 
 

@@ -1,4 +1,4 @@
-"""Whatever stands in the file, the loader answers with a configuration or a `ConfigError`, and soon."""
+"""Whatever the file contains, the loader soon returns a configuration or a `ConfigError`."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from collector.config import parse as parsing
-from collector.config.nodes import Mapping, Node, Scalar, Sequence
+from collector.config.nodes import MappingNode, Node, ScalarNode, SequenceNode
 from collector.config.parse import MAX_BYTES, MAX_DEPTH, MAX_NODES, parse
 from collector.model.errors import ConfigError
 from collector.pipeline.compile import Plan, prepare
@@ -86,21 +86,21 @@ def test_config_shipped_file_with_damage_gives_a_plan_or_a_config_error(
 
 def count(node: Node) -> int:
     match node:
-        case Scalar():
+        case ScalarNode():
             return 1
-        case Sequence():
+        case SequenceNode():
             return 1 + sum(map(count, node.items))
-        case Mapping():
+        case MappingNode():
             return 1 + sum(1 + count(entry.node) for entry in node.entries.values())
 
 
 def depth(node: Node) -> int:
     match node:
-        case Scalar():
+        case ScalarNode():
             return 0
-        case Sequence():
+        case SequenceNode():
             return 1 + max(map(depth, node.items), default=0)
-        case Mapping():
+        case MappingNode():
             return 1 + max((depth(entry.node) for entry in node.entries.values()), default=0)
 
 
@@ -108,8 +108,8 @@ def depth(node: Node) -> int:
 @given(data=st.lists(pieces, max_size=200).map(b"".join))
 def test_config_parsed_tree_is_bounded(data: bytes) -> None:
     """Aliases expanded, no more values and no deeper nesting than is allowed: later passes need no bounds."""
-    tree, problems = parse(data, "f")
-    assert tree is not None or problems
+    tree, diagnostics = parse(data, "f")
+    assert tree is not None or diagnostics
     if tree is not None:
         assert count(tree) <= MAX_NODES + 1
         assert depth(tree) <= MAX_DEPTH + 1
@@ -155,29 +155,29 @@ def test_config_bomb_is_bounded(name: str, file: Path) -> None:
 
 @given(text=st.text(st.characters(exclude_categories=["Cs", "Cc"]), max_size=40))
 @settings(deadline=None)
-def test_config_text_in_quotes_is_read_as_it_stands(text: str) -> None:
-    """What an operator quotes, ``no`` and ``010`` included, arrives character by character."""
-    tree, problems = parse(yaml.safe_dump({"key": text}, default_style='"', allow_unicode=True).encode(), "f")
-    assert not problems
+def test_config_text_in_quotes_is_read_literally(text: str) -> None:
+    """What an operator quotes, including ``no`` and ``010``, is read character by character."""
+    tree, diagnostics = parse(yaml.safe_dump({"key": text}, default_style='"', allow_unicode=True).encode(), "f")
+    assert not diagnostics
     assert tree is not None
-    assert tree.get("key") == Scalar(text, False, tree.entries["key"].node.mark)  # type: ignore[union-attr]
+    assert tree.get("key") == ScalarNode(text, False, tree.entries["key"].node.mark)  # type: ignore[union-attr]
 
 
 @pytest.mark.parametrize(
     "word", ["no", "on", "yes", "010", "0x1f", "12:30", "1e3", "1_000", "2001-01-01", "=", ".5", "true"]
 )
 def test_config_plain_text_is_never_guessed_at(word: str) -> None:
-    """YAML 1.1 would make truths, octal and sexagesimal numbers and dates of these; here a word is a word."""
-    tree, problems = parse(f"key: {word}\n".encode(), "f")
-    assert not problems
-    assert isinstance(tree, Mapping)
+    """YAML 1.1 would read booleans, octal and sexagesimal numbers, and dates; here a word is a word."""
+    tree, diagnostics = parse(f"key: {word}\n".encode(), "f")
+    assert not diagnostics
+    assert isinstance(tree, MappingNode)
     node = tree.get("key")
-    assert isinstance(node, Scalar)
+    assert isinstance(node, ScalarNode)
     assert node.text == word
 
 
 def test_config_limits_are_what_the_bombs_meet() -> None:
-    """The limits exist: without one of them a bomb above would not be one."""
+    """The limits that the bombs test exist."""
     assert parsing.MAX_BYTES <= 1 << 20
     assert parsing.MAX_NODES <= 100_000
     assert parsing.MAX_DEPTH <= 64

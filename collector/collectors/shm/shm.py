@@ -73,9 +73,7 @@ class Shm:
             search = self._search(ctx, stack, unread)
             rows = (_inventory_row(found) for found in search.walk(unread))
             yield Artifact(path=PurePosixPath("inventory.jsonl"), body=jsonl(rows), media="jsonl")
-            search.look_for_unnamed()
-            limits = Limits(max_each=self.max_each, max_total=self.max_total)
-            planned = plan(search.candidates, order=self.order, limits=limits)
+            planned = self._plan(search)
             lines = jsonl((row for _, row in planned), cut=_left_out(planned, search.passed_over))
             yield Artifact(path=PurePosixPath("segments.jsonl"), body=lines, media="jsonl")
             for candidate, row in planned:
@@ -85,6 +83,20 @@ class Shm:
                     except (OSError, StepError) as exc:
                         unread.add(f"{ROOT}/{candidate.name}", exc)
         yield from unread.artifacts()
+
+    def preview(self, ctx: Context) -> list[Planned]:
+        """Return the rows that `collect` would write to ``segments.jsonl`` now."""
+        unread = Unreads()
+        with ExitStack() as stack:
+            search = self._search(ctx, stack, unread)
+            for _ in search.walk(unread):
+                pass
+            return [row for _, row in self._plan(search)]
+
+    def _plan(self, search: SegmentSearch) -> list[tuple[Candidate, Planned]]:
+        search.look_for_unnamed()
+        limits = Limits(max_each=self.max_each, max_total=self.max_total)
+        return plan(search.candidates, order=self.order, limits=limits)
 
     def _search(self, ctx: Context, stack: ExitStack, unread: Unreads) -> SegmentSearch:
         guard = stack.enter_context(closing(Guard(self.read_timeout)))

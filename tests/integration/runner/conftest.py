@@ -6,13 +6,13 @@ from collections.abc import Iterator
 
 import pytest
 
-from collector.pipeline.run_types import WorkerSettings
+from collector.config.spec import RuntimeSettings
 from collector.runner.pool import Pool
 
 
 @pytest.fixture
 def pool() -> Iterator[Pool]:
-    opened = Pool(2, WorkerSettings())
+    opened = Pool(2, RuntimeSettings())
     opened.fill()
     yield opened
     opened.close()

@@ -16,14 +16,15 @@ import pytest
 from runner_lab import Lab
 
 from collector.collectors.base import Context
+from collector.config.spec import RuntimeSettings
 from collector.copying.buffers import SPOOL_BYTES
 from collector.daemon.loop import Loop
 from collector.host.process import URGENT_NICE
 from collector.model.artifact import Artifact, Bulk, Footprint, SourceInfo, Truncated
 from collector.model.errors import StepError
 from collector.model.incident import IncidentState, StepStatus
-from collector.model.pressure import Limits, Policy, StepClass
-from collector.pipeline.run_types import RunOutcome, WorkerSettings
+from collector.model.pressure import GateLimits, Policy, StepClass
+from collector.pipeline.run_types import RunOutcome
 from collector.pipeline.steps import Pipeline
 from collector.runner import events
 from collector.runner.pool import Pool
@@ -159,7 +160,7 @@ def test_light_steps_are_read_before_others_and_bulk_is_nice(lab: Lab) -> None:
     for _ in range(2):  # the priority is given back after each step
         manifest = lab.collect(Witness(archive=archive), DirectWitness(archive=archive))
         nice = [int(lab.content(manifest, f"step{n}/said").split()[1]) for n in range(2)]
-        assert nice == [URGENT_NICE, WorkerSettings().nice]
+        assert nice == [URGENT_NICE, RuntimeSettings().nice]
 
 
 def test_light_artifacts_arrive_as_their_collector_yielded_them(lab: Lab) -> None:
@@ -299,7 +300,7 @@ class Many:
 
 def test_incident_waits_once_for_all_of_its_steps(lab: Lab) -> None:
     """Five steps that the gate holds back are not five waits."""
-    lab.limits = Limits(floor_bytes=1 << 60, on_pressure=Policy.WAIT, wait_s=0.5)
+    lab.limits = GateLimits(floor_bytes=1 << 60, on_pressure=Policy.WAIT, wait_s=0.5)
     manifest = lab.collect(*(Witness(archive=str(lab.archive)) for _ in range(5)))
     assert [step.status for step in manifest.steps] == [StepStatus.SKIPPED] * 5
     assert sum(isinstance(event, events.StepWaiting) for event in lab.events) == 1

@@ -23,7 +23,7 @@ from collector.host.identity import identify
 from collector.model.artifact import Artifact, Bulk, Footprint
 from collector.model.errors import StepError
 from collector.model.incident import Header, IncidentState, StepStatus
-from collector.model.pressure import Limits, Policy, StepClass
+from collector.model.pressure import GateLimits, Policy, StepClass
 from collector.model.units import Reserve
 from collector.pipeline.steps import Pipeline
 from collector.runner import events
@@ -200,7 +200,7 @@ def test_runner_skips_what_the_incident_has_no_time_for(lab: Lab) -> None:
 
 def test_runner_skips_a_step_below_the_floor(lab: Lab) -> None:
     """The verdict and its numbers are in the manifest."""
-    greedy = Limits(floor_bytes=1 << 60, on_pressure=Policy.SKIP, wait_s=0.0)
+    greedy = GateLimits(floor_bytes=1 << 60, on_pressure=Policy.SKIP, wait_s=0.0)
     (skipped,) = lab.steps(Fine(), limits=greedy)
     assert skipped.status is StepStatus.SKIPPED
     assert skipped.verdict is not None
@@ -211,7 +211,7 @@ def test_runner_skips_a_step_below_the_floor(lab: Lab) -> None:
 
 def test_runner_waits_for_the_gate_and_gives_up(lab: Lab) -> None:
     """`wait` re-samples and has an end; the wait is told and recorded."""
-    greedy = Limits(floor_bytes=1 << 60, on_pressure=Policy.WAIT, wait_s=0.6)
+    greedy = GateLimits(floor_bytes=1 << 60, on_pressure=Policy.WAIT, wait_s=0.6)
     (skipped,) = lab.steps(Fine(), limits=greedy)
     assert skipped.verdict is not None
     assert skipped.verdict.waited_s >= 0.6

@@ -2,16 +2,16 @@
 
 from __future__ import annotations
 
-import dataclasses
 import time
 from pathlib import Path
 
 from collector.archive.ledger import Ledger
-from collector.archive.retention import Kept, Rules, to_delete
+from collector.archive.retention import Kept, to_delete
 from collector.model.marker import Marker, MarkerKind
+from collector.model.retention import RetentionRules
 from collector.runner.housekeeping import age_clock_s
 
-RULES = Rules(count=2, age_s=None, size_bytes=None)
+RULES = RetentionRules(count=2, age_s=None, size_bytes=None)
 KEPT = [Kept(id=name, ended_s=0.0, size_bytes=1) for name in ("a", "b", "c")]
 
 
@@ -31,9 +31,9 @@ def test_ledger_is_written_anew_when_its_file_was_removed(tmp_path: Path) -> Non
 def test_retention_spares_the_incident_just_archived() -> None:
     """After the wall clock was set back, the newest incident has the oldest id."""
     assert to_delete(KEPT, RULES, now_s=0.0) == ["a"]
-    assert to_delete(KEPT, dataclasses.replace(RULES, spare="a"), now_s=0.0) == []
-    needy = Rules(count=None, age_s=None, size_bytes=None, need_bytes=99, spare="a")
-    assert to_delete(KEPT, needy, now_s=0.0) == ["b"]
+    assert to_delete(KEPT, RULES, now_s=0.0, spare="a") == []
+    keep_all = RetentionRules(count=None, age_s=None, size_bytes=None)
+    assert to_delete(KEPT, keep_all, now_s=0.0, need_bytes=99, spare="a") == ["b"]
 
 
 def test_retention_does_not_follow_a_wall_clock_that_jumps_ahead() -> None:

@@ -5,7 +5,8 @@ from __future__ import annotations
 from hypothesis import given
 from hypothesis import strategies as st
 
-from collector.archive.retention import Kept, Rules, to_delete
+from collector.archive.retention import Kept, to_delete
+from collector.model.retention import RetentionRules
 
 DAY = 86_400.0
 incidents = st.lists(
@@ -20,11 +21,10 @@ incidents = st.lists(
 )
 maybe = st.none() | st.integers(1, 40)
 rules = st.builds(
-    Rules,
+    RetentionRules,
     count=maybe,
     age_s=st.none() | st.floats(0, 100 * DAY),
     size_bytes=st.none() | st.integers(0, 1 << 41),
-    need_bytes=st.integers(0, 1 << 40),
 )
 
 
@@ -34,12 +34,12 @@ def archive(*sizes: int) -> list[Kept]:
 
 def test_retention_keeps_the_newest_when_there_are_too_many() -> None:
     """The oldest go first."""
-    assert to_delete(archive(1, 1, 1, 1), Rules(count=2, age_s=None, size_bytes=None), now_s=0) == ["00", "01"]
+    assert to_delete(archive(1, 1, 1, 1), RetentionRules(count=2, age_s=None, size_bytes=None), now_s=0) == ["00", "01"]
 
 
 def test_retention_deletes_what_is_too_old() -> None:
     """Age counts from the end of the incident."""
-    assert to_delete(archive(1, 1, 1), Rules(count=None, age_s=1.5 * DAY, size_bytes=None), now_s=3 * DAY) == [
+    assert to_delete(archive(1, 1, 1), RetentionRules(count=None, age_s=1.5 * DAY, size_bytes=None), now_s=3 * DAY) == [
         "00",
         "01",
     ]
@@ -47,42 +47,45 @@ def test_retention_deletes_what_is_too_old() -> None:
 
 def test_retention_bounds_the_whole_size() -> None:
     """Newest first, until the size is reached."""
-    assert to_delete(archive(5, 5, 5), Rules(count=None, age_s=None, size_bytes=10), now_s=0) == ["00"]
+    assert to_delete(archive(5, 5, 5), RetentionRules(count=None, age_s=None, size_bytes=10), now_s=0) == ["00"]
 
 
 def test_retention_frees_what_is_needed() -> None:
     """A disk below its reserve gets room from the oldest incidents, whatever the rules keep."""
-    keep_all = Rules(count=None, age_s=None, size_bytes=None, need_bytes=6)
-    assert to_delete(archive(5, 5, 5), keep_all, now_s=0) == ["00", "01"]
+    keep_all = RetentionRules(count=None, age_s=None, size_bytes=None)
+    assert to_delete(archive(5, 5, 5), keep_all, now_s=0, need_bytes=6) == ["00", "01"]
 
 
-@given(incidents, rules, st.floats(0, 200 * DAY))
-def test_retention_never_deletes_the_newest(found: list[Kept], given_rules: Rules, now_s: float) -> None:
+@given(incidents, rules, st.integers(0, 1 << 40), st.floats(0, 200 * DAY))
+def test_retention_never_deletes_the_newest(
+    found: list[Kept], given_rules: RetentionRules, need_bytes: int, now_s: float
+) -> None:
     """Whatever the rules say, the last incident stays; nothing is deleted twice or invented."""
-    doomed = to_delete(found, given_rules, now_s=now_s)
+    doomed = to_delete(found, given_rules, now_s=now_s, need_bytes=need_bytes)
     assert doomed == sorted(set(doomed))
     assert set(doomed) <= {kept.id for kept in found}
     if found:
         assert max(kept.id for kept in found) not in doomed
 
 
-@given(incidents, rules, st.floats(0, 200 * DAY))
-def test_retention_meets_its_rules(found: list[Kept], given_rules: Rules, now_s: float) -> None:
+@given(incidents, rules, st.integers(0, 1 << 40), st.floats(0, 200 * DAY))
+def test_retention_meets_its_rules(
+    found: list[Kept], given_rules: RetentionRules, need_bytes: int, now_s: float
+) -> None:
     """What stays, the newest aside, is within every rule."""
-    doomed = set(to_delete(found, given_rules, now_s=now_s))
+    doomed = set(to_delete(found, given_rules, now_s=now_s, need_bytes=need_bytes))
     stays = sorted((kept for kept in found if kept.id not in doomed), key=lambda kept: kept.id)[:-1]
     if given_rules.count is not None:
         assert len(stays) < max(given_rules.count, 1)
     if given_rules.age_s is not None:
         assert all(now_s - kept.ended_s <= given_rules.age_s for kept in stays)
-    if stays and given_rules.need_bytes:
+    if stays and need_bytes:
         freed = sum(kept.size_bytes for kept in found if kept.id in doomed)
-        assert freed >= given_rules.need_bytes
+        assert freed >= need_bytes
 
 
 @given(incidents, rules, st.floats(0, 200 * DAY))
-def test_retention_is_settled_after_one_pass(found: list[Kept], given_rules: Rules, now_s: float) -> None:
+def test_retention_is_settled_after_one_pass(found: list[Kept], given_rules: RetentionRules, now_s: float) -> None:
     """A second pass over what stayed deletes nothing."""
-    settled = Rules(count=given_rules.count, age_s=given_rules.age_s, size_bytes=given_rules.size_bytes)
-    doomed = set(to_delete(found, settled, now_s=now_s))
-    assert to_delete([kept for kept in found if kept.id not in doomed], settled, now_s=now_s) == []
+    doomed = set(to_delete(found, given_rules, now_s=now_s))
+    assert to_delete([kept for kept in found if kept.id not in doomed], given_rules, now_s=now_s) == []

@@ -103,7 +103,7 @@ def test_config_explain_tells_steps_and_conditions(good: Path) -> None:
     """Which steps would run for such a crash, and why others would not."""
     assert "PROCEED now" in config("explain", "cores", "--signal", "SEGV", "--config", str(good)).stdout
     other = config("explain", "cores", "--signal", "SIGABRT", "--config", str(good)).stdout
-    assert "not for this crash: signal is SIGABRT, not SIGSEGV" in other
+    assert "does not apply: signal is SIGABRT, not SIGSEGV" in other
 
 
 def test_config_explain_json_holds_the_verdict(good: Path) -> None:

@@ -1,5 +1,5 @@
 """
-Broken files and what is said of them: each `broken_configs/NAME.yaml` has its `NAME.expected`.
+Broken files and their diagnostics: each `broken_configs/NAME.yaml` has its `NAME.expected`.
 
 The expected text is what an operator sees, without the directory.
 """
@@ -24,12 +24,12 @@ def said_of(path: Path) -> str:
     with pytest.raises(ConfigError) as caught:
         prepare(str(path), TRIGGERS)
     assert caught.value.exit_code == 78
-    return "".join(f"{problem}\n".replace(f"{DIRECTORY}/", "") for problem in caught.value.problems)
+    return "".join(f"{diagnostic}\n".replace(f"{DIRECTORY}/", "") for diagnostic in caught.value.diagnostics)
 
 
 @pytest.mark.parametrize("path", BROKEN, ids=lambda path: path.stem)
-def test_config_broken_file_is_told_with_its_place(path: Path) -> None:
-    """Every mistake is told as file, line, column, a sentence, and mostly what to do."""
+def test_config_broken_file_is_reported_with_its_place(path: Path) -> None:
+    """Every mistake is reported with file, line, column, a sentence, and usually a hint."""
     said = said_of(path)
     assert said == path.with_suffix(".expected").read_text()
     for line in said.splitlines():
@@ -44,10 +44,12 @@ def test_config_broken_files_are_many() -> None:
 
 
 def test_config_with_ten_errors_reports_ten() -> None:
-    """A file is mended in one go: errors of the loader and of the compiler come together, in the order of lines."""
+    """A file is fixed in one go: errors of the loader and of the compiler come together, in the order of lines."""
     with pytest.raises(ConfigError) as caught:
         prepare(str(DIRECTORY / "many_ten_errors.yaml"), TRIGGERS)
-    problems = caught.value.problems
-    assert len(problems) == 10
-    assert all(problem.severity is Severity.ERROR for problem in problems)
-    assert [problem.mark.line for problem in problems] == sorted(problem.mark.line for problem in problems)
+    diagnostics = caught.value.diagnostics
+    assert len(diagnostics) == 10
+    assert all(diagnostic.severity is Severity.ERROR for diagnostic in diagnostics)
+    assert [diagnostic.mark.line for diagnostic in diagnostics] == sorted(
+        diagnostic.mark.line for diagnostic in diagnostics
+    )

@@ -1,4 +1,4 @@
-"""Loading: files to values, with the place of each."""
+"""Loading: from files to values, with the place of each."""
 
 from __future__ import annotations
 
@@ -42,22 +42,22 @@ def steps(loaded: Loaded) -> list[str]:
 
 
 def test_config_packaged_default_loads() -> None:
-    """What is shipped is right, and values know their line."""
+    """What is shipped is valid, and values know their line."""
     loaded = load(None)
     assert loaded.config.archive.path == "/var/lib/collector"
     assert loaded.config.archive.reserve.bytes_of(1000) == 50
-    assert loaded.config.pressure.floor == 256 << 20
+    assert loaded.config.pressure.floor_bytes == 256 << 20
     assert loaded.origins["archive", "path"].line > 1
 
 
 def test_config_values_are_plain_numbers() -> None:
-    """Units exist for the reader only: what arrives is an int or a float that any encoder takes."""
+    """Units are for the reader only: the values are ints and floats that any encoder takes."""
     config = load(None).config
-    assert type(config.pressure.floor) is int
-    assert type(config.pressure.wait) is float
+    assert type(config.pressure.floor_bytes) is int
+    assert type(config.pressure.wait_s) is float
 
 
-def test_config_drop_ins_change_in_lexical_order(tmp_path: Path) -> None:
+def test_config_drop_ins_apply_in_lexical_order(tmp_path: Path) -> None:
     """Later files win, key by key, and each value says which file it comes from."""
     path = files(
         tmp_path,
@@ -65,7 +65,7 @@ def test_config_drop_ins_change_in_lexical_order(tmp_path: Path) -> None:
         b="pressure: {floor: 2GiB}\narchive: {reserve: 10%}\n",
     )
     loaded = load(path)
-    assert (loaded.config.pressure.floor, loaded.config.pressure.wait) == (2 << 30, 5.0)
+    assert (loaded.config.pressure.floor_bytes, loaded.config.pressure.wait_s) == (2 << 30, 5.0)
     assert loaded.config.archive.path == "/srv/crash"
     assert loaded.origins["pressure", "floor"] == Mark(f"{tmp_path}/conf.d/b.yaml", 1, 19)
     assert loaded.origins["pressure", "wait"].file == f"{tmp_path}/conf.d/a.yaml"
@@ -73,7 +73,7 @@ def test_config_drop_ins_change_in_lexical_order(tmp_path: Path) -> None:
 
 
 def test_config_drop_in_merges_items_by_id(tmp_path: Path) -> None:
-    """An item of a known id changes only what it says; one of a new id is appended."""
+    """An item with a known id changes only its keys; one with a new id is appended."""
     change = (
         "pipelines:\n  crash:\n    steps:\n      - {id: log, with: {since: 1h}}\n      - {id: last, collector: dmesg}\n"
     )
@@ -92,13 +92,13 @@ def test_config_drop_in_replaces_an_item_that_says_so(tmp_path: Path) -> None:
 
 
 def test_config_drop_in_replaces_a_pipeline_that_says_so(tmp_path: Path) -> None:
-    """A whole pipeline can be exchanged."""
+    """A whole pipeline can be replaced."""
     change = "pipelines: {crash: {replace: true, steps: [{id: only, collector: dmesg}]}}\n"
     assert steps(load(files(tmp_path, a=change))) == ["only"]
 
 
 def test_config_drop_in_turns_an_item_off(tmp_path: Path) -> None:
-    """A step that is off stays in the file, for whoever wonders where it went."""
+    """A step that is off stays visible in the configuration."""
     change = "pipelines: {crash: {steps: [{id: log, enabled: false}]}}\n"
     assert [step.enabled for step in load(files(tmp_path, a=change)).config.pipelines["crash"].steps] == [True, False]
 
@@ -108,15 +108,15 @@ def test_config_drop_in_mistake_names_the_drop_in(tmp_path: Path) -> None:
     path = files(tmp_path, main=MAIN + "archve: {}\n", a="pressure: {floor: much}\n", b="version: 1\ncopi: {}\n")
     with pytest.raises(ConfigError) as caught:
         load(path)
-    assert [str(problem.mark) for problem in caught.value.problems] == [
+    assert [str(diagnostic.mark) for diagnostic in caught.value.diagnostics] == [
         f"{path}:14:1",
         f"{tmp_path}/conf.d/a.yaml:1:19",
         f"{tmp_path}/conf.d/b.yaml:2:1",
     ]
 
 
-def test_config_files_that_are_no_drop_ins_are_left_alone(tmp_path: Path) -> None:
-    """Editors leave backups and swap files about: only *.yaml counts, and no dot file."""
+def test_config_files_that_are_not_drop_ins_are_ignored(tmp_path: Path) -> None:
+    """Editors leave backups and swap files: only *.yaml counts, and no dot files."""
     path = files(tmp_path)
     (tmp_path / "conf.d").mkdir()
     for name in (".a.yaml", "a.yaml~", "a.yaml.swp", "README"):
@@ -136,7 +136,7 @@ def test_config_hash_ignores_layout_and_sees_values(tmp_path: Path) -> None:
 
 @pytest.mark.timeout(10)
 def test_config_file_that_a_read_would_hang_on_is_refused(tmp_path: Path) -> None:
-    """A FIFO at the path does not hold the daemon, and a directory is no file."""
+    """A FIFO at the path does not block the daemon, and a directory is not a file."""
     os.mkfifo(tmp_path / "fifo")
     for name in ("fifo", ".", "missing", "with\0nul"):
         with pytest.raises(ConfigError, match="cannot be read"):
@@ -144,7 +144,7 @@ def test_config_file_that_a_read_would_hang_on_is_refused(tmp_path: Path) -> Non
 
 
 def test_config_find_prefers_the_explicit_path() -> None:
-    """--config wins; without a system file the packaged default is meant."""
+    """--config wins; without a system file, the packaged default is used."""
     assert find("/x.yaml") == "/x.yaml"
     assert find(None) == (SYSTEM_PATH if os.path.exists(SYSTEM_PATH) else None)
 

@@ -12,11 +12,11 @@ import msgspec
 import pytest
 
 from collector.archive import ledgerfile
-from collector.config.runtime import Storm
 from collector.daemon.control import Client
 from collector.daemon.intake import Intake, Work
 from collector.daemon.loop import Loop
 from collector.daemon.messages import RunRequest
+from collector.model.budgets import StormSettings
 from collector.model.case import Case
 from collector.model.incident import IncidentState
 from collector.model.marker import CoreRef, Marker, MarkerKind, ProcessRef
@@ -51,11 +51,13 @@ def start(tmp_path: Path) -> Start:
     """Start an intake on one archive, again and again."""
 
     def begin(
-        storm: Storm | None = None, sealed: Mapping[str, IncidentState] = MappingProxyType({}), own: Iterable[int] = ()
+        storm: StormSettings | None = None,
+        sealed: Mapping[str, IncidentState] = MappingProxyType({}),
+        own: Iterable[int] = (),
     ) -> Intake:
         generation = SimpleNamespace(
             settings=SimpleNamespace(archive=str(tmp_path)),
-            loaded=SimpleNamespace(config=SimpleNamespace(storm=storm or Storm(coalesce=0.0))),
+            loaded=SimpleNamespace(config=SimpleNamespace(storm=storm or StormSettings(coalesce_s=0.0))),
             pipeline=lambda name: Pipeline(name=name, steps=()),
             pipelines={"crash": Pipeline(name="crash", steps=())},
         )
@@ -98,11 +100,11 @@ def test_intake_resumes_a_case_with_the_core_that_joined_it(start: Start, tmp_pa
 
 def test_intake_resumes_each_case_by_itself(start: Start, tmp_path: Path) -> None:
     """Two crashes of one executable that were two cases are no single one because both come back at once."""
-    intake = start(Storm(coalesce=0.0))
+    intake = start(StormSettings(coalesce_s=0.0))
     intake.offer(core(7, inode=1), "crash")
     intake.offer(core(8, inode=2), "crash")
     intake.close()
-    again = start(Storm(coalesce=5.0))
+    again = start(StormSettings(coalesce_s=5.0))
     assert case_of(again, 7) is not case_of(again, 8)
     assert [fate for fate, _, _ in rows(tmp_path)] == ["queued", "queued"]
 

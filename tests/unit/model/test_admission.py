@@ -7,7 +7,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from collector.model.admission import MAX_HELD, MAX_RUNNING, Admission, Own, Ruling
+from collector.model.admission import MAX_HELD, MAX_RUNNING, SETTLE_S, Admission, Own, Ruling
 from collector.model.budgets import CountBudget, Spent, StormSettings, TotalBudget
 from collector.model.case import MAX_MARKERS, Fate
 from collector.model.marker import CoreRef, Marker, MarkerKind, ProcessRef
@@ -84,12 +84,12 @@ def test_admission_waits_for_the_core_that_an_exit_announces() -> None:
     desk = Desk()
     desk.offer(exit_of(7))
     assert desk.admission.next(0.1) is None
-    assert desk.admission.due_s(0.1) == FREE.settle_s
+    assert desk.admission.due_s(0.1) == SETTLE_S
     desk.offer(core(1, pid=7), 0.2)
     assert desk.run(0.2) == 1
     desk.offer(exit_of(8), 1.0)
     assert desk.run(1.0) is None
-    assert desk.run(1.0 + FREE.settle_s) == 3
+    assert desk.run(1.0 + SETTLE_S) == 3
     desk.offer(exit_of(9, attributes={"core_dumped": "no"}), 2.0)
     assert desk.run(2.0) == 4
 

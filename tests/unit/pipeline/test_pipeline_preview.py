@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import mmap
 import os
+import time
 import uuid
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -15,7 +16,7 @@ from collector.host.files import Host
 from collector.model.marker import Marker, MarkerKind, ProcessRef
 from collector.model.pressure import Decision, DiskSample, NodeSample, Sample, StepClass
 from collector.pipeline.compile import prepare
-from collector.pipeline.preview import Finding, Match, findings, forecast
+from collector.pipeline.preview import Match, StepFinding, find, forecast
 from collector.pipeline.steps import Pipeline
 from collector.triggers.registry import TRIGGERS
 
@@ -38,14 +39,14 @@ def pipeline(directory: Path, *steps: str) -> Pipeline:
 
 
 def marker(**known: object) -> Marker:
-    return Marker(kind=MarkerKind.EXIT, trigger="cores", at_s=0.0, **known)  # type: ignore[arg-type]
+    return Marker(kind=MarkerKind.EXIT, trigger="cores", at_s=time.time(), **known)  # type: ignore[arg-type]
 
 
 def test_explain_says_which_condition_keeps_a_step_out(tmp_path: Path) -> None:
-    """A step that is not meant for this crash says why, and costs nothing."""
+    """A step that does not apply to this crash says why, and costs nothing."""
     steps = pipeline(tmp_path, "{id: a, collector: dmesg}", "{id: b, collector: shm, when: {signal: [SIGBUS]}}")
-    found = {"b": Finding(disk_bytes=GIB)}
-    answer = forecast(steps, marker(signal=11), sample(), reserve_bytes=0, findings=found)
+    found = {"b": StepFinding(disk_bytes=GIB)}
+    answer = forecast(steps, marker(signal=11), sample(), archive="/a", reserve_bytes=0, findings=found)
     assert [step.condition for step in answer.steps] == [None, "signal is SIGSEGV, not SIGBUS"]
     assert [step.when for step in answer.steps] == ["", "signal is SIGBUS"]
     assert answer.disk_bytes == 0
@@ -54,7 +55,7 @@ def test_explain_says_which_condition_keeps_a_step_out(tmp_path: Path) -> None:
 def test_explain_asks_the_gate_for_each_step(tmp_path: Path) -> None:
     """The verdict is the gate's own, with each step's budget and limits."""
     steps = pipeline(tmp_path, "{id: a, collector: dmesg}", "{id: b, collector: dmesg, pressure: {floor: 12GiB}}")
-    answer = forecast(steps, marker(), sample(), reserve_bytes=0, findings={})
+    answer = forecast(steps, marker(), sample(), archive="/a", reserve_bytes=0, findings={})
     assert [step.verdict.decision for step in answer.steps] == [Decision.PROCEED, Decision.WAIT]
     assert answer.steps[1].verdict.floor_bytes == 12 * GIB
     assert [(step.verdict.step_class, step.reads_first) for step in answer.steps] == [
@@ -64,13 +65,13 @@ def test_explain_asks_the_gate_for_each_step(tmp_path: Path) -> None:
 
 
 def test_explain_tells_when_bulk_does_not_fit(tmp_path: Path) -> None:
-    """Disk is added up over the steps that would run, and held against the reserve."""
+    """Disk space is summed over the steps that would run and compared with the reserve."""
     steps = pipeline(tmp_path, "{id: a, collector: shm}", "{id: b, collector: shm}")
-    found = {name: Finding(disk_bytes=40 * GIB) for name in "ab"}
-    answer = forecast(steps, marker(), sample(free=100 * GIB), reserve_bytes=30 * GIB, findings=found)
+    found = {name: StepFinding(disk_bytes=40 * GIB) for name in "ab"}
+    answer = forecast(steps, marker(), sample(free=100 * GIB), archive="/a", reserve_bytes=30 * GIB, findings=found)
     assert answer.disk_bytes == 80 * GIB
     assert not answer.fits
-    one_fits = forecast(steps, marker(), sample(), reserve_bytes=10 * GIB, findings={"a": found["a"]})
+    one_fits = forecast(steps, marker(), sample(), archive="/a", reserve_bytes=10 * GIB, findings={"a": found["a"]})
     assert one_fits.fits
 
 
@@ -95,34 +96,34 @@ def segment() -> Iterator[Segment]:
         os.unlink(f"/dev/shm/{name}")
 
 
-def own(found: Finding, segment: Segment) -> list[Match]:
+def own(found: StepFinding, segment: Segment) -> list[Match]:
     return [match for match in found.matches if match.name == f"/dev/shm/{segment.name}"]
 
 
 def test_explain_finds_the_segments_of_a_live_process(segment: Segment, tmp_path: Path) -> None:
     """The segments that this process has mapped, with what would be copied of them; holes are not."""
     steps = pipeline(tmp_path, "{id: a, collector: shm}")
-    (match,) = own(findings(steps, marker(process=ProcessRef(pid=os.getpid())), Host())["a"], segment)
+    (match,) = own(find(steps, marker(process=ProcessRef(pid=os.getpid())), Host())["a"], segment)
     assert (match.size_bytes, match.data_bytes, match.bytes_to_copy) == (16 * MIB, MIB, MIB)
 
 
 def test_explain_finds_segments_by_the_command_name(segment: Segment, tmp_path: Path) -> None:
-    """A described crash stands for the processes of that name that live now."""
+    """A described crash is assumed to be like the living processes of that name."""
     comm = Path("/proc/self/comm").read_text().strip()
     steps = pipeline(tmp_path, "{id: a, collector: shm, with: {max_each: 64KiB}}")
-    found = findings(steps, marker(comm=comm), Host())["a"]
+    found = find(steps, marker(comm=comm), Host())["a"]
     assert own(found, segment)[0].bytes_to_copy == 64 << 10
     assert found.unknown is None
 
 
-def test_explain_says_what_only_the_crash_will_tell(segment: Segment, tmp_path: Path) -> None:
+def test_explain_says_what_only_a_crash_can_tell(segment: Segment, tmp_path: Path) -> None:
     """Without a description the crashed process's segments are unknown; globs are known, less what is excluded."""
     steps = pipeline(
         tmp_path,
         f"{{id: a, collector: shm, with: {{segments: ['{segment.name}']}}}}",
         f"{{id: b, collector: shm, with: {{segments: ['{segment.name}'], exclude: ['*-explain-*']}}}}",
     )
-    found = findings(steps, marker(), Host())
+    found = find(steps, marker(), Host())
     assert len(own(found["a"], segment)) == 1
     (excluded,) = own(found["b"], segment)
     assert (excluded.not_taken, excluded.bytes_to_copy, found["b"].disk_bytes) == ("excluded", 0, 0)
@@ -130,13 +131,14 @@ def test_explain_says_what_only_the_crash_will_tell(segment: Segment, tmp_path: 
 
 
 def test_explain_finds_files_and_their_caps(tmp_path: Path) -> None:
-    """Files by their globs, each and all of them capped as the step will cap them."""
+    """The same files as the step would take, with its limits for each and for all."""
     for number in range(3):
         (tmp_path / f"{number}.log").write_bytes(b"x" * 10_000)
     paths = f"['{tmp_path}/*.log']"
     steps = pipeline(
         tmp_path, f"{{id: a, collector: files, with: {{paths: {paths}, max_bytes: 4KiB, max_total: 10KiB}}}}"
     )
-    found = findings(steps, marker(), Host())["a"]
-    assert [match.bytes_to_copy for match in found.matches] == [4096] * 3
-    assert found.disk_bytes == 10 << 10
+    found = find(steps, marker(), Host())["a"]
+    assert sorted(match.bytes_to_copy for match in found.matches) == [0, 4096, 4096]
+    assert {match.not_taken for match in found.matches} == {"", "beyond max_total or max_files"}
+    assert found.disk_bytes == 8192

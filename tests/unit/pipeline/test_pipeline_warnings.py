@@ -1,4 +1,4 @@
-"""Warnings: legal, but harmful on this machine. The judging is pure, so the machine is made up here."""
+"""Warnings about what is legal but harmful on this machine, which is made up here: judging it is pure."""
 
 from __future__ import annotations
 
@@ -11,8 +11,8 @@ import pytest
 from collector.model.diagnostics import Severity
 from collector.model.pressure import NodeSample, Sample
 from collector.pipeline.compile import Plan, prepare
-from collector.pipeline.machine_facts import Place, Surroundings, place, survey
-from collector.pipeline.warnings import harms
+from collector.pipeline.machine_facts import MachineFacts, Place, place, survey
+from collector.pipeline.warnings import warnings_of
 from collector.triggers.registry import TRIGGERS
 
 GIB = 1 << 30
@@ -32,7 +32,7 @@ SAMPLE = Sample(
 DISK = Place(
     path="/srv", parent="/srv", kind="ext4", in_memory=False, free_bytes=900 * GIB, total_bytes=1000 * GIB, problem=None
 )
-MACHINE = Surroundings(sample=SAMPLE, archive=DISK, runtime=DISK, unmatched={}, unsafe_files={})
+MACHINE = MachineFacts(sample=SAMPLE, archive=DISK, runtime=DISK, unmatched={}, unsafe_files={})
 
 
 def plan_of(directory: Path, text: str) -> Plan[Any]:
@@ -40,14 +40,14 @@ def plan_of(directory: Path, text: str) -> Plan[Any]:
     return prepare(str(directory / "c.yaml"), TRIGGERS)
 
 
-def warned(plan: Plan[Any], around: Surroundings = MACHINE) -> list[str]:
-    found = harms(plan, around)
-    assert all(problem.severity is Severity.WARNING and problem.hint for problem in found)
-    return [f"{problem.mark.line}:{problem.mark.column} {problem.message}" for problem in found]
+def warned(plan: Plan[Any], facts: MachineFacts = MACHINE) -> list[str]:
+    found = warnings_of(plan, facts)
+    assert all(diagnostic.severity is Severity.WARNING and diagnostic.hint for diagnostic in found)
+    return [f"{diagnostic.mark.line}:{diagnostic.mark.column} {diagnostic.message}" for diagnostic in found]
 
 
-def test_harm_finds_nothing_wrong_with_a_good_file(tmp_path: Path) -> None:
-    """No false alarm: a warning that is always there is never read."""
+def test_warnings_of_a_good_file_are_none(tmp_path: Path) -> None:
+    """No false alarms: a warning that is always there is never read."""
     assert warned(plan_of(tmp_path, FILE)) == []
 
 
@@ -76,20 +76,20 @@ def test_harm_finds_nothing_wrong_with_a_good_file(tmp_path: Path) -> None:
         ),
     ],
 )
-def test_harm_of_the_file_is_told_with_its_place(more: str, culprit: str, said: str, tmp_path: Path) -> None:
-    """Each harmful setting is told where it stands."""
+def test_warning_about_the_file_has_its_place(more: str, culprit: str, said: str, tmp_path: Path) -> None:
+    """Each harmful setting is reported at its place."""
     (found,) = warned(plan_of(tmp_path, FILE + more))
     assert found.startswith(f"8:{more.index(culprit) + 1} {said}")
 
 
-def test_harm_of_a_daemon_that_waits_for_nothing(tmp_path: Path) -> None:
-    """A file whose triggers are all off is legal, and almost never meant."""
+def test_warning_about_a_daemon_that_waits_for_nothing(tmp_path: Path) -> None:
+    """A file whose triggers are all off is legal, but rarely intended."""
     (found,) = warned(plan_of(tmp_path, FILE.replace("pipeline: crash}", "pipeline: crash, enabled: false}")))
     assert "no trigger is on" in found
 
 
-def test_harm_of_a_pipeline_that_a_run_by_hand_does_not_find(tmp_path: Path) -> None:
-    """`run --now` without a pipeline of the usual name is a surprise better had before."""
+def test_warning_about_a_pipeline_that_a_run_by_hand_does_not_find(tmp_path: Path) -> None:
+    """Better to learn before a crash that `run --now` has no pipeline."""
     text = FILE.replace("crash:\n", "other:\n").replace("pipeline: crash", "pipeline: other")
     assert warned(plan_of(tmp_path, text)) == [
         "5:3 there is no pipeline 'crash': `collector run --now` needs --pipeline"
@@ -106,36 +106,36 @@ def test_harm_of_a_pipeline_that_a_run_by_hand_does_not_find(tmp_path: Path) -> 
         ({"runtime": {"problem": "/run is not writable"}}, "cannot be used: /run is not writable"),
     ],
 )
-def test_harm_of_the_machine_is_told(machine: dict[str, dict[str, Any]], said: str, tmp_path: Path) -> None:
-    """What the file meets on this machine is told at the key that chose it."""
+def test_warning_about_the_machine_is_given(machine: dict[str, dict[str, Any]], said: str, tmp_path: Path) -> None:
+    """A conflict with this machine is reported at the key that causes it."""
     parts = {name: msgspec.structs.replace(DISK, **change) for name, change in machine.items()}
     (found,) = warned(plan_of(tmp_path, FILE), msgspec.structs.replace(MACHINE, **parts))
     assert said in found
 
 
-def test_harm_survey_finds_globs_without_a_match(tmp_path: Path) -> None:
-    """A misspelled glob collects nothing, for ever: it is told while somebody is looking."""
+def test_survey_finds_globs_without_a_match(tmp_path: Path) -> None:
+    """A misspelled glob would never collect anything: it is reported while somebody is looking."""
     (tmp_path / "there.log").touch()
     logs = f"['{tmp_path}/there*', '{tmp_path}/their*']"
     text = FILE.replace("[/var/crash]", f"['{tmp_path}']")
     text += f"      - {{id: a, collector: files, with: {{paths: {logs}}}}}\n"
     text += "      - {id: b, collector: shm, with: {segments: ['no such segment']}}\n"
-    around = survey(plan_of(tmp_path, text), is_root=True, environ={})
-    assert around.unmatched == {
+    facts = survey(plan_of(tmp_path, text), is_root=True, environ={})
+    assert facts.unmatched == {
         ("pipelines", "crash", "steps", 1, "with", "paths", 1): f"{tmp_path}/their*",
         ("pipelines", "crash", "steps", 2, "with", "segments", 0): "no such segment",
     }
 
 
-def test_harm_survey_finds_a_file_that_others_can_change(tmp_path: Path) -> None:
-    """Whoever edits the file commands root: the daemon's file belongs to root alone."""
+def test_survey_finds_a_file_that_others_can_change(tmp_path: Path) -> None:
+    """Who can edit the file commands root: it must belong to root alone."""
     plan = plan_of(tmp_path, FILE)
     assert survey(plan, is_root=True, environ={}).unsafe_files == {}
     (tmp_path / "c.yaml").chmod(0o666)
     assert list(survey(plan, is_root=True, environ={}).unsafe_files) == [f"{tmp_path}/c.yaml"]
 
 
-def test_harm_survey_knows_tmpfs_and_what_is_in_the_way(tmp_path: Path) -> None:
+def test_survey_knows_tmpfs_and_a_file_in_the_way(tmp_path: Path) -> None:
     """A directory that does not exist yet is judged by the one above it."""
     assert place("/dev/shm/not/yet").in_memory
     assert place(f"{tmp_path}/not/yet").problem is None

@@ -1,4 +1,4 @@
-"""Distress: judged by the last seconds of two counters, as they were recorded beside different loads."""
+"""Distress, judged by the last seconds of two counters, as recorded under different loads."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ QUIET = [0] * 16
 
 
 def test_distress_is_calm_when_nothing_is_known() -> None:
-    """No readings, or one, are held against nobody."""
+    """Without two readings there is no distress."""
     assert History().judge() == (Distress.CALM, "")
     assert history([7]).judge() == (Distress.CALM, "")
 
@@ -39,7 +39,7 @@ def test_distress_is_calm_when_nothing_is_known() -> None:
     ("stalls", "expected"),
     [
         (QUIET, Distress.CALM),
-        ([0] * 15 + [1], Distress.UNSETTLED),  # one rise is noise, and yet not calm
+        ([0] * 15 + [1], Distress.UNSETTLED),  # a single rise is noise, but not calm
         ([0] * 15 + [2], Distress.MILD),
         ([0] * 11 + [1, 1, 1, 1, 2], Distress.MILD),
         ([0] * 15 + [59], Distress.MILD),
@@ -51,16 +51,16 @@ def test_distress_is_calm_when_nothing_is_known() -> None:
     ],
 )
 def test_distress_goes_by_allocstall(stalls: list[int], expected: Distress) -> None:
-    """2 in 3 s are mild, 60 severe; calm is after 5 s without any."""
+    """2 in 3 s are mild, 60 severe; it is calm after 5 s without any."""
     assert level(stalls) is expected
 
 
-def test_distress_beside_a_copy_is_mild() -> None:
-    """Beside `cp` allocstall rises by about 3 a second, PSI by 4 to 6 ms/s."""
+def test_distress_during_a_copy_is_mild() -> None:
+    """During `cp` allocstall rises by about 3 a second, PSI by 4 to 6 ms/s."""
     assert level([n * 3 // 2 for n in range(16)], [2.5 * n for n in range(16)]) is Distress.MILD
 
 
-def test_distress_in_a_thrash_is_severe_before_the_first_allocstall() -> None:
+def test_distress_during_thrashing_is_severe_before_the_first_allocstall() -> None:
     """PSI grows by 75 to 90 ms/s and is early."""
     judged = history(QUIET, [0] * 12 + [80, 80, 80, 160]).judge()
     assert judged.level is Distress.SEVERE
@@ -68,8 +68,8 @@ def test_distress_in_a_thrash_is_severe_before_the_first_allocstall() -> None:
 
 
 @pytest.mark.parametrize(("grown_ms", "expected"), [(59, Distress.CALM), (75, Distress.SEVERE)])
-def test_distress_counts_a_renewal_of_the_sums_over_its_whole_period(grown_ms: float, expected: Distress) -> None:
-    """The kernel renews its sums every 2 s: what came at once was not a rate."""
+def test_distress_spreads_an_update_of_the_sums_over_its_period(grown_ms: float, expected: Distress) -> None:
+    """The kernel updates its sums every 2 s: a step in them is not a rate."""
     short = history([0, 0], [0, grown_ms], period_s=0.3)
     assert short.judge().level is expected
 
@@ -80,14 +80,14 @@ def test_distress_says_why_with_its_numbers() -> None:
 
 
 def test_history_ignores_what_is_long_ago() -> None:
-    """A supervisor that stood still for an hour has seen nothing of it."""
+    """A supervisor that was stopped for an hour knows nothing about it."""
     found = history([0, 0])
     found.add(Tick(taken_s=3700.0, allocstall=9000, stalled_us=10**9))
     assert found.judge().level is Distress.CALM
 
 
 def test_history_is_bounded_and_covers_its_windows_at_any_rate() -> None:
-    """A worker asks twenty times a second; the readings of 5 s must fit all the same."""
+    """A worker samples twenty times a second; 5 s of readings must still fit."""
     found = history(range(400), period_s=0.05)
     assert len(found.ticks) <= KEPT
     assert found.ticks[-1].taken_s - found.ticks[0].taken_s > 5.6
@@ -96,5 +96,5 @@ def test_history_is_bounded_and_covers_its_windows_at_any_rate() -> None:
 
 
 def test_history_can_be_taken_up() -> None:
-    """A worker goes on from what the supervisor saw."""
+    """A worker continues from what the supervisor saw."""
     assert History(history([0] * 15 + [60]).ticks).judge().level is Distress.SEVERE

@@ -11,7 +11,7 @@ from collector.model.pressure import (
     Decision,
     DiskSample,
     Distress,
-    Limits,
+    GateLimits,
     NodeSample,
     Policy,
     Sample,
@@ -39,7 +39,7 @@ LIGHT = Budget(step_class=StepClass.LIGHT, memory_bytes=1 * MIB)
 DIRECT = Budget(step_class=StepClass.DIRECT, memory_bytes=1 * MIB, disk_bytes=100 * MIB)
 HEAVY = Budget(step_class=StepClass.HEAVY, memory_bytes=64 * MIB)
 CLASSES = (LIGHT, DIRECT, HEAVY)
-NO_FLOOR = Limits(floor_bytes=0, on_pressure=Policy.WAIT, wait_s=30.0)
+NO_FLOOR = GateLimits(floor_bytes=0, on_pressure=Policy.WAIT, wait_s=30.0)
 FLOOR = msgspec.structs.replace(NO_FLOOR, floor_bytes=256 * MIB)
 RESERVE = 12_600 * MIB
 
@@ -112,24 +112,24 @@ EDGES = [
 
 
 @pytest.mark.parametrize(("budget", "sample"), EDGES)
-def test_gate_lets_through_what_fits_exactly(budget: Budget, sample: Sample) -> None:
-    """What must stay may be all that stays."""
+def test_gate_allows_what_fits_exactly(budget: Budget, sample: Sample) -> None:
+    """Exactly what must remain may remain."""
     assert ask(sample, budget).decision is Decision.PROCEED
 
 
 @pytest.mark.parametrize("sample", [SEVERE, MILD, UNSETTLED, changed(mem_available_bytes=0, dirty_bytes=90 * MIB)])
 def test_gate_reads_light_evidence_whatever_the_distress(sample: Sample) -> None:
-    """It adds 3 MiB at most, and is gone a moment later."""
+    """It adds at most 3 MiB, and the evidence is gone a moment later."""
     assert ask(sample, LIGHT).decision is Decision.PROCEED
 
 
-def test_gate_lets_light_evidence_never_wait() -> None:
-    """Without room it is skipped at once: others of its kind need less."""
+def test_gate_never_makes_light_evidence_wait() -> None:
+    """Without room it is skipped immediately: other light steps need less."""
     assert ask(room(8 * MIB), LIGHT).decision is Decision.SKIP
 
 
-def test_gate_holds_a_light_step_to_a_floor_of_its_own() -> None:
-    """Whoever asks for a floor has it, and then it may wait."""
+def test_gate_holds_a_light_step_to_its_own_floor() -> None:
+    """A light step that sets a floor may have to wait for it."""
     verdict = ask(changed(mem_available_bytes=250 * MIB), LIGHT, limits=FLOOR)
     assert [objection.term for objection in verdict.objections] == [Term.FLOOR]
     assert verdict.decision is Decision.WAIT
@@ -144,29 +144,29 @@ def test_gate_slows_bulk_down_in_mild_distress() -> None:
 
 
 def test_gate_holds_bulk_in_severe_distress_until_calm() -> None:
-    """Once held, it goes on only when all is calm: a gate that flutters helps nobody."""
+    """Once held, it goes on only when calm, so that the gate does not flutter."""
     assert ask(SEVERE, DIRECT).decision is Decision.WAIT
     assert ask(MILD, DIRECT, held=True).decision is Decision.WAIT
     assert ask(UNSETTLED, DIRECT, held=True).decision is Decision.WAIT
     assert ask(CALM, DIRECT, held=True, waited_s=12.0).decision is Decision.PROCEED
 
 
-def test_gate_lets_bulk_trickle_when_the_wait_is_used_up() -> None:
-    """A trickle rather than a cut: it adds nothing per MiB."""
+def test_gate_lets_bulk_trickle_when_the_wait_is_over() -> None:
+    """A trickle rather than nothing: it adds no memory per MiB."""
     verdict = ask(SEVERE, DIRECT, waited_s=30.0, held=True)
     assert (verdict.decision, verdict.speed, verdict.overridden) == (Decision.PROCEED, Speed.TRICKLE, True)
     assert ask(SEVERE, DIRECT, waited_s=29.9, held=True).decision is Decision.WAIT
 
 
-def test_gate_skips_bulk_without_room_when_the_wait_is_used_up() -> None:
-    """Not even a trickle where the next allocation may be somebody's death."""
+def test_gate_skips_bulk_without_room_when_the_wait_is_over() -> None:
+    """Not even a trickle where the next allocation may call the OOM killer."""
     short = room(SPARE_BYTES)
     assert ask(short, DIRECT, waited_s=29.9).decision is Decision.WAIT
     assert ask(short, DIRECT, waited_s=30.0).decision is Decision.SKIP
 
 
-def test_gate_skips_heavy_steps_when_the_wait_is_used_up() -> None:
-    """What adds memory does so on a calm machine, or not at all."""
+def test_gate_skips_heavy_steps_when_the_wait_is_over() -> None:
+    """What adds memory runs on a calm machine or not at all."""
     assert ask(MILD, HEAVY, waited_s=29.9).decision is Decision.WAIT
     assert ask(MILD, HEAVY, waited_s=30.0).decision is Decision.SKIP
 
@@ -177,17 +177,17 @@ def test_gate_never_counts_shared_memory_as_free() -> None:
     assert ask(room(0), DIRECT).decision is Decision.WAIT
 
 
-def test_gate_names_what_is_short() -> None:
-    """The nodes that count, or the own cgroup."""
+def test_gate_reason_names_what_is_short() -> None:
+    """The nodes that count, or the collector's cgroup."""
     nodes = tuple(NodeSample(node=number, room_bytes=MIB) for number in (0, 3))
-    assert "2.0 MiB can be had before reclaim on NUMA nodes 0, 3" in ask(changed(nodes=nodes), LIGHT).reason
+    assert "2.0 MiB are free before reclaim on NUMA nodes 0, 3" in ask(changed(nodes=nodes), LIGHT).reason
     group = CgroupSample(used_bytes=190 * MIB, limit_bytes=192 * MIB)
-    assert "in the own cgroup, which uses 190.0 MiB of 192.0 MiB" in ask(changed(cgroup=group), LIGHT).reason
+    assert "in the collector's cgroup, which uses 190.0 MiB of 192.0 MiB" in ask(changed(cgroup=group), LIGHT).reason
 
 
 @pytest.mark.parametrize("sample", [IN_MEMORY, FULL_DISK])
 @pytest.mark.parametrize("budget", CLASSES, ids=str)
-def test_gate_skips_at_once_when_waiting_cannot_help(budget: Budget, sample: Sample) -> None:
+def test_gate_skips_immediately_when_waiting_cannot_help(budget: Budget, sample: Sample) -> None:
     """No policy writes to tmpfs or below the reserve."""
     for policy in Policy:
         limits = msgspec.structs.replace(NO_FLOOR, on_pressure=policy)
@@ -205,7 +205,7 @@ def test_gate_obeys_the_policy(budget: Budget) -> None:
     assert (verdict.decision, verdict.speed, verdict.overridden) == (Decision.PROCEED, Speed.HALF, True)
 
 
-def test_gate_opens_later_than_it_closes() -> None:
+def test_gate_reopens_above_the_floor_that_closed_it() -> None:
     """Hysteresis: a step that is held needs an eighth more than the floor, or the gate would flutter."""
     barely = changed(mem_available_bytes=(256 + 64 + 2 + 31) * MIB)
     assert ask(barely, HEAVY).decision is Decision.PROCEED
@@ -214,7 +214,7 @@ def test_gate_opens_later_than_it_closes() -> None:
 
 
 def test_gate_works_without_cgroup_and_disk() -> None:
-    """What a machine does not have vetoes nothing and approves nothing."""
+    """A missing term neither objects nor approves."""
     bare = changed(cgroup=None, disk=None)
     assert all(ask(bare, budget).decision is Decision.PROCEED for budget in CLASSES)
     assert ask(msgspec.structs.replace(bare, nodes=()), DIRECT).decision is Decision.WAIT

@@ -1,4 +1,4 @@
-"""The sampler: on this machine, and on recorded files of machines that this one is not."""
+"""The sampler, on this machine and on recorded files of others."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ VMSTAT = (
     "nr_free_pages 1\nallocstall_dma 1\nallocstall_normal 2\nallocstall_movable 4\n"
     "pgscan_direct 100\npgscan_direct_throttle 7\npgscan_kswapd 9\n"
 )
-# As Linux 6.18 writes it, shortened: per-node figures stand below the first zone of the node.
+# As Linux 6.18 writes it, shortened: per-node figures follow the first zone of the node.
 ZONEINFO = """\
 Node 0, zone      DMA
   per-node stats
@@ -89,7 +89,7 @@ def machine(root: Path, files: dict[str, str]) -> Host:
 
 
 def test_sampler_agrees_with_psutil_on_this_machine() -> None:
-    """Two readers of one kernel: the same total, and shared memory within the noise of a second."""
+    """The same total, and the same shared memory up to a second's noise."""
     sample = Sampler().sample()
     memory = psutil.virtual_memory()
     assert sample.total_bytes == memory.total
@@ -105,20 +105,20 @@ def test_sampler_counts_what_each_zone_can_spare(tmp_path: Path) -> None:
 
 
 def test_sampler_leaves_out_nodes_that_it_may_not_allocate_from(tmp_path: Path) -> None:
-    """A cpuset keeps the collector off node 0: its room is nobody's business here."""
+    """A cpuset keeps the collector off node 0: its room does not count."""
     files = {"/proc/self/status": "Name:\tx\nMems_allowed:\t2\nMems_allowed_list:\t1,4-6\n"}
     assert [node.node for node in Sampler(machine(tmp_path, files)).sample().nodes] == [1]
 
 
 def test_sampler_sums_counters_over_zones(tmp_path: Path) -> None:
-    """allocstall comes per zone."""
+    """The kernel counts allocstall per zone."""
     sampler = Sampler(machine(tmp_path, {}))
     assert sampler.sample().available_bytes == (300 - 10 - 20) * 1024
     assert [tick.allocstall for tick in sampler.ticks] == [7]
 
 
 def test_sampler_sees_what_changes_after_it_was_opened(tmp_path: Path) -> None:
-    """Files are opened once and read anew each time."""
+    """Files are opened once and read again each time."""
     sampler = Sampler(machine(tmp_path, {}))
     sampler.sample()
     (tmp_path / "proc/meminfo").write_text(MEMINFO.replace("300", "200"))
@@ -128,7 +128,7 @@ def test_sampler_sees_what_changes_after_it_was_opened(tmp_path: Path) -> None:
     assert sample.distress is Distress.SEVERE
 
 
-def test_sampler_goes_on_from_what_another_one_saw(tmp_path: Path) -> None:
+def test_sampler_continues_from_another_ones_readings(tmp_path: Path) -> None:
     """The worker judges by the seconds before its job, which the supervisor watched."""
     sampler = Sampler(machine(tmp_path, {}))
     now_s = time.monotonic()
@@ -136,8 +136,8 @@ def test_sampler_goes_on_from_what_another_one_saw(tmp_path: Path) -> None:
     assert sampler.sample().distress is Distress.MILD
 
 
-def test_sampler_does_without_psi(tmp_path: Path) -> None:
-    """Many kernels ship PSI off; a tick says None, not 0."""
+def test_sampler_works_without_psi(tmp_path: Path) -> None:
+    """Many kernels have PSI turned off; a tick then has None, not 0."""
     without = Sampler(machine(tmp_path, {}))
     without.tick()
     assert (without.has_psi, without.ticks[-1].stalled_us) == (False, None)
@@ -161,13 +161,13 @@ V2 = {
 }
 
 
-def test_sampler_reads_the_own_limit_of_cgroup_v2(tmp_path: Path) -> None:
-    """Page cache that can be dropped at once is not used memory."""
+def test_sampler_reads_the_limit_of_cgroup_v2(tmp_path: Path) -> None:
+    """Page cache that can be dropped immediately is not used memory."""
     assert Sampler(machine(tmp_path, V2)).sample().cgroup == CgroupSample(used_bytes=400, limit_bytes=1000)
 
 
-def test_sampler_holds_an_ancestors_limit_against_the_ancestors_usage(tmp_path: Path) -> None:
-    """Siblings may have used up what a slice or a pod may have; the own usage says nothing of it."""
+def test_sampler_compares_an_ancestors_limit_with_the_ancestors_usage(tmp_path: Path) -> None:
+    """Siblings may have used up the limit of a slice or a pod, which our own usage does not show."""
     files = V2 | {"/sys/fs/cgroup/a/memory.current": "8900\n"}
     assert Sampler(machine(tmp_path, files)).sample().cgroup == CgroupSample(used_bytes=8900, limit_bytes=9000)
 
@@ -193,7 +193,7 @@ def test_sampler_reads_the_limit_of_cgroup_v1(tmp_path: Path) -> None:
 
 @pytest.mark.root
 def test_sampler_survives_the_end_of_its_cgroup() -> None:
-    """Moved elsewhere, and the old cgroup removed: its files answer ENODEV from then on."""
+    """After it was moved and the old cgroup removed, whose files then answer ENODEV."""
     tree = Path("/sys/fs/cgroup/memory" if Path("/sys/fs/cgroup/memory").is_dir() else "/sys/fs/cgroup")
     group = tree / f"collector-test-{os.getpid()}"
     group.mkdir()

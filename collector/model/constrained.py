@@ -13,6 +13,6 @@ Name = Annotated[str, msgspec.Meta(pattern=r"^[a-z0-9][a-z0-9_-]{0,62}$")]
 Count = Annotated[int, msgspec.Meta(ge=1, le=1_000_000)]
 Deadline = Annotated[Seconds, msgspec.Meta(ge=0.1)]
 Window = Annotated[Seconds, msgspec.Meta(ge=1.0)]
-# In the file 11 is as good as SIGSEGV; text all the same.
+# In the file 11 is as good as SIGSEGV; both are loaded as text.
 Signal = Annotated[str, msgspec.Meta(extra_json_schema={"type": ["string", "integer"]})]
 Directory = Annotated[str, msgspec.Meta(pattern=r"^/")]

@@ -32,7 +32,7 @@ def test_units_size_is_read(text: str, size: int) -> None:
     "text", ["", "64M", "64mib", "-1", "0x10", "010", "1e3", "1_000", "1,5GiB", "1.5", "٣MiB", "1GiB\n"]
 )
 def test_units_size_is_refused(text: str) -> None:
-    """What may mean two things means nothing."""
+    """Ambiguous text is refused."""
     with pytest.raises(ValueError, match=r"\w"):
         units.parse_bytes(text)
 
@@ -74,9 +74,10 @@ def test_units_any_text_is_a_value_or_a_sentence(text: str) -> None:
 
 
 def test_units_rate_is_a_word_or_bytes_per_second() -> None:
-    """The copy engine gets a word or a number."""
-    assert units.rate_setting(units.parse_rate("adaptive")) == "adaptive"
-    assert units.rate_setting(units.parse_rate("200MiB/s")) == 200 << 20
+    """What the copy engine takes, and how it is shown again."""
+    for text, rate in (("adaptive", "adaptive"), ("200MiB/s", 200 << 20)):
+        assert units.parse_rate(text) == rate
+        assert units.format_rate(rate) == text
 
 
 def test_units_reserve_is_a_share_or_a_size() -> None:

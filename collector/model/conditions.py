@@ -1,0 +1,67 @@
+"""Conditions on a marker: whether a step applies to a crash."""
+
+from __future__ import annotations
+
+import fnmatch
+
+import msgspec
+
+from collector.model.constrained import Signal
+from collector.model.marker import Marker
+from collector.model.signals import signal_name, signal_number
+
+MANUAL = "manual"
+"""The trigger of ``collector run --now``, in a marker and in conditions."""
+
+
+class Conditions(msgspec.Struct, frozen=True, kw_only=True):
+    """
+    Conditions on what crashed; all that are given must hold. Lists hold alternatives.
+
+    A marker that lacks the fact (a kernel log line has no unit) does not match.
+
+    Args:
+        comm: Globs for the command name (at most 15 characters, as the kernel keeps it).
+        exe: Globs for the path of the executable.
+        signal: Signals that killed the process, such as ``SIGSEGV`` or ``11``.
+        trigger: Ids of triggers, one of which saw the crash; ``manual`` is ``collector run --now``.
+        unit: Globs for the systemd unit.
+    """
+
+    comm: tuple[str, ...] = ()
+    exe: tuple[str, ...] = ()
+    signal: tuple[Signal, ...] = ()
+    trigger: tuple[str, ...] = ()
+    unit: tuple[str, ...] = ()
+
+    def holds(self, marker: Marker) -> str | None:
+        """Return ``None`` if *marker* meets all conditions, else why not."""
+        for name, globs, value in (
+            ("comm", self.comm, marker.comm),
+            ("exe", self.exe, marker.exe),
+            ("unit", self.unit, marker.unit),
+        ):
+            if globs and (value is None or not any(fnmatch.fnmatchcase(value, glob) for glob in globs)):
+                return _mismatch(name, repr(value) if value is not None else "unknown", globs)
+        if self.signal and marker.signal not in set(map(signal_number, self.signal)):
+            known = signal_name(marker.signal) if marker.signal is not None else "unknown"
+            return _mismatch("signal", known, self._signals())
+        seen_by = (marker.trigger, *marker.joined)
+        if self.trigger and not set(seen_by) & set(self.trigger):
+            return _mismatch("trigger", " and ".join(map(repr, seen_by)), self.trigger)
+        return None
+
+    def text(self) -> str:
+        """Return all conditions in words; empty if there are none."""
+        given = msgspec.structs.asdict(self) | {"signal": self._signals()}
+        return ", ".join(f"{name} is {' or '.join(wanted)}" for name, wanted in given.items() if wanted)
+
+    def _signals(self) -> tuple[str, ...]:
+        return tuple(signal_name(signal_number(text)) for text in self.signal)
+
+
+ALWAYS = Conditions()
+
+
+def _mismatch(name: str, value: str, wanted: tuple[str, ...]) -> str:
+    return f"{name} is {value}, not " + " or ".join(wanted)

@@ -1,0 +1,28 @@
+"""Which archived incidents stay."""
+
+from __future__ import annotations
+
+from typing import Annotated
+
+import msgspec
+
+from collector.model.constrained import Count
+from collector.model.units import Bytes, Seconds
+
+
+class RetentionRules(msgspec.Struct, frozen=True, kw_only=True):
+    """
+    Which archived incidents stay. The oldest are deleted until every bound holds; ``null`` lifts a bound.
+
+    Args:
+        count: Maximum number of incidents.
+        age_s: Incidents older than this are deleted within a day; the newest always stays.
+        size_bytes: Maximum space of all incidents together.
+    """
+
+    count: Count | None = 50
+    # The bounds catch a missing unit: `age: 14` would be 14 seconds, `size: 200` 200 bytes.
+    age_s: Annotated[Seconds, msgspec.Meta(ge=3600.0)] | None = msgspec.field(
+        name="age", default=Seconds(14 * 86_400.0)
+    )
+    size_bytes: Annotated[Bytes, msgspec.Meta(ge=1 << 20)] | None = msgspec.field(name="size", default=Bytes(200 << 30))
