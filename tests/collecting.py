@@ -1,4 +1,4 @@
-"""Running a collector as a worker does: every body is consumed before the next artifact is asked for."""
+"""Running a collector as a worker does: every body is consumed before the next artifact is requested."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ LONGEST_PIECE = 1 << 20
 
 @dataclass
 class Taken:
-    """One artifact and what its body held."""
+    """One artifact and the contents of its body."""
 
     artifact: Artifact
     data: bytes

@@ -17,9 +17,10 @@ from collector.cli.options import json_option
 from collector.cli.signals import heeded
 from collector.cli.text import escape_name, size
 from collector.copying import engine
-from collector.copying.open_source import describe, open_source
+from collector.copying.open_source import open_source
 from collector.copying.rate.throttle import ignore
 from collector.host import process
+from collector.host.files import describe
 from collector.model.artifact import SourceInfo
 from collector.model.copying import Advice, CopyReport, CopySettings, Digest, Feedback, MethodChoice
 from collector.model.errors import CopyError, SignalError, StepError, UsageError
@@ -74,7 +75,7 @@ def copy_command(
         stack.callback(os.close, source_fd)
         directory_fd, name = _target(source, destination)
         stack.callback(os.close, directory_fd)
-        info = describe(source_fd, source)
+        info = describe(source_fd, escape_name(source), xattrs="")
         with _progress(name, source_fd, quiet=as_json) as draw, _interrupts() as heed:
 
             def progress(copied: int) -> None:

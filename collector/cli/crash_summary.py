@@ -9,7 +9,7 @@ import msgspec
 from collector.archive import directory
 from collector.archive.read import Archive, Summary
 from collector.cli.text import escape_control
-from collector.collectors.core.core import Summary as Core
+from collector.collectors.core.core import CoreSummary as Core
 from collector.model.case import merge
 from collector.model.errors import ArchiveError
 from collector.model.incident import Manifest

@@ -1,1 +1,1 @@
-"""Kinds of evidence, one file each, and their registry."""
+"""Kinds of evidence, one file or one package each, and their registry."""

@@ -16,13 +16,13 @@ from collector.model.redaction import Redaction
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Context:
     """
-    All that a collector may know and touch.
+    Everything that a collector may use.
 
     Args:
-        host: The door to the kernel; tests give one whose root is a directory of their own.
+        host: The machine's files; tests supply one with another root.
         marker: Why the incident was opened.
-        deadline_s: Absolute, on the monotonic clock; past it the worker is killed.
-        redaction: Hides what looks secret in environments and command lines.
+        deadline_s: Absolute, on the monotonic clock; after it the worker is killed.
+        redaction: Hides secrets in environments and command lines.
     """
 
     host: Host
@@ -31,7 +31,7 @@ class Context:
     redaction: Redaction = field(default_factory=Redaction)
 
     def remaining_s(self) -> float:
-        """Return the seconds until the deadline; negative once it has passed."""
+        """Return the seconds until the deadline; negative after it."""
         return self.deadline_s - time.monotonic()
 
 
@@ -43,5 +43,5 @@ class Collector(Protocol):
     footprint: ClassVar[Footprint]
 
     def collect(self, ctx: Context) -> Iterator[Artifact]:
-        """Yield artifacts, what vanishes first before the rest; raise `StepError` if there is none."""
+        """Yield artifacts, the most short-lived evidence first; raise `StepError` if there is none."""
         ...

@@ -1,10 +1,12 @@
-"""The output of a command: the last resort for what no file tells."""
+"""The output of a command, for what no file tells."""
 
 from __future__ import annotations
 
 import os
+import select
+import signal
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import PurePosixPath
 from typing import ClassVar
@@ -12,23 +14,24 @@ from typing import ClassVar
 import msgspec
 
 from collector.collectors.base import Context
-from collector.host.spawn import Command
+from collector.host.files import PIECE, OpenFd
 from collector.model.artifact import Artifact, Footprint, Truncated
 from collector.model.errors import StepError
 from collector.model.pressure import StepClass
 from collector.model.text import escape, json
 from collector.model.units import Bytes
 
-# The command is killed before the worker itself is, which would leave it without a parent, and so
-# that there is time to say so. Of a short step it is half.
+# The command is killed this long before its worker would be (in a short step, half-way), so that the result can still
+# be written and no orphan is left.
 MARGIN_S = 1.5
+ENVIRONMENT = {"PATH": "/usr/sbin:/usr/bin:/sbin:/bin", "LC_ALL": "C.UTF-8", "HOME": "/"}
 
 
-class Result(msgspec.Struct, frozen=True, kw_only=True):
+class CommandResult(msgspec.Struct, frozen=True, kw_only=True):
     """
-    ``result.json``: *exit_status* is negative for a signal, ``null`` if it could not be ended.
+    ``result.json``; *argv* is redacted.
 
-    *argv* is redacted: what an operator gives a command may be a credential.
+    *exit_status* is negative for a signal, ``null`` if the command could not be killed.
     """
 
     argv: tuple[str, ...]
@@ -43,8 +46,8 @@ class RunCommand:
     Run a command and keep what it prints. The only collector that creates a process.
 
     Args:
-        argv: Program, by its absolute path, and arguments; there is no shell.
-        max_output: It is killed when it prints more than that.
+        argv: Absolute path of the program, then its arguments; there is no shell.
+        max_output: Maximum bytes of output; a command that prints more is killed.
     """
 
     name: ClassVar[str] = "command"
@@ -57,7 +60,7 @@ class RunCommand:
             raise ValueError("argv begins with the absolute path of a program")
 
     def collect(self, ctx: Context) -> Iterator[Artifact]:
-        """Yield ``output.txt`` (standard output and error as they came), then ``result.json``."""
+        """Yield ``output.txt`` (standard output and error, interleaved), then ``result.json``."""
         started_s = time.monotonic()
         margin_s = min(MARGIN_S, max(0.0, ctx.remaining_s()) / 2)
         until_s = ctx.deadline_s - margin_s
@@ -65,27 +68,98 @@ class RunCommand:
             command = Command(self.argv)
         except OSError as exc:
             raise StepError(f"{self.argv[0]}: {exc.strerror}", hint="is it installed, and executable?") from exc
-        killed: list[str] = []
         printed = False
         try:
-            output = _noting(command.output(limit=self.max_output, until_s=until_s), killed)
+            output = command.output(limit=self.max_output, until_s=until_s)
             yield Artifact(path=PurePosixPath("output.txt"), body=output)
-            printed = not killed
+            printed = not command.killed
         finally:
             command.close(until_s if printed else started_s, reap_s=margin_s / 2)
-        result = Result(
+        result = CommandResult(
             argv=tuple(escape(argument) for argument in ctx.redaction.arguments(map(os.fsencode, self.argv))),
             exit_status=command.exit_status,
             duration_s=round(time.monotonic() - started_s, 3),
-            killed="".join(killed),
+            killed=command.killed,
         )
         yield Artifact(path=PurePosixPath("result.json"), body=json(result), media="json")
 
 
-def _noting(output: Iterator[bytes], killed: list[str]) -> Iterator[bytes]:
-    """Pass the output on, and note why it was cut."""
-    try:
-        yield from output
-    except Truncated as cut:
-        killed.append(cut.reason)
-        raise
+class Command:
+    """
+    A running command: no shell, empty standard input, one pipe for both outputs, its own process group.
+
+    glibc's posix_spawn(3) uses CLONE_VM and CLONE_VFORK, so no page tables are copied.
+
+    Raises:
+        OSError: If it cannot be started.
+    """
+
+    def __init__(self, argv: Sequence[str]) -> None:
+        self.exit_status: int | None = None
+        """Negative for a signal; ``None`` while it runs."""
+        self.killed = ""
+        """Why its output was cut, and it has to be killed."""
+        self._output, theirs = os.pipe2(os.O_CLOEXEC | os.O_NONBLOCK)
+        try:
+            os.set_blocking(theirs, True)
+            self.pid = os.posix_spawn(
+                argv[0],
+                list(argv),
+                ENVIRONMENT,
+                file_actions=[
+                    (os.POSIX_SPAWN_OPEN, 0, "/dev/null", os.O_RDONLY, 0),
+                    (os.POSIX_SPAWN_DUP2, theirs, 1),
+                    (os.POSIX_SPAWN_DUP2, theirs, 2),
+                ],
+                setpgroup=0,
+                setsigmask=(),
+                setsigdef=(signal.SIGPIPE, signal.SIGINT, signal.SIGTERM),
+            )
+        except BaseException:
+            os.close(self._output)
+            raise
+        finally:
+            os.close(theirs)
+
+    def output(self, *, limit: int, until_s: float) -> Iterator[bytes]:
+        """
+        Yield its output: at most *limit* bytes, until *until_s* on the monotonic clock.
+
+        Raises:
+            Truncated: At either limit.
+        """
+        poll = select.poll()
+        poll.register(self._output, select.POLLIN)
+        left = limit
+        while True:
+            wait_s = until_s - time.monotonic()
+            if wait_s <= 0 or not poll.poll(wait_s * 1000):
+                raise self._cut("it had not ended in time")
+            piece = os.read(self._output, min(PIECE, left + 1))
+            if not piece:
+                return
+            if len(piece) > left:
+                yield piece[:left]
+                raise self._cut(f"it printed more than {limit} bytes")
+            left -= len(piece)
+            yield piece
+
+    def _cut(self, why: str) -> Truncated:
+        self.killed = f"it was killed: {why}"
+        return Truncated(self.killed)
+
+    def close(self, until_s: float, *, reap_s: float) -> None:
+        """
+        Give it until *until_s* to end, kill its process group, and collect its exit status.
+
+        If it does not die within *reap_s*, *exit_status* stays ``None``.
+        """
+        os.close(self._output)
+        with OpenFd(os.pidfd_open(self.pid)) as pidfd:
+            poll = select.poll()
+            poll.register(pidfd, select.POLLIN)
+            ended = poll.poll(max(0.0, until_s - time.monotonic()) * 1000)
+            # Its leader is not yet reaped, so the group's number is not in use again.
+            os.killpg(self.pid, signal.SIGKILL)
+            if ended or poll.poll(reap_s * 1000):
+                self.exit_status = os.waitstatus_to_exitcode(os.waitpid(self.pid, 0)[1])

@@ -1,4 +1,4 @@
-"""What the kernel said before and during the crash."""
+"""The kernel log, before and during the crash."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ import msgspec
 
 from collector.collectors.base import Context
 from collector.host.files import Host
-from collector.host.kmsg import PATH, Kmsg, Record
+from collector.host.kmsg import PATH, Kmsg, KmsgRecord
 from collector.model.artifact import Artifact, Footprint, SourceInfo
 from collector.model.errors import StepError
 from collector.model.pressure import StepClass
@@ -23,7 +23,7 @@ from collector.model.units import Seconds
 
 
 class Overwritten(msgspec.Struct, frozen=True, kw_only=True):
-    """Stands where the kernel overwrote records before they could be read."""
+    """Takes the place of records that the kernel overwrote before they could be read."""
 
     overwritten: int
 
@@ -31,10 +31,10 @@ class Overwritten(msgspec.Struct, frozen=True, kw_only=True):
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Dmesg:
     """
-    Copy the kernel's log: as JSON lines with every field, and as text.
+    Copy the kernel log as JSON lines with all fields, and as text.
 
     Args:
-        since: How far back; ``None`` for all that the kernel still holds.
+        since: How far back; by default everything that the kernel still has.
     """
 
     name: ClassVar[str] = "dmesg"
@@ -42,14 +42,15 @@ class Dmesg:
     since: Seconds | None = None
 
     def collect(self, ctx: Context) -> Iterator[Artifact]:
-        """Yield ``dmesg.jsonl`` and ``dmesg.txt``; a `StepError` where the log may not be read."""
-        # The kernel stamps records with a clock that, like CLOCK_MONOTONIC, stands still in suspend.
+        """Yield ``dmesg.jsonl`` and ``dmesg.txt``; raise `StepError` if the log may not be read."""
+        # Records are stamped by a clock that stops during suspend, as CLOCK_MONOTONIC does.
         since_s = time.monotonic() - self.since if self.since is not None else 0.0
         try:
             with closing(Kmsg(ctx.host)) as log:
                 newest = log.newest_seq()
         except OSError as exc:
-            raise _refused(exc) from exc
+            hint = "run as root, or with CAP_SYSLOG" if exc.errno in {errno.EPERM, errno.EACCES} else None
+            raise StepError(f"{PATH}: {exc.strerror}", hint=hint) from exc
         source = SourceInfo(path=PATH)
         rows = jsonl(_window(ctx.host, since_s, newest))
         yield Artifact(path=PurePosixPath("dmesg.jsonl"), body=rows, source=source, media="jsonl")
@@ -57,18 +58,12 @@ class Dmesg:
         yield Artifact(path=PurePosixPath("dmesg.txt"), body=lines, source=source)
 
 
-def _refused(exc: OSError) -> StepError:
-    if exc.errno in {errno.EPERM, errno.EACCES}:
-        return StepError(f"{PATH}: {exc.strerror}", hint="run as root, or with CAP_SYSLOG")
-    return StepError(f"{PATH}: {exc.strerror}")
-
-
-def _window(host: Host, since_s: float, newest: int | None) -> Iterator[Record | Overwritten]:
+def _window(host: Host, since_s: float, newest: int | None) -> Iterator[KmsgRecord | Overwritten]:
     """
-    Yield the records since a time up to *newest*, and a note where some were lost.
+    Yield the records since *since_s* up to number *newest*, and a note where records were lost.
 
-    The end is a number and not a time: the kernel's clock drifts from CLOCK_MONOTONIC by seconds
-    over weeks of uptime, and the newest records are those that matter.
+    The end is a number because the kernel's clock drifts from CLOCK_MONOTONIC by seconds over weeks of uptime, and the
+    newest records matter most.
     """
     with closing(Kmsg(host)) as log:
         lost = 0
@@ -82,7 +77,7 @@ def _window(host: Host, since_s: float, newest: int | None) -> Iterator[Record |
                 yield record
 
 
-def _line(record: Record | Overwritten) -> bytes:
+def _line(record: KmsgRecord | Overwritten) -> bytes:
     if isinstance(record, Overwritten):
         return f"-- {record.overwritten} records were overwritten before they could be read --\n".encode()
     return f"[{record.time_s:12.6f}] {record.facility:<8}{record.level:<8}{record.message}\n".encode()

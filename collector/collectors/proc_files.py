@@ -1,4 +1,4 @@
-"""The whole machine, as ``/proc`` and ``/sys`` tell it, verbatim."""
+"""The whole machine as ``/proc`` and ``/sys`` show it, verbatim."""
 
 from __future__ import annotations
 
@@ -10,15 +10,15 @@ from pathlib import PurePosixPath
 from typing import ClassVar
 
 from collector.collectors.base import Context
-from collector.host.files import READ_FLAGS, Host, body, require_regular
-from collector.host.read_errors import Unreads
+from collector.host.files import READ_FLAGS, Host, body, open_regular
+from collector.host.read_errors import ReadErrors
 from collector.model.artifact import Artifact, Footprint, SourceInfo
 from collector.model.errors import StepError
 from collector.model.pressure import StepClass
 
-# What moves fastest comes first; what takes a lock that others may hold for long (slab_mutex,
-# module_mutex, flc_lock) comes last. Left out on purpose: pagetypeinfo (holds the zone lock while it
-# walks the free lists), vmallocinfo, net/tcp and net/unix (walk every socket under locks).
+# The fastest-changing come first; those that take a lock that may be held for long (slab_mutex, module_mutex, flc_lock)
+# come last. Left out on purpose: pagetypeinfo (holds the zone lock while it walks the free lists), vmallocinfo, net/tcp
+# and net/unix (walk every socket under locks).
 PATHS = (
     "/proc/meminfo", "/proc/vmstat", "/proc/zoneinfo", "/proc/buddyinfo",
     "/proc/pressure/memory", "/proc/pressure/io", "/proc/pressure/cpu", "/proc/pressure/irq",
@@ -38,11 +38,11 @@ PATHS = (
 LAST = ("/proc/locks", "/proc/modules", "/proc/slabinfo")
 NODES = "/sys/devices/system/node"
 NODE_FILES = ("meminfo", "numastat", "vmstat")
-# The largest of them, zoneinfo and interrupts, take 1 to 2 MiB on machines with hundreds of cores.
+# The largest, zoneinfo and interrupts, take 1 to 2 MiB on machines with hundreds of cores.
 MAX_BYTES = 4 << 20
 
 _ALLOWED = re.compile(r"/(?:proc|sys)(?:/[^/\0]+)+")
-# Reading these takes away what somebody else is waiting for.
+# Reading these consumes data that another reader is waiting for.
 _CONSUMED = re.compile(r"/proc/kmsg|/sys/.*/trace_pipe(?:_raw)?")
 _OF_A_PROCESS = re.compile(r"/proc/(?:[0-9]+|self|thread-self)(?:/|\Z)")
 
@@ -53,7 +53,7 @@ class ProcFiles:
     Copy system-wide files of ``/proc`` and ``/sys`` verbatim.
 
     Args:
-        paths: Further files below ``/proc`` or ``/sys``, but of no process.
+        paths: Further files below ``/proc`` or ``/sys``, except those of a process.
     """
 
     name: ClassVar[str] = "proc_files"
@@ -67,36 +67,31 @@ class ProcFiles:
             if _OF_A_PROCESS.match(path):
                 raise ValueError(f"{path!r} belongs to a process; use the collector `process`")
             if _CONSUMED.fullmatch(path):
-                raise ValueError(f"{path!r} is used up by reading it; for the kernel's log use the collector `dmesg`")
+                raise ValueError(f"{path!r} is consumed by reading it; for the kernel log use the collector `dmesg`")
 
     def collect(self, ctx: Context) -> Iterator[Artifact]:
-        """Yield one artifact per file; what this kernel does not have is no failure."""
-        unread = Unreads()
+        """Yield one artifact per file; files that this kernel lacks are skipped."""
+        unread = ReadErrors()
         for path in (*PATHS, *_node_files(ctx.host), *self.paths, *LAST):
             try:
                 yield _read(ctx.host, path)
             except FileNotFoundError:
                 if path in self.paths:
-                    unread.add(path, "not there: this kernel does not have it")
+                    unread.add(path, "this kernel does not have it")
             except (OSError, StepError) as exc:
                 unread.add(path, exc)
         yield from unread.artifacts()
 
 
 def _read(host: Host, path: str) -> Artifact:
-    # O_NONBLOCK: some of these files would wait for somebody to say something.
-    fd = host.open(path, READ_FLAGS | os.O_NONBLOCK)
-    try:
-        require_regular(os.fstat(fd).st_mode, path)
-    except StepError:
-        os.close(fd)
-        raise
+    # O_NONBLOCK: reading some of these files would wait for an event.
+    fd = open_regular(host.path(path), flags=READ_FLAGS | os.O_NONBLOCK)
     names = (re.sub(r"[^A-Za-z0-9._-]", "_", part) for part in path.split("/")[1:])
     return Artifact(path=PurePosixPath(*names), body=body(fd, limit=MAX_BYTES), source=SourceInfo(path=path))
 
 
 def _node_files(host: Host) -> list[str]:
-    """Return the memory files of every NUMA node."""
+    """Return the paths of the memory files of all NUMA nodes."""
     try:
         names = host.listdir(NODES)
     except OSError:

@@ -6,7 +6,7 @@ from collector.collectors.base import Collector
 from collector.collectors.command import RunCommand
 from collector.collectors.core.core import Core
 from collector.collectors.dmesg import Dmesg
-from collector.collectors.files import Files
+from collector.collectors.files.files import Files
 from collector.collectors.proc_files import ProcFiles
 from collector.collectors.process.process import ProcessDetails
 from collector.collectors.process_table import ProcessTable

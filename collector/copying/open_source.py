@@ -1,4 +1,4 @@
-"""Opening what is to be copied, without being led astray, and noting whose it was."""
+"""Opening what is to be copied, without being led astray."""
 
 from __future__ import annotations
 
@@ -7,15 +7,11 @@ import re
 import stat
 
 from collector.host import filesystem
-from collector.host.files import Host, kind_of
-from collector.model.artifact import SourceInfo
+from collector.host.files import kind_of, open_regular
 from collector.model.errors import StepError
-from collector.model.text import escape, escape_name
 
 DESCRIPTOR = re.compile(r"(/proc/(?:self|[0-9]+)/fd)/([0-9]+)")
 READ_FLAGS = os.O_RDONLY | os.O_CLOEXEC | os.O_NOCTTY | os.O_NONBLOCK
-MOST_XATTRS = 32
-MOST_XATTR_BYTES = 4096
 
 INSTEAD = {
     stat.S_IFDIR: "name one file in it",
@@ -49,7 +45,7 @@ def _open(path: str) -> int:
     match = DESCRIPTOR.fullmatch(path)
     if match is None:
         _require_regular(os.lstat(path).st_mode, repr(path))
-        return Host().open_regular(path)
+        return open_regular(path)
     directory_fd = os.open(match[1], os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
     try:
         return open_descriptor(directory_fd, int(match[2]))
@@ -91,26 +87,5 @@ def _require_regular(mode: int, what: str) -> None:
 
 def _require_size(fd: int, path: str) -> None:
     kind = filesystem.kind(fd)
-    if kind in filesystem.MADE_WHILE_READ:
+    if kind in filesystem.SIZE_UNKNOWN:
         raise StepError(f"{path!r} is on {kind}: its size is not known in advance", hint="use cat")
-
-
-def describe(fd: int, path: str) -> SourceInfo:
-    """Return owner, mode, mtime and extended attributes of an open file; *path* is only text."""
-    status = os.fstat(fd)
-    return SourceInfo(
-        path=escape_name(path),
-        uid=status.st_uid,
-        gid=status.st_gid,
-        mode=stat.S_IMODE(status.st_mode),
-        mtime_ns=status.st_mtime_ns,
-        xattrs=_xattrs(fd) or None,
-    )
-
-
-def _xattrs(fd: int) -> dict[str, str]:
-    try:
-        names = os.listxattr(fd)[:MOST_XATTRS]
-        return {escape_name(name): escape(os.getxattr(fd, name)[:MOST_XATTR_BYTES]) for name in names}
-    except OSError:  # the file system has none, or one went away
-        return {}

@@ -1,4 +1,4 @@
-"""Opening a core file that may have been swapped, and reading it forwards, compressed or not."""
+"""Opening a core file by its inode, and reading it forwards, compressed or not."""
 
 from __future__ import annotations
 
@@ -6,57 +6,58 @@ import errno
 import io
 import os
 import time
+from collections.abc import Iterator
 
 import zstandard
 
-from collector.host.elfcore import CoreError, Reader
-from collector.host.files import PIECE, Host
+from collector.host.elfcore import NT_FILE, CoreError, CoreReader, MappedFile, notes, parse_mapped_files
+from collector.host.files import PIECE, Host, OpenFd, open_regular
+from collector.model.artifact import Truncated
 from collector.model.errors import StepError
 from collector.model.marker import CoreRef
 
 ZSTD_MAGIC = b"\x28\xb5\x2f\xfd"
 OTHER_MAGICS = {b"\x04\x22\x4d\x18": "lz4 -d", b"\xfd7zX": "xz -d", b"\x1f\x8b": "gzip -d"}
-# systemd-coredump compresses at zstd's default level, whose window is 2 MiB; 8 MiB is the most
-# that any decoder must accept (RFC 8878). A hostile frame may ask for gigabytes.
+# systemd-coredump compresses at zstd's default level, whose window is 2 MiB. Every decoder must accept 8 MiB
+# (RFC 8878); a hostile frame may ask for gigabytes.
 MAX_WINDOW_BYTES = 8 << 20
-# Of a compressed core only so much is unpacked in search of its notes, which stand at its front.
+# A core's notes are near its start, so no more of a compressed one is unpacked.
 MAX_UNPACKED_BYTES = 256 << 20
+# A core's owner can delay others by a lease for 45 s. Source: proc_sys_fs(5), ``lease-break-time``.
 LEASE_S = 50.0
-"""The owner of a core may keep others out by a lease, for 45 s. Source: proc_sys_fs(5), ``lease-break-time``."""
 
 
 def open_core(host: Host, core: CoreRef) -> int:
     """
-    Open the core file that the marker saw, and no other.
+    Open the core file that the marker names, by its inode.
 
-    Its name is for display: what is not printable in it is escaped, and it may have been renamed
-    since. What counts is the inode, so the directory is searched for that where the name fails.
+    Its name is for display only: it is escaped, and the file may have been renamed since. If the name leads to no
+    file or another one, the directory is searched for the inode.
 
     Raises:
-        StepError: If it is gone, or another file has its name now, or it cannot be opened.
+        StepError: If it is gone, or cannot be opened.
     """
     directory, _, name = core.path.rpartition("/")
     try:
         directory_fd = os.open(host.path(directory or "/"), os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
     except OSError as exc:
         raise StepError(f"core file {core.path!r}: {exc.strerror}", hint="was its directory removed?") from exc
-    try:
-        fd = _open_inode(host, directory_fd, name, core)
-        return fd if fd is not None else _search(host, directory_fd, core)
-    except OSError as exc:
-        raise StepError(f"core file {core.path!r} cannot be opened: {exc.strerror}") from exc
-    finally:
-        os.close(directory_fd)
+    with OpenFd(directory_fd):
+        try:
+            fd = _open_inode(directory_fd, name, core)
+            return fd if fd is not None else _search(directory_fd, core)
+        except OSError as exc:
+            raise StepError(f"core file {core.path!r} cannot be opened: {exc.strerror}") from exc
 
 
-def _open_inode(host: Host, directory_fd: int, name: str, core: CoreRef) -> int | None:
-    """Open a name if it is that of the marker's inode."""
+def _open_inode(directory_fd: int, name: str, core: CoreRef) -> int | None:
+    """Open *name*; return ``None`` unless it is the marker's inode."""
     try:
-        fd = _open_patiently(host, directory_fd, name)
+        fd = _open_patiently(directory_fd, name)
     except (FileNotFoundError, StepError):
         return None
     except OSError as exc:
-        if exc.errno == errno.ELOOP:  # a symlink has taken its name
+        if exc.errno == errno.ELOOP:  # replaced by a symlink
             return None
         raise
     now = os.fstat(fd)
@@ -66,23 +67,23 @@ def _open_inode(host: Host, directory_fd: int, name: str, core: CoreRef) -> int 
     return None
 
 
-def _open_patiently(host: Host, directory_fd: int, name: str) -> int:
-    """Open a regular file; where its owner holds a lease on it, as soon as the kernel has broken that."""
+def _open_patiently(directory_fd: int, name: str) -> int:
+    """Open a regular file; if its owner holds a lease on it, wait for the kernel to break that."""
     until_s = time.monotonic() + LEASE_S
     while True:
         try:
-            return host.open_regular(name, dir_fd=directory_fd)
+            return open_regular(name, dir_fd=directory_fd)
         except BlockingIOError:
             if time.monotonic() >= until_s:
                 raise
             time.sleep(0.05)
 
 
-def _search(host: Host, directory_fd: int, core: CoreRef) -> int:
-    """Look for the marker's inode under another name of its directory."""
+def _search(directory_fd: int, core: CoreRef) -> int:
+    """Look for the marker's inode under another name in the directory."""
     with os.scandir(directory_fd) as entries:
         for entry in entries:
-            if entry.inode() == core.inode and (fd := _open_inode(host, directory_fd, entry.name, core)) is not None:
+            if entry.inode() == core.inode and (fd := _open_inode(directory_fd, entry.name, core)) is not None:
                 return fd
     raise StepError(
         f"core file {core.path!r} is gone: inode {core.inode} is not in its directory",
@@ -90,24 +91,40 @@ def _search(host: Host, directory_fd: int, core: CoreRef) -> int:
     )
 
 
-def core_reader(fd: int) -> Reader:
+def core_reader(fd: int) -> CoreReader:
     """
-    Return a reader over the core in *fd* from its start; *fd* stays the caller's.
+    Return a reader that starts at the beginning of the core in *fd*; closing *fd* is left to the caller.
 
     Raises:
-        CoreError: If it is compressed by something that cannot be read here.
+        CoreError: If the compression is not supported.
     """
     magic = os.pread(fd, 4, 0)
     if magic == ZSTD_MAGIC:
         return ZstdReader(fd)
     for known, command in OTHER_MAGICS.items():
         if magic.startswith(known):
-            raise CoreError(f"a compressed core that is not read here; unpack it with `{command}`")
+            raise CoreError(f"its compression is not supported; unpack it with `{command}`")
     return FileReader(fd)
 
 
+def mapped_files(fd: int) -> Iterator[MappedFile]:
+    """
+    Yield the mappings of files that the core in *fd* lists.
+
+    Raises:
+        CoreError: If it is not a core that can be read.
+        Truncated: At the end, if only part of the list was read.
+    """
+    header, found = notes(core_reader(fd))
+    for note in found:
+        if note.type == NT_FILE:
+            yield from parse_mapped_files(header.layout, note.desc)
+            if note.size_bytes > len(note.desc):
+                raise Truncated(f"only the first {len(note.desc)} bytes of the list of mapped files were read")
+
+
 class FileReader:
-    """Reads a regular file forwards through one buffer of 64 KiB, by pread."""
+    """Reads a regular file forwards by pread, through one buffer of 64 KiB."""
 
     def __init__(self, fd: int) -> None:
         self._fd = fd
@@ -116,7 +133,7 @@ class FileReader:
         self._start = 0
 
     def read(self, size: int) -> bytes:
-        """Return exactly *size* bytes, fewer only at the end."""
+        """Return *size* bytes, fewer only at the end."""
         offset = self._position - self._start
         if not 0 <= offset <= len(self._buffer) - size:
             self._buffer = os.pread(self._fd, max(size, PIECE), self._position)
@@ -126,12 +143,11 @@ class FileReader:
         return piece
 
     def skip(self, size: int) -> None:
-        """Pass over *size* bytes without reading them."""
         self._position = min(self._position + size, 1 << 62)
 
 
 class ZstdReader:
-    """Reads a zstd-compressed file forwards, at most `MAX_UNPACKED_BYTES` of what it holds."""
+    """Reads a zstd-compressed file forwards, up to `MAX_UNPACKED_BYTES` of its contents."""
 
     def __init__(self, fd: int) -> None:
         file = io.FileIO(os.dup(fd))
@@ -141,7 +157,7 @@ class ZstdReader:
         self._left = MAX_UNPACKED_BYTES
 
     def read(self, size: int) -> bytes:
-        """Return exactly *size* bytes, fewer only at the end, at damage, or at the limit."""
+        """Return *size* bytes, fewer only at the end, at damage or at the limit."""
         size = min(size, self._left)
         parts: list[bytes] = []
         try:
@@ -155,6 +171,5 @@ class ZstdReader:
         return b"".join(parts)
 
     def skip(self, size: int) -> None:
-        """Unpack and drop *size* bytes."""
         while size > 0 and (part := self.read(min(size, PIECE))):
             size -= len(part)

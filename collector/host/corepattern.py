@@ -1,5 +1,5 @@
 """
-The kernel's naming of cores: ``core_pattern`` as a pattern that names can be matched against.
+Core file names: ``core_pattern`` compiled to match names against.
 
 Source: core(5), "Naming of core dump files"; Documentation/admin-guide/sysctl/kernel.rst; fs/coredump.c.
 """
@@ -12,9 +12,9 @@ from dataclasses import dataclass
 
 from collector.host.files import Host
 
-# What each specifier prints. cn_esc_printf replaces "/" by "!", so that no value spans two names; the
-# lengths are the kernel's own (TASK_COMM_LEN, __NEW_UTS_LEN, NAME_MAX) and bound the matching; numbers
-# are 32 bits wide, except for the limit (%c), and ten digits of seconds reach the year 2286.
+# What each specifier prints. cn_esc_printf replaces "/" by "!", so a value never spans two path components; lengths are
+# the kernel's (TASK_COMM_LEN, __NEW_UTS_LEN, NAME_MAX) and bound the matching; numbers have 32 bits, except for the
+# limit (%c), and ten digits of seconds last until 2286.
 NUMBER = r"[0-9]{1,10}"
 SPECIFIERS = {
     "p": ("pid", NUMBER), "P": ("global_pid", NUMBER), "i": ("tid", NUMBER), "I": ("global_tid", NUMBER),
@@ -27,7 +27,7 @@ SPECIFIERS = {
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class CoreName:
-    """What a core's name says; whoever can create files in the directory can make it say anything."""
+    """What a core's name says; anybody who can create files in the directory can forge it."""
 
     pid: int | None = None
     uid: int | None = None
@@ -41,26 +41,26 @@ class CorePattern:
     """One ``core_pattern``, compiled."""
 
     def __init__(self, text: str, *, uses_pid: bool) -> None:
-        """Compile *text*; *uses_pid* is ``core_uses_pid``, which appends ``.PID`` where no ``%p`` stands."""
+        """Compile *text*; *uses_pid* is ``core_uses_pid``, which appends ``.PID`` if there is no ``%p``."""
         self.text = text
         self._full: re.Pattern[str] | None = None
-        if text and text[0] not in "|@":  # a pipe or a socket: the kernel names no file
+        if text and text[0] not in "|@":  # for a pipe or a socket the kernel creates no file
             if uses_pid and not re.search(r"(?<!%)(?:%%)*%p", text):
                 text += ".%p"
             self._full = _compile(text if text.startswith("/") else text.rpartition("/")[2])
             self._name = _compile(text.rpartition("/")[2])
 
     def match(self, path: str) -> CoreName | None:
-        """Return what *path* says, or ``None`` if the kernel would not have named a core so."""
+        """Return what *path* says; ``None`` if the pattern does not produce such a name."""
         if self._full is None:
             return None
-        # A relative pattern names files in any directory; an absolute one may be watched through a symlink.
+        # A relative pattern applies in any directory; an absolute one may be watched through a symlink.
         found = self._full.fullmatch(path) or self._name.fullmatch(path.rpartition("/")[2])
         return _read(found.groupdict()) if found else None
 
 
 def core_pattern(host: Host) -> CorePattern:
-    """Return the pattern in force; one that matches nothing where the kernel does not tell."""
+    """Return the pattern in force; one that matches nothing if it cannot be read."""
     try:
         text = host.read("/proc/sys/kernel/core_pattern", limit=4096)
         uses_pid = host.read("/proc/sys/kernel/core_uses_pid", limit=16).strip() != b"0"
@@ -69,13 +69,11 @@ def core_pattern(host: Host) -> CorePattern:
     return _cached(text.decode(errors="surrogateescape").rstrip("\n"), uses_pid=uses_pid)
 
 
-@functools.lru_cache(maxsize=8)
-def _cached(text: str, *, uses_pid: bool) -> CorePattern:
-    return CorePattern(text, uses_pid=uses_pid)
+_cached = functools.lru_cache(maxsize=8)(CorePattern)
 
 
 def _compile(text: str) -> re.Pattern[str]:
-    """Translate the specifiers; text fields are greedy, so that digits at the end stay the kernel's."""
+    """Translate the specifiers; text fields are greedy, so that digits at the end match the kernel's numbers."""
     parts: list[str] = []
     seen: set[str] = set()
     for token in re.findall(r"%.|%$|[^%]+", text, re.DOTALL):
@@ -87,12 +85,12 @@ def _compile(text: str) -> re.Pattern[str]:
             name, form = SPECIFIERS[token[1:]]
             parts.append(f"(?P={name})" if name in seen else f"(?P<{name}>{form})")
             seen.add(name)
-        # The kernel drops an unknown specifier, and a single % at the end.
+        # The kernel drops unknown specifiers, and a single % at the end.
     return re.compile("".join(parts), re.DOTALL)
 
 
 def _read(fields: dict[str, str]) -> CoreName:
-    """Turn matched text into values; the PID of the initial namespace where it was asked for."""
+    """Convert the matched text, preferring the PID of the initial namespace."""
     pid = fields.get("global_pid") or fields.get("pid")
     exe = fields.get("exe") or fields.get("file")
     return CoreName(

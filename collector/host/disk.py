@@ -1,35 +1,37 @@
-"""What sysfs says of the disk that a file is on. Devices are numbers as ``st_dev`` has them."""
+"""What sysfs says about the disk that a file is on. *device* is an ``st_dev``."""
 
 from __future__ import annotations
 
 import os
+
+from collector.host.files import read_at
 
 BY_NUMBER = "/sys/dev/block"
 FLUSHES = 15  # Documentation/block/stat.rst, "flush I/Os", Linux 5.5
 
 
 def needs_stable_pages(device: int) -> bool:
-    """Tell whether the disk of *device* must not see a page change while it is written."""
+    """Return whether pages must not change while they are being written to the disk of *device*."""
     return _attribute(device, "queue/stable_writes") == b"1"
 
 
 def is_cached_below(device: int) -> bool:
-    """Tell whether *device* is a loop device that passes what is written through the page cache of its image."""
+    """Return whether *device* is a loop device that writes through the page cache of its image."""
     return _attribute(device, "loop/dio") == b"0"
 
 
 def has_write_cache(device: int) -> bool:
-    """Tell whether the disk of *device* may report a write done before the medium has it; so does one unknown."""
+    """Return whether the disk of *device* may report a write before it is on the medium; true if unknown."""
     return _attribute(device, "queue/write_cache") != b"write through"
 
 
 def disks(device: int, *, by_number: str = BY_NUMBER) -> tuple[str, ...]:
-    """Return the folders of the disks below *device*: it may be a partition, or put together of several (dm, md)."""
+    """Return the sysfs directories of the disks below *device*, which may be a partition or composite (dm, md)."""
     return tuple(sorted(_disks(_folder(device, by_number))))
 
 
 def flushes(folders: tuple[str, ...]) -> int | None:
-    """Count the flushes that these disks have done, whoever asked for them; ``None`` where nobody can tell."""
+    """Return how many flushes these disks have done since boot, for all users; ``None`` if unknown."""
     counters = [text.split() for folder in folders if (text := _read(f"{folder}/stat"))]
     if not counters or any(len(fields) <= FLUSHES for fields in counters):
         return None
@@ -51,17 +53,13 @@ def _disks(folder: str) -> set[str]:
 
 
 def _attribute(device: int, name: str) -> bytes | None:
-    """Return what sysfs says of a disk, or of the disk that a partition is on."""
+    """Return an attribute of a disk, or of the disk that a partition is on."""
     folder = _folder(device, BY_NUMBER)
     return _read(f"{folder}/{name}") or _read(f"{folder}/../{name}")
 
 
 def _read(path: str) -> bytes | None:
     try:
-        fd = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
+        return read_at(None, path, 512).strip()
     except OSError:
-        return None  # no such disk: btrfs has a device number of its own making
-    try:
-        return os.read(fd, 512).strip()
-    finally:
-        os.close(fd)
+        return None  # no such disk: btrfs makes up its own device numbers

@@ -1,9 +1,8 @@
 """
-The notes of an ELF core file, read forwards once, bounded, from whatever a crashed process left behind.
+The notes of an ELF core file, read in one forward pass.
 
-Layouts are those of the kernel that wrote the core: ``struct elf_prstatus``, ``elf_prpsinfo`` and
-``siginfo`` for 64-bit (x86-64, aarch64) and 32-bit machines of either byte order. Nothing in the file
-is believed: every length is checked against what it claims to describe, and against a limit.
+64-bit and 32-bit cores of either byte order. Nothing in the file is trusted: every length is checked against what it
+claims to describe, and against a limit.
 
 Source: elf(5), core(5), include/linux/elfcore.h, fs/binfmt_elf.c (Linux 6.18).
 """
@@ -13,24 +12,24 @@ from __future__ import annotations
 import struct
 from collections.abc import Iterator
 from dataclasses import dataclass
-from typing import Protocol
+from typing import NamedTuple, Protocol
 
 from collector.model.errors import StepError
 
 PT_LOAD, PT_NOTE = 1, 4
 ET_CORE = 4
 PN_XNUM = 0xFFFF
-NT_PRSTATUS, NT_PRPSINFO, NT_AUXV = 1, 3, 6
+NT_PRSTATUS, NT_PRPSINFO = 1, 3
 NT_FILE, NT_SIGINFO = 0x46494C45, 0x53494749
-WANTED = frozenset({NT_PRSTATUS, NT_PRPSINFO, NT_AUXV, NT_FILE, NT_SIGINFO})
+WANTED = frozenset({NT_PRSTATUS, NT_PRPSINFO, NT_FILE, NT_SIGINFO})
 
 # vm.max_map_count is 65,530 by default; with more segments than that the kernel uses PN_XNUM.
 MAX_SEGMENTS = 1 << 20
-# A thread's notes take 3 to 14 KiB (AVX-512, AMX): room for 100,000 notes of whatever kind.
+# A thread's notes take 3 to 14 KiB (AVX-512, AMX).
 MAX_NOTES = 100_000
-# kernel.core_file_note_size_limit is 4 MiB by default; it bounds NT_FILE, the only note that grows.
+# The default of kernel.core_file_note_size_limit, which bounds NT_FILE, the only note that grows.
 MAX_DESC_BYTES = 4 << 20
-# And in all: a sparse file can claim 100,000 notes of 4 MiB. 32,768 threads' registers take 11 MiB.
+# For all notes: a sparse file can claim 100,000 of 4 MiB. The registers of 32,768 threads take 11 MiB.
 MAX_KEPT_BYTES = 64 << 20
 
 MACHINES = {3: "i386", 8: "mips", 20: "ppc", 21: "ppc64", 22: "s390", 40: "arm", 62: "x86_64", 183: "aarch64",
@@ -38,42 +37,36 @@ MACHINES = {3: "i386", 8: "mips", 20: "ppc", 21: "ppc64", 22: "s390", 40: "arm",
 
 
 class CoreError(StepError):
-    """The file is no ELF core, or not one that can be read."""
+    """The file is not an ELF core, or cannot be read."""
 
 
-class Reader(Protocol):
-    """Bytes in file order; a pipe, a decompressor or a file."""
+class CoreReader(Protocol):
+    """Reads a core forwards: a file or a decompressor."""
 
     def read(self, size: int) -> bytes:
-        """Return exactly *size* bytes, fewer only at the end."""
+        """Return *size* bytes, fewer only at the end."""
         ...
 
-    def skip(self, size: int) -> None:
-        """Pass over *size* bytes."""
-        ...
+    def skip(self, size: int) -> None: ...
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Layout:
-    """How this core's structures are laid out: word size in bytes, byte order, machine."""
+    """Word size in bytes, byte order (as `struct` writes it) and machine of a core."""
 
     word: int
     order: str
     machine: str
 
     def unpack(self, form: str, raw: bytes, offset: int = 0) -> tuple[int, ...]:
-        """Unpack *form*, in which ``W`` is an unsigned word of the core's size."""
+        """Unpack *form*, a `struct` format in which ``W`` stands for an unsigned word of the core's size."""
         word = "Q" if self.word == 8 else "I"
         return struct.unpack_from(self.order + form.replace("W", word), raw, offset)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Header:
-    """
-    What the ELF header and its segments say.
-
-    *end_bytes* is where the last segment ends: a file shorter than that was cut off.
-    """
+class CoreHeader:
+    """What the ELF header and the segment table say; a file shorter than *end_bytes* was cut off."""
 
     layout: Layout
     note_offset: int
@@ -85,22 +78,31 @@ class Header:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Note:
-    """One note; *desc* holds at most `MAX_DESC_BYTES`, *size_bytes* what the note claims."""
+    """One note; *desc* holds at most `MAX_DESC_BYTES` of the *size_bytes* that the note claims."""
 
     type: int
     size_bytes: int
     desc: bytes
 
 
-def read_header(reader: Reader) -> tuple[Header, int]:
+class MappedFile(NamedTuple):
+    """One mapping of NT_FILE; *offset* into the file in bytes."""
+
+    start: int
+    end: int
+    offset: int
+    path: bytes
+
+
+def read_header(reader: CoreReader) -> tuple[CoreHeader, int]:
     """
     Read the ELF header and the segments of a core.
 
     Returns:
-        The header, and how many bytes of *reader* were consumed.
+        The header, and the number of bytes consumed.
 
     Raises:
-        CoreError: If it is no core, or its segments do not follow its header.
+        CoreError: If it is not a core, or its segment table does not follow its header.
     """
     ident = reader.read(16)
     if len(ident) < 16 or ident[:4] != b"\x7fELF":
@@ -126,12 +128,12 @@ def read_header(reader: Reader) -> tuple[Header, int]:
     return _read_segments(reader, layout, phoff, phnum, phentsize)
 
 
-def _read_segments(reader: Reader, layout: Layout, offset: int, count: int, entry: int) -> tuple[Header, int]:
+def _read_segments(reader: CoreReader, layout: Layout, offset: int, count: int, entry: int) -> tuple[CoreHeader, int]:
     """
-    Read the segment table, a part at a time.
+    Read the segment table, entry by entry.
 
-    With more than 65,534 segments the count stands in a section header at the end of the file, out of
-    reach for a forward reader; the table is then read up to where the first segment's bytes begin.
+    With more than 65,534 segments the count is in a section header at the end of the file, out of reach of a forward
+    reader; the table is then read up to the first segment's data.
     """
     note: tuple[int, int] | None = None
     end = memory = seen = 0
@@ -151,14 +153,14 @@ def _read_segments(reader: Reader, layout: Layout, offset: int, count: int, entr
         memory += size_memory if kind == PT_LOAD else 0
     if note is None:
         raise CoreError("has no notes")
-    header = Header(
+    header = CoreHeader(
         layout=layout, note_offset=note[0], note_bytes=note[1], segments=seen, memory_bytes=memory, end_bytes=end
     )
     return header, offset + seen * entry
 
 
 def _segment(layout: Layout, raw: bytes) -> tuple[int, int, int, int]:
-    """Return type, offset, bytes in the file and bytes in memory of a program header."""
+    """Return type, offset, file size and memory size of a program header."""
     if layout.word == 8:
         kind, _, start, _, _, size, size_memory, _ = layout.unpack("IIQQQQQQ", raw)
     else:
@@ -166,12 +168,12 @@ def _segment(layout: Layout, raw: bytes) -> tuple[int, int, int, int]:
     return kind, start, size, size_memory
 
 
-def notes(reader: Reader) -> tuple[Header, Iterator[Note]]:
+def notes(reader: CoreReader) -> tuple[CoreHeader, Iterator[Note]]:
     """
-    Read a core's header; yield those of its notes that `WANTED` names, in file order.
+    Return a core's header and its `WANTED` notes, in file order.
 
     Raises:
-        CoreError: If the header is none of a core's. Notes that are cut off just end.
+        CoreError: If the header is invalid. Notes that are cut off just end.
     """
     header, position = read_header(reader)
     if header.note_offset < position:
@@ -179,7 +181,7 @@ def notes(reader: Reader) -> tuple[Header, Iterator[Note]]:
     return header, _notes(reader, header, header.note_offset - position)
 
 
-def _notes(reader: Reader, header: Header, gap: int) -> Iterator[Note]:
+def _notes(reader: CoreReader, header: CoreHeader, gap: int) -> Iterator[Note]:
     reader.skip(gap)
     left, room = header.note_bytes, MAX_KEPT_BYTES
     for _ in range(MAX_NOTES):
@@ -202,5 +204,27 @@ def _notes(reader: Reader, header: Header, gap: int) -> Iterator[Note]:
 
 
 def _align(size: int) -> int:
-    """Round up to 4: names and descriptions are padded so, in 64-bit cores too."""
+    """Round up to a multiple of 4, to which names and descriptions are padded in 64-bit cores too."""
     return (size + 3) & ~3
+
+
+def parse_mapped_files(layout: Layout, desc: bytes) -> Iterator[MappedFile]:
+    """
+    Yield the complete mappings of an NT_FILE note.
+
+    The note is a count, a page size, *count* triples (start, end, offset in pages), then *count* names.
+    """
+    word = layout.word
+    if len(desc) < 2 * word:
+        return
+    count, page_bytes = layout.unpack("WW", desc)
+    name_at = (2 + 3 * count) * word
+    if name_at > len(desc):
+        return
+    for index in range(count):
+        end_of_name = desc.find(b"\0", name_at)
+        if end_of_name < 0:
+            return
+        start, end, offset = layout.unpack("WWW", desc, (2 + 3 * index) * word)
+        yield MappedFile(start, end, offset * page_bytes, desc[name_at:end_of_name])
+        name_at = end_of_name + 1

@@ -1,4 +1,4 @@
-"""What file system a descriptor is on, and what that means for its pages."""
+"""The file system that a descriptor is on, and how it treats pages."""
 
 from __future__ import annotations
 
@@ -9,6 +9,7 @@ import mmap
 import os
 import re
 
+from collector.host.files import OpenFd
 from collector.host.syscalls import LIBC, MAP_FAILED, cachestat, call
 
 TMPFS = "tmpfs"
@@ -40,10 +41,10 @@ MAGIC = {
     0x42494E4D: "binfmt_misc",
 }
 MEMORY = frozenset({TMPFS, "ramfs", "hugetlbfs"})
-MADE_WHILE_READ = frozenset(
+SIZE_UNKNOWN = frozenset(
     {"procfs", "sysfs", "debugfs", "tracefs", "cgroup", "cgroup2", "securityfs", "selinuxfs", "binfmt_misc"}
 )
-"""The size of a file there is 0, or a page, whatever its content."""
+"""A file's size is 0 or a page, whatever its contents."""
 
 # Source: include/uapi/linux/fs.h, FS_IOC_GETFLAGS, FS_NOCOW_FL, FS_EXTENT_FL, FS_INLINE_DATA_FL
 GETFLAGS = 0x80086601
@@ -54,7 +55,7 @@ SYNC_AND_WAIT = 1 | 2 | 4  # SYNC_FILE_RANGE_WAIT_BEFORE | _WRITE | _WAIT_AFTER
 
 
 def kind(fd: int) -> str:
-    """Name the file system of *fd*; the magic number in hexadecimal where it has no name here."""
+    """Return the name of the file system that *fd* is on; its magic number in hexadecimal if it is not in `MAGIC`."""
     statfs = (ctypes.c_long * 32)()
     call("fstatfs64", fd, ctypes.byref(statfs))
     magic = statfs[0] & 0xFFFFFFFF
@@ -63,9 +64,9 @@ def kind(fd: int) -> str:
 
 def beneath(fd: int) -> tuple[str, int]:
     """
-    Return kind and device (``st_dev``) of the file system that what is written to *fd* ends up on.
+    Return kind and device (``st_dev``) of the file system that stores what is written to *fd*.
 
-    That is another one where *fd* is on an overlay: its upper layer's. ``overlay`` where that cannot be seen from here.
+    For an overlay these are its upper layer's, or its own if the upper layer is not visible from here.
     """
     found = kind(fd)
     if found == OVERLAY and (upper := _upper_layer(_mount_id(fd))) is not None:
@@ -73,10 +74,8 @@ def beneath(fd: int) -> tuple[str, int]:
             upper_fd = os.open(upper, os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC)
         except OSError:  # mounted from within another mount namespace
             return found, os.fstat(fd).st_dev
-        try:
+        with OpenFd(upper_fd):
             return beneath(upper_fd)
-        finally:
-            os.close(upper_fd)
     return found, os.fstat(fd).st_dev
 
 
@@ -86,7 +85,7 @@ def _mount_id(fd: int) -> bytes:
 
 
 def _upper_layer(mount_id: bytes) -> bytes | None:
-    """Return where an overlay keeps what is written to it. Source: proc_pid_mountinfo(5)."""
+    """Return the directory in which an overlay stores writes. Source: proc_pid_mountinfo(5)."""
     with open("/proc/self/mountinfo", "rb") as mounts:
         for line in mounts:
             if line.split(b" ", 1)[0] == mount_id:
@@ -96,7 +95,7 @@ def _upper_layer(mount_id: bytes) -> bytes | None:
 
 
 def is_memory(fd: int) -> bool:
-    """Tell whether what is written to *fd* stays in memory for good."""
+    """Return whether what is written to *fd* never leaves memory."""
     return beneath(fd)[0] in MEMORY
 
 
@@ -108,21 +107,18 @@ def nearest_directory(path: str) -> str:
 
 
 def holds_memory(path: str) -> bool:
-    """Tell whether what is written below the directory *path* stays in memory; it is not opened for reading."""
-    fd = os.open(path, os.O_PATH | os.O_CLOEXEC)
-    try:
+    """Return whether what is written below *path* never leaves memory; needs no read permission."""
+    with OpenFd(os.open(path, os.O_PATH | os.O_CLOEXEC)) as fd:
         return is_memory(fd)
-    finally:
-        os.close(fd)
 
 
 def is_nocow(fd: int) -> bool:
-    """Tell whether a btrfs file is written in place, and so without checksums."""
+    """Return whether a btrfs file is written in place, and so without checksums."""
     return bool(_flags(fd) & NOCOW)
 
 
 def has_extents(fd: int) -> bool:
-    """Tell whether an ext4 file is mapped by extents; one on a disk that was made as ext2 or ext3 is not."""
+    """Return whether an ext4 file uses extents; those created on ext2 or ext3 do not."""
     return bool(_flags(fd) & EXTENTS)
 
 
@@ -137,9 +133,9 @@ def _flags(fd: int) -> int:
 
 def cached_pages(fd: int, offset: int, length: int) -> int | None:
     """
-    Count the pages of a range of one's own file that are in the page cache; ``None`` where nobody can tell.
+    Return how many pages of a range of our own file are in the page cache; ``None`` if unknown.
 
-    cachestat(2) sees nothing through an overlay, and is new; mincore(2) looks at the file itself, and pulls nothing in.
+    cachestat(2) sees nothing through an overlay, and needs Linux 6.5; mincore(2) looks at the file itself.
     """
     if kind(fd) != OVERLAY and (found := cachestat(fd, offset=offset, length=length)):
         return found.cached
@@ -147,10 +143,8 @@ def cached_pages(fd: int, offset: int, length: int) -> int | None:
         readable = os.open(f"/proc/self/fd/{fd}", os.O_RDONLY | os.O_CLOEXEC)
     except OSError:
         return None
-    try:
+    with OpenFd(readable):
         address = LIBC.mmap(None, length, mmap.PROT_READ, mmap.MAP_SHARED, readable, offset)
-    finally:
-        os.close(readable)
     if address == MAP_FAILED:
         return None
     there = (ctypes.c_ubyte * -(-length // mmap.PAGESIZE))()
@@ -162,9 +156,9 @@ def cached_pages(fd: int, offset: int, length: int) -> int | None:
 
 
 def flush_and_drop(fd: int, offset: int, length: int) -> None:
-    """Write back what a buffered write left in the page cache, wait for it, and drop it."""
+    """Write back a range of the page cache, wait for it, and drop it."""
     if kind(fd) == OVERLAY:
-        os.fdatasync(fd)  # sync_file_range would look for dirty pages in the overlay, which has none
+        os.fdatasync(fd)  # sync_file_range looks for dirty pages in the overlay, which has none
     else:
         call("sync_file_range", fd, offset, length, SYNC_AND_WAIT)
     os.posix_fadvise(fd, offset, length, os.POSIX_FADV_DONTNEED)

@@ -1,10 +1,9 @@
 """
-Reads that may never return, each against a small deadline of its own.
+Reads that may never return, each with a deadline.
 
-Reading a process's ``cmdline``, ``environ``, ``maps``, ``smaps`` or ``numa_maps`` takes its
-``mmap_lock``; if some thread of it holds that lock and sleeps on a dead disk, the reader sleeps
-with it and cannot be interrupted from within. So such reads run in a helper thread. When one does
-not return in time, the thread is left behind and the next read gets a fresh one.
+Reading a process's ``cmdline``, ``environ``, ``maps``, ``smaps`` or ``numa_maps`` takes its ``mmap_lock``. If one of
+its threads holds that lock while it sleeps on a dead disk, the reader sleeps too and cannot be interrupted. So such
+reads run in a helper thread; one that does not return in time is left behind, and the next read gets a new thread.
 """
 
 from __future__ import annotations
@@ -25,36 +24,35 @@ _left_behind: list[threading.Thread] = []
 
 
 class WedgedError(StepError):
-    """A read did not return in time; the thread that does it is left behind."""
+    """A read did not return in time; its thread is left behind."""
 
 
 class ExhaustedError(WedgedError):
-    """A read was not even tried: too many threads are stuck already, or none could be started."""
+    """A read was not tried: too many threads are stuck already, or none could be started."""
 
 
 def wedged_threads() -> int:
-    """Return how many helper threads of this process are stuck: more than none, and it should be replaced."""
+    """Return how many helper threads of this process are stuck; if any are, the process should be replaced."""
     _left_behind[:] = [thread for thread in _left_behind if thread.is_alive()]
     return len(_left_behind)
 
 
 class Guard:
     """
-    Runs calls one at a time in a helper thread, and gives up on one that takes longer than *timeout_s*.
+    Runs calls one at a time in a helper thread, and gives up on a call that takes longer than *timeout_s*.
 
-    The helper starts with the first call. After `MAX_WEDGED` threads were left behind in this
-    process, every further call is refused at once.
+    The thread starts with the first call. Once `MAX_WEDGED` threads of this process are stuck, calls are refused.
     """
 
     def __init__(self, timeout_s: float) -> None:
         self._timeout_s = timeout_s
         self._helper: _Helper | None = None
         self.gave_up = 0
-        """Calls that were given up so far."""
+        """Number of calls given up so far."""
 
     @property
     def longest_s(self) -> float:
-        """How long a call may take until it is given up: progress is looked for twice."""
+        """The longest that a call can take before it is given up: progress is checked twice."""
         return 2 * self._timeout_s
 
     def call(self, read: Callable[[], T]) -> T:
@@ -68,12 +66,12 @@ class Guard:
 
     def call_many(self, read: Callable[[A], T], arguments: Sequence[A], results: list[T]) -> None:
         """
-        Append to *results* what *read* returns for each of *arguments*, with one hand-over between threads.
+        Append to *results* what *read* returns for each of *arguments*, with one hand-over to the thread.
 
-        The deadline is each call's own: it starts anew whenever one has returned.
+        The deadline applies to each call separately.
 
         Raises:
-            WedgedError: If one does not return in time: that of ``arguments[len(results)]``.
+            WedgedError: If the call for ``arguments[len(results)]`` does not return in time.
         """
         done: list[T] = []
 
@@ -84,11 +82,10 @@ class Guard:
         try:
             self._call(read_all, lambda: len(done))
         finally:
-            # A copy: a thread that was left behind may still append, years later.
+            # A copy, because a thread that was left behind may still append to *done*.
             results.extend(done[:])
 
     def close(self) -> None:
-        """Let the helper end."""
         if self._helper is not None:
             self._helper.tasks.put(None)
             self._helper = None
@@ -130,14 +127,14 @@ class Guard:
 
 
 class _Helper:
-    """One thread, its tasks and their results."""
+    """A thread with its tasks and their results."""
 
     def __init__(self) -> None:
         self.tasks: queue.SimpleQueue[Callable[[], Any] | None] = queue.SimpleQueue()
         self.results: queue.SimpleQueue[tuple[Any, BaseException | None]] = queue.SimpleQueue()
         before = threading.stack_size(STACK_BYTES)
         try:
-            # A daemon: a wedged thread must not hold the end of the process.
+            # A daemon thread, because a stuck one must not keep the process from exiting.
             self.thread = threading.Thread(target=self._run, name="guarded-read", daemon=True)
             self.thread.start()
         finally:

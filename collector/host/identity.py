@@ -1,4 +1,4 @@
-"""Which machine, which boot, which kernel."""
+"""The machine, its boot and its kernel."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from collector.host.files import Host
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Identity:
+class MachineIdentity:
     """The machine as an incident's header names it."""
 
     host: str
@@ -17,8 +17,9 @@ class Identity:
     kernel: str
 
 
-def identify(host: Host | None = None) -> Identity:
-    """Read the identity of the running machine."""
+def identify(host: Host | None = None) -> MachineIdentity:
     system = os.uname()
     boot_id = (host or Host()).read("/proc/sys/kernel/random/boot_id", limit=64)
-    return Identity(host=system.nodename, boot_id=boot_id.decode().strip(), kernel=f"{system.release} {system.version}")
+    return MachineIdentity(
+        host=system.nodename, boot_id=boot_id.decode().strip(), kernel=f"{system.release} {system.version}"
+    )

@@ -1,14 +1,13 @@
 """
-Directory events: the one module that imports pyinotify.
+Directory events; the only module that imports pyinotify.
 
-pyinotify 0.9.6 keeps the watches and decodes events. Four of its habits do not fit a daemon that must
-survive hostile file names, and are overridden here; its last release is of 2015, so that the private
-names underneath no longer move:
+pyinotify 0.9.6 keeps the watches and decodes events. Four of its behaviours do not suit a daemon that must survive
+hostile file names, and are overridden here. Its last release was in 2015, so the private names used are stable.
 
-- one name that is not UTF-8 makes ``read_events`` raise and lose everything it had read;
-- ``read_events`` reads all that is queued at once, megabytes where the queue is long;
-- making a `WatchManager` runs ``ldconfig`` in a child process to find libc;
-- its descriptor blocks and is inherited by children.
+- A name that is not UTF-8 makes ``read_events`` raise and lose everything it has read.
+- ``read_events`` reads the whole queue at once, which can be megabytes.
+- Creating a `WatchManager` runs ``ldconfig`` in a child process to find libc.
+- Its descriptor blocks and is inherited by children.
 """
 
 from __future__ import annotations
@@ -19,9 +18,11 @@ import struct
 import warnings
 from typing import Any, NamedTuple
 
-with warnings.catch_warnings():  # it imports asyncore, which Python 3.11 announces to be going
+with warnings.catch_warnings():  # it imports asyncore, which is deprecated in Python 3.11
     warnings.simplefilter("ignore", DeprecationWarning)
     import pyinotify
+
+from collector.host.syscalls import LIBC
 
 CLOSE_WRITE: int = pyinotify.IN_CLOSE_WRITE
 MOVED_TO: int = pyinotify.IN_MOVED_TO
@@ -34,7 +35,7 @@ DIRECTORY_MASK: int = (
     CLOSE_WRITE | MOVED_TO | CREATE | pyinotify.IN_DELETE_SELF | pyinotify.IN_MOVE_SELF | pyinotify.IN_ONLYDIR
 )
 
-# One read gives at least 240 events (a name of NAME_MAX) and at most 4,096.
+# One read returns between 240 events (names of NAME_MAX bytes) and 4,096.
 READ_BYTES = 65_536
 _HEADER = struct.Struct("iIII")
 
@@ -42,8 +43,8 @@ pyinotify.log.handlers.clear()  # it prints to stderr on its own
 pyinotify.log.disabled = True
 
 
-class Event(NamedTuple):
-    """One event; *name* is relative to the watched directory, empty where the event is about itself."""
+class InotifyEvent(NamedTuple):
+    """One event; *name* is relative to the watched directory, empty for the directory itself."""
 
     wd: int
     mask: int
@@ -51,10 +52,10 @@ class Event(NamedTuple):
 
 
 class _Libc(pyinotify._CtypesLibcINotifyWrapper):  # type: ignore[misc]  # pyinotify has no types
-    """The system calls: non-blocking, close-on-exec, with names as the bytes that they are."""
+    """The system calls: non-blocking, close-on-exec, with file names that are not UTF-8."""
 
     def init(self) -> bool:
-        self._libc = ctypes.CDLL(None, use_errno=True)
+        self._libc = LIBC
         self._get_errno_func = ctypes.get_errno
         self._libc.inotify_add_watch.argtypes = [ctypes.c_int, ctypes.c_char_p, ctypes.c_uint32]
         return True
@@ -67,7 +68,7 @@ class _Libc(pyinotify._CtypesLibcINotifyWrapper):  # type: ignore[misc]  # pyino
 
 
 class _WatchManager(pyinotify.WatchManager):  # type: ignore[misc]
-    """As `pyinotify.WatchManager`, over `_Libc`."""
+    """A `pyinotify.WatchManager` that uses `_Libc`."""
 
     def __init__(self) -> None:
         self._ignore_events = False
@@ -82,7 +83,7 @@ class _WatchManager(pyinotify.WatchManager):  # type: ignore[misc]
 
 
 class _Notifier(pyinotify.Notifier):  # type: ignore[misc]
-    """As `pyinotify.Notifier`, with a bounded read that takes any name."""
+    """A `pyinotify.Notifier` with a bounded read that accepts any name."""
 
     def read_events(self) -> None:
         try:
@@ -99,32 +100,26 @@ class _Notifier(pyinotify.Notifier):  # type: ignore[misc]
 
 
 class Inotify:
-    """Watches on directories. Nothing blocks. Source: inotify(7)."""
+    """Watches on directories; no call blocks. Source: inotify(7)."""
 
     def __init__(self) -> None:
-        """
-        Open an instance.
-
-        Raises:
-            OSError: ``EMFILE`` where ``fs.inotify.max_user_instances`` is reached.
-        """
-        self._events: list[Event] = []
+        """Open an instance; raise `OSError` (``EMFILE``) if ``fs.inotify.max_user_instances`` is reached."""
+        self._events: list[InotifyEvent] = []
         self._manager = _WatchManager()
         self._notifier = _Notifier(self._manager, default_proc_fun=self._take)
 
     def fileno(self) -> int:
-        """Return the descriptor that turns readable with the next event."""
         return int(self._manager.get_fd())
 
     def add(self, directory_fd: int) -> int:
         """
-        Watch the directory that *directory_fd* holds, not whatever its path leads to by now.
+        Watch the directory behind *directory_fd*, whatever is at its path by now; return the watch's number.
 
-        The descriptor may be closed afterwards: a watch does not keep a file system mounted, an open
-        directory would. Watching one directory twice gives the same number twice.
+        The descriptor may be closed afterwards; unlike an open directory, a watch does not keep a file system mounted.
+        Watching a directory twice returns the same number.
 
         Raises:
-            OSError: ``ENOSPC`` where ``fs.inotify.max_user_watches`` is reached.
+            OSError: ``ENOSPC`` if ``fs.inotify.max_user_watches`` is reached.
         """
         path = f"/proc/self/fd/{directory_fd}"
         wd = self._manager.add_watch(path, DIRECTORY_MASK)[path]
@@ -134,20 +129,19 @@ class Inotify:
         return int(wd)
 
     def remove(self, wd: int) -> None:
-        """End a watch; one that the kernel has ended already is no error."""
+        """Remove a watch, if the kernel has not removed it already."""
         self._manager.rm_watch(wd)
 
-    def read(self) -> list[Event]:
-        """Return what one bounded read gives; nothing if nothing is there."""
+    def read(self) -> list[InotifyEvent]:
+        """Return the events of one bounded read."""
         self._notifier.read_events()
         self._notifier.process_events()
         events, self._events = self._events, []
         return events
 
     def close(self) -> None:
-        """End all watches."""
         self._manager.close()
 
     def _take(self, event: Any) -> None:
-        """Keep what pyinotify hands over; an overflow has neither a watch nor a name."""
-        self._events.append(Event(getattr(event, "wd", -1), event.mask, getattr(event, "name", "")))
+        """Receive an event from pyinotify; an overflow has neither a watch nor a name."""
+        self._events.append(InotifyEvent(getattr(event, "wd", -1), event.mask, getattr(event, "name", "")))

@@ -1,4 +1,4 @@
-"""A file that the kernel renders anew at each read: opened once, read into one buffer for ever."""
+"""A file whose contents the kernel generates at each read: opened once, read into one buffer."""
 
 from __future__ import annotations
 
@@ -13,12 +13,12 @@ class KernelFile:
     A pre-opened file of ``/proc`` or ``/sys``.
 
     Args:
-        host: The door to the machine's files.
+        host: The machine.
         path: Absolute path on the machine.
-        size: Length of the buffer in bytes; what does not fit is cut off.
+        size: Length of the buffer in bytes; longer contents are cut off.
 
     Raises:
-        OSError: As open(2) gives it.
+        OSError: From open(2).
     """
 
     def __init__(self, host: Host, path: str, *, size: int) -> None:
@@ -28,7 +28,7 @@ class KernelFile:
         self._view = memoryview(self._buffer)
 
     def read(self) -> bytes:
-        """Return what the file says now; a short copy of the used part of the buffer."""
+        """Return the current contents."""
         used = 0
         while used < len(self._buffer):
             got = os.preadv(self._fd, [self._view[used:]], used)
@@ -38,7 +38,6 @@ class KernelFile:
         return bytes(self._view[:used])
 
     def close(self) -> None:
-        """Close the descriptor."""
         with contextlib.suppress(OSError):
             os.close(self._fd)
 
@@ -47,7 +46,7 @@ def numbers(text: bytes, *, separator: bytes | None = None) -> dict[bytes, int]:
     """
     Parse lines of ``name number ...`` (vmstat, memory.stat) or ``name: number kB`` (meminfo).
 
-    Lines of any other form are passed over; numbers are returned as they stand.
+    Other lines are ignored; units are not converted.
     """
     found: dict[bytes, int] = {}
     for line in text.splitlines():

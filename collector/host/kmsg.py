@@ -1,10 +1,11 @@
-"""The kernel's log, record by record, from ``/dev/kmsg``. Source: Documentation/ABI/testing/dev-kmsg."""
+"""The kernel log from ``/dev/kmsg``, record by record. Source: Documentation/ABI/testing/dev-kmsg."""
 
 from __future__ import annotations
 
 import errno
 import os
 import re
+from collections import deque
 from collections.abc import Iterator
 from itertools import islice
 
@@ -14,10 +15,10 @@ from collector.host.files import READ_FLAGS, Host
 from collector.model.text import escape
 
 PATH = "/dev/kmsg"
-# The kernel refuses to read a record into less than it needs: PRINTKRB_RECORD_MAX is 1 KiB,
-# PRINTK_MESSAGE_MAX 2 KiB since 6.5, CONSOLE_EXT_LOG_MAX 8 KiB before.
+# The kernel refuses to read a record into a buffer that is too short: PRINTKRB_RECORD_MAX is 1 KiB, PRINTK_MESSAGE_MAX
+# 2 KiB since 6.5, CONSOLE_EXT_LOG_MAX 8 KiB before.
 RECORD_BYTES = 8192
-# A kernel that logs faster than it can be read must not hold the reader for ever.
+# A kernel that logs faster than it can be read must not occupy the reader indefinitely.
 MAX_PASSED = 2_000_000
 LEVELS = ("emerg", "alert", "crit", "err", "warning", "notice", "info", "debug")
 FACILITIES = (
@@ -27,13 +28,12 @@ FACILITIES = (
 _ESCAPE = re.compile(rb"\\x([0-9a-f]{2})")
 
 
-class Record(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
+class KmsgRecord(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
     """
     One record.
 
-    *time_s* is seconds since boot on the kernel's own clock, which stands still during suspend.
-    *facility* is ``kern`` only for what the kernel itself said: whoever writes to ``/dev/kmsg``
-    gets another one. *message* and *details* are escaped (`collector.model.text`).
+    *time_s* is seconds since boot on the kernel's own clock, which stops during suspend. *facility* is ``kern`` only
+    for the kernel's own messages, not for what is written to ``/dev/kmsg``. *message* and *details* are escaped.
     """
 
     seq: int
@@ -45,12 +45,12 @@ class Record(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
     details: dict[str, str] = {}
 
 
-def parse_record(raw: bytes) -> Record:
+def parse_record(raw: bytes) -> KmsgRecord:
     """
-    Parse one record as read(2) gives it.
+    Parse one record as read(2) returns it.
 
     Raises:
-        ValueError: If it is none.
+        ValueError: If it is not a record.
     """
     head, semicolon, rest = raw.partition(b";")
     fields = head.split(b",")
@@ -60,7 +60,7 @@ def parse_record(raw: bytes) -> Record:
     message, *lines = rest.split(b"\n")
     pairs = (line[1:].partition(b"=") for line in lines if line.startswith(b" "))
     facility = priority >> 3
-    return Record(
+    return KmsgRecord(
         seq=int(fields[1]),
         time_s=int(fields[2]) / 1e6,
         facility=FACILITIES[facility] if facility < len(FACILITIES) else str(facility),
@@ -72,46 +72,40 @@ def parse_record(raw: bytes) -> Record:
 
 
 def _text(raw: bytes) -> str:
-    """Undo the kernel's escapes (``\\x0a``), then make what they hid printable."""
+    """Undo the kernel's escapes (``\\x0a``) and apply ours."""
     return escape(_ESCAPE.sub(lambda match: bytes((int(match[1], 16),)), raw))
 
 
 class Kmsg:
     """
-    An open ``/dev/kmsg``; reading never waits.
+    An open ``/dev/kmsg``; reading never blocks.
 
     Args:
-        host: The door to the kernel.
-        at_end: Start behind the newest record instead of at the oldest.
+        host: The machine.
+        at_end: Start after the newest record instead of at the oldest.
 
     Raises:
-        OSError: ``EPERM`` where ``kernel.dmesg_restrict`` is set and the reader has no CAP_SYSLOG.
+        OSError: ``EPERM`` if ``kernel.dmesg_restrict`` is set and the reader lacks CAP_SYSLOG.
     """
 
     def __init__(self, host: Host, *, at_end: bool = False) -> None:
         self._fd = host.open(PATH, READ_FLAGS | os.O_NONBLOCK)
         self._next_seq: int | None = None
         self.lost = 0
-        """Records that the kernel overwrote before they could be read, so far."""
-        try:
-            if at_end:
-                os.lseek(self._fd, 0, os.SEEK_END)
-        except BaseException:
-            self.close()
-            raise
+        """Number of records overwritten before they could be read."""
+        if at_end:
+            os.lseek(self._fd, 0, os.SEEK_END)
 
     def fileno(self) -> int:
-        """Return the descriptor, readable when there is a record."""
         return self._fd
 
     def close(self) -> None:
-        """Release the descriptor."""
         if self._fd >= 0:
             os.close(self._fd)
             self._fd = -1
 
-    def records(self) -> Iterator[Record]:
-        """Yield the records that are there now; call again later for those to come."""
+    def records(self) -> Iterator[KmsgRecord]:
+        """Yield the records available now; call again for later ones."""
         for raw in self._raw():
             record = parse_record(raw)
             if self._next_seq is not None:
@@ -120,18 +114,16 @@ class Kmsg:
             yield record
 
     def newest_seq(self) -> int | None:
-        """Pass over the records that are there now; return the newest one's number, ``None`` without any."""
-        newest = None
-        for newest in islice(self._raw(), MAX_PASSED):  # noqa: B007 - the last one is wanted
-            pass
-        return parse_record(newest).seq if newest is not None else None
+        """Skip the records available now; return the number of the newest, ``None`` if there is none."""
+        newest = deque(islice(self._raw(), MAX_PASSED), maxlen=1)
+        return parse_record(newest[0]).seq if newest else None
 
     def _raw(self) -> Iterator[bytes]:
         while True:
             try:
                 raw = os.read(self._fd, RECORD_BYTES)
             except OSError as exc:
-                if exc.errno == errno.EPIPE:  # overwritten; the next read starts at the oldest that is left
+                if exc.errno == errno.EPIPE:  # overwritten; the next read starts at the oldest one left
                     continue
                 if exc.errno == errno.EAGAIN:
                     return

@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import os
 import re
+import select
 from collections.abc import Iterator
 from dataclasses import dataclass
 
 from collector.host.files import Host
 from collector.host.kernelfile import KernelFile, numbers
 
+PSI_PATH = "/proc/pressure/memory"
 PAGE_BYTES = os.sysconf("SC_PAGE_SIZE")
 SOME_TOTAL = re.compile(rb"^some .*total=(\d+)", re.MULTILINE)
 MEMS_ALLOWED = re.compile(rb"^Mems_allowed_list:\s*([0-9,-]+)$", re.MULTILINE)
@@ -21,63 +23,100 @@ ZONE_LINE = re.compile(
 )
 
 
-class Meminfo:
-    """``/proc/meminfo``; `read` returns bytes by name, e.g. ``b"MemAvailable"``."""
+class Meminfo(KernelFile):
+    """``/proc/meminfo``."""
 
     def __init__(self, host: Host) -> None:
-        self._file = KernelFile(host, "/proc/meminfo", size=8192)
+        super().__init__(host, "/proc/meminfo", size=8192)
 
-    def read(self) -> dict[bytes, int]:
-        """Return every figure in bytes."""
-        return {name: 1024 * kib for name, kib in numbers(self._file.read(), separator=b":").items()}
-
-    def close(self) -> None:
-        """Close the file."""
-        self._file.close()
+    def figures(self) -> dict[bytes, int]:
+        """Return bytes by name, e.g. ``b"MemAvailable"``."""
+        return {name: 1024 * kib for name, kib in numbers(self.read(), separator=b":").items()}
 
 
-class Vmstat:
+class Vmstat(KernelFile):
     """``/proc/vmstat``: counts since boot."""
 
     def __init__(self, host: Host) -> None:
-        self._file = KernelFile(host, "/proc/vmstat", size=32_768)
+        super().__init__(host, "/proc/vmstat", size=32_768)
 
     def allocstall(self) -> int:
-        """Return how many allocations had to reclaim memory themselves, summed over zones."""
-        counts = numbers(self._file.read())
-        return sum(n for name, n in counts.items() if name.startswith(b"allocstall"))
-
-    def close(self) -> None:
-        """Close the file."""
-        self._file.close()
+        """Return how many allocations entered direct reclaim, summed over zones."""
+        return sum(count for name, count in numbers(self.read()).items() if name.startswith(b"allocstall"))
 
 
-class MemoryPressure:
-    """``/proc/pressure/memory``. A kernel may lack it, or refuse each read with EOPNOTSUPP (``psi=0``)."""
+class PsiMemory:
+    """``/proc/pressure/memory``, if the kernel has it and lets it be read (``psi=0`` makes reads fail)."""
 
     def __init__(self, host: Host) -> None:
         self._file: KernelFile | None = None
         try:
-            self._file = KernelFile(host, "/proc/pressure/memory", size=512)
+            self._file = KernelFile(host, PSI_PATH, size=512)
             self._file.read()
         except OSError:
             self.close()
             self._file = None
 
     def stalled_us(self) -> int | None:
-        """Return the microseconds since boot in which some task stalled for memory; ``None`` without PSI."""
+        """Return for how many microseconds since boot some task stalled for memory; ``None`` without PSI."""
         found = SOME_TOTAL.search(self._file.read()) if self._file else None
         return int(found[1]) if found else None
 
     def close(self) -> None:
-        """Close the file."""
         if self._file:
             self._file.close()
 
 
+class PsiTrigger:
+    """
+    A threshold on memory stall that the kernel watches.
+
+    The kernel signals it by POLLPRI, which the event loop does not watch for; a surrounding epoll instance becomes
+    readable instead.
+
+    Args:
+        host: The machine.
+        kind: ``some`` or ``full``.
+        stall_s: Stalled time within the window.
+        window_s: 0.5 to 10 seconds; without CAP_SYS_RESOURCE a multiple of 2 (Linux 6.5).
+
+    Raises:
+        OSError: ``ENOENT`` or ``EOPNOTSUPP`` without PSI, ``EINVAL`` for values that the kernel refuses.
+
+    Source: Documentation/accounting/psi.rst, "Monitoring for pressure thresholds".
+    """
+
+    def __init__(self, host: Host, *, kind: str, stall_s: float, window_s: float) -> None:
+        self._fd = host.open(PSI_PATH, os.O_RDWR | os.O_NONBLOCK | os.O_CLOEXEC)
+        self._epoll = select.epoll()
+        try:
+            os.write(self._fd, f"{kind} {round(stall_s * 1e6)} {round(window_s * 1e6)}\0".encode())
+            self._epoll.register(self._fd, select.EPOLLPRI)
+        except BaseException:
+            self.close()
+            raise
+
+    def fileno(self) -> int:
+        """Return the descriptor that becomes readable when the threshold is exceeded."""
+        return self._epoll.fileno()
+
+    def clear(self) -> None:
+        """
+        Make the descriptor unreadable until the threshold is exceeded again; at most once per window.
+
+        Polling consumes the event, so it cannot be confirmed by polling again. Source: psi_trigger_poll() in
+        kernel/sched/psi.c.
+        """
+        self._epoll.poll(0)
+
+    def close(self) -> None:
+        self._epoll.close()
+        os.close(self._fd)
+
+
 @dataclass(slots=True)
 class Zone:
-    """One zone, in pages; *index* is its place in its node, and in the *protection* of the zones below it."""
+    """One zone, in pages; *index* is its position in its node, and in the *protection* of the zones below it."""
 
     node: int
     index: int
@@ -86,28 +125,28 @@ class Zone:
     managed: int = 0
     protection: tuple[int, ...] = ()
     file_pages: int = 0
-    """Of the whole node, told with its first zone: page cache that is neither dirty nor being written."""
+    """Clean page cache of the whole node, which the kernel prints with the node's first zone."""
 
 
-class Zoneinfo:
+class Zoneinfo(KernelFile):
     """
     ``/proc/zoneinfo``, and the nodes that this process may allocate from. Source: mm/vmstat.c, mm/page_alloc.c.
 
-    64 KiB for each node at 128 CPUs, most of it page sets that are passed over: 0.4 ms.
+    The file takes 64 KiB per node at 128 CPUs, most of it page sets that are not parsed: 0.4 ms.
     """
 
     def __init__(self, host: Host) -> None:
-        self._file = KernelFile(host, "/proc/zoneinfo", size=1 << 20)
+        super().__init__(host, "/proc/zoneinfo", size=1 << 20)
         self._allowed = _allowed_nodes(host)
 
     def room_bytes(self) -> dict[int, int]:
         """
-        Return by node what can be had before anybody must reclaim: free pages above what is kept back, and half of
-        the page cache that can be dropped at once.
+        Return by node how much can be allocated before direct reclaim: free pages above what is kept back, and half
+        of the clean page cache.
 
-        A zone keeps back its minimum, and from allocations that a higher zone could serve its ``protection``, too.
+        A zone keeps back its minimum and, from allocations that a higher zone could serve, its ``protection``.
         """
-        zones = [zone for zone in parse_zones(self._file.read()) if zone.managed]
+        zones = [zone for zone in parse_zones(self.read()) if zone.managed]
         highest = max((zone.index for zone in zones), default=0)
         rooms: dict[int, int] = {}
         for zone in zones:
@@ -118,13 +157,9 @@ class Zoneinfo:
             rooms[zone.node] = rooms.get(zone.node, 0) + pages * PAGE_BYTES
         return rooms
 
-    def close(self) -> None:
-        """Close the file."""
-        self._file.close()
-
 
 def parse_zones(zoneinfo: bytes) -> list[Zone]:
-    """Return all zones, also those without pages: a zone's index counts them."""
+    """Return all zones, including those without pages, which count in a zone's index."""
     zones: list[Zone] = []
     for node, name, number, protection in ZONE_LINE.findall(zoneinfo):
         if node:
@@ -155,7 +190,7 @@ def _enter(zone: Zone, name: bytes, pages: int) -> None:
 
 
 def _allowed_nodes(host: Host) -> frozenset[int] | None:
-    """Return the nodes that this process's cpuset lets it allocate from; ``None`` if it does not say."""
+    """Return the nodes that this process's cpuset lets it allocate from; ``None`` if unknown."""
     try:
         status = host.read("/proc/self/status", limit=65_536)
     except OSError:

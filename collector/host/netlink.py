@@ -1,8 +1,8 @@
 """
-The kernel's own notices of exec, core dump and exit: the netlink proc connector.
+The kernel's notifications of exec, core dump and exit: the netlink proc connector.
 
-Two filters keep what nobody asks for out of this process: the connector's own (Linux 6.6 and later), and
-a classic BPF program on the socket, which also drops the exits of mere threads. Both run in the kernel.
+Two filters in the kernel keep unwanted events out of this process: the connector's own (since Linux 6.6), and a classic
+BPF program on the socket, which also drops the exits of threads.
 
 Source: Documentation/driver-api/connector.rst; include/uapi/linux/cn_proc.h; drivers/connector/cn_proc.c.
 """
@@ -41,7 +41,7 @@ NLMSG_DONE = 3
 
 
 class ProcEvent(NamedTuple):
-    """One event; *code* is a wait(2) status, *comm* the new name, each where the kind has it."""
+    """One event; *code* (a wait(2) status) and *comm* (the new name) are set for the kinds that have them."""
 
     kind: int
     pid: int
@@ -52,11 +52,11 @@ class ProcEvent(NamedTuple):
 
 class ProcConnector:
     """
-    A subscription to some kinds of events.
+    A subscription to process events.
 
     Args:
-        kinds: Any of EXEC, COMM, COREDUMP, EXIT; of exits only those whose status is not 0.
-        buffer_bytes: What may wait for `read`: about 1 KiB each.
+        kinds: A combination of EXEC, COMM, COREDUMP and EXIT (with a status other than 0).
+        buffer_bytes: Socket buffer; an event takes about 1 KiB.
 
     Raises:
         OSError: ``EPERM`` without CAP_NET_ADMIN, ``EPROTONOSUPPORT`` without CONFIG_PROC_EVENTS.
@@ -64,7 +64,7 @@ class ProcConnector:
 
     def __init__(self, *, kinds: int, buffer_bytes: int) -> None:
         self.overflows = 0
-        """How often the kernel found the buffer full; each may stand for many events."""
+        """How often the kernel found the buffer full; any number of events may be lost each time."""
         self._buffer = bytearray(_BUFFER)
         flags = socket.SOCK_DGRAM | socket.SOCK_NONBLOCK | socket.SOCK_CLOEXEC
         self._socket = socket.socket(socket.AF_NETLINK, flags, NETLINK_CONNECTOR)
@@ -78,11 +78,10 @@ class ProcConnector:
             raise
 
     def fileno(self) -> int:
-        """Return the descriptor that turns readable with the next event."""
         return self._socket.fileno()
 
     def read(self, limit: int) -> Iterator[ProcEvent]:
-        """Yield at most *limit* events that are there now."""
+        """Yield the events available now, at most *limit*."""
         for _ in range(limit):
             try:
                 size, sender = self._socket.recvfrom_into(self._buffer)
@@ -97,7 +96,6 @@ class ProcConnector:
                 yield self._event()
 
     def close(self) -> None:
-        """End the subscription: the kernel forgets it with the socket."""
         self._socket.close()
 
     def _event(self) -> ProcEvent:
@@ -115,21 +113,20 @@ class ProcConnector:
         return ProcEvent(kind, pid)
 
     def _grow(self, size_bytes: int) -> None:
-        """Set the buffer; beyond net.core.rmem_max only CAP_NET_ADMIN may."""
+        """Set the buffer; exceeding net.core.rmem_max needs CAP_NET_ADMIN."""
         try:
             self._socket.setsockopt(socket.SOL_SOCKET, SO_RCVBUFFORCE, size_bytes)
         except PermissionError:
             self._socket.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, size_bytes)
 
     def _filter(self, kinds: int) -> None:
-        """Attach the BPF program to the socket."""
         program = _program(kinds)
         code = ctypes.create_string_buffer(program, len(program))
         pointer = struct.pack("@HP", len(program) // 8, ctypes.addressof(code))
         self._socket.setsockopt(socket.SOL_SOCKET, SO_ATTACH_FILTER, pointer)
 
     def _listen(self, kinds: int) -> None:
-        """Subscribe. Kernels before 6.6 ignore a request that names kinds."""
+        """Subscribe. Kernels before 6.6 ignore a request that names event kinds."""
         wanted = kinds if not kinds & EXIT else kinds & ~EXIT | NONZERO_EXIT
         selective = tuple(int(part) for part in os.uname().release.split("-")[0].split(".")[:2]) >= (6, 6)
         data = struct.pack("=II", PROC_CN_MCAST_LISTEN, wanted)[: 8 if selective else 4]
@@ -140,7 +137,7 @@ class ProcConnector:
 
 def _program(kinds: int) -> bytes:
     """
-    Assemble the filter: kinds that were asked for, of processes and not of threads, of exits the unhappy ones.
+    Assemble the filter: the requested kinds, of processes rather than threads, and only exits with a status.
 
     Source: Documentation/networking/filter.rst.
     """
@@ -149,23 +146,23 @@ def _program(kinds: int) -> bytes:
     def instruction(code: int, operand: int, if_true: int = 0, if_false: int = 0) -> bytes:
         return struct.pack("=HBBI", code, if_true, if_false, operand)
 
-    def big_endian(value: int) -> int:  # BPF loads are in network order, the event is in the machine's
+    def big_endian(value: int) -> int:  # BPF loads in network order, the event is in the machine's
         return socket.htonl(value)
 
     asked = [kind for kind in (EXEC, COMM, COREDUMP) if kinds & kind]
     thread_check = len(asked) + 4  # line numbers; a jump counts from the line after it
     lines = [instruction(load, _EVENT)]
     for line, kind in enumerate(asked, start=1):
-        # Whichever thread met the fault dumps; exec and a new name matter where they are the process's own.
+        # Any thread can dump core; exec and a new name count only for the process's first thread.
         target = thread_check + 4 if kind == COREDUMP else thread_check
         lines.append(instruction(jump_if, big_endian(kind), target - line - 1))
     lines.append(instruction(jump_if, big_endian(EXIT) if kinds & EXIT else 0xFFFF_FFFF, 0, 7))
     lines += [
         instruction(load, _DATA + 8),  # the exit's status
         instruction(jump_if, 0, 5, 0),
-        instruction(load, _DATA),  # the thread ...
+        instruction(load, _DATA),  # the thread is ...
         instruction(to_x, 0),
-        instruction(load, _DATA + 4),  # ... is its process's first one
+        instruction(load, _DATA + 4),  # ... its process's first one
         instruction(jump_if_x, 0, 0, 1),
         instruction(0x06, accept),
         instruction(0x06, drop),

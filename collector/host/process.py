@@ -1,4 +1,4 @@
-"""What a process says to the kernel about itself: memory locks, priorities, limits, its end."""
+"""This process's memory locks, priorities and limits."""
 
 from __future__ import annotations
 
@@ -10,22 +10,23 @@ from collections.abc import Iterator
 
 import psutil
 
+from collector.host.files import OpenFd
 from collector.host.syscalls import call, syscall
 
 MCL_CURRENT, MCL_FUTURE, MCL_ONFAULT = 1, 2, 4  # mlockall(2)
 PR_SET_PDEATHSIG, PR_SET_DUMPABLE, PR_SET_NAME = 1, 4, 15  # prctl(2)
 PROCESS_MRELEASE = 448  # all architectures; Linux 5.15
 URGENT_NICE = -15
-"""Beside eight busy loops on two cores, 30 ms of work took 5 to 7 s at nice 15, and take 60 ms at this."""
+"""Beside eight busy loops on two cores, 30 ms of work take 60 ms at this; at nice 15 they took 5 to 7 s."""
 IO_CLASSES = {"best-effort": psutil.IOPRIO_CLASS_BE, "idle": psutil.IOPRIO_CLASS_IDLE}
 
 
 def lock_memory(*, future: bool) -> bool:
     """
-    Keep in memory what is there, and what will be faulted in; return whether the kernel agreed.
+    Lock this process's mappings as their pages are faulted in; return whether that succeeded.
 
     Args:
-        future: Also lock later mappings. Never where segments are mapped: it would lock those.
+        future: Also lock later mappings. Not for a process that maps segments: it would lock those too.
     """
     flags = MCL_CURRENT | MCL_ONFAULT | (MCL_FUTURE if future else 0)
     try:
@@ -36,36 +37,35 @@ def lock_memory(*, future: bool) -> bool:
 
 
 def die_with_parent() -> None:
-    """Ask for SIGKILL when the parent dies: a worker must not write into what a successor seals."""
+    """Request SIGKILL when the parent dies: a worker must not write to an incident that a new daemon seals."""
     call("prctl", PR_SET_PDEATHSIG, signal.SIGKILL, 0, 0, 0)
 
 
 def set_name(name: str) -> None:
-    """Set what ``ps`` shows as comm, at most 15 bytes."""
+    """Set this process's comm, cut at 15 bytes."""
     call("prctl", PR_SET_NAME, name.encode()[:15], 0, 0, 0)
 
 
 def never_dump() -> None:
-    """Leave no core of a process that holds other processes' memory."""
+    """Disable core dumps: this process holds other processes' memory."""
     resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
-    if os.geteuid() == 0:  # otherwise the own /proc/self/fd would belong to root
+    if os.geteuid() == 0:  # otherwise /proc/self/fd would belong to root
         call("prctl", PR_SET_DUMPABLE, 0, 0, 0, 0)
 
 
 def release_memory(pid: int) -> None:
     """
-    Free the memory of a process that was killed and hangs in the kernel; measured: 70 MiB to none, locked or not.
+    Free the memory of a killed process that hangs in the kernel; measured: all of 70 MiB, locked or not.
+
+    Waits for the process's ``mmap_lock``.
 
     Raises:
         OSError: ``EINVAL`` if it was not killed, ``ESRCH`` if it is gone, ``ENOSYS`` before Linux 5.15.
 
-    Source: process_mrelease(2). It waits for the process's ``mmap_lock``.
+    Source: process_mrelease(2).
     """
-    pidfd = os.pidfd_open(pid)
-    try:
+    with OpenFd(os.pidfd_open(pid)) as pidfd:
         syscall(PROCESS_MRELEASE, pidfd, 0)
-    finally:
-        os.close(pidfd)
 
 
 def data_bytes() -> int:
@@ -75,7 +75,7 @@ def data_bytes() -> int:
 
 
 def set_oom_score_adj(value: int) -> bool:
-    """Set who dies first when memory ends, -1000 to 1000; lowering it needs CAP_SYS_RESOURCE."""
+    """Set how likely the OOM killer is to choose this process, -1000 to 1000; lowering it needs CAP_SYS_RESOURCE."""
     try:
         with open("/proc/self/oom_score_adj", "w", encoding="ascii") as file:
             file.write(str(value))
@@ -86,9 +86,9 @@ def set_oom_score_adj(value: int) -> bool:
 
 def be_urgent() -> None:
     """
-    Go before others in the processors' queue and the disk's: asleep, and for some 30 ms of work, never for bulk.
+    Raise the CPU and I/O priority, for about 30 ms of work, never for bulk.
 
-    Of the calling thread, and of those that it starts then. Without CAP_SYS_NICE all stays as it is.
+    Applies to the calling thread and those that it starts afterwards. Without CAP_SYS_NICE nothing changes.
     """
     with contextlib.suppress(OSError, psutil.Error):
         os.setpriority(os.PRIO_PROCESS, 0, URGENT_NICE)
@@ -98,13 +98,13 @@ def be_urgent() -> None:
 @contextlib.contextmanager
 def in_background(nice: int, io_class: str) -> Iterator[None]:
     """
-    Do what others go before, and be urgent again; without CAP_SYS_NICE there is no way back.
+    Lower the priorities, and raise them again afterwards, which needs CAP_SYS_NICE.
 
     Args:
         nice: 0 to 19.
         io_class: A key of `IO_CLASSES`.
     """
-    # Never less nice than it is: that needs the capability.
+    # Lowering the nice value would need the capability.
     os.setpriority(os.PRIO_PROCESS, 0, max(nice, os.getpriority(os.PRIO_PROCESS, 0)))
     set_io_class(io_class)
     try:
@@ -114,7 +114,7 @@ def in_background(nice: int, io_class: str) -> Iterator[None]:
 
 
 def set_io_class(name: str) -> None:
-    """Set the I/O class, a key of `IO_CLASSES`, else leave it; a hint that the ``none`` scheduler ignores."""
+    """Set the I/O class if *name* is a key of `IO_CLASSES`; the ``none`` scheduler ignores it."""
     if name in IO_CLASSES:
         with contextlib.suppress(OSError):
             psutil.Process().ionice(IO_CLASSES[name])

@@ -1,4 +1,4 @@
-"""Processes as ``/proc`` shows them, each held so that it cannot be mistaken for its successor."""
+"""Processes in ``/proc``, each held so that it is not mistaken for a later one with the same PID."""
 
 from __future__ import annotations
 
@@ -8,24 +8,25 @@ import os
 import signal
 import time
 from collections.abc import Iterator
-from types import TracebackType
+from functools import partial
 from typing import Self
 
 import msgspec
 
-from collector.host.files import READ_FLAGS, Host, pieces
+from collector.host.files import READ_FLAGS, Host, body, read_all, read_at
+from collector.host.guarded_read import Guard
 from collector.model.errors import StepError
 
 CLOCK_TICKS_PER_S = os.sysconf("SC_CLK_TCK")
 PAGE_BYTES = os.sysconf("SC_PAGE_SIZE")
-# Enough for any stat: 52 numbers of at most 20 digits and a name of 64 bytes (a kernel worker's).
+# Longest stat: 52 numbers of at most 20 digits and a name of 64 bytes (a kernel worker's).
 STAT_LIMIT = 2048
-# Core names give whole seconds, and the kernel whole ticks.
+# The crash time in a core's name is in whole seconds, the start time in whole ticks.
 CLOCK_SLACK_S = 2.0
 
 
 class ReplacedError(StepError):
-    """Another process has the PID now: what was read under it is not evidence."""
+    """Another process has the PID now; what was read under it is not evidence."""
 
 
 class Stat(msgspec.Struct, frozen=True, kw_only=True):
@@ -49,10 +50,10 @@ class Stat(msgspec.Struct, frozen=True, kw_only=True):
 
 def parse_stat(raw: bytes) -> Stat:
     """
-    Parse a ``stat`` line from its last ``)``: the name before it may hold anything, also ``) R 1``.
+    Parse a ``stat`` line from its last ``)``: the name before it may contain anything, even ``) R 1``.
 
     Raises:
-        ValueError: If it is none.
+        ValueError: If it is not a ``stat`` line.
     """
     opening, closing = raw.find(b" ("), raw.rfind(b") ")
     fields = raw[closing + 2 :].split()
@@ -78,38 +79,40 @@ def parse_stat(raw: bytes) -> Stat:
 
 
 def pids(host: Host) -> Iterator[int]:
-    """Yield the PIDs that ``/proc`` lists, as it lists them: never all of them in memory."""
+    """Yield the PIDs in ``/proc`` one by one, so that the list is never in memory as a whole."""
     with os.scandir(host.path("/proc")) as entries:
         for entry in entries:
             if entry.name.isascii() and entry.name.isdigit():
                 yield int(entry.name)
 
 
-def read_at(dir_fd: int, name: str, limit: int) -> bytes:
-    """Return what one read of *name*, a file in a process's directory, gives."""
-    fd = os.open(name, READ_FLAGS, dir_fd=dir_fd)
-    try:
-        return os.read(fd, limit)
-    finally:
-        os.close(fd)
+def read_stat(dir_fd: int) -> Stat:
+    """
+    Read ``stat`` in a process's directory.
+
+    Raises:
+        OSError: If the process has ended.
+        ValueError: If the file is malformed.
+    """
+    return parse_stat(read_at(dir_fd, "stat", STAT_LIMIT))
 
 
 class Process:
     """
     One process, held by a descriptor of its ``/proc/PID`` and, on the real root, a pidfd.
 
-    Both are opened once. The directory belongs to the process and not to the number: once that
-    process is gone, every look-up in it fails, whoever has the PID by then. The start time is
-    compared besides, so that nothing rests on one kernel's behaviour.
+    Both are opened once. The directory belongs to the process, not to the number: after that process has ended every
+    look-up in it fails, even if the PID is in use again. The start time is compared as well, so as not to depend on
+    one kernel's behaviour.
 
     Args:
         host: The machine.
-        pid: Its number.
-        start_ticks: When it started, where that is known.
-        lived_at_s: Else a time, seconds since the epoch, at which it must have lived already.
+        pid: The process.
+        start_ticks: Its start time, if known.
+        lived_at_s: Otherwise a time, in seconds since the epoch, at which it existed.
 
     Raises:
-        ReplacedError: If it is another process than the one that is meant.
+        ReplacedError: If the PID belongs to another process.
         OSError: If there is no such process.
     """
 
@@ -117,7 +120,7 @@ class Process:
         self, host: Host, pid: int, start_ticks: int | None = None, *, lived_at_s: float | None = None
     ) -> None:
         self.pid = pid
-        # Another root's PIDs belong to another PID namespace: there a pidfd would be somebody else's.
+        # PIDs below another root are of another namespace: a pidfd would be a different process's.
         self._pidfd = os.pidfd_open(pid) if host.root == "/" else -1
         self.dir_fd = -1
         try:
@@ -131,65 +134,78 @@ class Process:
     def __enter__(self) -> Self:
         return self
 
-    def __exit__(self, kind: type[BaseException] | None, exc: BaseException | None, tb: TracebackType | None) -> None:
+    def __exit__(self, *_: object) -> None:
         self.close()
 
     def close(self) -> None:
-        """Release the descriptors."""
         for fd in (self.dir_fd, self._pidfd):
             if fd >= 0:
                 os.close(fd)
         self.dir_fd = self._pidfd = -1
 
     def _confirm(self, start_ticks: int | None, lived_at_s: float | None) -> None:
-        """Make sure that pidfd and directory belong to one process, and to the one that is meant."""
+        """Check that pidfd and directory belong to the same process, and to the right one."""
         if self._pidfd >= 0:
-            # Not yet reaped, so the PID was nobody else's when the directory was opened.
+            # If it has not been reaped, the directory opened under its PID is its own.
             with contextlib.suppress(PermissionError):
                 signal.pidfd_send_signal(self._pidfd, 0)
         if start_ticks is not None and start_ticks != self.start_ticks:
             raise ReplacedError(
-                f"process {self.pid} is another one now: it started at tick {self.start_ticks}, not {start_ticks}"
+                f"PID {self.pid} belongs to another process now: started at tick {self.start_ticks}, not {start_ticks}"
             )
         if start_ticks is None and lived_at_s is not None and self._pidfd >= 0:
             age_s = time.clock_gettime(time.CLOCK_BOOTTIME) - self.start_ticks / CLOCK_TICKS_PER_S
             if age_s + CLOCK_SLACK_S < time.time() - lived_at_s:
-                raise ReplacedError(f"process {self.pid} is another one now: it started after the crash")
+                raise ReplacedError(f"PID {self.pid} belongs to another process now: it started after the crash")
 
     def open(self, name: str) -> int:
-        """Open the process's file *name*."""
         return os.open(name, READ_FLAGS | os.O_NOFOLLOW, dir_fd=self.dir_fd)
 
     def read(self, name: str, *, limit: int) -> bytes:
-        """Read at most *limit* bytes of the process's file *name*."""
-        fd = self.open(name)
-        try:
-            return b"".join(pieces(fd, limit=limit))
-        finally:
-            os.close(fd)
+        return read_all(self.open(name), limit=limit)
+
+    def stream(self, name: str, *, limit: int, guard: Guard | None = None) -> bytes | Iterator[bytes]:
+        """
+        Read a file; each piece is checked to be this process's before it is passed on.
+
+        Args:
+            name: The file, below ``/proc/PID``.
+            limit: Maximum bytes; the stream then ends with `Truncated`.
+            guard: Runs each read in a helper thread, with a deadline.
+
+        Raises:
+            StepError: If the PID is another process's by now, or the guard gave up.
+            OSError: From the kernel.
+        """
+        if guard is None:
+            return body(self.open(name), limit=limit, check=self.check)
+
+        def read(fd: int, size: int) -> bytes:
+            return guard.call(partial(os.read, fd, size))
+
+        return body(guard.call(partial(self.open, name)), limit=limit, check=self.check, read=read)
 
     def link(self, name: str) -> str:
-        """Return where the link *name* points, as text; it is never followed."""
+        """Return the target of the symlink *name* as text, without following it."""
         return os.readlink(name, dir_fd=self.dir_fd)
 
     def stat(self) -> Stat:
-        """Read ``stat``."""
         try:
-            return parse_stat(self.read("stat", limit=STAT_LIMIT))
+            return read_stat(self.dir_fd)
         except ValueError as exc:
             raise StepError(f"process {self.pid}: {exc}") from exc
 
     def check(self) -> None:
         """
-        Make sure that it is still the same process.
+        Check that it is still the same process.
 
         Raises:
-            ReplacedError: If it is another one.
-            ProcessLookupError: If it is gone; a zombie is not.
+            ReplacedError: If the PID is another process's.
+            ProcessLookupError: If it has ended; a zombie has not.
         """
         try:
             now = self.stat().start_ticks
-        except OSError as exc:  # ESRCH, and ENOENT for every look-up in the directory of one that is gone
+        except OSError as exc:  # ESRCH, or ENOENT for a look-up in the directory of a process that ended
             raise ProcessLookupError(errno.ESRCH, f"process {self.pid} ended") from exc
         if now != self.start_ticks:
             raise ReplacedError(

@@ -1,4 +1,4 @@
-"""What could not be read: recorded, never lost."""
+"""A record of what could not be read, for ``unread.jsonl``."""
 
 from __future__ import annotations
 
@@ -23,26 +23,26 @@ MEANINGS = {
 }
 
 
-class Unread(msgspec.Struct, frozen=True, kw_only=True):
-    """One source that gave nothing: *error* is the kernel's name for it, empty where it is our own rule."""
+class ReadErrorRow(msgspec.Struct, frozen=True, kw_only=True):
+    """A source that was not read; *error* is an errno's name, empty if one of our own rules was the reason."""
 
     path: str
     error: str = ""
     meaning: str
 
 
-class Unreads:
-    """Collects what could not be read, at most `MAX_ROWS` of it, for a step's last artifact."""
+class ReadErrors:
+    """Collects what could not be read, at most `MAX_ROWS` rows, for a step's last artifact."""
 
     def __init__(self) -> None:
-        self._rows: list[Unread] = []
+        self._rows: list[ReadErrorRow] = []
         self._more = 0
 
     def __len__(self) -> int:
         return len(self._rows) + self._more
 
     def add(self, path: str, why: Exception | str) -> None:
-        """Record that *path* could not be read, because of an error or a rule."""
+        """Record that *path* was not read, because of an error or a rule."""
         if len(self._rows) == MAX_ROWS:
             self._more += 1
             return
@@ -50,14 +50,10 @@ class Unreads:
         if isinstance(why, OSError) and why.errno is not None:
             error = errno.errorcode.get(why.errno, str(why.errno))
             meaning = MEANINGS.get(why.errno, why.strerror or "")
-        self._rows.append(Unread(path=escape_name(path), error=error, meaning=meaning))
+        self._rows.append(ReadErrorRow(path=escape_name(path), error=error, meaning=meaning))
 
     def artifacts(self) -> Iterator[Artifact]:
-        """Yield ``unread.jsonl``, or nothing if all was read."""
+        """Yield ``unread.jsonl`` if there are any rows."""
         if self._rows:
-            yield Artifact(path=PurePosixPath("unread.jsonl"), body=jsonl(self._lines()), media="jsonl")
-
-    def _lines(self) -> Iterator[Unread]:
-        yield from self._rows
-        if self._more:
-            yield Unread(path="", meaning=f"and {self._more} more")
+            more = [ReadErrorRow(path="", meaning=f"and {self._more} more")] if self._more else []
+            yield Artifact(path=PurePosixPath("unread.jsonl"), body=jsonl([*self._rows, *more]), media="jsonl")

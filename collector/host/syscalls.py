@@ -1,7 +1,7 @@
 """
-System calls that Python does not wrap, through ctypes: one handle, errno turned into `OSError`.
+System calls that Python does not wrap, through ctypes; errno becomes `OSError`.
 
-``ctypes.CDLL`` releases the GIL around each call, so other threads run while one waits for a disk.
+``ctypes.CDLL`` releases the GIL during each call.
 """
 
 from __future__ import annotations
@@ -34,7 +34,7 @@ LIBC.fstatfs64.argtypes = [ctypes.c_int, ctypes.c_void_p]
 
 def call(name: str, *arguments: object, what: str | None = None) -> int:
     """
-    Call function *name* of the C library, one that says -1 on an error, and return its result.
+    Call the C library function *name*, which returns -1 on an error, and return its result.
 
     Raises:
         OSError: With the errno of the failed call, and *what* as its file name.
@@ -50,10 +50,10 @@ def syscall(number: int, *arguments: object) -> int:
     """
     Make a system call that the C library does not wrap.
 
-    Integers are passed as C longs; anything else as ctypes passes it.
+    Integers are passed as C longs, anything else as ctypes does by default.
 
     Raises:
-        OSError: As the kernel gives it; ``ENOSYS`` where it does not know *number*.
+        OSError: From the kernel; ``ENOSYS`` if it does not know *number*.
     """
     longs = (ctypes.c_long(value) if isinstance(value, int) else value for value in arguments)
     return call("syscall", ctypes.c_long(number), *longs)
@@ -63,20 +63,13 @@ AT_SYMLINK_NOFOLLOW = 0x100
 AT_EMPTY_PATH = 0x1000
 
 
-class _StatxField(NamedTuple):
-    """Its bit in the mask, and where and how it stands in ``struct statx``."""
-
-    bit: int
-    layout: str
-    at: int
-
-
-BTIME = _StatxField(0x800, "=qI", 0x50)
-DIOALIGN = _StatxField(0x2000, "=II", 0x98)  # stx_dio_mem_align, stx_dio_offset_align
+# Fields of struct statx: bit in the mask, layout, offset.
+BTIME = (0x800, "=qI", 0x50)
+DIOALIGN = (0x2000, "=II", 0x98)  # stx_dio_mem_align, stx_dio_offset_align
 
 
 class Alignment(NamedTuple):
-    """Bytes that addresses and offsets of direct I/O must be multiples of; 0 and 0: none is offered."""
+    """Alignment in bytes of addresses and offsets for direct I/O; both are 0 if it is not supported."""
 
     memory: int
     offset: int
@@ -84,10 +77,10 @@ class Alignment(NamedTuple):
 
 def birth_time_ns(name: str, dir_fd: int) -> int | None:
     """
-    Return when a file was created, in nanoseconds since the epoch; ``None`` where its file system does not say.
+    Return when a file was created, in nanoseconds since the epoch; ``None`` if its file system does not record it.
 
     Raises:
-        OSError: As statx(2) gives it.
+        OSError: From statx(2).
 
     Source: statx(2), ``STATX_BTIME``; tmpfs since Linux 6.0.
     """
@@ -96,24 +89,25 @@ def birth_time_ns(name: str, dir_fd: int) -> int | None:
 
 
 def direct_alignment(fd: int) -> Alignment | None:
-    """Return what direct I/O on *fd* asks for; ``None`` where it does not say. Source: statx(2), Linux 6.1."""
+    """Return the alignment for direct I/O on *fd*; ``None`` if unknown. Source: statx(2), Linux 6.1."""
     found = _statx(fd, "", AT_EMPTY_PATH, DIOALIGN)
     return None if found is None else Alignment(*found)
 
 
-def _statx(fd: int, name: str, flags: int, wanted: _StatxField) -> tuple[int, ...] | None:
-    """Return the numbers of one field; ``None`` where the kernel or the file system does not have it."""
+def _statx(fd: int, name: str, flags: int, field: tuple[int, str, int]) -> tuple[int, ...] | None:
+    """Return the numbers of one field; ``None`` if the kernel or the file system does not support it."""
+    bit, layout, offset = field
     buffer = ctypes.create_string_buffer(256)
-    call("statx", fd, os.fsencode(name), flags, wanted.bit, buffer)
+    call("statx", fd, os.fsencode(name), flags, bit, buffer)
     (mask,) = struct.unpack_from("=I", buffer)
-    return struct.unpack_from(wanted.layout, buffer, wanted.at) if mask & wanted.bit else None
+    return struct.unpack_from(layout, buffer, offset) if mask & bit else None
 
 
 CACHESTAT = 451  # the same number on every architecture
 
 
 class CacheStat(NamedTuple):
-    """Pages of a range in the page cache. Source: cachestat(2), Linux 6.5."""
+    """Page cache pages of a range. Source: cachestat(2), Linux 6.5."""
 
     cached: int
     dirty: int
@@ -121,7 +115,7 @@ class CacheStat(NamedTuple):
 
 
 def cachestat(fd: int, *, offset: int = 0, length: int = 0) -> CacheStat | None:
-    """Count the cached pages of a range (*length* 0: to the end); ``None`` where the kernel cannot."""
+    """Return the cached pages of a range (*length* 0: to the end); ``None`` if not supported."""
     span = (ctypes.c_uint64 * 2)(offset, length)
     counts = (ctypes.c_uint64 * 5)()
     try:
@@ -138,11 +132,11 @@ RENAME_NOREPLACE = 1
 
 def rename_noreplace(old: str, new: str, *, dir_fd: int) -> None:
     """
-    Rename within one directory, and never replace a file that already has the new name.
+    Rename within one directory, without replacing an existing file.
 
     Raises:
         FileExistsError: If *new* exists.
-        OSError: As renameat2(2) gives it.
+        OSError: From renameat2(2).
     """
     call("renameat2", dir_fd, os.fsencode(old), dir_fd, os.fsencode(new), RENAME_NOREPLACE)
 
@@ -154,13 +148,12 @@ def being_written(fd: int) -> bool | None:
     """
     Return whether the file behind *fd* (open for reading only) is open for writing anywhere.
 
-    A read lease is granted only while nobody has the file open for writing; it is given back at once.
-    A writer who comes in between waits those microseconds, and the kernel tells the holder by a signal:
-    by SIGURG, which is ignored by default, instead of SIGIO, which kills.
+    A read lease is granted only while the file is not open for writing; it is released again immediately. A writer that
+    opens it in between waits for those microseconds, and the kernel signals the holder: by SIGURG, which is ignored by
+    default, instead of SIGIO, which kills.
 
     Returns:
-        ``None`` where the file system has no leases, or where the caller neither owns the file nor
-        has CAP_LEASE.
+        ``None`` if the file system does not support leases, or the caller neither owns the file nor has CAP_LEASE.
 
     Source: fcntl(2), "Leases"; generic_add_lease() in fs/locks.c.
     """

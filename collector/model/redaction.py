@@ -1,4 +1,4 @@
-"""Hides values whose names look secret, in environments and command lines."""
+"""Hides values whose names suggest secrets, in environments and command lines."""
 
 from __future__ import annotations
 
@@ -21,33 +21,33 @@ DEFAULT_KEYS = (
     "*connection*string*",
 )
 MASK = b"[redacted]"
-# The longest string that execve(2) takes (MAX_ARG_STRLEN). What is longer was put there by the
-# process itself, and is hidden whole: its name may be too far away to be seen.
+# The longest string that execve(2) accepts (MAX_ARG_STRLEN). A longer one was written by the process itself and is
+# hidden as a whole, because its name may be in a piece that has already been passed on.
 MAX_ENTRY_BYTES = 131_072
 
-# https://user:password@host, whatever the name before it
+# https://user:password@host, whatever its name is
 _URL_PASSWORD = re.compile(rb"(://[^/?#@\s:]*:)[^/?#\s]*@")
 
 
 class Redaction(msgspec.Struct, frozen=True, kw_only=True):
     """
-    What to hide. Passwords in URLs are always hidden.
+    What to hide. Passwords in URLs are hidden whatever *keys* says.
 
     Args:
         enabled: ``false`` keeps environments and command lines as they are.
-        keys: Globs for names whose values are hidden, matched case-insensitively with the name before
-            ``=`` (environment) or the name of a long option (command line).
+        keys: Globs for names whose values are hidden, ignoring case: the name before ``=`` (environment)
+            or the name of a long option (command line).
     """
 
     enabled: bool = True
     keys: tuple[str, ...] = DEFAULT_KEYS
 
     def pattern(self) -> re.Pattern[bytes]:
-        """Return one compiled pattern that matches a secret-looking name."""
+        """Return a pattern that matches names of secrets."""
         return _compiled(self.keys)
 
     def environ(self, pieces: Iterable[bytes]) -> Iterator[bytes]:
-        """Yield an environment (``NAME=value`` entries, each ended by NUL) with secret values hidden."""
+        """Yield an environment (``NAME=value`` entries, each terminated by NUL) with secrets hidden."""
         if not self.enabled:
             yield from pieces
             return
@@ -58,7 +58,7 @@ class Redaction(msgspec.Struct, frozen=True, kw_only=True):
             yield (name + b"=" + MASK if hide else _URL_PASSWORD.sub(rb"\1" + MASK + b"@", entry)) + b"\0"
 
     def command_line(self, pieces: Iterable[bytes]) -> Iterator[bytes]:
-        """Yield a command line (arguments, each ended by NUL) with secret values hidden; see `arguments`."""
+        """Yield a command line (arguments, each terminated by NUL) with secrets hidden; see `arguments`."""
         if not self.enabled:
             yield from pieces
             return
@@ -67,10 +67,10 @@ class Redaction(msgspec.Struct, frozen=True, kw_only=True):
 
     def arguments(self, arguments: Iterable[bytes]) -> Iterator[bytes]:
         """
-        Yield a command line's arguments with secret values hidden.
+        Yield a command line's arguments with secrets hidden.
 
-        Hidden are ``--name=value``, ``name=value``, ``name: value``, and the argument after ``--name``;
-        the same within an argument of several words.
+        They are recognised in ``--name=value``, ``name=value``, ``name: value`` and in the argument after ``--name``,
+        also within an argument of several words.
         """
         if self.enabled:
             arguments = _hidden(arguments, self.pattern())
@@ -78,7 +78,7 @@ class Redaction(msgspec.Struct, frozen=True, kw_only=True):
 
 
 def _hidden(arguments: Iterable[bytes], secret: re.Pattern[bytes], *, words: bool = False) -> Iterator[bytes]:
-    """Yield *arguments*, or the *words* of one (``sh -c "..."``), with secret values hidden."""
+    """Yield *arguments*, or the *words* of one (``sh -c "..."``), with secrets hidden."""
     rest_is_secret = after_secret_option = False
     for argument in arguments:
         if rest_is_secret or (after_secret_option and not argument.startswith(b"--")):
@@ -111,7 +111,7 @@ def _split(argument: bytes) -> tuple[bytes, bytes, bytes]:
 
 
 def _entries(pieces: Iterable[bytes]) -> Iterator[bytes]:
-    """Yield the entries between NULs, each at most `MAX_ENTRY_BYTES` long; a longer one is hidden."""
+    """Yield the entries between NULs; one longer than `MAX_ENTRY_BYTES` is hidden."""
     carry = b""
     too_long = False
     for piece in pieces:

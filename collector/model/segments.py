@@ -1,4 +1,4 @@
-"""Which segments are taken, in what order, and why the others are not."""
+"""Which segments are copied, in what order, and why the others are not."""
 
 from __future__ import annotations
 
@@ -24,10 +24,10 @@ class Order(enum.StrEnum):
 
 class Candidate(msgspec.Struct, frozen=True, kw_only=True):
     """
-    A segment that the crash or a glob names.
+    A segment that the crashed process has mapped, or that a glob names.
 
-    *rank* is 0 for the crash's own, else the number of the glob, from 1. *data_bytes* is what is
-    allocated. *gone* says why there is nothing to take.
+    *rank* is 0 for the crash's own, else the number of the glob, from 1. *data_bytes* is what is allocated. *gone* says
+    why it cannot be copied.
     """
 
     name: str
@@ -43,9 +43,9 @@ class Candidate(msgspec.Struct, frozen=True, kw_only=True):
 
 class Planned(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
     """
-    One line of ``segments.jsonl``: a segment, why it was wanted, and where it is or why it is not.
+    One line of ``segments.jsonl``: a segment, why it is wanted, and its artifact or why there is none.
 
-    *limit_bytes* is set where only its beginning is taken.
+    *limit_bytes* is set if only its beginning is copied.
     """
 
     name: str
@@ -58,15 +58,15 @@ class Planned(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Limits:
-    """Bytes of data, each and in all; ``None`` for no limit."""
+class SegmentLimits:
+    """Bytes of data per segment and in total; ``None`` for no limit."""
 
     max_each: int | None
     max_total: int | None
 
 
 def rank(name: str, globs: tuple[str, ...]) -> tuple[int, str] | None:
-    """Return the rank of a segment that a glob names, and why; ``None`` if none does."""
+    """Return a segment's rank among *globs* and the reason for it; ``None`` if none matches."""
     for number, glob in enumerate(globs, start=1):
         if matches(name, glob):
             return number, f"matches {glob}"
@@ -74,16 +74,15 @@ def rank(name: str, globs: tuple[str, ...]) -> tuple[int, str] | None:
 
 
 def matches(name: str, glob: str) -> bool:
-    """Say whether *glob* names a segment: by its path below the root, or by its base name if *glob* has no ``/``."""
+    """Return whether *glob* matches a segment's path below the root or, if it has no ``/``, its base name."""
     return fnmatchcase(name, glob) or ("/" not in glob and fnmatchcase(name.rpartition("/")[2], glob))
 
 
-def plan(candidates: Iterable[Candidate], *, order: Order, limits: Limits) -> list[tuple[Candidate, Planned]]:
+def plan(candidates: Iterable[Candidate], *, order: Order, limits: SegmentLimits) -> list[tuple[Candidate, Planned]]:
     """
-    Decide on every candidate: the crash's own first, then glob by glob, within these by *order*.
+    Decide on every candidate, by rank and within a rank by *order*.
 
-    One that does not fit into what is left of the total is passed over, and smaller ones after it
-    may still fit.
+    A segment that exceeds what is left of the total is skipped; smaller ones after it may still fit.
     """
     left, taken = limits.max_total, 0
     planned = []
@@ -91,7 +90,7 @@ def plan(candidates: Iterable[Candidate], *, order: Order, limits: Limits) -> li
         cost = candidate.data_bytes if limits.max_each is None else min(candidate.data_bytes, limits.max_each)
         reason = candidate.gone
         if not reason and left is not None and cost > left:
-            reason = f"its {cost} bytes do not fit into the {left} that are left of max_total"
+            reason = f"its {cost} bytes exceed the {left} left of max_total"
         artifact = ""
         if not reason:
             taken += 1

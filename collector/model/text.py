@@ -1,9 +1,9 @@
 """
-Text that anybody may have chosen, made safe to show and to store.
+Untrusted text, made safe to show and to store.
 
-Process names, file names and command lines are bytes under an attacker's control. `escape` turns
-them into printable Unicode, reversibly: what is not printable (control characters, terminal
-escapes, directional marks, invalid UTF-8) becomes ``\\xNN`` byte by byte, and a backslash ``\\\\``.
+Process names, file names and command lines are bytes that an attacker can choose. `escape` turns them into printable
+Unicode, reversibly: what is not printable (control characters, terminal escapes, directional marks, invalid UTF-8)
+becomes ``\\xNN`` byte by byte, and a backslash ``\\\\``.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ _encode = msgspec.json.Encoder().encode
 
 
 def escape(raw: bytes) -> str:
-    """Return *raw* as printable text without line breaks, tabs or controls; see the module."""
+    """Return *raw* as printable text without line breaks, tabs or control characters; see the module."""
     if raw.isascii():
         text = raw.decode("ascii")
         if text.isprintable() and "\\" not in text:
@@ -30,25 +30,30 @@ def escape(raw: bytes) -> str:
 
 
 def escape_name(name: str) -> str:
-    """Return a file name, as `os` functions give it, escaped."""
+    """Escape a file name as `os` functions return it."""
     return escape(name.encode("utf-8", "surrogateescape"))
 
 
 def escape_lines(raw: bytes) -> str:
-    """Return *raw* escaped, but with its line breaks and tabs as they are: for files that the kernel made."""
+    """Escape *raw* except for line breaks and tabs; for the kernel's own files."""
     return "\n".join("\t".join(map(escape, line.split(b"\t"))) for line in raw.split(b"\n"))
 
 
 def printable(text: str, *, limit: int = 4096) -> str:
     """
-    Return *text* with what is not printable escaped, at most *limit* characters; a backslash stays one.
+    Escape what is not printable in *text*, except for backslashes, and cut it at *limit* characters.
 
-    For facts that are shown and stored but never read back as bytes: there a path stays a path.
+    For text that is shown and stored but never converted back to bytes.
     """
     if text.isprintable() and len(text) <= limit:
         return text
     shown = (character if character.isprintable() else _escape_character(character) for character in text[:limit])
     return "".join(shown)[:limit]
+
+
+def parse_number(text: str | None) -> int | None:
+    """Return a number of 1 to 17 digits, enough for a time in microseconds; ``None`` for any other text."""
+    return int(text) if text and len(text) <= 17 and text.isascii() and text.isdigit() else None
 
 
 def _escape_character(character: str) -> str:
@@ -64,8 +69,8 @@ def jsonl(rows: Iterable[Any], *, cut: str | None = None) -> Iterator[bytes]:
     Yield *rows* as JSON lines, in pieces of about 64 KiB; a `Truncated` from *rows* comes after the last piece.
 
     Args:
-        rows: Whatever msgspec encodes.
-        cut: Why these are not all there are; the stream then ends with `Truncated`.
+        rows: Anything that msgspec can encode.
+        cut: Why rows are missing; the stream then ends with `Truncated`.
     """
     yield from joined(_encode(row) + b"\n" for row in rows)
     if cut is not None:

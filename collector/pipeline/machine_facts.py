@@ -14,7 +14,7 @@ from collector.collectors.shm.listing import ROOT, walk
 from collector.config.directories import effective_archive_path, effective_runtime_directory
 from collector.config.nodes import Path
 from collector.host import filesystem
-from collector.host.read_errors import Unreads
+from collector.host.read_errors import ReadErrors
 from collector.model.pressure import Sample
 from collector.model.segments import matches
 from collector.pipeline.compile import Plan
@@ -132,7 +132,7 @@ def _shared_memory() -> list[str]:
     except OSError:
         return []
     try:
-        return [entry.name for entry in walk(fd, Unreads()) if entry.regular]
+        return [entry.name for entry in walk(fd, ReadErrors()) if entry.is_segment]
     finally:
         os.close(fd)
 

@@ -10,14 +10,13 @@ from itertools import islice
 import msgspec
 
 from collector.collectors.base import Collector, Context
-from collector.collectors.core.core import Core, Keep
-from collector.collectors.files import Files
+from collector.collectors.core.core import Core, KeepCore
+from collector.collectors.files.files import Files
 from collector.collectors.shm.listing import ROOT
 from collector.collectors.shm.shm import From, Shm
-from collector.host.files import Host
+from collector.host.files import Host, read_at
 from collector.host.own_procfs import Procfs, batches
-from collector.host.procfs import read_at
-from collector.host.read_errors import Unreads
+from collector.host.read_errors import ReadErrors
 from collector.model.errors import StepError
 from collector.model.marker import Marker, ProcessRef
 from collector.model.pressure import Budget, Sample, Verdict
@@ -159,7 +158,7 @@ def _finding(collector: Collector, marker: Marker, host: Host) -> StepFinding | 
             return _segments(collector, marker, host)
         case Files():
             return _files(collector, host)
-        case Core() if collector.keep is Keep.COPY:
+        case Core() if collector.keep is KeepCore.COPY:
             return StepFinding(unknown="the size of the core")
     return None
 
@@ -221,7 +220,7 @@ def _fits(procfs: Procfs, pid: int, marker: Marker) -> bool:
 
 
 def _files(files: Files, host: Host) -> StepFinding:
-    found, chosen = files.choose(host, Unreads())
+    found, chosen = files.choose(host, ReadErrors())
     taken = {file.path for file in chosen}
     return _found(
         Match(

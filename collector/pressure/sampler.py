@@ -14,7 +14,7 @@ from collections.abc import Iterable
 from collector.host.cgroup import OwnCgroup
 from collector.host.files import Host
 from collector.host.filesystem import is_memory
-from collector.host.memory import Meminfo, MemoryPressure, Vmstat, Zoneinfo
+from collector.host.memory import Meminfo, PsiMemory, Vmstat, Zoneinfo
 from collector.model.pressure import DiskSample, NodeSample, Sample, Tick
 from collector.pressure.distress import History
 
@@ -37,7 +37,7 @@ class Sampler:
         self._host = host or Host()
         self._meminfo = Meminfo(self._host)
         self._vmstat = Vmstat(self._host)
-        self._psi = MemoryPressure(self._host)
+        self._psi = PsiMemory(self._host)
         self._zoneinfo = Zoneinfo(self._host)
         self._cgroup = OwnCgroup(self._host)
         self._history = History()
@@ -70,7 +70,7 @@ class Sampler:
             disk_fd: A descriptor on the archive's file system, to include its free space.
         """
         self.tick()
-        figures = self._meminfo.read()
+        figures = self._meminfo.figures()
         distress = self._history.judge()
         return Sample(
             taken_s=time.monotonic(),

@@ -4,14 +4,14 @@ from __future__ import annotations
 
 from collector import __version__
 from collector.archive.layout import new_id
-from collector.host.identity import Identity
+from collector.host.identity import MachineIdentity
 from collector.model.incident import MANIFEST_VERSION, Header
 from collector.model.marker import Marker
 from collector.pipeline.steps import Pipeline
 
 
 def open_header(
-    markers: tuple[Marker, ...], pipeline: Pipeline, *, identity: Identity, config_hash: str, now_s: float
+    markers: tuple[Marker, ...], pipeline: Pipeline, *, identity: MachineIdentity, config_hash: str, now_s: float
 ) -> Header:
     """
     Return the header of a new incident.

@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import os
 import re
-import stat
 
 from collector.host.corepattern import CoreName, CorePattern
-from collector.host.files import REGULAR_FLAGS
+from collector.host.files import open_regular, read_all
+from collector.model.errors import StepError
+from collector.model.text import parse_number
 
 # core.COMM.UID.BOOT.PID.MICROSECONDS.zst. Source: make_filename() in systemd's src/coredump/coredump.c
 _SYSTEMD = re.compile(
@@ -51,10 +52,10 @@ def _systemd(found: re.Match[str], fd: int) -> CoreName:
         except OSError:
             continue
     return CoreName(
-        pid=_number(values.get("pid")) or int(found["pid"]),
-        uid=_number(values.get("uid", found["uid"])),
-        signal=_number(values.get("signal")),
-        at_s=(_number(values.get("timestamp")) or int(found["time"])) // 1_000_000,
+        pid=parse_number(values.get("pid")) or int(found["pid"]),
+        uid=parse_number(values.get("uid", found["uid"])),
+        signal=parse_number(values.get("signal")),
+        at_s=(parse_number(values.get("timestamp")) or int(found["time"])) // 1_000_000,
         comm=values.get("comm") or found["comm"] or None,
         exe=values.get("exe"),
     )
@@ -65,9 +66,9 @@ def _abrt(dir_fd: int) -> CoreName:
     values = {name: _small(name, dir_fd) for name in ("pid", "global_pid", "uid", "time", "executable")}
     exe = values["executable"]
     return CoreName(
-        pid=_number(values["global_pid"]) or _number(values["pid"]),
-        uid=_number(values["uid"]),
-        at_s=_number(values["time"]),
+        pid=parse_number(values["global_pid"]) or parse_number(values["pid"]),
+        uid=parse_number(values["uid"]),
+        at_s=parse_number(values["time"]),
         comm=os.path.basename(exe)[:15] if exe else None,
         exe=exe,
     )
@@ -76,15 +77,6 @@ def _abrt(dir_fd: int) -> CoreName:
 def _small(name: str, dir_fd: int) -> str | None:
     """Read a small regular file."""
     try:
-        fd = os.open(name, REGULAR_FLAGS, dir_fd=dir_fd)
-    except OSError:
+        return os.fsdecode(read_all(open_regular(name, dir_fd=dir_fd), limit=_VALUE_BYTES)).strip()
+    except (OSError, StepError):
         return None
-    try:
-        return os.fsdecode(os.read(fd, _VALUE_BYTES)).strip() if stat.S_ISREG(os.fstat(fd).st_mode) else None
-    finally:
-        os.close(fd)
-
-
-def _number(text: str | None) -> int | None:
-    """Return a number of at most 17 digits; nothing longer is a PID, a uid or a time."""
-    return int(text) if text and len(text) <= 17 and text.isascii() and text.isdigit() else None

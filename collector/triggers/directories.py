@@ -124,7 +124,7 @@ class DirectoryWatch:
         for path in self.paths:
             yield from glob.iglob(path) if glob.has_magic(path) else (path,)
 
-    def _handle(self, event: inotify.Event) -> Iterator[FileEvent]:
+    def _handle(self, event: inotify.InotifyEvent) -> Iterator[FileEvent]:
         """Turn one event into sightings; keep the watches true."""
         if event.mask & inotify.OVERFLOW:
             self.overflows += 1

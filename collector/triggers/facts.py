@@ -12,7 +12,7 @@ import msgspec
 from collector.host.files import Host
 from collector.model.marker import Marker, MarkerKind, ProcessRef
 from collector.model.signals import signal_number
-from collector.model.text import printable
+from collector.model.text import parse_number, printable
 
 MAX_FACTS = 64
 VALUE_LENGTH = 4096
@@ -66,10 +66,10 @@ def marker_of(facts: dict[str, str], speaker: Speaker, host: Host) -> Marker:
     """
     said = {key.removeprefix("MONITOR_"): value for key, value in facts.items()} | facts
     attributes = dict(facts)
-    pid = _number(said.get("PID"))
+    pid = parse_number(said.get("PID"))
     if pid and speaker.uid != 0 and not _may_name(host, pid, speaker.uid):
         pid, attributes["PID_NOT_THEIRS"] = None, str(pid)
-    uid = _number(said.get("UID")) if speaker.uid == 0 else speaker.uid
+    uid = parse_number(said.get("UID")) if speaker.uid == 0 else speaker.uid
     number, status = _death(said)
     if speaker.identity:
         attributes["identity"] = speaker.identity
@@ -79,7 +79,7 @@ def marker_of(facts: dict[str, str], speaker: Speaker, host: Host) -> Marker:
         trigger=speaker.trigger,
         at_s=time.time(),
         reason=said.get("REASON") or f"{speaker.what}{': ' + result if result else ''}",
-        process=ProcessRef(pid=pid, start_time_ticks=_number(said.get("START_TIME"))) if pid else None,
+        process=ProcessRef(pid=pid, start_time_ticks=parse_number(said.get("START_TIME"))) if pid else None,
         comm=said.get("COMM") or None,
         exe=said.get("EXE") or None,
         uid=uid,
@@ -93,7 +93,7 @@ def marker_of(facts: dict[str, str], speaker: Speaker, host: Host) -> Marker:
 
 def misread(facts: dict[str, str]) -> list[str]:
     """Return what `marker_of` makes nothing of, because it ought to be a number."""
-    return [f"{key}={facts[key]}" for key in NUMBERS if facts.get(key) and _number(facts[key]) is None]
+    return [f"{key}={facts[key]}" for key in NUMBERS if facts.get(key) and parse_number(facts[key]) is None]
 
 
 def _death(said: dict[str, str]) -> tuple[int | None, int | None]:
@@ -102,7 +102,7 @@ def _death(said: dict[str, str]) -> tuple[int | None, int | None]:
         return number, None
     if said.get("EXIT_CODE") in {"killed", "dumped"}:
         return _signal(said.get("EXIT_STATUS")), None
-    return None, _number(said.get("EXIT_STATUS"))
+    return None, parse_number(said.get("EXIT_STATUS"))
 
 
 def _signal(text: str | None) -> int | None:
@@ -112,12 +112,7 @@ def _signal(text: str | None) -> int | None:
     try:
         return signal_number(text)
     except ValueError:
-        return _number(text)
-
-
-def _number(text: str | None) -> int | None:
-    """Return a number of at most 15 digits."""
-    return int(text) if text and len(text) <= 15 and text.isascii() and text.isdigit() else None
+        return parse_number(text)
 
 
 def _may_name(host: Host, pid: int, uid: int) -> bool:

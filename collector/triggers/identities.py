@@ -11,9 +11,9 @@ import os
 from contextlib import closing
 from dataclasses import dataclass, replace
 
-from collector.host.files import Host
+from collector.host.files import Host, read_at
 from collector.host.own_procfs import Procfs, batches
-from collector.host.procfs import STAT_LIMIT, parse_stat, read_at
+from collector.host.procfs import read_stat
 
 # Processes remembered. A machine with more loses the oldest; an entry is about 400 bytes.
 MAX_IDENTITIES = 16_384
@@ -101,7 +101,7 @@ class Identities:
         except OSError:
             return None
         try:
-            stat = parse_stat(read_at(dir_fd, "stat", STAT_LIMIT))
+            stat = read_stat(dir_fd)
             return Identity(
                 comm=os.fsdecode(stat.comm),
                 start_ticks=stat.start_ticks,

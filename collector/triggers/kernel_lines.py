@@ -5,6 +5,8 @@ from __future__ import annotations
 import re
 from typing import Literal, NamedTuple
 
+from collector.model.text import parse_number
+
 Event = Literal[
     "core_lost",
     "segfault",
@@ -95,9 +97,6 @@ class Lines:
             found = pattern.search(message) if event == "pattern" else pattern.match(message)
             if found is not None:
                 groups = found.groupdict()
-                return Finding(event, _number(groups.get("pid")), groups.get("comm"), _number(groups.get("uid")))
+                pid, uid = parse_number(groups.get("pid")), parse_number(groups.get("uid"))
+                return Finding(event, pid, groups.get("comm"), uid)
         return None
-
-
-def _number(text: str | None) -> int | None:
-    return int(text) if text and len(text) <= 10 and text.isascii() and text.isdigit() else None

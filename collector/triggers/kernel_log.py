@@ -11,7 +11,7 @@ from typing import ClassVar, get_args
 
 from collector.host.files import Host
 from collector.host.identity import identify
-from collector.host.kmsg import Kmsg, Record
+from collector.host.kmsg import Kmsg, KmsgRecord
 from collector.model.errors import DeniedError, UsageError
 from collector.model.marker import Marker, MarkerKind, ProcessRef
 from collector.model.text import printable
@@ -109,7 +109,7 @@ class KernelLogWatch:
         """Release the descriptor."""
         self.kmsg.close()
 
-    def _is_new(self, record: Record) -> bool:
+    def _is_new(self, record: KmsgRecord) -> bool:
         """Pass over what an earlier life has read; count what was overwritten since."""
         if self.left_at is None:
             return True
@@ -119,7 +119,7 @@ class KernelLogWatch:
         self.left_at = None
         return True
 
-    def _marker(self, record: Record, found: Finding) -> Marker:
+    def _marker(self, record: KmsgRecord, found: Finding) -> Marker:
         dump = {"core_dumped": "pending"} if found.event == "segfault" else {}
         return Marker(
             kind=MarkerKind.KERNEL_LOG,

@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from errno import EINVAL
 from typing import ClassVar, Literal
 
-from collector.host.psi_trigger import PsiTrigger
+from collector.host.memory import PsiTrigger
 from collector.model.errors import UsageError
 from collector.model.marker import Marker, MarkerKind
 from collector.model.units import Bytes, Seconds

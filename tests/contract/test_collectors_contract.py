@@ -1,4 +1,4 @@
-"""What holds for every collector in the registry, those to come included."""
+"""What every collector in the registry must fulfil."""
 
 from __future__ import annotations
 
@@ -57,8 +57,8 @@ def test_collector_is_named_as_its_module(cls: type[Collector]) -> None:
 
 
 @every
-def test_collector_knows_the_context_only(cls: type[Collector]) -> None:
-    """Collectors never import each other; the interface and the host are all they know."""
+def test_collector_imports_only_what_it_may(cls: type[Collector]) -> None:
+    """The interface, the host and the model; never another collector."""
     source = inspect.getsource(importlib.import_module(cls.__module__))
     imported = set(re.findall(r"^from collector\.(\w+)(?:\.(\w+))?", source, re.MULTILINE))
     assert {package for package, _ in imported} <= {"collectors", "host", "model"}
@@ -67,7 +67,7 @@ def test_collector_knows_the_context_only(cls: type[Collector]) -> None:
 
 @every
 def test_collector_fields_are_typed_described_and_have_defaults(cls: type[Collector]) -> None:
-    """The fields are the YAML keys and the docstring is their reference; what has no default is said to be needed."""
+    """The fields are the YAML keys and the docstring is their reference; `REQUIRED` lists those without a default."""
     keys = keys_of(cls)
     hints = typing.get_type_hints(cls)
     assert summary_of(cls)
@@ -79,7 +79,7 @@ def test_collector_fields_are_typed_described_and_have_defaults(cls: type[Collec
 
 
 @every
-def test_collector_declares_what_it_may_cost(cls: type[Collector]) -> None:
+def test_collector_declares_its_footprint(cls: type[Collector]) -> None:
     """The gate decides on this."""
     assert isinstance(cls.footprint, Footprint)
     assert 0 < cls.footprint.peak_bytes <= LARGEST_PEAK
@@ -88,7 +88,7 @@ def test_collector_declares_what_it_may_cost(cls: type[Collector]) -> None:
 
 @every
 def test_collector_has_a_page_with_an_example_of_every_key(cls: type[Collector]) -> None:
-    """The page shows a block that compiles (another test compiles it) and speaks of every key and artifact."""
+    """The page has a YAML block, which another test compiles, and explains every key."""
     text = page(cls).read_text()
     steps = [
         step for block in re.findall(r"```yaml\n(.*?)```", text, re.DOTALL) for step in as_steps(yaml.safe_load(block))
@@ -106,13 +106,25 @@ def as_steps(content: Any) -> list[dict[str, Any]]:
     return [item for item in items if isinstance(item, dict) and "collector" in item]
 
 
+@every
+def test_collector_has_a_test_of_its_own(cls: type[Collector]) -> None:
+    """For what it promises beyond this contract."""
+    assert (ROOT / "tests" / "integration" / f"test_collectors_{cls.name}.py").exists()
+
+
+def test_collector_modules_are_those_of_the_registry() -> None:
+    """A collector without its registry line would never be found."""
+    modules = {path.stem for path in (ROOT / "collector" / "collectors").iterdir() if not path.name.startswith("__")}
+    assert modules - {"base", "registry"} == set(COLLECTORS)
+
+
 def test_collector_pages_are_those_of_the_registry() -> None:
-    """No page is left of a collector that is gone."""
+    """No page without a collector."""
     assert {path.stem for path in (ROOT / "docs" / "collectors").glob("*.md")} == set(COLLECTORS)
 
 
 def check(collected: Collected) -> None:
-    """Hold everything that was collected to the rules for artifacts."""
+    """Check everything that was collected against the rules for artifacts."""
     for path, taken in collected.artifacts.items():
         artifact = taken.artifact
         assert layout.is_artifact_path(f"step/{path}"), path
@@ -128,7 +140,7 @@ def check(collected: Collected) -> None:
 
 @every
 def test_collector_on_this_machine_yields_valid_artifacts_and_leaks_nothing(cls: type[Collector]) -> None:
-    """Paths of our own making, pieces that are bounded (`collecting` checks that), no descriptor left open."""
+    """Valid paths, bounded pieces (`collecting` checks them), no descriptor left open."""
     before = os.listdir("/proc/self/fd")
     collected = collect(make(cls), context(manual(os.getpid())))
     check(collected)
@@ -137,8 +149,8 @@ def test_collector_on_this_machine_yields_valid_artifacts_and_leaks_nothing(cls:
 
 
 @every
-def test_collector_on_an_empty_machine_ends_with_a_sentence_or_without(cls: type[Collector], tmp_path: Path) -> None:
-    """No /proc, no /dev, no such process: a step error with its reason, or less evidence, never another exception."""
+def test_collector_on_an_empty_machine_raises_nothing_but_a_step_error(cls: type[Collector], tmp_path: Path) -> None:
+    """Empty /proc and /dev, no such process: less evidence, or a step error with its reason."""
     for name in ("proc", "sys", "dev", "etc"):
         (tmp_path / name).mkdir()
     check(collect(make(cls), context(manual(42), root=str(tmp_path))))
@@ -146,7 +158,7 @@ def test_collector_on_an_empty_machine_ends_with_a_sentence_or_without(cls: type
 
 @every
 def test_collector_stopped_halfway_leaves_nothing_open(cls: type[Collector]) -> None:
-    """A worker may stop asking at any artifact: a full disk, a bug elsewhere."""
+    """A worker may stop at any artifact: a full disk, a bug elsewhere."""
     before = os.listdir("/proc/self/fd")
     steps = make(cls).collect(context(manual(os.getpid()), timeout_s=3.0))
     for artifact in steps:
@@ -158,17 +170,17 @@ def test_collector_stopped_halfway_leaves_nothing_open(cls: type[Collector]) -> 
     assert os.listdir("/proc/self/fd") == before
 
 
-def test_guide_to_writing_a_collector_shows_one_that_works(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_guide_to_writing_a_collector_has_a_working_example(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """The page's example is a collector, and does what its own test says."""
     text = (ROOT / "docs" / "writing-a-collector.md").read_text()
     code = re.search(r"```python\n(.*?)```", text, re.DOTALL)
     assert code is not None
-    module = types.ModuleType("numa_balancing")
+    module = types.ModuleType("key_users")
     monkeypatch.setitem(sys.modules, module.__name__, module)
     exec(compile(code[1], "writing-a-collector.md", "exec"), module.__dict__)
-    example = module.NumaBalancing()
+    example = module.KeyUsers()
     assert isinstance(example, Collector)
     source = tmp_path / module.SOURCE.lstrip("/")
     source.parent.mkdir(parents=True)
-    source.write_bytes(b"numa 1\n")
-    assert collect(example, context(root=str(tmp_path)))["numa_balancing"] == b"numa 1\n"
+    source.write_bytes(b"0: 3 2/2\n")
+    assert collect(example, context(root=str(tmp_path)))["key_users"] == b"0: 3 2/2\n"

@@ -1,4 +1,4 @@
-"""What every collector adds to the machine, measured in a real worker: its class and its footprint are a promise."""
+"""What every collector adds to the machine, measured in a real worker and compared with its footprint."""
 
 from __future__ import annotations
 
@@ -159,7 +159,7 @@ def files(path: Path) -> Collector:
 
 @pytest.mark.parametrize("make", [shm, files])
 def test_direct_collector_adds_nothing_that_grows_with_the_bytes(make: Any, tmp_path: Path) -> None:
-    """Sixteen times the data, no more memory; and never is the limit met, so that no reclaim is of its making."""
+    """Sixteen times the data takes no more memory, and the limit is never reached, so that it causes no reclaim."""
     (tmp_path / "before").mkdir()
     with source(make, tmp_path, MIB) as path, a_lab(tmp_path / "before") as before:
         before.run(make(path))
@@ -192,7 +192,7 @@ def source(make: Any, directory: Path, size: int) -> Iterator[Path]:
 
 
 def test_copy_through_the_page_cache_meets_the_same_limit(tmp_path: Path) -> None:
-    """The measurement can fail: `cp` of the same segment meets the limit again and again."""
+    """The measurement can fail: `cp` of the same segment reaches the limit again and again."""
     with segment(64 * MIB) as path, memory_group() as group:
         group.limit(COLLECTORS["shm"].footprint.peak_bytes + SPARE_BYTES)
         shell = f"echo $$ > {group.path}/cgroup.procs; exec cp {path} {tmp_path}/copy"

@@ -19,7 +19,7 @@ def test_command_keeps_output_and_result() -> None:
 
 
 def test_command_that_prints_a_gigabyte_is_cut_off() -> None:
-    """Only so many bytes are ever held or kept, and it is killed for it."""
+    """Only the allowed bytes are kept, and it is killed."""
     argv = ("/usr/bin/head", "-c", "1000000000", "/dev/zero")
     collected = collect(RunCommand(argv=argv, max_output=1 << 20))  # type: ignore[arg-type]
     assert len(collected["output.txt"]) == 1 << 20
@@ -37,14 +37,14 @@ def test_command_that_never_ends_is_killed_before_the_worker_is() -> None:
 
 
 def test_command_of_a_short_step_has_half_its_time() -> None:
-    """Enough to print something, and to be told of."""
+    """Enough to print something, and to write the result."""
     collected = collect(RunCommand(argv=("/bin/sh", "-c", "echo before; sleep 600")), context(timeout_s=1.0))
     assert collected.text("output.txt") == "before\n"
     assert collected.document("result.json")["killed"] == "it was killed: it had not ended in time"
 
 
 def test_command_that_closes_its_output_is_waited_for() -> None:
-    """It may have something left to do; its exit status belongs to the result."""
+    """It may still be working; its exit status is part of the result."""
     collected = collect(RunCommand(argv=("/bin/sh", "-c", "exec >&- 2>&-; sleep 0.2; exit 5")))
     assert collected.document("result.json")["exit_status"] == 5
 
@@ -64,13 +64,13 @@ def test_command_needs_an_absolute_path(argv: tuple[str, ...]) -> None:
 
 
 def test_command_gets_no_environment_of_ours(monkeypatch: pytest.MonkeyPatch) -> None:
-    """The daemon's own secrets are not the evidence."""
+    """The daemon's own secrets must not leak."""
     monkeypatch.setenv("UPLOAD_TOKEN", "hunter2")
     assert b"hunter2" not in collect(RunCommand(argv=("/usr/bin/env",))).everything()
 
 
 def test_command_leaves_no_child_and_no_descriptor() -> None:
-    """Also when nobody reads its output."""
+    """Even if nobody reads its output."""
     before = os.listdir("/proc/self/fd")
     steps = RunCommand(argv=("/bin/sleep", "600")).collect(context(timeout_s=2.0))
     next(steps)

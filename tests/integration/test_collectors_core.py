@@ -16,7 +16,7 @@ import pytest
 import zstandard
 from collecting import Collected, collect, context, core_ref, manual
 
-from collector.collectors.core.core import Core, Keep
+from collector.collectors.core.core import Core, KeepCore
 from collector.collectors.shm.shm import Shm
 from collector.model.artifact import Bulk, HardLink
 
@@ -40,7 +40,7 @@ ctypes.memset({ADDRESS}, 1, 1)
 
 @contextlib.contextmanager
 def cores_in(directory: Path) -> Iterator[None]:
-    """Have the kernel write cores into *directory*, for this moment and for one user of the machine at a time."""
+    """Have the kernel write cores to *directory*, for one test process of the machine at a time."""
     pattern = Path("/proc/sys/kernel/core_pattern")
     with open("/tmp/core_pattern.lock", "w") as lock:
         fcntl.flock(lock, fcntl.LOCK_EX)
@@ -70,13 +70,13 @@ def collect_core(path: Path, **fields: object) -> Collected:
 
 @needs_root
 @pytest.mark.root
-def test_core_of_a_real_crash_tells_its_story(tmp_path: Path) -> None:
+def test_core_of_a_real_crash_is_read(tmp_path: Path) -> None:
     """Signal, address, process, threads with registers, mapped files: as the kernel wrote them."""
     segment = Path(f"/dev/shm/collector-test-{os.getpid()}-{time.monotonic_ns()}")
     segment.write_bytes(b"evidence" * 1024)
     try:
         pid, path = crash(tmp_path, str(segment), "--password", SECRET)
-        collected = collect_core(path, keep=Keep.NONE)
+        collected = collect_core(path, keep=KeepCore.NONE)
         own = collect(Shm(), context(manual(core=core_ref(str(path)))))
     finally:
         segment.unlink()
@@ -100,7 +100,7 @@ def test_core_of_a_real_crash_tells_its_story(tmp_path: Path) -> None:
 def test_core_of_a_real_crash_agrees_with_what_the_process_saw(tmp_path: Path) -> None:
     """The mapped files are those of its own /proc/self/maps, address by address."""
     _, path = crash(tmp_path)
-    collected = collect_core(path, keep=Keep.NONE)
+    collected = collect_core(path, keep=KeepCore.NONE)
     lines = [line.split() for line in (tmp_path / "maps").read_text().splitlines()]
     seen = {(f"0x{line[0].split('-')[0]}", line[5]) for line in lines if len(line) == 6 and line[5].startswith("/")}
     rows = collected.rows("mapped_files.jsonl")
@@ -111,10 +111,10 @@ def test_core_of_a_real_crash_agrees_with_what_the_process_saw(tmp_path: Path) -
 @needs_root
 @pytest.mark.root
 def test_core_that_the_kernel_cut_off_says_so(tmp_path: Path) -> None:
-    """RLIMIT_CORE, or a full disk: the notes are there, the memory is not."""
+    """With RLIMIT_CORE or a full disk the notes are there, the memory is not."""
     _, path = crash(tmp_path)
     os.truncate(path, 65_536)
-    core = collect_core(path, keep=Keep.NONE).document("core.json")
+    core = collect_core(path, keep=KeepCore.NONE).document("core.json")
     assert core["cut_off"] is True
     assert core["signal"]["number"] == 11
 
@@ -126,8 +126,8 @@ def core_file(tmp_path: Path) -> Path:
     return path
 
 
-@pytest.mark.parametrize(("keep", "kind"), [(Keep.LINK, HardLink), (Keep.COPY, Bulk), (Keep.NONE, None)])
-def test_core_is_kept_as_configured(core_file: Path, keep: Keep, kind: type | None) -> None:
+@pytest.mark.parametrize(("keep", "kind"), [(KeepCore.LINK, HardLink), (KeepCore.COPY, Bulk), (KeepCore.NONE, None)])
+def test_core_is_kept_as_configured(core_file: Path, keep: KeepCore, kind: type | None) -> None:
     """What the notes say comes first, the core itself last."""
     collected = collect_core(core_file, keep=keep)
     names = ["core.json", "threads.jsonl", "mapped_files.jsonl"]
@@ -138,7 +138,7 @@ def test_core_is_kept_as_configured(core_file: Path, keep: Keep, kind: type | No
 
 
 def test_core_compressed_as_systemd_does_is_read_and_kept_as_it_is(tmp_path: Path) -> None:
-    """And what systemd-coredump wrote beside it."""
+    """With the attributes that systemd-coredump adds."""
     path = tmp_path / "core.engine.zst"
     data = zstandard.ZstdCompressor().compress(fake_core.core(fake_core.crash(), loads=100))
     path.write_bytes(data)
@@ -152,7 +152,7 @@ def test_core_compressed_as_systemd_does_is_read_and_kept_as_it_is(tmp_path: Pat
 
 
 @pytest.mark.parametrize("data", [b"", b"not a core at all", b"\x04\x22\x4d\x18rest", fake_core.core(b"")[:100]])
-def test_core_that_cannot_be_read_is_kept_all_the_same(tmp_path: Path, data: bytes) -> None:
+def test_core_that_cannot_be_parsed_is_kept(tmp_path: Path, data: bytes) -> None:
     """The step fails with the reason, but the file is evidence."""
     path = tmp_path / "core"
     path.write_bytes(data)
@@ -183,7 +183,7 @@ def test_core_names_are_data(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("kind", ["file", "symlink", "fifo", "nothing"])
 def test_core_that_was_replaced_is_refused(core_file: Path, tmp_path: Path, kind: str) -> None:
-    """The marker's inode counts, not its name: a planted file, a symlink to it or a FIFO is not taken."""
+    """The marker's inode counts, not its name: a planted file, a symlink or a FIFO is not read."""
     reference = core_ref(str(core_file))
     other = tmp_path / "elsewhere"
     other.mkdir()
@@ -199,35 +199,35 @@ def test_core_that_was_replaced_is_refused(core_file: Path, tmp_path: Path, kind
     assert "is gone" in str(collected.error)
 
 
-def test_core_is_found_though_its_name_was_escaped_or_changed(core_file: Path, tmp_path: Path) -> None:
-    """core_pattern may put the command's name into the file's: what is not printable reaches us escaped."""
+def test_core_is_found_although_its_name_was_escaped_or_changed(core_file: Path, tmp_path: Path) -> None:
+    """core_pattern may put the command's name into the file's name, which is escaped where it is not printable."""
     core_file.rename(tmp_path / "core.a\nb\udcff")
-    collected = collect(Core(keep=Keep.NONE), context(manual(core=core_ref(str(tmp_path / "core.a\nb\udcff")))))
+    collected = collect(Core(keep=KeepCore.NONE), context(manual(core=core_ref(str(tmp_path / "core.a\nb\udcff")))))
     assert collected.document("core.json")["pid"] == 42
     reference = core_ref(str(tmp_path / "core.a\nb\udcff"))
     escaped = msgspec.structs.replace(reference, path=str(tmp_path / r"core.a\x0ab\xff"))
-    assert collect(Core(keep=Keep.NONE), context(manual(core=escaped))).document("core.json")["pid"] == 42
+    assert collect(Core(keep=KeepCore.NONE), context(manual(core=escaped))).document("core.json")["pid"] == 42
 
 
-def test_core_without_one_is_no_failure() -> None:
-    """A run by hand has no core; the step says so and is done."""
+def test_core_without_a_core_file_is_not_a_failure() -> None:
+    """A manual run has no core; the step says so and succeeds."""
     collected = collect(Core())
     assert collected.document("core.json")["problem"] == "the marker has no core file"
     assert collected.error is None
 
 
 def test_core_leaves_no_descriptor_open(core_file: Path) -> None:
-    """Whatever is kept."""
+    """For every kind of `keep`."""
     before = os.listdir("/proc/self/fd")
-    for keep in Keep:
+    for keep in KeepCore:
         collect_core(core_file, keep=keep)
     assert os.listdir("/proc/self/fd") == before
 
 
 @needs_root
 @pytest.mark.root
-def test_core_is_kept_though_its_owner_holds_a_lease_on_it(core_file: Path) -> None:
-    """Whoever crashed could keep his core out of the archive: opening it starts to break his lease, 45 s long."""
+def test_core_is_kept_although_its_owner_holds_a_lease_on_it(core_file: Path) -> None:
+    """A lease could keep a core out of the archive: the open starts to break it, which takes 45 s."""
     patience = Path("/proc/sys/fs/lease-break-time")
     before = patience.read_text()
     holder = subprocess.Popen([sys.executable, "-c", HOLDER, core_file], stdout=subprocess.PIPE)
@@ -257,7 +257,7 @@ time.sleep(60)
 @needs_root
 @pytest.mark.root
 def test_core_that_may_not_be_opened_is_not_called_gone(core_file: Path) -> None:
-    """Without privileges: it stands there, and that is what the step says."""
+    """Without privileges: it exists, and the step says that it may not be opened."""
     core_file.chmod(0o600)
     for parent in core_file.parents[:-2]:
         parent.chmod(parent.stat().st_mode | 0o055)

@@ -16,7 +16,7 @@ pytestmark = [pytest.mark.root, pytest.mark.skipif(os.geteuid() != 0, reason="/d
 
 
 def say(text: str) -> None:
-    """Write a record into the kernel's log, as a user."""
+    """Write a record to the kernel log, as a user."""
     with open("/dev/kmsg", "wb") as kmsg:
         kmsg.write(f"<12>{text}\n".encode())
 
@@ -29,7 +29,7 @@ def messages(collected: Collected) -> list[str]:
     return [row["message"] for row in collected.rows("dmesg.jsonl") if "message" in row]
 
 
-def test_dmesg_has_what_was_said_in_both_forms() -> None:
+def test_dmesg_has_all_records_in_both_forms() -> None:
     """The same records as lines of JSON and as text."""
     words = mark()
     say(words)
@@ -40,8 +40,8 @@ def test_dmesg_has_what_was_said_in_both_forms() -> None:
     assert len(collected.text("dmesg.txt").splitlines()) == len(collected.rows("dmesg.jsonl"))
 
 
-def test_dmesg_takes_what_was_said_since() -> None:
-    """What is older stays out, what is newer than the start too: the log never ends by itself."""
+def test_dmesg_has_the_records_since_a_time() -> None:
+    """Older records are left out, and so are those after the start: the log never ends."""
     old, new = mark(), mark() + "-new"
     say(old)
     time.sleep(0.3)
@@ -51,8 +51,8 @@ def test_dmesg_takes_what_was_said_since() -> None:
     assert old not in found
 
 
-def test_dmesg_ends_though_the_log_goes_on() -> None:
-    """What is said while it is read belongs to the next incident, and both forms end alike."""
+def test_dmesg_ends_although_the_log_goes_on() -> None:
+    """Records that arrive while it is read are left out, and both forms end at the same record."""
     steps = Dmesg().collect(context())
     first = next(steps)
     late = mark()
@@ -62,7 +62,7 @@ def test_dmesg_ends_though_the_log_goes_on() -> None:
 
 
 def test_dmesg_shows_no_control_characters() -> None:
-    """Whoever writes to /dev/kmsg cannot clear an engineer's screen, or forge a line."""
+    """What users write to /dev/kmsg cannot clear an engineer's screen or forge a line."""
     words = mark()
     say(f"{words}\x1b[2J\x07 end")
     collected = collect(Dmesg(since=60.0))  # type: ignore[arg-type]
@@ -72,7 +72,7 @@ def test_dmesg_shows_no_control_characters() -> None:
 
 @pytest.mark.slow  # it wraps the kernel's log around, which others on the machine may want to read
 def test_dmesg_says_how_many_records_were_overwritten() -> None:
-    """Between two reads the kernel wraps around its buffer: the gap has a number, in both forms."""
+    """The kernel wraps around its buffer between two reads: both forms give the size of the gap."""
     words = mark()
     for _ in range(2000):
         say(words)

@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 from collecting import Collected, collect, context
 
-from collector.collectors.files import End, Files
+from collector.collectors.files.files import End, Files
 from collector.model.artifact import Bulk
 
 needs_root = pytest.mark.skipif(os.geteuid() != 0, reason="needs root")
@@ -32,7 +32,7 @@ def write(path: Path, data: bytes, *, age_s: float = 0.0) -> None:
 
 
 def test_files_are_copied_the_newest_first(tmp_path: Path) -> None:
-    """If there is not room for all, the newest are those that matter."""
+    """If there is no room for all, the newest matter most."""
     for name, age_s in (("old.log", 100.0), ("new.log", 0.0), ("middle.log", 50.0)):
         write(tmp_path / name, name.encode(), age_s=age_s)
     collected = files(tmp_path / "*.log")
@@ -51,7 +51,7 @@ def test_files_that_are_too_long_keep_one_end(tmp_path: Path, end: End, offset: 
 
 
 def test_files_tail_begins_at_a_page_and_is_never_longer_than_asked(tmp_path: Path) -> None:
-    """The copy engine maps whole pages; the limit holds all the same."""
+    """The copy engine maps whole pages; the limit still applies."""
     (tmp_path / "log").write_bytes(os.urandom(100_000))
     collected = files(tmp_path / "log", max_bytes=10_000)
     (row,) = collected.rows("files.jsonl")
@@ -61,7 +61,7 @@ def test_files_tail_begins_at_a_page_and_is_never_longer_than_asked(tmp_path: Pa
 
 
 def test_files_stay_within_number_and_total(tmp_path: Path) -> None:
-    """What was left out is told."""
+    """What was left out is reported."""
     for number in range(5):
         write(tmp_path / f"{number}.log", b"x" * 100, age_s=number)
     collected = files(tmp_path / "*", max_files=2)
@@ -73,13 +73,13 @@ def test_files_stay_within_number_and_total(tmp_path: Path) -> None:
 
 
 def test_files_named_by_two_globs_are_taken_once(tmp_path: Path) -> None:
-    """The path counts."""
+    """They are compared by path."""
     write(tmp_path / "a.log", b"a")
     assert len(taken(files(tmp_path / "*.log", tmp_path / "a.*"))) == 1
 
 
 def test_files_go_through_the_copy_engine(tmp_path: Path) -> None:
-    """A gigabyte is not read into memory here: it is a descriptor."""
+    """A gigabyte is passed on as a descriptor, not read into memory."""
     with (tmp_path / "large").open("wb") as file:
         file.truncate(1 << 30)
     for artifact in Files(paths=(str(tmp_path / "large"),)).collect(context()):
@@ -91,7 +91,7 @@ def test_files_go_through_the_copy_engine(tmp_path: Path) -> None:
 @needs_root
 @pytest.mark.root
 def test_files_opens_nothing_but_regular_files(tmp_path: Path) -> None:
-    """A FIFO, a socket, a symlink to a root-only file, a device, a directory under the glob: told, never read."""
+    """A FIFO, a socket, a symlink to a root-only file, a device, a directory: listed, never read."""
     os.mkfifo(tmp_path / "fifo")
     (tmp_path / "symlink").symlink_to("/etc/shadow")
     os.mknod(tmp_path / "device", 0o666 | 0o020000, os.makedev(1, 5))
@@ -109,7 +109,7 @@ def test_files_opens_nothing_but_regular_files(tmp_path: Path) -> None:
 @needs_root
 @pytest.mark.root
 def test_files_follow_no_symlink_that_a_user_planted(tmp_path: Path) -> None:
-    """In a directory of nobody's, neither the last name nor one on the way leads elsewhere."""
+    """In another user's directory, neither the last name nor one on the way is followed."""
     home = tmp_path / "home"
     (home / "real").mkdir(parents=True)
     (tmp_path / "secret").mkdir()
@@ -122,8 +122,8 @@ def test_files_follow_no_symlink_that_a_user_planted(tmp_path: Path) -> None:
         assert b"root only" not in files(glob).everything(), glob
 
 
-def test_files_that_are_swapped_before_they_are_opened_are_refused(tmp_path: Path) -> None:
-    """The list was made of one file; another one is not taken in its place."""
+def test_files_that_are_replaced_before_they_are_opened_are_refused(tmp_path: Path) -> None:
+    """The listed file counts; another one is not copied in its place."""
     write(tmp_path / "a", b"evidence")
     write(tmp_path / "b", b"planted")
     steps = Files(paths=(str(tmp_path / "a"),)).collect(context())
@@ -144,7 +144,7 @@ def test_files_names_form_no_path(tmp_path: Path, name: bytes) -> None:
 
 
 def test_files_without_length_are_read_to_a_limit(tmp_path: Path) -> None:
-    """Files that a kernel makes up have length 0: they are read, and bounded."""
+    """The kernel's own files have length 0: they are read up to the limit."""
     (tmp_path / "empty").write_bytes(b"")
     assert taken(files(tmp_path / "empty")) == {"empty": b""}
     made_up = "/sys/kernel/mm/transparent_hugepage/enabled"
@@ -155,8 +155,8 @@ def test_files_without_length_are_read_to_a_limit(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     "path", ["relative.log", "/a/../etc/shadow", "/a/./b", "/a/", "/proc/1/environ", "/sys/x", "", "/"]
 )
-def test_files_refuses_paths_that_cannot_be_meant(path: str) -> None:
-    """At load, not at the crash."""
+def test_files_refuses_invalid_paths(path: str) -> None:
+    """When the configuration is loaded, not at the crash."""
     with pytest.raises(ValueError, match=r"path|proc"):
         Files(paths=(path,))
 
@@ -165,7 +165,7 @@ MEASURE = """
 import resource, sys
 sys.path.insert(0, sys.argv[1])
 from collecting import context, take
-from collector.collectors.files import Files
+from collector.collectors.files.files import Files
 import os
 for artifact in Files(paths=(sys.argv[2],), max_bytes=1 << 40, max_total=1 << 40).collect(context()):
     if hasattr(artifact.body, "fd"):
@@ -177,7 +177,7 @@ print(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss)
 
 
 def test_files_list_of_many_takes_bounded_memory(tmp_path: Path) -> None:
-    """Twenty thousand files match, a thousand are held (4 MiB of slack for the allocator)."""
+    """Twenty thousand files match, a thousand are kept in memory (4 MiB of slack for the allocator)."""
     few, many = tmp_path / "few", tmp_path / "many"
     for directory, count in ((few, 1000), (many, 20_000)):
         directory.mkdir()

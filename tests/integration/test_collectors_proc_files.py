@@ -26,7 +26,7 @@ def test_proc_files_copies_the_machine_verbatim() -> None:
 
 
 def test_proc_files_of_this_kernel_are_all_read_by_root() -> None:
-    """What this kernel does not have is no failure; what may not be read is told."""
+    """Missing files are not a failure; files that may not be read are listed."""
     collected = collect(ProcFiles())
     if os.geteuid() == 0:
         assert collected.rows("unread.jsonl") == []
@@ -34,7 +34,7 @@ def test_proc_files_of_this_kernel_are_all_read_by_root() -> None:
 
 
 def test_proc_files_on_a_kernel_with_little_in_it(tmp_path: Path) -> None:
-    """Nothing is missed that is there, and nothing fails that is not."""
+    """Files that exist are copied, and missing ones do not fail the step."""
     (tmp_path / "proc").mkdir()
     (tmp_path / "proc" / "meminfo").write_text("MemTotal: 1 kB\n")
     for node in ("node0", "node1", "has_cpu"):
@@ -46,7 +46,7 @@ def test_proc_files_on_a_kernel_with_little_in_it(tmp_path: Path) -> None:
 
 
 def test_proc_files_takes_further_paths() -> None:
-    """Characters that are not ours become underscores; what is not there is told."""
+    """Other characters become underscores; missing files are listed."""
     collected = collect(ProcFiles(paths=("/proc/sys/vm/laptop_mode", "/sys/kernel/mm/no:such@file")))
     assert "proc/sys/vm/laptop_mode" in collected
     assert [row["path"] for row in collected.rows("unread.jsonl")] == ["/sys/kernel/mm/no:such@file"]
@@ -58,13 +58,13 @@ def test_proc_files_takes_further_paths() -> None:
      "/proc", "/proc//meminfo", "/procx/y", "proc/meminfo", "/sys/./x", "", "/proc/kmsg",
      "/sys/kernel/tracing/trace_pipe"],
 )  # fmt: skip
-def test_proc_files_refuses_what_is_no_file_of_the_machine(path: str) -> None:
-    """Neither other files, nor a process's, whose reads could hang, nor what reading uses up."""
-    with pytest.raises(ValueError, match=r"not below|belongs to a process|used up"):
+def test_proc_files_refuses_other_files(path: str) -> None:
+    """Files elsewhere, files of a process, whose reads could hang, and files that are consumed by reading."""
+    with pytest.raises(ValueError, match=r"not below|belongs to a process|consumed by reading"):
         ProcFiles(paths=(path,))
 
 
-def test_proc_files_is_not_held_by_what_never_ends(tmp_path: Path) -> None:
+def test_proc_files_does_not_hang_on_endless_files(tmp_path: Path) -> None:
     """A FIFO nobody writes to, a device without end, a file without end: refused, or cut at the limit."""
     (tmp_path / "proc").mkdir()
     os.mkfifo(tmp_path / "proc" / "meminfo")

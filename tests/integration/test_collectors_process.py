@@ -13,13 +13,12 @@ import pytest
 from collecting import Collected, collect, context, manual, take
 from hanging_fuse import mounted, wedged_process
 
-from collector.collectors import process as process_module
 from collector.collectors.process.process import ProcessDetails
+from collector.collectors.process.process_files import ThreadRow, table, thread_row
 from collector.host.files import Host
 from collector.host.guarded_read import wedged_threads
-from collector.host.processfiles import ThreadRow, thread_row
 from collector.host.procfs import Process
-from collector.host.read_errors import Unreads
+from collector.host.read_errors import ReadErrors
 from collector.model.artifact import Truncated
 from collector.model.errors import StepError
 
@@ -48,7 +47,7 @@ def collect_process(pid: int, **fields: object) -> Collected:
     return collect(ProcessDetails(**fields), context(manual(pid)))  # type: ignore[arg-type]
 
 
-def test_process_tells_everything_of_a_live_process() -> None:
+def test_process_has_everything_about_a_live_process() -> None:
     """State, memory map, threads, descriptors, stacks, and a line in the inventory."""
     with running() as child:
         collected = collect_process(child.pid)
@@ -76,7 +75,7 @@ def test_process_tells_everything_of_a_live_process() -> None:
 
 
 def test_process_reads_what_can_hang_after_everything_else() -> None:
-    """The order of the artifacts is the order of the reads: of all processes, first what none can withhold."""
+    """The order of the artifacts is the order of the reads: what cannot hang comes first, for all processes."""
     with running() as first, running() as second:
         marker = manual(first.pid, second.pid)
         paths = list(collect(ProcessDetails(), context(marker)).artifacts)
@@ -93,8 +92,8 @@ def test_process_finds_processes_by_name_and_executable() -> None:
     assert collect(ProcessDetails()).rows("inventory.jsonl") == []
 
 
-def test_process_that_is_gone_is_a_line_and_no_failure() -> None:
-    """After most crashes the process is gone: its core speaks for it."""
+def test_process_that_is_gone_is_a_line_and_not_a_failure() -> None:
+    """After most crashes the process is gone, and its core says the rest."""
     with running() as child:
         pass
     collected = collect_process(child.pid)
@@ -105,7 +104,7 @@ def test_process_that_is_gone_is_a_line_and_no_failure() -> None:
 
 
 def test_process_ends_in_time_with_what_it_has() -> None:
-    """Short of time, the state is there and the memory files are not tried."""
+    """If time is short, the state is there and the memory files are not tried."""
     with running() as child:
         collected = collect(ProcessDetails(), context(manual(child.pid), timeout_s=1.0))
     assert f"{child.pid}/status" in collected
@@ -114,7 +113,7 @@ def test_process_ends_in_time_with_what_it_has() -> None:
     assert "time was used up" in str(collected.artifacts["inventory.jsonl"].cut)
 
 
-def test_process_number_is_bounded_and_the_rest_is_told() -> None:
+def test_process_number_is_bounded_and_reported() -> None:
     """Thirty-two matching processes, not ten thousand."""
     with running(), running():
         rows = collect(ProcessDetails(match=("sleep",), max_processes=1)).rows("inventory.jsonl")
@@ -128,8 +127,8 @@ def test_process_threads_and_descriptors_are_bounded() -> None:
     assert len(collected.rows(f"{child.pid}/fds.jsonl")) == 1
     assert collected.rows(f"{child.pid}/threads.jsonl") == []
     meanings = [row["meaning"] for row in collected.rows("unread.jsonl")]
-    assert "only the first 1 descriptors were read" in meanings
-    assert "only the first 0 threads were read" in meanings
+    assert "only the first 1 were read" in meanings
+    assert "only the first 0 were read" in meanings
 
 
 def recycle(pid: int, *argv: str, env: dict[str, str] | None = None) -> subprocess.Popen[bytes]:
@@ -167,7 +166,7 @@ def test_process_keeps_nothing_of_another_that_got_the_pid() -> None:
 @pytest.mark.root
 @pytest.mark.parametrize("after", ["stat", "links.json", "stacks.jsonl", "cmdline"])
 def test_process_keeps_nothing_of_another_that_got_the_pid_meanwhile(after: str, tmp_path: Path) -> None:
-    """Replaced in the middle of the step, at whatever point: what came before stays, nothing comes after."""
+    """Replaced at any point of the step: what came before is kept, nothing comes after."""
     collected = Collected()
     program = shutil.copy("/bin/sleep", tmp_path / "intruder")
     with running("/bin/sleep", "600") as child:
@@ -189,7 +188,7 @@ def test_process_keeps_nothing_of_another_that_got_the_pid_meanwhile(after: str,
 
 
 def test_process_keeps_the_rows_that_were_read_before_it_was_replaced(tmp_path: Path) -> None:
-    """A table ends at the row that cannot be vouched for; those before it are the process's own."""
+    """A table ends at the first row that may be another process's; those before it are kept."""
     directory = tmp_path / "proc" / "42"
     for tid in ("1", "2", "3"):
         (directory / "task" / tid).mkdir(parents=True)
@@ -197,11 +196,11 @@ def test_process_keeps_the_rows_that_were_read_before_it_was_replaced(tmp_path: 
     (directory / "stat").write_text(STAT.format(pid=42, start=7))
     with Process(Host(str(tmp_path)), 42) as process:
         ids = iter((1, 2, 3))
-        rows = (thread_row(process, tid, ("wchan",), Unreads()) for tid in ids)
-        table = process_module._table(restarting(rows, directory))
-        assert next(table).count(b'"own"') == 2
+        rows = (thread_row(process, tid, ("wchan",), ReadErrors()) for tid in ids)
+        lines = table(restarting(rows, directory))
+        assert next(lines).count(b'"own"') == 2
         with pytest.raises(Truncated, match="replaced"):
-            next(table)
+            next(lines)
 
 
 def restarting(rows: Iterator[ThreadRow], directory: Path) -> Iterator[ThreadRow]:
@@ -213,7 +212,7 @@ def restarting(rows: Iterator[ThreadRow], directory: Path) -> Iterator[ThreadRow
 
 
 def test_process_discards_what_was_read_under_another_start_time(tmp_path: Path) -> None:
-    """The same where only the start time tells: the file that was being read is not kept."""
+    """Even if only the start time shows it, the file that was being read is discarded."""
     directory = tmp_path / "proc" / "42"
     directory.mkdir(parents=True)
     (directory / "stat").write_text(STAT.format(pid=42, start=7))
@@ -236,7 +235,7 @@ def test_process_discards_what_was_read_under_another_start_time(tmp_path: Path)
 
 
 def test_process_hides_secrets_of_environment_and_command_line() -> None:
-    """Known secrets are in none of the bytes of the step; names and harmless values are."""
+    """Known secrets are nowhere in the step's bytes; names and harmless values are."""
     environment = {"DB_PASSWORD": SECRET, "DATABASE_URL": f"postgres://u:{SECRET}@db/x", "LANG": "C.UTF-8"}
     script = "import time; time.sleep(600)"
     with running(sys.executable, "-c", script, "--token", SECRET, f"--password={SECRET}", env=environment) as child:
@@ -249,7 +248,7 @@ def test_process_hides_secrets_of_environment_and_command_line() -> None:
 
 
 def wait_for_exec(pid: int) -> None:
-    """Wait until a child is what it was started as."""
+    """Wait until a child has executed its program."""
     for _ in range(200):
         if Path(f"/proc/{pid}/cmdline").read_bytes().startswith(sys.executable.encode()):
             return
@@ -278,7 +277,7 @@ int main(void) { pause(); return 0; }
 @pytest.mark.root
 @pytest.mark.skipif(shutil.which("gcc") is None, reason="needs gcc, for a program without libraries")
 def test_process_is_never_looked_up_through_its_own_root(tmp_path: Path) -> None:
-    """A process in a tree of its own making: links are text, and nothing of that tree is read."""
+    """In a mount namespace of its own: links are text, and nothing of its tree is read."""
     (tmp_path / "hold.c").write_text(HOLD)
     subprocess.run(["gcc", "-static", "-o", str(tmp_path / "hold"), str(tmp_path / "hold.c")], check=True)
     (tmp_path / "root").mkdir()
@@ -305,7 +304,7 @@ def test_process_is_never_looked_up_through_its_own_root(tmp_path: Path) -> None
 @pytest.mark.root
 @pytest.mark.skipif(not os.path.exists("/dev/fuse"), reason="needs FUSE")
 def test_process_that_holds_its_own_lock_costs_its_memory_files_only(tmp_path: Path) -> None:
-    """A thread that sleeps on a dead disk with mmap_lock held: every other file is there, and every other process."""
+    """A thread sleeps on a dead disk and holds mmap_lock: all other files and processes are still read."""
     (tmp_path / "fuse").mkdir()
     with mounted(tmp_path / "fuse") as mountpoint, wedged_process(mountpoint) as wedged, running() as other:
         marker = manual(wedged, other.pid)
@@ -332,7 +331,6 @@ AS_NOBODY = """
 import os, sys
 sys.path[:0] = sys.argv[1:]
 from collecting import collect, context, manual
-from collector.collectors import process as process_module
 from collector.collectors.process.process import ProcessDetails
 os.setgroups([])
 os.setresgid(65534, 65534, 65534)
@@ -345,7 +343,7 @@ print(collected.error, "1/status" in collected, sorted({row["error"] for row in 
 @needs_root
 @pytest.mark.root
 def test_process_without_permission_records_what_it_could_not_read() -> None:
-    """Everything still runs: what may be read is there, the rest is listed with its reason."""
+    """What may be read is there, the rest is listed with its reason."""
     argv = [sys.executable, "-c", AS_NOBODY, str(Path(__file__).parents[1])]
     result = subprocess.run(argv, capture_output=True, text=True, check=False)
     assert result.stdout == "None True ['EACCES']\n", result.stderr

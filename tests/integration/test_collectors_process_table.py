@@ -39,7 +39,7 @@ def named(comm: bytes, *arguments: bytes | str) -> Iterator[int]:
 
 
 def test_process_table_lists_this_process_as_ps_does() -> None:
-    """The same numbers as ps gives for what does not change."""
+    """The numbers that do not change are the same as in ps."""
     columns = ("pid", "ppid", "uid", "comm", "nlwp", "ni", "cgroup")
     table = collect(ProcessTable()).table("processes.tsv")
     (row,) = [row for row in table if row["pid"] == str(os.getpid())]
@@ -57,7 +57,7 @@ def test_process_table_lists_this_process_as_ps_does() -> None:
 
 
 def test_process_table_has_every_process() -> None:
-    """Each once: those that live before and after are all there."""
+    """Each once; all those that live before and after are there."""
     before = {name for name in os.listdir("/proc") if name.isdigit()}
     listed = [row["pid"] for row in collect(ProcessTable()).table("processes.tsv")]
     after = {name for name in os.listdir("/proc") if name.isdigit()}
@@ -107,7 +107,7 @@ def test_process_table_commands_are_those_of_the_table() -> None:
 @needs_root
 @pytest.mark.root
 @pytest.mark.skipif(not os.path.exists("/dev/fuse"), reason="needs FUSE")
-def test_process_table_is_whole_though_one_process_holds_its_lock(tmp_path: Path) -> None:
+def test_process_table_is_complete_although_one_process_holds_its_lock(tmp_path: Path) -> None:
     """ps would hang; here the table has the process, and only its command line is missing."""
     (tmp_path / "fuse").mkdir()
     with mounted(tmp_path / "fuse") as mountpoint, wedged_process(mountpoint) as wedged, named(b"after") as after:
@@ -122,7 +122,7 @@ def test_process_table_is_whole_though_one_process_holds_its_lock(tmp_path: Path
 
 
 def test_process_table_gives_up_command_lines_when_too_many_reads_are_stuck(monkeypatch: pytest.MonkeyPatch) -> None:
-    """The first file is whole; the second says why it has no more."""
+    """The first file is complete; the second says why it is not."""
     monkeypatch.setattr("collector.host.guarded_read.MAX_WEDGED", 0)
     collected = collect(ProcessTable())
     assert len(collected.table("processes.tsv")) > 2
@@ -130,7 +130,7 @@ def test_process_table_gives_up_command_lines_when_too_many_reads_are_stuck(monk
 
 
 def test_process_table_ends_in_time_with_what_it_has() -> None:
-    """Short of time, the first file is whole and the second one says that it is not."""
+    """If time is short, the first file is complete and the second one says that it is not."""
     collected = collect(ProcessTable(), context(timeout_s=1.0))
     assert len(collected.table("processes.tsv")) > 2
     assert collected.artifacts["commands.tsv"].cut == "the step's time was used up"
@@ -152,7 +152,7 @@ print(lines, resource.getrusage(resource.RUSAGE_SELF).ru_maxrss, round(time.proc
 @pytest.mark.slow
 @needs_gcc
 def test_process_table_takes_no_more_memory_for_ten_thousand_processes(tmp_path: Path) -> None:
-    """It streams: a hundred or ten thousand processes, the same peak (4 MiB of slack for the allocator)."""
+    """It is streamed: the same peak for a hundred and for ten thousand processes (4 MiB of slack for the allocator)."""
     small = measure()
     with crowd(tmp_path, 10_000):
         large = measure()

@@ -77,8 +77,8 @@ def shm(**fields: object) -> Shm:
     return Shm(**fields)  # type: ignore[arg-type]
 
 
-def test_shm_lists_everything_and_copies_nothing_unasked(own: Path) -> None:
-    """The inventory costs nothing; bytes are copied for a reason."""
+def test_shm_lists_everything_and_copies_only_what_is_wanted(own: Path) -> None:
+    """The inventory is free; bytes are copied only for a reason."""
     name = segment(own / "a")
     collected = collect(Shm())
     row = next(row for row in collected.rows("inventory.jsonl") if row["name"] == name)
@@ -111,7 +111,7 @@ def test_shm_plan_is_on_disk_before_the_first_byte_is_copied(own: Path) -> None:
 
 
 def test_shm_takes_the_segments_of_a_dead_process(own: Path, tmp_path: Path) -> None:
-    """Known from its core; those that are gone are told; other files of the core are none of shm's business."""
+    """Known from its core; missing ones are listed, other mapped files are ignored."""
     name = segment(own / "engine.1", b"evidence")
     elsewhere = (b"/usr/lib/libc.so", b"/dev/shm/../../etc/passwd", b"/memfd:x (deleted)")
     gone, never = os.fsencode(own / "gone") + b" (deleted)", os.fsencode(own / "never")
@@ -123,8 +123,8 @@ def test_shm_takes_the_segments_of_a_dead_process(own: Path, tmp_path: Path) -> 
     assert all(reason.startswith("deleted") for reason in reasons.values())
 
 
-def test_shm_does_not_take_what_a_restarted_service_has_made_under_the_same_name(own: Path, tmp_path: Path) -> None:
-    """The core is older than the segment: its bytes are not the crash's, and are taken only where a glob asks."""
+def test_shm_does_not_copy_what_a_restarted_service_created_under_the_same_name(own: Path, tmp_path: Path) -> None:
+    """The segment is newer than the core, so it is not the crash's, and is copied only if a glob names it."""
     core = core_of(tmp_path / "core", os.fsencode(own / "engine.1"))
     time.sleep(0.02)  # file times are up to a tick old
     name = segment(own / "engine.1", b"after the restart")
@@ -132,14 +132,14 @@ def test_shm_does_not_take_what_a_restarted_service_has_made_under_the_same_name
     assert chosen(collected) == {}
     (row,) = collected.rows("segments.jsonl")
     assert (row["name"], row["why"]) == (name, "mapped by the crashed process")
-    assert "made after the crash" in row["not_taken"]
+    assert "created after the crash" in row["not_taken"]
     asked = collect(shm(segments=(f"{own.name}/*",)), context(manual(core=core)))
     assert chosen(asked) == {name: b"after the restart"}
     assert [row["why"] for row in asked.rows("segments.jsonl") if row.get("artifact")] == [f"matches {own.name}/*"]
 
 
-def test_shm_takes_the_crashs_own_where_a_core_has_whole_seconds_only(own: Path, tmp_path: Path) -> None:
-    """Made half a second before the crash, it looks younger than the core: evidence is not lost for that."""
+def test_shm_copies_the_crashs_own_if_core_times_are_whole_seconds(own: Path, tmp_path: Path) -> None:
+    """Created half a second before the crash, it looks newer than the core, and is still copied."""
     name = segment(own / "engine.1", b"evidence")
     core_of(tmp_path / "core", os.fsencode(own / "engine.1"))
     os.utime(tmp_path / "core", (int(time.time()),) * 2)
@@ -148,7 +148,7 @@ def test_shm_takes_the_crashs_own_where_a_core_has_whole_seconds_only(own: Path,
 
 
 def test_shm_takes_the_segments_of_a_live_process(own: Path) -> None:
-    """Known from its maps; what only others have mapped stays."""
+    """Known from its maps; what only other processes have mapped is not copied."""
     name = segment(own / "mine", b"mine" * 1024)
     segment(own / "other")
     with holder(own / "mine") as pid:
@@ -160,7 +160,7 @@ def test_shm_takes_the_segments_of_a_live_process(own: Path) -> None:
 @needs_root
 @pytest.mark.root
 def test_shm_takes_a_deleted_segment_from_the_process_that_still_holds_it(own: Path) -> None:
-    """Many programs unlink what they have mapped; the mapping leads to the bytes."""
+    """Many programs unlink what they have mapped; it is read through the mapping."""
     name = segment(own / "unlinked", b"still there")
     with holder(own / "unlinked") as pid:
         (own / "unlinked").unlink()
@@ -169,8 +169,8 @@ def test_shm_takes_a_deleted_segment_from_the_process_that_still_holds_it(own: P
     assert chosen(collected) == {name: b"still there"}
 
 
-def test_shm_does_not_take_another_file_for_the_crashs_own(own: Path) -> None:
-    """Same name, other inode: without permission to follow the mapping it is told as gone."""
+def test_shm_does_not_mistake_another_file_for_the_crashs_own(own: Path) -> None:
+    """Same name, other inode: without permission to follow the mapping it is listed as gone."""
     segment(own / "unlinked", b"the crash's")
     with holder(own / "unlinked") as pid:
         (own / "unlinked").unlink()
@@ -187,7 +187,7 @@ def test_shm_from_none_takes_globs_only(own: Path) -> None:
 
 
 def test_shm_limits_count_data_and_not_length(own: Path) -> None:
-    """A sparse segment of a gibibyte with two pages of data fits into a mebibyte, and one that does not is told."""
+    """A sparse segment of 1 GiB with two pages of data fits into 1 MiB; one that does not fit is listed."""
     with (own / "sparse").open("wb") as file:
         file.truncate(1 << 30)
         file.seek(1 << 29)
@@ -196,11 +196,11 @@ def test_shm_limits_count_data_and_not_length(own: Path) -> None:
     collected = collect_plan(shm(segments=(f"{own.name}/*",), max_total=1 << 20))
     rows = {row["name"].rpartition("/")[2]: row for row in collected.rows("segments.jsonl")}
     assert rows["sparse"]["artifact"] == "segments/0001"
-    assert "do not fit" in rows["dense"]["not_taken"]
+    assert "exceed the" in rows["dense"]["not_taken"]
 
 
 def collect_plan(collector: Shm) -> Collected:
-    """Collect, but without reading segments: a gibibyte of zeros is not needed."""
+    """Collect without reading the segments, one of which has a gibibyte of zeros."""
     collected = Collected()
     for artifact in collector.collect(context()):
         if isinstance(artifact.body, Bulk):
@@ -246,8 +246,8 @@ def test_shm_opens_nothing_but_regular_files(own: Path) -> None:
 @needs_root
 @pytest.mark.root
 @pytest.mark.parametrize("kind", ["symlink", "fifo", "file"])
-def test_shm_refuses_a_segment_that_was_swapped_before_it_was_opened(own: Path, kind: str) -> None:
-    """Between plan and copy the name changes its meaning: the new file is not taken."""
+def test_shm_refuses_a_segment_that_was_replaced_before_it_was_opened(own: Path, kind: str) -> None:
+    """Between plan and copy the name is given to a new file, which is not copied."""
     segment(own / "a")
     segment(own / "b", b"another")
     steps = shm(segments=(f"{own.name}/a",)).collect(context())
@@ -269,7 +269,7 @@ def test_shm_refuses_a_segment_that_was_swapped_before_it_was_opened(own: Path, 
 @needs_root
 @pytest.mark.root
 def test_shm_records_who_owns_a_segment_and_how_many_names_it_has(own: Path) -> None:
-    """/dev/shm is world-writable: a hard link, or another user's file, is told apart."""
+    """/dev/shm is world-writable: hard links and other users' files can be recognised."""
     name = segment(own / "theirs")
     os.chown(own / "theirs", NOBODY, NOBODY)
     os.link(own / "theirs", own / "second")
@@ -294,7 +294,7 @@ def test_shm_names_form_no_path(own: Path, name: bytes) -> None:
 
 
 def test_shm_considers_a_bounded_number_of_segments(own: Path) -> None:
-    """Anybody can make a million of them."""
+    """Anybody can create a million of them."""
     for number in range(20):
         segment(own / str(number), b"x")
     collected = collect(shm(segments=(f"{own.name}/*",), max_segments=5))
@@ -303,7 +303,7 @@ def test_shm_considers_a_bounded_number_of_segments(own: Path) -> None:
 
 
 def test_shm_of_a_core_with_too_many_segments_says_so(own: Path, tmp_path: Path) -> None:
-    """A bounded number is looked for; what was found before the bound is taken."""
+    """The number is bounded; those before the bound are copied."""
     name = segment(own / "a", b"evidence")
     core = core_of(
         tmp_path / "core", os.fsencode(own / "a"), *(b"/dev/shm/%d" % number for number in range(MAX_OWN + 9))
@@ -314,7 +314,7 @@ def test_shm_of_a_core_with_too_many_segments_says_so(own: Path, tmp_path: Path)
 
 
 def test_shm_without_the_core_still_has_the_rest(own: Path, tmp_path: Path) -> None:
-    """A core that was replaced costs its own segments, not those of the globs."""
+    """If the core was replaced, only its own segments are missing, not those of the globs."""
     name = segment(own / "a", b"evidence")
     core = core_of(tmp_path / "core", os.fsencode(own / "other"))
     (tmp_path / "core").unlink()
@@ -326,8 +326,8 @@ def test_shm_without_the_core_still_has_the_rest(own: Path, tmp_path: Path) -> N
 @needs_root
 @pytest.mark.root
 @pytest.mark.skipif(not os.path.exists("/dev/fuse"), reason="needs FUSE")
-def test_shm_is_not_held_by_a_process_that_holds_its_own_lock(own: Path, tmp_path: Path) -> None:
-    """Its maps cannot be read: that is told, and the globs' segments are there."""
+def test_shm_does_not_hang_on_a_process_that_holds_its_own_lock(own: Path, tmp_path: Path) -> None:
+    """That its maps cannot be read is recorded, and the globs' segments are there."""
     name = segment(own / "a", b"evidence")
     (tmp_path / "fuse").mkdir()
     with mounted(tmp_path / "fuse") as mountpoint, wedged_process(mountpoint) as pid:
@@ -339,7 +339,7 @@ def test_shm_is_not_held_by_a_process_that_holds_its_own_lock(own: Path, tmp_pat
 @needs_root
 @pytest.mark.root
 def test_shm_takes_no_file_of_a_file_system_that_a_process_mounted_over_its_dev_shm(own: Path, tmp_path: Path) -> None:
-    """In a mount namespace of its own, /dev/shm may be anything: only tmpfs files are taken through a mapping."""
+    """In another mount namespace, /dev/shm may be anything: only tmpfs files are read through a mapping."""
     (tmp_path / "disk").mkdir()
     (tmp_path / "disk" / "x").write_bytes(b"not a segment" * 1000)
     script = f"mount --bind {tmp_path}/disk /dev/shm && exec {sys.executable} -c '{HOLD}' /dev/shm/x"
@@ -356,7 +356,7 @@ def test_shm_takes_no_file_of_a_file_system_that_a_process_mounted_over_its_dev_
 
 
 def test_shm_leaves_no_descriptor_open(own: Path) -> None:
-    """Also with segments that could not be taken."""
+    """Even with segments that could not be copied."""
     segment(own / "a")
     before = os.listdir("/proc/self/fd")
     with holder(own / "a") as pid:

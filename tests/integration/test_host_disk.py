@@ -13,7 +13,7 @@ from collector.host import disk
 
 @pytest.mark.root
 def test_flushes_of_a_partition_are_counted_by_its_disk(scratch: Path) -> None:
-    """The partition's own counter stands still: flushes are the whole disk's."""
+    """The partition's own counter stays the same: flushes belong to the whole disk."""
     image, point = scratch / "disk.img", scratch / "point"
     point.mkdir()
     with image.open("wb") as file:
@@ -36,7 +36,7 @@ def test_flushes_of_a_partition_are_counted_by_its_disk(scratch: Path) -> None:
 
 
 @pytest.mark.root
-def test_flushes_stand_still_while_nobody_syncs(scratch: Path) -> None:
+def test_flushes_do_not_increase_without_a_sync(scratch: Path) -> None:
     """Writes alone do not count."""
     with file_system(scratch, "ext4", size=64 * MIB) as point:
         found = disk.disks(point.stat().st_dev)
@@ -46,8 +46,8 @@ def test_flushes_stand_still_while_nobody_syncs(scratch: Path) -> None:
         assert disk.flushes(found) == before
 
 
-def test_flushes_of_what_is_no_disk_are_unknown(scratch: Path) -> None:
-    """A tmpfs, a network file system, a btrfs: their device numbers are of their own making."""
+def test_flushes_of_what_is_not_a_disk_are_unknown(scratch: Path) -> None:
+    """A tmpfs, a network file system, a btrfs: they make up their own device numbers."""
     assert disk.flushes(disk.disks(Path("/dev/shm").stat().st_dev)) is None
 
 

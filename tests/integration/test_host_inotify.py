@@ -23,8 +23,8 @@ def watched(tmp_path: Path) -> Iterator[tuple[Inotify, Path]]:
     instance.close()
 
 
-def test_inotify_reads_names_that_are_no_text(watched: tuple[Inotify, Path]) -> None:
-    """pyinotify alone raises UnicodeDecodeError, and the other events of that read are gone."""
+def test_inotify_reads_names_that_are_not_text(watched: tuple[Inotify, Path]) -> None:
+    """pyinotify itself raises UnicodeDecodeError, and loses the other events of that read."""
     instance, path = watched
     os.close(os.open(os.fsencode(path) + b"/\xff", os.O_CREAT | os.O_WRONLY))
     os.close(os.open(path / "b", os.O_CREAT | os.O_WRONLY))
@@ -33,7 +33,7 @@ def test_inotify_reads_names_that_are_no_text(watched: tuple[Inotify, Path]) -> 
 
 
 def test_inotify_reads_a_bounded_piece(watched: tuple[Inotify, Path]) -> None:
-    """The loop turns between pieces, however long the queue is."""
+    """However long the queue is, the loop gets a turn between pieces."""
     instance, path = watched
     for number in range(3000):
         os.close(os.open(path / f"{number:0200}", os.O_CREAT | os.O_WRONLY))
@@ -45,7 +45,7 @@ def test_inotify_reads_a_bounded_piece(watched: tuple[Inotify, Path]) -> None:
     assert len(first) + rest == 6000
 
 
-def test_inotify_never_waits_and_is_not_inherited(watched: tuple[Inotify, Path]) -> None:
+def test_inotify_never_blocks_and_is_not_inherited(watched: tuple[Inotify, Path]) -> None:
     """The supervisor has one thread, and its workers must not hold its watches."""
     instance, _ = watched
     assert instance.read() == []
@@ -63,7 +63,7 @@ def test_inotify_starts_no_process(monkeypatch: pytest.MonkeyPatch) -> None:
     assert started == []
 
 
-def test_inotify_watches_the_directory_that_is_held(tmp_path: Path) -> None:
+def test_inotify_watches_the_directory_behind_the_descriptor(tmp_path: Path) -> None:
     """Not whatever has its path by now."""
     (tmp_path / "a").mkdir()
     fd = os.open(tmp_path / "a", os.O_PATH | os.O_DIRECTORY)

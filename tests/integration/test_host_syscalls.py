@@ -9,7 +9,7 @@ from pathlib import Path
 from collector.host.syscalls import being_written
 
 
-def test_lease_tells_whether_a_file_is_open_for_writing(tmp_path: Path) -> None:
+def test_lease_shows_whether_a_file_is_open_for_writing(tmp_path: Path) -> None:
     """Readers do not count, writers do, also through a second descriptor."""
     path = tmp_path / "core"
     writer = os.open(path, os.O_CREAT | os.O_WRONLY)
@@ -24,8 +24,8 @@ def test_lease_tells_whether_a_file_is_open_for_writing(tmp_path: Path) -> None:
     os.close(other)
 
 
-def test_lease_holds_up_no_writer_and_kills_nobody(tmp_path: Path) -> None:
-    """A writer who comes in between breaks the lease; SIGIO, the default of that, would end this process."""
+def test_lease_delays_no_writer_and_kills_nobody(tmp_path: Path) -> None:
+    """A writer in between breaks the lease, for which the default signal, SIGIO, would kill this process."""
     path = tmp_path / "core"
     path.touch()
     reader = os.open(path, os.O_RDONLY)

@@ -8,9 +8,9 @@ import fake_core
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from collector.collectors.core.notes import parse_process, parse_signal, parse_thread
 from collector.host.corefile import core_reader
-from collector.host.corenotes import mapped_files, parse_process, parse_signal, parse_thread
-from collector.host.elfcore import MAX_KEPT_BYTES, CoreError, Layout, notes
+from collector.host.elfcore import MAX_KEPT_BYTES, CoreError, Layout, notes, parse_mapped_files
 
 NT_FILE_AND_NAME = fake_core.NT_FILE.to_bytes(4, "little") + b"CORE\0\0\0\0"
 WHOLE = fake_core.core(fake_core.crash())
@@ -32,7 +32,7 @@ def read_all(data: bytes) -> int:
                 parse_thread(header.layout, note.desc)
                 parse_process(header.layout, note.desc)
                 parse_signal(header.layout, note.desc)
-                total += sum(len(mapped.path) for mapped in mapped_files(header.layout, note.desc))
+                total += sum(len(mapped.path) for mapped in parse_mapped_files(header.layout, note.desc))
         except CoreError:
             return 0
         return total
@@ -41,7 +41,7 @@ def read_all(data: bytes) -> int:
 @given(seed=st.integers(), flips=st.integers(1, 40))
 @settings(max_examples=150, deadline=None)
 def test_core_with_flipped_bytes_is_read_or_refused(seed: int, flips: int) -> None:
-    """Damage anywhere: no other error than the one that says so, and no more bytes than there are."""
+    """Damage anywhere raises nothing but CoreError, and no more bytes are returned than there are."""
     chance = random.Random(seed)
     data = bytearray(WHOLE)
     for _ in range(flips):
@@ -59,15 +59,15 @@ def test_core_of_any_bytes_is_read_or_refused(tail: bytes, magic: bool) -> None:
 @given(layout=LAYOUTS, desc=st.binary(max_size=600))
 @settings(max_examples=200, deadline=None)
 def test_notes_of_any_bytes_are_parsed_or_refused(layout: Layout, desc: bytes) -> None:
-    """No parser of a note raises, whatever the note holds."""
+    """No parser of a note raises, whatever the note contains."""
     parse_thread(layout, desc)
     parse_process(layout, desc)
     parse_signal(layout, desc)
-    assert sum(len(mapped.path) for mapped in mapped_files(layout, desc)) <= len(desc)
+    assert sum(len(mapped.path) for mapped in parse_mapped_files(layout, desc)) <= len(desc)
 
 
 def test_a_core_that_is_one_hole_costs_nothing() -> None:
-    """A sparse file of a tebibyte whose notes claim all of it."""
+    """A sparse file of 1 TiB whose notes claim all of it."""
     header = bytearray(fake_core.core(b"", loads=0))
     header[64 + 32 : 64 + 40] = (1 << 40).to_bytes(8, "little")  # p_filesz of PT_NOTE
     with tempfile.TemporaryFile() as file:

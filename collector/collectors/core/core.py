@@ -12,37 +12,39 @@ from typing import ClassVar
 import msgspec
 
 from collector.collectors.base import Context
-from collector.host.corefile import core_reader, open_core
-from collector.host.corenotes import MappedFile, Signal, Thread, mapped_files, parse_process, parse_signal, parse_thread
+from collector.collectors.core.notes import CoreSignal, CoreThread, parse_process, parse_signal, parse_thread
+from collector.host.corefile import core_reader, mapped_files, open_core
 from collector.host.elfcore import (
     NT_FILE,
     NT_PRPSINFO,
     NT_PRSTATUS,
     NT_SIGINFO,
     CoreError,
+    MappedFile,
     notes,
+    parse_mapped_files,
 )
-from collector.model.artifact import Artifact, Bulk, Footprint, HardLink, SourceInfo, Truncated
+from collector.host.files import describe
+from collector.model.artifact import Artifact, Bulk, Footprint, HardLink, SourceInfo
 from collector.model.errors import StepError
 from collector.model.pressure import StepClass
 from collector.model.redaction import Redaction
 from collector.model.text import escape, escape_name, json, jsonl
 
 
-class Keep(enum.StrEnum):
-    """What becomes of the core file itself."""
+class KeepCore(enum.StrEnum):
+    """How the core file itself is kept."""
 
     LINK = "link"
     COPY = "copy"
     NONE = "none"
 
 
-class Summary(msgspec.Struct, kw_only=True, omit_defaults=True):
+class CoreSummary(msgspec.Struct, kw_only=True, omit_defaults=True):
     """
     ``core.json``. IDs are those of the process's own namespaces; text is escaped.
 
-    *cut_off* is true if the file ends before its last segment does (a limit, a full disk): the
-    process's memory is then not all there.
+    *cut_off*: the file ends before its last segment does (a limit, a full disk), so memory is missing.
     """
 
     path: str
@@ -50,14 +52,14 @@ class Summary(msgspec.Struct, kw_only=True, omit_defaults=True):
     problem: str = ""
     machine: str = ""
     bits: int = 0
-    signal: Signal | None = None
+    signal: CoreSignal | None = None
     pid: int | None = None
     ppid: int | None = None
     uid: int | None = None
     gid: int | None = None
     command: str = ""
     arguments: str = ""
-    crashed_thread: Thread | None = None
+    crashed_thread: CoreThread | None = None
     threads: int = 0
     mapped_files: int = 0
     segments: int = 0
@@ -81,49 +83,44 @@ class Core:
     Read the marker's core file, and keep it.
 
     Args:
-        keep: ``link`` keeps the file itself under a second name (and copies where no link can be
-            made), ``copy`` copies it, ``none`` keeps only what its notes say.
+        keep: ``link`` makes a hard link to the file (a copy if that is impossible), ``copy`` copies it,
+            ``none`` keeps only what its notes say.
     """
 
     name: ClassVar[str] = "core"
     footprint: ClassVar[Footprint] = Footprint(
         step_class=StepClass.DIRECT, peak_bytes=16 << 20, timeout_s=300.0, light_head=True
     )
-    keep: Keep = Keep.LINK
+    keep: KeepCore = KeepCore.LINK
 
     def collect(self, ctx: Context) -> Iterator[Artifact]:
         """
         Yield ``core.json``, ``threads.jsonl``, ``mapped_files.jsonl``, then the core.
 
-        A marker without a core file (a run by hand, a process that was killed) is no failure.
+        A marker without a core file (a manual run, a killed process) is not a failure.
 
         Raises:
-            StepError: If the core was replaced or is gone; at the end, if it could be kept but not parsed.
+            StepError: If the core was replaced or is gone; at the end, if it was kept but could not be parsed.
         """
         core = ctx.marker.core
         if core is None:
-            absent = Summary(path="", size_bytes=0, problem="the marker has no core file")
+            absent = CoreSummary(path="", size_bytes=0, problem="the marker has no core file")
             yield Artifact(path=PurePosixPath("core.json"), body=json(absent), media="json")
             return
         fd = open_core(ctx.host, core)
         try:
-            status = os.fstat(fd)
-            source = SourceInfo(
-                # The trigger has escaped what is not printable; what others hand in may not be.
-                path=core.path if core.path.isprintable() else escape_name(core.path),
-                uid=status.st_uid,
-                gid=status.st_gid,
-                mode=status.st_mode & 0o7777,
-                mtime_ns=status.st_mtime_ns,
-                xattrs=_attributes(fd) or None,
-            )
+            # The trigger has escaped what is not printable; other sources of a path may not have.
+            shown = core.path if core.path.isprintable() else escape_name(core.path)
+            # Source: systemd-coredump(8), ``user.coredump.*``.
+            source = describe(fd, shown, xattrs="user.coredump.")
             summary = _summary(fd, source, ctx.redaction)
             yield Artifact(path=PurePosixPath("core.json"), body=json(summary), source=source, media="json")
             if not summary.problem:
                 yield Artifact(path=PurePosixPath("threads.jsonl"), body=jsonl(_threads(fd)), media="jsonl")
-                yield Artifact(path=PurePosixPath("mapped_files.jsonl"), body=jsonl(_files(fd)), media="jsonl")
-            if self.keep is not Keep.NONE:
-                kept = HardLink(fd=os.dup(fd)) if self.keep is Keep.LINK else Bulk(fd=os.dup(fd))
+                files = jsonl(map(_row, mapped_files(fd)))
+                yield Artifact(path=PurePosixPath("mapped_files.jsonl"), body=files, media="jsonl")
+            if self.keep is not KeepCore.NONE:
+                kept = HardLink(fd=os.dup(fd)) if self.keep is KeepCore.LINK else Bulk(fd=os.dup(fd))
                 yield Artifact(path=PurePosixPath("core"), body=kept, source=source, media="binary")
         finally:
             os.close(fd)
@@ -131,16 +128,16 @@ class Core:
             raise StepError(f"core file {core.path!r}: {summary.problem}")
 
 
-def _summary(fd: int, source: SourceInfo, redaction: Redaction) -> Summary:
-    """Read the notes once, for all that fits into one document."""
+def _summary(fd: int, source: SourceInfo, redaction: Redaction) -> CoreSummary:
     size = os.fstat(fd).st_size
-    summary = Summary(path=source.path, size_bytes=size, attributes=source.xattrs or {})
+    summary = CoreSummary(path=source.path, size_bytes=size, attributes=source.xattrs or {})
     try:
         header, found = notes(core_reader(fd))
         layout = header.layout
         summary.machine, summary.bits = layout.machine, layout.word * 8
         summary.segments, summary.memory_bytes = header.segments, header.memory_bytes
-        summary.cut_off = _is_elf(fd) and size < header.end_bytes
+        is_elf = os.pread(fd, 4, 0) == b"\x7fELF"  # not compressed
+        summary.cut_off = is_elf and size < header.end_bytes
         for note in found:
             if note.type == NT_PRSTATUS:
                 summary.threads += 1
@@ -148,14 +145,10 @@ def _summary(fd: int, source: SourceInfo, redaction: Redaction) -> Summary:
             elif note.type == NT_SIGINFO:
                 summary.signal = summary.signal or parse_signal(layout, note.desc)
             elif note.type == NT_FILE:
-                summary.mapped_files += sum(1 for _ in mapped_files(layout, note.desc))
+                summary.mapped_files += sum(1 for _ in parse_mapped_files(layout, note.desc))
             elif note.type == NT_PRPSINFO and (process := parse_process(layout, note.desc)) is not None:
-                summary.pid, summary.ppid, summary.uid, summary.gid = (
-                    process.pid,
-                    process.ppid,
-                    process.uid,
-                    process.gid,
-                )
+                summary.pid, summary.ppid = process.pid, process.ppid
+                summary.uid, summary.gid = process.uid, process.gid
                 summary.command = escape(process.command)
                 summary.arguments = escape(b" ".join(redaction.arguments(process.arguments.split(b" "))))
     except CoreError as exc:
@@ -163,35 +156,13 @@ def _summary(fd: int, source: SourceInfo, redaction: Redaction) -> Summary:
     return summary
 
 
-def _is_elf(fd: int) -> bool:
-    return os.pread(fd, 4, 0) == b"\x7fELF"
-
-
-def _threads(fd: int) -> Iterator[Thread]:
-    """Read the notes once more, thread by thread; the one that crashed comes first."""
+def _threads(fd: int) -> Iterator[CoreThread]:
+    """Yield the threads; the kernel writes the one that crashed first."""
     header, found = notes(core_reader(fd))
     for note in found:
         if note.type == NT_PRSTATUS and (thread := parse_thread(header.layout, note.desc)) is not None:
             yield thread
 
 
-def _files(fd: int) -> Iterator[MappedFileRow]:
-    header, found = notes(core_reader(fd))
-    for note in found:
-        if note.type == NT_FILE:
-            yield from map(_row, mapped_files(header.layout, note.desc))
-            if note.size_bytes > len(note.desc):
-                raise Truncated(f"only the first {len(note.desc)} bytes of the list of mapped files were read")
-
-
 def _row(file: MappedFile) -> MappedFileRow:
     return MappedFileRow(start=f"{file.start:#x}", end=f"{file.end:#x}", offset=file.offset, path=escape(file.path))
-
-
-def _attributes(fd: int) -> dict[str, str]:
-    """Return what systemd-coredump wrote beside the core. Source: systemd-coredump(8), ``user.coredump.*``."""
-    try:
-        names = [name for name in os.listxattr(fd) if name.startswith("user.coredump.")]
-        return {escape_name(name): escape(os.getxattr(fd, name)[:4096]) for name in names[:32]}
-    except OSError:
-        return {}

@@ -1,21 +1,17 @@
-"""Everything readable of single processes."""
+"""Everything that can be read about single processes."""
 
 from __future__ import annotations
 
 import errno
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterator
 from contextlib import ExitStack, closing
 from dataclasses import dataclass
 from functools import partial
 from pathlib import PurePosixPath
 from typing import ClassVar
 
-import msgspec
-
 from collector.collectors.base import Context
-from collector.collectors.process.process_selection import INCOMPLETE, Chosen, Outcome, hold
-from collector.host.guarded_read import Guard
-from collector.host.processfiles import (
+from collector.collectors.process.process_files import (
     EXEC_FILES,
     FILES,
     MEMORY_FILES,
@@ -23,13 +19,15 @@ from collector.host.processfiles import (
     THREAD_FILES,
     links,
     open_files,
-    read_file,
+    table,
     thread_ids,
     thread_row,
 )
+from collector.collectors.process.process_selection import INCOMPLETE, ProcessOutcome, ProcessRow, hold
+from collector.host.guarded_read import Guard
 from collector.host.procfs import Process, ReplacedError
-from collector.host.read_errors import Unreads
-from collector.model.artifact import Artifact, Body, Footprint, SourceInfo, Truncated
+from collector.host.read_errors import ReadErrors
+from collector.model.artifact import Artifact, Body, Footprint, SourceInfo
 from collector.model.errors import StepError
 from collector.model.pressure import StepClass
 from collector.model.redaction import Redaction
@@ -40,16 +38,16 @@ from collector.model.units import Bytes, Seconds
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ProcessDetails:
     """
-    Copy what ``/proc/PID`` tells of the processes that the marker names, and of those that match.
+    Copy the files of ``/proc/PID``, for the processes that the marker names and for those that match.
 
     Args:
-        match: Globs; a process matches by its name (``comm``), its executable's path or base name.
-        max_processes: At most so many processes.
-        max_threads: Of each process at most so many threads.
-        max_fds: Of each process at most so many open descriptors.
-        max_bytes: Of each file at most so many bytes.
-        read_timeout: How long one read under a process's own locks may take; then the rest of that
-            process's memory files is given up.
+        match: Globs for a process's name (``comm``) or the path or base name of its executable.
+        max_processes: Maximum number of processes.
+        max_threads: Maximum threads per process.
+        max_fds: Maximum open descriptors per process.
+        max_bytes: Maximum bytes per file.
+        read_timeout: Deadline for one read that takes a process's own locks; after it the rest of that
+            process's memory files are skipped.
     """
 
     name: ClassVar[str] = "process"
@@ -63,36 +61,36 @@ class ProcessDetails:
 
     def collect(self, ctx: Context) -> Iterator[Artifact]:
         """
-        Yield first, of all processes, what none can withhold; then what each can, with deadlines.
+        Yield what cannot hang, of all processes; then what can, with deadlines.
 
         Raises:
-            StepError: At the end, if a PID turned out to be another process's than the marker's.
+            StepError: At the end, if a PID of the marker belongs to another process.
         """
-        unread = Unreads()
-        rows: list[Chosen] = []
+        unread = ReadErrors()
+        rows: list[ProcessRow] = []
         with ExitStack() as stack, closing(Guard(self.read_timeout)) as guard:
             held = list(hold(ctx.host, ctx.marker, globs=self.match, limit=self.max_processes, stack=stack, rows=rows))
             for process, row in held:
                 yield from _while_the_same(process, row, self._state(process, unread))
             for process, row in held:
-                if row.outcome is not Outcome.READ:
+                if row.outcome is not ProcessOutcome.READ:
                     continue
                 if ctx.remaining_s() < guard.longest_s:
-                    row.end(Outcome.PARTIAL, "the step's time was used up")
+                    row.end(ProcessOutcome.PARTIAL, "the step's time was used up")
                 else:
                     yield from _while_the_same(process, row, self._guarded(process, row, ctx.redaction, guard, unread))
         incomplete = [f"{row.pid} is {row.outcome} ({row.detail})" for row in rows if row.outcome in INCOMPLETE]
         lines = jsonl(rows, cut=f"process {incomplete[0]}" if incomplete else None)
         yield Artifact(path=PurePosixPath("inventory.jsonl"), body=lines, media="jsonl")
         yield from unread.artifacts()
-        replaced = [str(row.pid) for row in rows if row.outcome is Outcome.REPLACED]
+        replaced = [str(row.pid) for row in rows if row.outcome is ProcessOutcome.REPLACED]
         if replaced:
             raise StepError(
                 f"another process has PID {', '.join(replaced)} now; nothing of it was kept",
-                hint="the process that was meant is gone; look into its core file",
+                hint="the crashed process is gone; look at its core file",
             )
 
-    def _state(self, process: Process, unread: Unreads) -> Iterator[Artifact]:
+    def _state(self, process: Process, unread: ReadErrors) -> Iterator[Artifact]:
         for name in FILES:
             yield from self._file(process, name, unread)
         found = json(links(process, unread))
@@ -100,42 +98,42 @@ class ProcessDetails:
         yield _artifact(process, "links.json", found, media="json")
         ids = thread_ids(process, unread, limit=self.max_threads)
         rows = (thread_row(process, tid, THREAD_FILES, unread) for tid in ids)
-        yield _artifact(process, "threads.jsonl", _table(rows), media="jsonl")
+        yield _artifact(process, "threads.jsonl", table(rows), media="jsonl")
         fds = open_files(process, unread, limit=self.max_fds)
-        yield _artifact(process, "fds.jsonl", _table(fds), media="jsonl")
+        yield _artifact(process, "fds.jsonl", table(fds), media="jsonl")
 
     def _guarded(
-        self, process: Process, row: Chosen, redaction: Redaction, guard: Guard, unread: Unreads
+        self, process: Process, row: ProcessRow, redaction: Redaction, guard: Guard, unread: ReadErrors
     ) -> Iterator[Artifact]:
         gave_up = guard.gave_up
         ids = thread_ids(process, unread, limit=self.max_threads)
         stacks = (guard.call(partial(thread_row, process, tid, THREAD_EXEC_FILES, unread)) for tid in ids)
-        yield _artifact(process, "stacks.jsonl", _table(stacks), media="jsonl")
+        yield _artifact(process, "stacks.jsonl", table(stacks), media="jsonl")
         for name in (*EXEC_FILES, *MEMORY_FILES):
             if guard.gave_up > gave_up:
                 unread.add(f"/proc/{process.pid}/{name}", "not tried: a read before it did not return")
             else:
                 yield from self._file(process, name, unread, redaction=redaction, guard=guard)
         if guard.gave_up > gave_up:
-            row.end(Outcome.WEDGED, "it holds a lock that reading its memory files takes")
+            row.end(ProcessOutcome.WEDGED, "it holds a lock that reading its memory files takes")
 
     def _file(
         self,
         process: Process,
         name: str,
-        unread: Unreads,
+        unread: ReadErrors,
         *,
         redaction: Redaction | None = None,
         guard: Guard | None = None,
     ) -> Iterator[Artifact]:
-        """Yield one file, or record why it could not be read; each piece is checked to be this process's."""
+        """Yield one file, or record why it could not be read."""
         try:
-            content = read_file(process, name, limit=self.max_bytes, guard=guard)
+            content = process.stream(name, limit=self.max_bytes, guard=guard)
         except ReplacedError:
             raise
         except (OSError, StepError) as exc:
             process.check()
-            # EINVAL is how a kernel without security modules answers for attr/current.
+            # attr/current gives EINVAL on a kernel without security modules.
             if not (isinstance(exc, OSError) and exc.errno in {errno.ENOENT, errno.EINVAL}):
                 unread.add(f"/proc/{process.pid}/{name}", exc)
             return
@@ -144,27 +142,15 @@ class ProcessDetails:
         yield _artifact(process, name, content, media="binary" if name == "auxv" else "text")
 
 
-def _while_the_same(process: Process, row: Chosen, artifacts: Iterator[Artifact]) -> Iterator[Artifact]:
-    """Pass on artifacts until the process is gone, or another turns up in its place."""
+def _while_the_same(process: Process, row: ProcessRow, artifacts: Iterator[Artifact]) -> Iterator[Artifact]:
+    """Pass on artifacts until the process ends or another one has its PID."""
     try:
         yield from artifacts
         process.check()
     except ReplacedError as exc:
-        row.end(Outcome.REPLACED, str(exc))
+        row.end(ProcessOutcome.REPLACED, str(exc))
     except ProcessLookupError:
-        row.end(Outcome.ENDED, "it ended while it was read")
-
-
-def _table(rows: Iterable[msgspec.Struct]) -> Iterator[bytes]:
-    """Yield *rows* as JSON lines; a row that cannot be vouched for is withheld and ends them."""
-    return jsonl(_vouched(rows))
-
-
-def _vouched(rows: Iterable[msgspec.Struct]) -> Iterator[msgspec.Struct]:
-    try:
-        yield from rows
-    except (OSError, StepError) as exc:
-        raise Truncated(str(exc)) from exc
+        row.end(ProcessOutcome.ENDED, "it ended while it was read")
 
 
 def _redacted(name: str, content: bytes | Iterator[bytes], redaction: Redaction) -> bytes | Iterator[bytes]:

@@ -1,48 +1,81 @@
-"""Which segments a process has mapped: a dead one by its core, a live one by its ``maps``."""
+"""Which segments a process has mapped: from its core if it is dead, else from its ``maps``."""
 
 from __future__ import annotations
 
 import os
+import re
 from collections.abc import Iterable, Iterator
 from contextlib import ExitStack
 from dataclasses import dataclass
 from functools import partial
 
-from collector.collectors.shm.listing import ROOT, Mapped, parse_maps, parse_note_path
+import msgspec
+
+from collector.collectors.shm.listing import ROOT
 from collector.host import filesystem
-from collector.host.corefile import core_reader, open_core
-from collector.host.corenotes import mapped_files
-from collector.host.elfcore import NT_FILE, notes
-from collector.host.files import READ_FLAGS, Host
+from collector.host.corefile import mapped_files, open_core
+from collector.host.files import READ_FLAGS, Host, OpenFd
 from collector.host.guarded_read import Guard
-from collector.host.processfiles import read_file
 from collector.host.procfs import Process
-from collector.host.read_errors import Unreads
+from collector.host.read_errors import ReadErrors
 from collector.model.artifact import Truncated
 from collector.model.errors import StepError
 from collector.model.marker import CoreRef, Marker
 
 MAX_MAPS_BYTES = 64 << 20
 MAX_OWN = 4096
+DELETED = b" (deleted)"
+_MAPS_LINE = re.compile(rb"([0-9a-f]+-[0-9a-f]+) \S+ [0-9a-f]+ ([0-9a-f]+):([0-9a-f]+) ([0-9]+) +(.+)")
+
+
+class Mapped(msgspec.Struct, frozen=True, kw_only=True):
+    """
+    A file that a process has, or had, mapped.
+
+    *device* and *inode* are known for a live process only; *addresses*, of its first mapping, is its name in
+    ``/proc/PID/map_files``.
+    """
+
+    path: bytes
+    deleted: bool
+    device: int | None = None
+    inode: int | None = None
+    addresses: str | None = None
+
+
+def parse_maps(lines: Iterable[bytes]) -> Iterator[Mapped]:
+    """Yield the files in ``/proc/PID/maps``, once per mapping; anonymous mappings are left out."""
+    for line in lines:
+        match = _MAPS_LINE.fullmatch(line.rstrip(b"\n"))
+        if match is None or int(match[4]) == 0:
+            continue
+        path = match[5].replace(b"\\012", b"\n")
+        yield Mapped(
+            path=path.removesuffix(DELETED),
+            deleted=path.endswith(DELETED),
+            device=os.makedev(int(match[2], 16), int(match[3], 16)),
+            inode=int(match[4]),
+            addresses=match[1].decode("ascii"),
+        )
+
+
+def parse_note_path(path: bytes) -> Mapped:
+    """Return a file that a core's NT_FILE note names."""
+    return Mapped(path=path.removesuffix(DELETED), deleted=path.endswith(DELETED))
 
 
 def of_core(host: Host, core: CoreRef) -> Iterator[Mapped]:
     """
-    Yield the files that the core's NT_FILE note names.
+    Yield the files that the core lists.
 
     Raises:
-        StepError: If the core is gone, was replaced, or is none; at the end, if the list was cut off.
+        StepError: If the core is gone, was replaced or is not one; at the end, if the list was cut off.
     """
-    fd = open_core(host, core)
-    try:
-        header, found = notes(core_reader(fd))
-        for note in found:
-            if note.type == NT_FILE:
-                yield from (parse_note_path(file.path) for file in mapped_files(header.layout, note.desc))
-                if note.size_bytes > len(note.desc):
-                    raise StepError(f"only the first {len(note.desc)} bytes of the list of mapped files were read")
-    finally:
-        os.close(fd)
+    with OpenFd(open_core(host, core)) as fd:
+        try:
+            yield from (parse_note_path(file.path) for file in mapped_files(fd))
+        except Truncated as cut:
+            raise StepError(cut.reason) from cut
 
 
 def of_process(process: Process, guard: Guard) -> Iterator[Mapped]:
@@ -50,11 +83,11 @@ def of_process(process: Process, guard: Guard) -> Iterator[Mapped]:
     Yield the files that a live process has mapped.
 
     Raises:
-        StepError: If the process holds its own locks for too long, or is another one by now; what was
-            yielded before is its own.
+        StepError: If the process holds its own locks too long, or the PID is another process's by now; what was
+            yielded before is valid.
         OSError: If its ``maps`` may not be read.
     """
-    content = read_file(process, "maps", limit=MAX_MAPS_BYTES, guard=guard)
+    content = process.stream("maps", limit=MAX_MAPS_BYTES, guard=guard)
     try:
         yield from parse_maps(_lines((content,) if isinstance(content, bytes) else content))
     except Truncated as cut:
@@ -62,26 +95,28 @@ def of_process(process: Process, guard: Guard) -> Iterator[Mapped]:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Own:
-    """A segment that the crashed process has mapped, its name, and that process if it lives."""
+class OwnSegment:
+    """A segment that the crashed process has mapped; *holder* is that process if it lives."""
 
     name: str
     mapped: Mapped
     holder: Process | None = None
 
 
-# Name, device, inode; the latter two only where the process lives. A name alone may by now be
-# another file's, and a device another container's /dev/shm.
+# Name, device and inode; the latter two are known only if the process lives. The name alone may be another file's by
+# now, and the device may be that of another container's /dev/shm.
 Key = tuple[str, int | None, int | None]
 
 
-def own_segments(host: Host, marker: Marker, stack: ExitStack, guard: Guard, unread: Unreads) -> dict[Key, Own]:
+def own_segments(
+    host: Host, marker: Marker, stack: ExitStack, guard: Guard, unread: ReadErrors
+) -> dict[Key, OwnSegment]:
     """
     Return the segments that the marker's processes have, or had, mapped.
 
-    Live processes stay open until *stack* is closed. What cannot be found out is recorded.
+    Live processes stay open until *stack* is closed. Failures are recorded in *unread*.
     """
-    own: dict[Key, Own] = {}
+    own: dict[Key, OwnSegment] = {}
     if marker.core is not None:
         try:
             _add(own, of_core(host, marker.core), None)
@@ -96,34 +131,34 @@ def own_segments(host: Host, marker: Marker, stack: ExitStack, guard: Guard, unr
             )
             _add(own, of_process(process, guard), process)
         except (OSError, StepError) as exc:
-            # A process that is dead is no news where its core has told already.
+            # If there is a core, it has already listed the mappings of a dead process.
             if marker.core is None or not isinstance(exc, ProcessLookupError):
                 unread.add(f"/proc/{reference.pid}/maps", exc)
     return own
 
 
-def _add(own: dict[Key, Own], files: Iterable[Mapped], holder: Process | None) -> None:
+def _add(own: dict[Key, OwnSegment], files: Iterable[Mapped], holder: Process | None) -> None:
     for mapped in files:
         name = segment_name(mapped)
         key = (name or "", mapped.device, mapped.inode)
         if name is None or key in own:
             continue
         if len(own) == MAX_OWN:
-            raise StepError(f"more than {MAX_OWN} segments are mapped; the rest is not looked for")
-        own[key] = Own(name=name, mapped=mapped, holder=holder)
+            raise StepError(f"more than {MAX_OWN} segments are mapped; the rest are ignored")
+        own[key] = OwnSegment(name=name, mapped=mapped, holder=holder)
 
 
 def open_mapped(process: Process, guard: Guard, mapped: Mapped) -> int:
     """
-    Open a file that has no name here through the mapping of a process that holds it.
+    Open a file that has no name here through the mapping of a process.
 
-    No path is resolved: the link leads to the mapped inode itself, whatever tree the process lives in.
-    Source: proc_pid_map_files(5); needs CAP_SYS_ADMIN or CAP_CHECKPOINT_RESTORE.
+    The link leads to the mapped inode itself, without resolving a path in the process's mount namespace. Source:
+    proc_pid_map_files(5); needs CAP_SYS_ADMIN or CAP_CHECKPOINT_RESTORE.
 
     Raises:
-        StepError: If the lock that this takes is held for too long, or the file is no segment: the
-            process may have mounted a file system of its own making over its ``/dev/shm``.
-        OSError: As open(2) gives it.
+        StepError: If a lock that this takes is held too long, or the file is not on a tmpfs: the process may have
+            mounted any file system over its ``/dev/shm``.
+        OSError: From open(2).
     """
     name = f"map_files/{mapped.addresses}"
     fd = guard.call(partial(os.open, name, READ_FLAGS | os.O_NONBLOCK, dir_fd=process.dir_fd))
@@ -134,7 +169,7 @@ def open_mapped(process: Process, guard: Guard, mapped: Mapped) -> int:
 
 
 def segment_name(mapped: Mapped) -> str | None:
-    """Return a mapped file's name below ``/dev/shm``; ``None`` if it is none, or would lead out of it."""
+    """Return a mapped file's name below ``/dev/shm``; ``None`` if it is not there."""
     prefix = os.fsencode(ROOT) + b"/"
     if not mapped.path.startswith(prefix):
         return None

@@ -1,99 +1,91 @@
-"""Finding the segments that are wanted while the inventory is written, and opening them in their turn."""
+"""Finding the wanted segments while the inventory is written, and opening each when its turn comes."""
 
 from __future__ import annotations
 
 import os
 import stat
 from collections.abc import Iterator
+from dataclasses import KW_ONLY, dataclass, field
 
 import msgspec
 
-from collector.collectors.shm.listing import Entry, entry, walk
-from collector.collectors.shm.mapped_segments import Key, Own, open_mapped
+from collector.collectors.shm.listing import ShmFile, walk
+from collector.collectors.shm.mapped_segments import Key, OwnSegment, open_mapped
 from collector.host import syscalls
-from collector.host.files import open_beneath
+from collector.host.files import OpenFd, open_beneath
 from collector.host.guarded_read import Guard
-from collector.host.read_errors import Unreads
+from collector.host.read_errors import ReadErrors
 from collector.model.errors import StepError
 from collector.model.segments import OWN, Candidate, matches, rank
 
-ANOTHER = "this one was made after the crash, under the same name"
+ANOTHER = "a file of the same name, created after the crash"
 
 
+@dataclass(slots=True)
 class SegmentSearch:
     """
     The candidates among the files below one root.
 
     Args:
-        root_fd: The directory, normally ``/dev/shm``; stays the caller's.
+        root_fd: The directory, normally ``/dev/shm``; closing it is left to the caller.
         own: What the crashed process has mapped.
-        died_ns: When it died, if only its core tells what that was; since the epoch.
         guard: Runs what takes a live process's locks.
-        globs: What is wanted besides, in order of importance.
+        died_ns: When it died, in nanoseconds since the epoch, if *own* comes from its core.
+        globs: Further segments that are wanted, in order of importance.
         exclude: What is never taken.
-        limit: At most so many candidates.
+        limit: Maximum number of candidates.
     """
 
-    def __init__(
-        self,
-        root_fd: int,
-        own: dict[Key, Own],
-        guard: Guard,
-        *,
-        died_ns: int | None,
-        globs: tuple[str, ...],
-        exclude: tuple[str, ...],
-        limit: int,
-    ) -> None:
-        self._root_fd = root_fd
-        self._own = own
-        self._guard = guard
-        self._died_ns = died_ns
-        self._globs = globs
-        self._exclude = exclude
-        self._limit = limit
-        self._seen: set[Key] = set()
-        self._held: dict[tuple[int, int], Own] = {}
-        self.candidates: list[Candidate] = []
-        self.passed_over = 0
-        """Segments that were wanted, but more than *limit*."""
+    root_fd: int
+    own: dict[Key, OwnSegment]
+    guard: Guard
+    _: KW_ONLY
+    died_ns: int | None
+    globs: tuple[str, ...]
+    exclude: tuple[str, ...]
+    limit: int
+    candidates: list[Candidate] = field(default_factory=list, init=False)
+    passed_over: int = field(default=0, init=False)
+    """Wanted segments beyond *limit*."""
+    _seen: set[Key] = field(default_factory=set, init=False)
+    _held: dict[tuple[int, int], OwnSegment] = field(default_factory=dict, init=False)
 
-    def walk(self, unread: Unreads) -> Iterator[Entry]:
-        """Yield everything below the root; note what is wanted of it."""
-        for found in walk(self._root_fd, unread):
-            if found.regular:
+    def walk(self, unread: ReadErrors) -> Iterator[ShmFile]:
+        """Yield everything below the root, and add the candidates among it."""
+        for found in walk(self.root_fd, unread):
+            if found.is_segment:
                 self._consider(found)
             yield found
 
     def look_for_unnamed(self) -> None:
-        """Add the crash's own segments that have no name here: deleted ones, and those of another mount namespace."""
-        for key, own in self._own.items():
+        """Add the crash's own segments without a name here: deleted, or of another mount namespace."""
+        for key, own in self.own.items():
             if key not in self._seen:
                 self._add(self._unnamed(own))
 
     def open(self, candidate: Candidate) -> int:
         """
-        Open a segment, if it still is what it was.
+        Open a segment, if it is still the same file.
 
-        It is opened only in its turn: a descriptor held from the start would keep the memory of a
-        segment that its owner deletes meanwhile, on a machine that has none to spare.
+        This is done only when it is about to be copied: a descriptor held from the start would keep the memory of a
+        segment that its owner deletes meanwhile.
 
         Raises:
-            StepError: If it was replaced, or a process withholds it.
-            OSError: As open(2) gives it.
+            StepError: If it was replaced, or a process holds a lock too long.
+            OSError: From open(2).
         """
         own = self._held.get((candidate.device, candidate.inode))
-        fd = self._open_held(own) if own is not None else open_beneath(self._root_fd, candidate.name)
+        fd = self._open_held(own) if own is not None else open_beneath(self.root_fd, candidate.name)
         now = os.fstat(fd)
         if not stat.S_ISREG(now.st_mode) or (now.st_dev, now.st_ino) != (candidate.device, candidate.inode):
             os.close(fd)
             raise StepError("it was replaced before it could be read")
         return fd
 
-    def _consider(self, found: Entry) -> None:
-        why = rank(found.name, self._globs)
-        for key in ((found.name, found.device, found.inode), (found.name, None, None)):
-            own = self._own.get(key)
+    def _consider(self, found: ShmFile) -> None:
+        why = rank(found.name, self.globs)
+        for key in ((found.name, found.status.st_dev, found.status.st_ino), (found.name, None, None)):
+            own = self.own.get(key)
             if own is not None and not own.mapped.deleted:
                 self._seen.add(key)
                 if own.holder is None and self._is_another(found):
@@ -103,50 +95,47 @@ class SegmentSearch:
         if why is not None:
             self._add(_candidate(found, *why))
 
-    def _is_another(self, found: Entry) -> bool:
-        """Tell whether a file was made after the crash: a service that was restarted takes the same names."""
+    def _is_another(self, found: ShmFile) -> bool:
+        """Return whether a file was created after the crash: a restarted service uses the same names."""
         try:
-            born_ns = syscalls.birth_time_ns(found.name, self._root_fd)
+            born_ns = syscalls.birth_time_ns(found.name, self.root_fd)
         except OSError:
-            return False  # gone again: opening it will tell
-        return born_ns is not None and self._died_ns is not None and born_ns > self._died_ns
+            return False  # gone again, which opening it will report
+        return born_ns is not None and self.died_ns is not None and born_ns > self.died_ns
 
-    def _unnamed(self, own: Own) -> Candidate:
+    def _unnamed(self, own: OwnSegment) -> Candidate:
         if own.holder is None:
-            return Candidate(name=own.name, rank=0, why=OWN, gone="deleted: only its name is left, in the core")
+            return Candidate(name=own.name, rank=0, why=OWN, gone="deleted; the core has only its name")
         try:
-            fd = self._open_held(own)
+            with OpenFd(self._open_held(own)) as fd:
+                status = os.fstat(fd)
         except (OSError, StepError) as exc:
-            return Candidate(name=own.name, rank=0, why=OWN, gone=f"deleted, and its mapping: {exc}")
-        try:
-            found = entry(own.name, os.fstat(fd))
-        finally:
-            os.close(fd)
-        self._held[found.device, found.inode] = own
-        return _candidate(found, 0, OWN + ", which still holds it")
+            return Candidate(name=own.name, rank=0, why=OWN, gone=f"deleted, and opening its mapping failed: {exc}")
+        self._held[status.st_dev, status.st_ino] = own
+        return _candidate(ShmFile(own.name, status), 0, OWN + ", which still holds it")
 
-    def _open_held(self, own: Own) -> int:
+    def _open_held(self, own: OwnSegment) -> int:
         if own.holder is None:
             raise StepError("the process that had it mapped is gone")
-        return open_mapped(own.holder, self._guard, own.mapped)
+        return open_mapped(own.holder, self.guard, own.mapped)
 
     def _add(self, candidate: Candidate) -> None:
-        if any(matches(candidate.name, glob) for glob in self._exclude):
+        if any(matches(candidate.name, glob) for glob in self.exclude):
             candidate = msgspec.structs.replace(candidate, gone="excluded")
-        if len(self.candidates) < self._limit:
+        if len(self.candidates) < self.limit:
             self.candidates.append(candidate)
         else:
             self.passed_over += 1
 
 
-def _candidate(found: Entry, rank_: int, why: str) -> Candidate:
+def _candidate(found: ShmFile, rank_: int, why: str) -> Candidate:
     return Candidate(
         name=found.name,
         rank=rank_,
         why=why,
-        size_bytes=found.size_bytes,
+        size_bytes=found.status.st_size,
         data_bytes=found.data_bytes,
-        mtime_ns=found.mtime_ns,
-        device=found.device,
-        inode=found.inode,
+        mtime_ns=found.status.st_mtime_ns,
+        device=found.status.st_dev,
+        inode=found.status.st_ino,
     )

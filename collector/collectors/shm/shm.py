@@ -14,17 +14,17 @@ from typing import ClassVar
 import msgspec
 
 from collector.collectors.base import Context
-from collector.collectors.shm.listing import ROOT, Entry, length_of
+from collector.collectors.shm.listing import ROOT, ShmFile, length_of
 from collector.collectors.shm.mapped_segments import own_segments
 from collector.collectors.shm.segments import SegmentSearch
-from collector.host.files import DIRECTORY_FLAGS
+from collector.host.files import DIRECTORY_FLAGS, describe, kind_of
 from collector.host.guarded_read import Guard
-from collector.host.read_errors import Unreads
-from collector.model.artifact import Artifact, Bulk, Footprint, SourceInfo
+from collector.host.read_errors import ReadErrors
+from collector.model.artifact import Artifact, Bulk, Footprint
 from collector.model.errors import StepError
 from collector.model.marker import CoreRef
 from collector.model.pressure import StepClass
-from collector.model.segments import Candidate, Limits, Order, Planned, plan
+from collector.model.segments import Candidate, Order, Planned, SegmentLimits, plan
 from collector.model.text import escape_name, jsonl
 from collector.model.units import Bytes, Seconds
 
@@ -32,7 +32,7 @@ SECOND_NS = 1_000_000_000
 
 
 class From(enum.StrEnum):
-    """Whose segments are taken besides those that ``segments`` names."""
+    """Whose segments are taken in addition to those that match ``segments``."""
 
     CRASHED_PROCESS = "crashed_process"
     NONE = "none"
@@ -44,15 +44,15 @@ class Shm:
     List everything in ``/dev/shm``, and copy segments: the crash's own first, then glob by glob.
 
     Args:
-        from_: ``crashed_process`` takes what the process had mapped: known from its core if it is
-            dead, from ``/proc/PID/maps`` if it lives. ``none`` takes the globs only.
+        from_: ``crashed_process`` takes what the process had mapped, as listed in its core if it is
+            dead, or in ``/proc/PID/maps`` if it lives. ``none`` takes only what ``segments`` names.
         segments: Globs of further segments, in order of importance.
         exclude: Globs of segments that are never copied.
-        max_each: Of each segment at most so many bytes of data.
-        max_total: In all at most so many bytes of data.
+        max_each: Maximum bytes of data per segment.
+        max_total: Maximum bytes of data in total.
         order: Which comes first among segments of the same rank.
-        max_segments: At most so many segments are considered.
-        read_timeout: How long reading a live process's mappings may take.
+        max_segments: Maximum number of segments considered.
+        read_timeout: Deadline for reading a live process's mappings.
     """
 
     name: ClassVar[str] = "shm"
@@ -68,7 +68,7 @@ class Shm:
 
     def collect(self, ctx: Context) -> Iterator[Artifact]:
         """Yield ``inventory.jsonl``, ``segments.jsonl``, the segments, and what was not read."""
-        unread = Unreads()
+        unread = ReadErrors()
         with ExitStack() as stack:
             search = self._search(ctx, stack, unread)
             rows = (_inventory_row(found) for found in search.walk(unread))
@@ -86,7 +86,7 @@ class Shm:
 
     def preview(self, ctx: Context) -> list[Planned]:
         """Return the rows that `collect` would write to ``segments.jsonl`` now."""
-        unread = Unreads()
+        unread = ReadErrors()
         with ExitStack() as stack:
             search = self._search(ctx, stack, unread)
             for _ in search.walk(unread):
@@ -95,10 +95,10 @@ class Shm:
 
     def _plan(self, search: SegmentSearch) -> list[tuple[Candidate, Planned]]:
         search.look_for_unnamed()
-        limits = Limits(max_each=self.max_each, max_total=self.max_total)
+        limits = SegmentLimits(max_each=self.max_each, max_total=self.max_total)
         return plan(search.candidates, order=self.order, limits=limits)
 
-    def _search(self, ctx: Context, stack: ExitStack, unread: Unreads) -> SegmentSearch:
+    def _search(self, ctx: Context, stack: ExitStack, unread: ReadErrors) -> SegmentSearch:
         guard = stack.enter_context(closing(Guard(self.read_timeout)))
         try:
             root_fd = os.open(ctx.host.path(ROOT), DIRECTORY_FLAGS)
@@ -120,14 +120,14 @@ class Shm:
 
 
 def _died_ns(core: CoreRef | None) -> int | None:
-    """Return when the process was certainly dead; some file systems keep whole seconds only, rounded down."""
+    """Return when the process was certainly dead; some file systems round down to whole seconds."""
     if core is None:
         return None
     return core.mtime_ns if core.mtime_ns % SECOND_NS else core.mtime_ns + SECOND_NS
 
 
 class InventoryRow(msgspec.Struct, frozen=True, kw_only=True):
-    """One line of ``inventory.jsonl``; *data_bytes* is what is allocated, *mode* octal."""
+    """One line of ``inventory.jsonl``; *data_bytes* is what is allocated, *mode* is octal."""
 
     name: str
     kind: str
@@ -140,39 +140,32 @@ class InventoryRow(msgspec.Struct, frozen=True, kw_only=True):
     links: int
 
 
-def _inventory_row(found: Entry) -> InventoryRow:
+def _inventory_row(found: ShmFile) -> InventoryRow:
+    status = found.status
     return InventoryRow(
         name=escape_name(found.name),
-        kind=found.kind,
-        size_bytes=found.size_bytes,
+        kind=kind_of(status.st_mode),
+        size_bytes=status.st_size,
         data_bytes=found.data_bytes,
-        uid=found.uid,
-        gid=found.gid,
-        mode=f"{found.mode:04o}",
-        mtime_s=found.mtime_ns / 1e9,
-        links=found.links,
+        uid=status.st_uid,
+        gid=status.st_gid,
+        mode=f"{stat.S_IMODE(status.st_mode):04o}",
+        mtime_s=status.st_mtime_ns / 1e9,
+        links=status.st_nlink,
     )
 
 
 def _left_out(planned: list[tuple[Candidate, Planned]], passed_over: int) -> str | None:
-    """Say how many wanted segments the limits keep out; those that are gone or excluded are none of these."""
+    """Return how many wanted segments exceed the limits, in words; gone and excluded ones do not count."""
     count = passed_over + sum(1 for candidate, row in planned if row.not_taken and not candidate.gone)
     return f"{count} of the wanted segments are beyond max_total or max_segments" if count else None
 
 
 def _artifact(fd: int, candidate: Candidate, row: Planned) -> Artifact:
-    status = os.fstat(fd)
-    source = SourceInfo(
-        path=f"{ROOT}/{escape_name(candidate.name)}",
-        uid=status.st_uid,
-        gid=status.st_gid,
-        mode=stat.S_IMODE(status.st_mode),
-        mtime_ns=status.st_mtime_ns,
-    )
     return Artifact(
         path=PurePosixPath(row.artifact),
         body=Bulk(fd=fd, limit_bytes=length_of(fd, row.limit_bytes) if row.limit_bytes is not None else None),
-        source=source,
+        source=describe(fd, f"{ROOT}/{escape_name(candidate.name)}"),
         truncated=row.limit_bytes is not None,
         media="binary",
     )

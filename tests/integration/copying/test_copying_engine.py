@@ -41,6 +41,7 @@ from collector.copying.rate.throttle import Steering
 from collector.copying.reader import Reader
 from collector.copying.source import Source
 from collector.copying.zero_copy import WINDOW_BYTES, Windows
+from collector.host.files import describe
 from collector.model.artifact import Method
 from collector.model.copying import Advice, CopySettings, Digest, Feedback, MethodChoice
 from collector.model.errors import CopyError, StepError
@@ -364,7 +365,7 @@ def test_source_is_described_with_owner_mode_mtime_and_attributes(scratch: Path)
     os.setxattr(path, "user.note", b"a\nb")
     fd = open_source.open_source(str(path))
     try:
-        info = open_source.describe(fd, str(path))
+        info = describe(fd, str(path), xattrs="")
     finally:
         os.close(fd)
     assert (info.uid, info.mode) == (os.geteuid(), 0o640)

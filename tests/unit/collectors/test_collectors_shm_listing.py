@@ -7,9 +7,10 @@ from pathlib import Path
 
 import pytest
 
-from collector.collectors.shm.listing import MAX_DEPTH, Entry, length_of, parse_maps, parse_note_path, walk
-from collector.collectors.shm.mapped_segments import segment_name
-from collector.host.read_errors import Unreads
+from collector.collectors.shm.listing import MAX_DEPTH, ShmFile, length_of, walk
+from collector.collectors.shm.mapped_segments import parse_maps, parse_note_path, segment_name
+from collector.host.files import kind_of
+from collector.host.read_errors import ReadErrors
 
 MAPS = b"""\
 55a0-55a1 r--p 00000000 fe:00 260104                     /usr/bin/bash
@@ -31,12 +32,12 @@ def root(tmp_path: Path) -> Iterator[tuple[Path, int]]:
     os.close(fd)
 
 
-def listing(fd: int, unread: Unreads | None = None) -> dict[str, Entry]:
-    return {entry.name: entry for entry in walk(fd, unread if unread is not None else Unreads())}
+def listing(fd: int, unread: ReadErrors | None = None) -> dict[str, ShmFile]:
+    return {entry.name: entry for entry in walk(fd, unread if unread is not None else ReadErrors())}
 
 
 def test_walk_lists_every_kind_and_opens_none(root: tuple[Path, int]) -> None:
-    """A symlink, a FIFO, a socket and a device are named for what they are."""
+    """Each is listed with its kind."""
     path, fd = root
     (path / "segment").write_bytes(b"x" * 5000)
     (path / "link").symlink_to("/etc/shadow")
@@ -45,10 +46,12 @@ def test_walk_lists_every_kind_and_opens_none(root: tuple[Path, int]) -> None:
     with socket.socket(socket.AF_UNIX) as listener:
         listener.bind(str(path / "sock"))
         found = listing(fd)
-    assert {name: entry.kind for name, entry in found.items()} == {
+    assert {name: kind_of(entry.status.st_mode) for name, entry in found.items()} == {
         "segment": "regular file", "second name": "regular file", "link": "symlink", "fifo": "FIFO", "sock": "socket",
     }  # fmt: skip
-    assert (found["segment"].size_bytes, found["segment"].links, found["segment"].uid) == (5000, 2, os.geteuid())
+    assert {name for name, entry in found.items() if entry.is_segment} == {"segment", "second name"}
+    status = found["segment"].status
+    assert (status.st_size, status.st_nlink, status.st_uid) == (5000, 2, os.geteuid())
 
 
 def test_walk_goes_into_directories(root: tuple[Path, int]) -> None:
@@ -60,30 +63,30 @@ def test_walk_goes_into_directories(root: tuple[Path, int]) -> None:
     assert set(listing(fd)) == {"a", "a/b", "a/b/segment", "link"}
 
 
-def test_walk_ends_at_a_depth(root: tuple[Path, int]) -> None:
-    """Each level holds a descriptor: anybody can make a thousand of them."""
+def test_walk_stops_at_a_depth(root: tuple[Path, int]) -> None:
+    """Each level holds a descriptor, and anybody can create a thousand levels."""
     path, fd = root
     deep = path.joinpath(*["d"] * (MAX_DEPTH + 5))
     deep.mkdir(parents=True)
-    unread = Unreads()
+    unread = ReadErrors()
     assert len(listing(fd, unread)) == MAX_DEPTH + 1
     assert len(unread) == 1
 
 
-def test_walk_tells_allocated_from_length(root: tuple[Path, int]) -> None:
-    """A sparse segment costs what it holds, not how long it is."""
+def test_walk_distinguishes_allocated_bytes_from_length(root: tuple[Path, int]) -> None:
+    """A sparse segment costs what is allocated, not its length."""
     path, fd = root
     with (path / "sparse").open("wb") as file:
         file.truncate(1 << 30)
         file.seek(1 << 20)
         file.write(b"x" * 4096)
     entry = listing(fd)["sparse"]
-    assert entry.size_bytes == 1 << 30
+    assert entry.status.st_size == 1 << 30
     assert entry.data_bytes <= 65_536
 
 
 def test_parse_maps_gives_files_with_their_inodes() -> None:
-    """Anonymous memory is no file; a line break in a name is octal in maps."""
+    """Anonymous memory is left out; a line break in a name is octal in maps."""
     found = list(parse_maps(MAPS.splitlines(keepends=True)))
     assert [(mapped.path, mapped.deleted, mapped.inode) for mapped in found] == [
         (b"/usr/bin/bash", False, 260104),
@@ -117,7 +120,7 @@ def test_segment_name_stays_below_dev_shm(path: bytes, name: str | None) -> None
 
 
 def test_length_of_counts_data_and_not_holes(tmp_path: Path) -> None:
-    """A limit in bytes of data becomes a length that holds them."""
+    """A limit in bytes of data is converted to a length."""
     with (tmp_path / "sparse").open("w+b") as file:
         file.truncate(64 << 20)
         for at in (1 << 20, 8 << 20):

@@ -35,18 +35,18 @@ from collector.host.files import Host
     ],
 )
 def test_core_pattern_reads_a_name(pattern: str, uses_pid: bool, path: str, expected: CoreName | None) -> None:
-    """Each specifier is where the kernel would have put it; a pipe or a socket names no file."""
+    """Each specifier is found where the kernel puts it; a pipe or a socket creates no file."""
     assert CorePattern(pattern, uses_pid=uses_pid).match(path) == expected
 
 
-def test_core_pattern_is_not_held_up_by_a_name() -> None:
-    """A name made to match in many ways is read in bounded work."""
+def test_core_pattern_matches_hostile_names_in_bounded_time() -> None:
+    """A name that could match in many ways takes a bounded amount of work."""
     pattern = CorePattern("%e-%h-%f-%p", uses_pid=False)
     assert pattern.match("/c/" + "-" * 250 + "x") is None  # or the test times out
 
 
 def test_core_pattern_in_force_is_the_kernels(tmp_path: Path) -> None:
-    """Read at each look: an administrator may change it at any time."""
+    """It is read each time, because an administrator may change it."""
     kernel = tmp_path / "proc/sys/kernel"
     kernel.mkdir(parents=True)
     (kernel / "core_uses_pid").write_text("1\n")

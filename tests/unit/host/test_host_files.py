@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 
-from collector.host.files import PIECE, Host, body, open_beneath
+from collector.host.files import PIECE, body, open_beneath, open_regular
 from collector.model.artifact import Truncated
 from collector.model.errors import StepError
 
@@ -20,15 +20,15 @@ def refuse() -> None:
 
 
 @pytest.mark.parametrize("size", [0, 1, PIECE - 1, PIECE, PIECE + 1, 3 * PIECE])
-def test_body_gives_the_whole_file_when_it_fits(tmp_path: Path, size: int) -> None:
-    """At the limit exactly, nothing is cut and nothing is said to be."""
+def test_body_returns_the_whole_file_when_it_fits(tmp_path: Path, size: int) -> None:
+    """At exactly the limit nothing is cut, and nothing is reported as cut."""
     data = os.urandom(size)
     content = body(open_file(tmp_path / "file", data), limit=max(size, 1))
     assert (content if isinstance(content, bytes) else b"".join(content)) == data
 
 
 def test_body_ends_truncated_when_there_is_more(tmp_path: Path) -> None:
-    """What was left out is said."""
+    """What was left out is reported."""
     content = body(open_file(tmp_path / "file", b"x" * 2 * PIECE), limit=PIECE + 5)
     assert not isinstance(content, bytes)
     assert [len(next(content)), len(next(content))] == [PIECE, 5]
@@ -51,7 +51,7 @@ def test_body_withholds_a_piece_that_the_check_refuses(tmp_path: Path) -> None:
 
 
 def test_body_stops_before_the_piece_that_the_check_refuses(tmp_path: Path) -> None:
-    """Earlier pieces stay; the stream ends truncated."""
+    """Earlier pieces are kept; the stream ends truncated."""
     answers = iter([None, refuse])
 
     def check() -> None:
@@ -78,7 +78,7 @@ def test_body_closes_its_descriptor_when_nobody_reads_on(tmp_path: Path) -> None
     "path", ["link", "inner/../file", "../file", "fifo", "inner", "dirlink/file", "", "/file", "a//b"]
 )
 def test_open_beneath_refuses_what_leads_elsewhere(tmp_path: Path, path: str) -> None:
-    """A symlink, a FIFO, a directory, a way out: none is opened."""
+    """A symlink, a FIFO, a directory, a path out of the directory: none is opened."""
     root = tmp_path / "root"
     (root / "inner").mkdir(parents=True)
     (tmp_path / "file").write_text("secret")
@@ -105,8 +105,8 @@ def test_open_beneath_opens_a_file_in_a_directory(tmp_path: Path) -> None:
     os.close(fd)
 
 
-def test_open_regular_is_not_held_by_a_fifo(tmp_path: Path) -> None:
-    """Nobody writes into the FIFO, and the open returns all the same."""
+def test_open_regular_does_not_block_on_a_fifo(tmp_path: Path) -> None:
+    """The open returns although nobody writes to the FIFO."""
     os.mkfifo(tmp_path / "fifo")
     with pytest.raises(StepError, match="FIFO"):
-        Host().open_regular(str(tmp_path / "fifo"))
+        open_regular(str(tmp_path / "fifo"))

@@ -4,6 +4,7 @@ import os
 import subprocess
 import sys
 import threading
+import time
 from collections.abc import Callable
 
 import pytest
@@ -25,10 +26,11 @@ def pipe() -> tuple[int, int]:
 
 
 def release(write_fd: int, count: int = 1) -> None:
-    """Let those who hang go on, and wait until their threads have ended."""
+    """Release the stuck readers, and wait until their threads have ended."""
     os.write(write_fd, b"x" * count)
-    for thread in list(guarded_read._left_behind):
-        thread.join(5)
+    deadline_s = time.monotonic() + 5
+    while wedged_threads() and time.monotonic() < deadline_s:
+        time.sleep(0.005)
 
 
 def test_guard_returns_what_the_call_returns() -> None:
@@ -47,8 +49,8 @@ def test_guard_uses_one_thread_for_many_calls() -> None:
     guard.close()
 
 
-def test_guard_gives_up_and_goes_on_with_a_fresh_thread(pipe: tuple[int, int]) -> None:
-    """One read that never returns costs its deadline, not the next read."""
+def test_guard_gives_up_and_continues_with_a_new_thread(pipe: tuple[int, int]) -> None:
+    """A read that never returns costs its own deadline, not the next read."""
     read_fd, write_fd = pipe
     guard = Guard(SHORT_S)
     with pytest.raises(WedgedError, match="gave up"):
@@ -71,8 +73,8 @@ def test_guard_refuses_when_too_many_threads_are_stuck(pipe: tuple[int, int]) ->
     assert wedged_threads() == 0
 
 
-def test_guard_call_many_says_which_one_is_stuck(pipe: tuple[int, int]) -> None:
-    """The results before it are there; the caller goes on behind it."""
+def test_guard_call_many_shows_which_call_is_stuck(pipe: tuple[int, int]) -> None:
+    """The results before it are there, and the caller can continue after it."""
     read_fd, write_fd = pipe
     guard = Guard(SHORT_S)
     results: list[int] = []
@@ -93,7 +95,7 @@ def test_guard_call_many_says_which_one_is_stuck(pipe: tuple[int, int]) -> None:
 
 
 def test_guard_call_many_counts_the_deadline_per_call() -> None:
-    """Many reads may together take longer than one may."""
+    """Many reads together may take longer than the deadline of one."""
     guard = Guard(SHORT_S)
     results: list[None] = []
     guard.call_many(lambda wait_s: threading.Event().wait(wait_s) and None, [SHORT_S / 2] * 6, results)
@@ -112,7 +114,7 @@ except ExhaustedError as exc:
 """
 
 
-def test_guard_that_can_start_no_thread_refuses() -> None:
+def test_guard_refuses_when_no_thread_can_be_started() -> None:
     """On a machine without memory the read is not tried, and the step goes on without it."""
     said = subprocess.run([sys.executable, "-c", NO_THREAD], capture_output=True, text=True, check=True).stdout
     assert said == "not tried: can't start new thread\n"

@@ -31,13 +31,13 @@ def test_parse_record_reads_prefix_message_and_details() -> None:
     assert record.details == {"SUBSYSTEM": "acpi", "DEVICE": "+acpi:PNP0A03:00"}
 
 
-def test_parse_record_takes_further_fields() -> None:
-    """Newer kernels may add fields behind the flags; the caller's id is one."""
+def test_parse_record_accepts_further_fields() -> None:
+    """Newer kernels may add fields after the flags, such as the caller's id."""
     assert parse_record(b"6,1,2,-,caller=T1;hello\n").message == "hello"
 
 
 def test_parse_record_names_the_facility() -> None:
-    """What a user wrote into /dev/kmsg is not the kernel's word."""
+    """What a user writes to /dev/kmsg is not attributed to the kernel."""
     assert parse_record(b"11,1,2,-;a fake oops\n").facility == "user"
     assert parse_record(b"8191,1,2,-;x\n").facility == "1023"
 
@@ -59,8 +59,8 @@ def test_parse_record_undoes_the_kernels_escapes_and_shows_no_control(raw: bytes
 
 
 @pytest.mark.parametrize("raw", [b"", b"hello", b"6,1;x", b"a,1,2,-;x"])
-def test_parse_record_refuses_what_is_none(raw: bytes) -> None:
-    """A line that has no prefix is no record."""
+def test_parse_record_refuses_what_is_not_a_record(raw: bytes) -> None:
+    """A line without a prefix is not a record."""
     with pytest.raises(ValueError, match=r"kmsg|int"):
         parse_record(raw)
 
@@ -77,7 +77,7 @@ def packets(tmp_path: Path) -> Iterator[tuple[Host, int]]:
 
 
 def test_kmsg_counts_the_records_that_were_overwritten(packets: tuple[Host, int]) -> None:
-    """A gap in the numbers is what was lost; the first number is no gap."""
+    """A gap in the numbers counts as lost; the first number does not."""
     host, fd = packets
     for seq in (7, 8, 12, 13):
         os.write(fd, f"6,{seq},1,-;hello\n".encode())
@@ -90,8 +90,8 @@ def test_kmsg_counts_the_records_that_were_overwritten(packets: tuple[Host, int]
     log.close()
 
 
-def test_kmsg_newest_is_the_last_record_that_is_there(packets: tuple[Host, int]) -> None:
-    """It gives an end to a log that has none."""
+def test_kmsg_newest_is_the_last_record_available(packets: tuple[Host, int]) -> None:
+    """It gives the reader an end in a log that never ends."""
     host, fd = packets
     log = Kmsg(host)
     assert log.newest_seq() is None
@@ -103,8 +103,8 @@ def test_kmsg_newest_is_the_last_record_that_is_there(packets: tuple[Host, int])
 
 @pytest.mark.root
 @pytest.mark.skipif(os.geteuid() != 0, reason="/dev/kmsg needs root")
-def test_kmsg_gives_what_is_written_behind_its_start() -> None:
-    """At the end, nothing; then what came since, without ever waiting."""
+def test_kmsg_yields_what_is_written_after_it_was_opened() -> None:
+    """At the end nothing, later what came since, without ever blocking."""
     log = Kmsg(Host(), at_end=True)
     try:
         words = f"collector-test {os.getpid()} {time.monotonic_ns()}"

@@ -19,22 +19,22 @@ def stat_line(comm: bytes, *, pid: int = 42, start: int = 777) -> bytes:
 
 
 @pytest.mark.parametrize("comm", [b"sh", b"a) R 1\nUid: 0", b") (", b"", b"\xff\x1b[2J", b"a b c) S 9 9"])
-def test_parse_stat_reads_the_fields_behind_the_last_parenthesis(comm: bytes) -> None:
-    """A process names itself; its name must not be taken for fields."""
+def test_parse_stat_reads_the_fields_after_the_last_parenthesis(comm: bytes) -> None:
+    """A process chooses its own name, which must not be mistaken for fields."""
     stat = parse_stat(stat_line(comm))
     assert (stat.pid, stat.comm, stat.state, stat.ppid, stat.threads, stat.start_ticks) == (42, comm, "S", 1, 3, 777)
     assert (stat.utime_ticks, stat.stime_ticks, stat.rss_pages, stat.processor) == (14, 15, 25, 7)
 
 
 @pytest.mark.parametrize("raw", [b"", b"42", b"42 (sh", b"42 (sh) S 1", b"x (sh) " + b"1 " * 50])
-def test_parse_stat_refuses_what_is_none(raw: bytes) -> None:
-    """A file that was cut off is no stat."""
+def test_parse_stat_refuses_what_is_not_a_stat_line(raw: bytes) -> None:
+    """A truncated file is refused."""
     with pytest.raises(ValueError, match=r"stat|int"):
         parse_stat(raw)
 
 
 def test_process_reads_itself() -> None:
-    """The numbers are those that the kernel gives."""
+    """The numbers are the kernel's."""
     with Process(Host(), os.getpid()) as process:
         assert process.read("comm", limit=64).decode().strip() == Path("/proc/self/comm").read_text().strip()
         assert process.stat().pid == os.getpid()
@@ -43,7 +43,7 @@ def test_process_reads_itself() -> None:
 
 def test_process_is_refused_when_it_started_at_another_time() -> None:
     """A PID with another start time is another process."""
-    with pytest.raises(ReplacedError, match="another one now"):
+    with pytest.raises(ReplacedError, match="another process now"):
         Process(Host(), os.getpid(), 1)
 
 
@@ -58,7 +58,7 @@ def test_process_descriptor_shows_nothing_once_the_process_is_gone() -> None:
 
 
 def test_process_of_a_zombie_can_still_be_read() -> None:
-    """A crashed process that nobody has waited for is evidence."""
+    """A crashed process that has not been reaped is evidence."""
     child = subprocess.Popen(["/bin/true"])
     os.waitid(os.P_PID, child.pid, os.WEXITED | os.WNOWAIT)
     with Process(Host(), child.pid) as process:
@@ -76,7 +76,7 @@ def test_process_leaks_no_descriptor_when_there_is_no_such_process() -> None:
 
 
 def test_process_notices_that_its_directory_was_swapped(tmp_path: Path) -> None:
-    """Where a start time changes under one PID, nothing more is believed."""
+    """If the start time under a PID changes, nothing more is trusted."""
     directory = tmp_path / "proc" / "42"
     directory.mkdir(parents=True)
     (directory / "stat").write_bytes(stat_line(b"victim"))
@@ -87,7 +87,7 @@ def test_process_notices_that_its_directory_was_swapped(tmp_path: Path) -> None:
 
 
 def test_pids_lists_processes_only(tmp_path: Path) -> None:
-    """Names that are no numbers are no processes."""
+    """Names that are not numbers are ignored."""
     for name in ("1", "42", "self", "sys", "4x", "٣"):
         (tmp_path / "proc" / name).mkdir(parents=True)
     assert sorted(pids(Host(str(tmp_path)))) == [1, 42]

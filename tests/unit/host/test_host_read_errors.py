@@ -2,12 +2,12 @@ from __future__ import annotations
 
 from collecting import take
 
-from collector.host.read_errors import MAX_ROWS, Unreads
+from collector.host.read_errors import MAX_ROWS, ReadErrors
 
 
-def test_unreads_say_what_and_why() -> None:
+def test_read_errors_say_what_and_why() -> None:
     """The kernel's name for it, and what to do about it."""
-    unread = Unreads()
+    unread = ReadErrors()
     unread.add("/proc/1/\x1bfile", PermissionError(13, "Permission denied"))
     unread.add("/x", "our own rule")
     (artifact,) = unread.artifacts()
@@ -17,14 +17,14 @@ def test_unreads_say_what_and_why() -> None:
     ]
 
 
-def test_unreads_yield_nothing_when_all_was_read() -> None:
+def test_read_errors_yield_nothing_when_everything_was_read() -> None:
     """No empty file."""
-    assert list(Unreads().artifacts()) == []
+    assert list(ReadErrors().artifacts()) == []
 
 
-def test_unreads_are_bounded_and_count_the_rest() -> None:
-    """A directory of a million sockets does not fill the memory."""
-    unread = Unreads()
+def test_read_errors_are_bounded_and_count_the_rest() -> None:
+    """A directory of a million sockets does not exhaust memory."""
+    unread = ReadErrors()
     for number in range(MAX_ROWS + 500):
         unread.add(str(number), "no")
     (artifact,) = unread.artifacts()

@@ -20,7 +20,7 @@ def environ(data: bytes, size: int = 7, redaction: Redaction | None = None) -> b
 )  # fmt: skip
 @pytest.mark.parametrize("size", [1, 7, 1000])
 def test_environ_hides_the_values_of_secret_names(name: str, size: int) -> None:
-    """By name, without case, wherever a piece happens to end."""
+    """By name, ignoring case, wherever a piece ends."""
     raw = f"HOME=/root\0{name}=hunter2\0LANG=C\0".encode()
     assert environ(raw, size) == raw.replace(b"hunter2", MASK)
 
@@ -45,7 +45,7 @@ def test_environ_hides_passwords_in_urls_whatever_the_name() -> None:
 
 
 def test_environ_hides_a_string_longer_than_execve_takes() -> None:
-    """A process can write anything there; what is too long to be judged is not shown, and costs no memory."""
+    """A process can write anything there; what is too long to be checked is hidden, and takes no memory."""
     raw = b"A=1\0" + b"x" * (3 * MAX_ENTRY_BYTES) + b"TOKEN=hunter2\0B=2\0"
     assert environ(raw, 65_536) == b"A=1\0" + MASK + b"\0B=2\0"
 
@@ -57,7 +57,7 @@ def test_environ_that_was_cut_off_shows_no_secret() -> None:
 
 @given(st.binary(max_size=300), st.integers(1, 50))
 def test_environ_does_not_depend_on_the_pieces(data: bytes, size: int) -> None:
-    """Where the reads happened to end changes nothing."""
+    """The result is the same wherever the reads end."""
     assert environ(data, size) == environ(data, 1000)
 
 
@@ -77,7 +77,7 @@ def test_environ_does_not_depend_on_the_pieces(data: bytes, size: int) -> None:
     ],
 )
 def test_arguments_hide_secret_options(arguments: str, shown: str) -> None:
-    """Both ways to give an option a value; plain words stay."""
+    """Both ways to pass a value to an option; plain words are kept."""
     words = arguments.encode().split(b" ")
     assert b" ".join(Redaction().arguments(words)).replace(MASK, b"@") == shown.encode()
 
@@ -104,13 +104,13 @@ def test_command_line_hides_secrets_within_one_argument(line: bytes) -> None:
 
 
 def test_command_line_keeps_words_around_a_secret() -> None:
-    """Only the value goes."""
+    """Only the value is hidden."""
     shown = b"".join(Redaction().command_line([b"sh\0-c\0cat keys.txt; TOKEN=hunter2 app -v\0"]))
     assert shown == b"sh\0-c\0cat keys.txt; TOKEN=" + MASK + b" app -v\0"
 
 
 def test_redaction_that_is_off_changes_nothing() -> None:
-    """The operator's word counts."""
+    """The operator decides."""
     off = Redaction(enabled=False)
     assert environ(b"TOKEN=hunter2\0", 5, off) == b"TOKEN=hunter2\0"
     assert list(off.arguments([b"--token", b"x"])) == [b"--token", b"x"]

@@ -2,16 +2,16 @@ from __future__ import annotations
 
 import pytest
 
-from collector.model.segments import Candidate, Limits, Order, matches, plan, rank
+from collector.model.segments import Candidate, Order, SegmentLimits, matches, plan, rank
 
-NO_LIMITS = Limits(max_each=None, max_total=None)
+NO_LIMITS = SegmentLimits(max_each=None, max_total=None)
 
 
 def candidate(name: str, *, rank: int = 1, data: int = 10, mtime: int = 0, gone: str = "") -> Candidate:
     return Candidate(name=name, rank=rank, why="", size_bytes=data, data_bytes=data, mtime_ns=mtime, gone=gone)
 
 
-def taken(candidates: list[Candidate], order: Order = Order.SMALLEST, limits: Limits = NO_LIMITS) -> list[str]:
+def taken(candidates: list[Candidate], order: Order = Order.SMALLEST, limits: SegmentLimits = NO_LIMITS) -> list[str]:
     return [row.name for _, row in plan(candidates, order=order, limits=limits) if row.artifact]
 
 
@@ -31,18 +31,18 @@ def test_plan_orders_within_a_rank(order: Order, names: list[str]) -> None:
     assert taken(found, order) == names
 
 
-def test_plan_passes_over_what_does_not_fit_and_says_so() -> None:
-    """One that is too large does not keep out those behind it."""
+def test_plan_skips_what_does_not_fit_and_says_so() -> None:
+    """Smaller ones after it may still fit."""
     found = [candidate("a", rank=0, data=6), candidate("b", rank=1, data=7), candidate("c", rank=2, data=4)]
-    rows = [row for _, row in plan(found, order=Order.SMALLEST, limits=Limits(max_each=None, max_total=10))]
+    rows = [row for _, row in plan(found, order=Order.SMALLEST, limits=SegmentLimits(max_each=None, max_total=10))]
     assert [row.artifact for row in rows] == ["segments/0001", "", "segments/0002"]
-    assert rows[1].not_taken == "its 7 bytes do not fit into the 4 that are left of max_total"
+    assert rows[1].not_taken == "its 7 bytes exceed the 4 left of max_total"
 
 
-def test_plan_cuts_what_is_longer_than_one_may_be() -> None:
-    """The beginning of a segment is better than none; only what is cut carries a limit."""
+def test_plan_cuts_segments_above_the_limit() -> None:
+    """The beginning is better than nothing; only a segment that is cut has a limit."""
     rows = [row for _, row in plan([candidate("a", data=9), candidate("b", data=5)], order=Order.SMALLEST,
-                                   limits=Limits(max_each=5, max_total=10))]  # fmt: skip
+                                   limits=SegmentLimits(max_each=5, max_total=10))]  # fmt: skip
     assert [(row.name, row.artifact, row.limit_bytes) for row in rows] == [
         ("b", "segments/0001", None),
         ("a", "segments/0002", 5),
@@ -50,9 +50,9 @@ def test_plan_cuts_what_is_longer_than_one_may_be() -> None:
 
 
 def test_plan_lists_what_is_gone_and_spends_nothing_on_it() -> None:
-    """A name from the core without a file is told, not forgotten."""
+    """A name from the core without a file is listed."""
     found = [candidate("gone", rank=0, data=10, gone="deleted"), candidate("here", rank=0, data=10)]
-    rows = [row for _, row in plan(found, order=Order.LARGEST, limits=Limits(max_each=None, max_total=10))]
+    rows = [row for _, row in plan(found, order=Order.LARGEST, limits=SegmentLimits(max_each=None, max_total=10))]
     assert [(row.name, row.artifact, row.not_taken) for row in rows] == [
         ("gone", "", "deleted"),
         ("here", "segments/0001", ""),

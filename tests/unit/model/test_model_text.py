@@ -26,8 +26,8 @@ from collector.model.text import escape, escape_lines, escape_name, joined, json
         (b"", ""),
     ],
 )
-def test_escape_shows_what_is_printable_and_spells_the_rest(raw: bytes, text: str) -> None:
-    """Nothing that an attacker names can move a cursor or start a line."""
+def test_escape_keeps_what_is_printable_and_encodes_the_rest(raw: bytes, text: str) -> None:
+    """No name that an attacker chooses can move a cursor or start a line."""
     assert escape(raw) == text
 
 
@@ -41,7 +41,7 @@ def unescape(text: str) -> bytes:
 
 @given(st.binary(max_size=200))
 def test_escape_is_printable_and_reversible(raw: bytes) -> None:
-    """No two names look the same, and none is lost."""
+    """Different names stay different."""
     text = escape(raw)
     assert text == "" or text.isprintable()
     assert unescape(text) == raw
@@ -49,12 +49,12 @@ def test_escape_is_printable_and_reversible(raw: bytes) -> None:
 
 
 def test_escape_lines_keeps_lines_and_tabs() -> None:
-    """Files that the kernel made keep their shape."""
+    """The kernel's own files keep their layout."""
     assert escape_lines(b"Name:\ta\x1bb\nUid:\t0\n") == "Name:\ta\\x1bb\nUid:\t0\n"
 
 
-def test_jsonl_gives_one_line_per_row_in_bounded_pieces() -> None:
-    """Rows are packed, so that a worker writes few pieces, and none is large."""
+def test_jsonl_yields_one_line_per_row_in_bounded_pieces() -> None:
+    """Rows are packed, so that a worker writes few pieces, none of them large."""
     rows = [{"n": number, "text": "x" * 90} for number in range(5000)]
     pieces = list(jsonl(rows))
     assert len(pieces) < 12
@@ -62,7 +62,7 @@ def test_jsonl_gives_one_line_per_row_in_bounded_pieces() -> None:
     assert [msgspec.json.decode(line) for line in b"".join(pieces).splitlines()] == rows
 
 
-def test_joined_ends_truncated_behind_what_came() -> None:
+def test_joined_ends_truncated_after_what_was_read() -> None:
     """What was read before the source ended is passed on first."""
 
     def lines() -> object:
@@ -85,13 +85,13 @@ def test_joined_ends_truncated_behind_what_came() -> None:
     ],
 )
 def test_printable_shows_what_is_hidden(raw: bytes, expected: str) -> None:
-    """Control characters, escapes, directional marks and bytes that are no text; a path stays a path."""
+    """Control characters, escapes, directional marks and invalid text are encoded; a path is unchanged."""
     assert printable(os.fsdecode(raw)) == expected
 
 
 @given(st.binary(max_size=300), st.integers(1, 100))
 def test_printable_fits_everywhere(raw: bytes, limit: int) -> None:
-    """Whatever comes in, JSON and SQLite take what goes out."""
+    """JSON and SQLite accept the result, whatever the input."""
     text = printable(os.fsdecode(raw), limit=limit)
     assert len(text) <= limit
     assert text.isprintable()

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from collector.host.spawn import Command
+from collector.collectors.command import Command
 from collector.model.artifact import Truncated
 
 
@@ -23,14 +23,14 @@ def run(*argv: str, limit: int = 1 << 20, timeout_s: float = 20.0) -> tuple[byte
     return output, cut, command.exit_status
 
 
-def test_command_gives_both_outputs_and_its_exit_status() -> None:
-    """Standard error belongs to the evidence."""
+def test_command_returns_both_outputs_and_its_exit_status() -> None:
+    """Standard error is part of the evidence."""
     output, cut, status = run("/bin/sh", "-c", "echo out; echo err >&2; exit 7")
     assert (sorted(output.split()), cut, status) == ([b"err", b"out"], "", 7)
 
 
 def test_command_sees_no_shell_no_input_and_a_bare_environment() -> None:
-    """Arguments are passed as they are; the daemon's own secrets stay its own."""
+    """Arguments are passed unchanged, and the daemon's environment is not."""
     assert run("/bin/echo", "$HOME; true | x")[0] == b"$HOME; true | x\n"
     assert run("/bin/cat") == (b"", "", 0)
     assert sorted(line.split(b"=")[0] for line in run("/usr/bin/env")[0].split()) == [b"HOME", b"LC_ALL", b"PATH"]
@@ -53,8 +53,8 @@ def is_inheritable(fd: int) -> bool:
         return False
 
 
-def test_command_that_prints_for_ever_is_killed_at_the_limit() -> None:
-    """Exactly so many bytes are kept."""
+def test_command_that_prints_endlessly_is_killed_at_the_limit() -> None:
+    """Exactly *limit* bytes are kept."""
     output, cut, status = run("/usr/bin/yes", limit=100_001)
     assert len(output) == 100_001
     assert "more than 100001 bytes" in cut
@@ -68,7 +68,7 @@ def test_command_that_never_ends_is_killed_in_time() -> None:
     assert (output, cut, status) == (b"before\n", "it was killed: it had not ended in time", -9)
 
 
-def test_command_takes_its_children_along(tmp_path: Path) -> None:
+def test_command_is_killed_with_its_children(tmp_path: Path) -> None:
     """A child that holds the output open is in the same process group."""
     pid_file = tmp_path / "pid"
     run("/bin/sh", "-c", f"sleep 600 & echo $! > {pid_file}; exit 0", timeout_s=0.3)
@@ -87,7 +87,7 @@ def is_running(pid: int) -> bool:
         return False
 
 
-def test_command_that_is_not_there_raises_and_leaks_nothing() -> None:
+def test_command_that_does_not_exist_raises_and_leaks_nothing() -> None:
     """No descriptor stays open."""
     before = os.listdir("/proc/self/fd")
     with pytest.raises(FileNotFoundError):

@@ -6,9 +6,9 @@ from pathlib import Path
 
 import pytest
 
+from collector.collectors.files.globs import expand, open_directory, open_found
 from collector.host.files import Host
-from collector.host.globs import expand, open_directory, open_found
-from collector.host.read_errors import Unreads
+from collector.host.read_errors import ReadErrors
 from collector.model.errors import StepError
 
 NOBODY = 65534
@@ -31,8 +31,8 @@ def tree(tmp_path: Path) -> Path:
     return tmp_path
 
 
-def names(root: Path, glob: str, unread: Unreads | None = None) -> list[str]:
-    found = expand(Host(), str(root / glob), unread if unread is not None else Unreads())
+def names(root: Path, glob: str, unread: ReadErrors | None = None) -> list[str]:
+    found = expand(Host(), str(root / glob), unread if unread is not None else ReadErrors())
     return sorted(file.path.removeprefix(str(root) + "/") for file in found)
 
 
@@ -52,33 +52,33 @@ def names(root: Path, glob: str, unread: Unreads | None = None) -> list[str]:
     ],
 )
 def test_expand_finds_what_a_shell_would(tree: Path, glob: str, expected: list[str]) -> None:
-    """Stars stay within one directory, ** does not, and names with a dot need one."""
+    """A star stays within one directory, ** does not, and hidden names need a dot."""
     assert names(tree, glob) == expected
 
 
 def test_expand_follows_no_symlink_below_its_root(tree: Path) -> None:
-    """Neither one to a directory nor one to a file; what was passed over is recorded."""
+    """Neither to a directory nor to a file; what was skipped is recorded."""
     (tree / "app" / "linked").symlink_to(tree / "other")
     (tree / "app" / "link.log").symlink_to(tree / "other" / "secret.log")
-    unread = Unreads()
+    unread = ReadErrors()
     assert names(tree, "app/**/*.log", unread) == names(tree, "app/**/[a-d].log")
     assert names(tree, "app/*/secret.log") == []
     assert len(unread) == 1
 
 
-def test_expand_passes_over_everything_that_is_no_regular_file(tree: Path) -> None:
+def test_expand_skips_everything_but_regular_files(tree: Path) -> None:
     """A FIFO, a socket, a directory: listed, never opened."""
     os.mkfifo(tree / "app" / "fifo.log")
     with socket.socket(socket.AF_UNIX) as listener:
         listener.bind(str(tree / "app" / "sock.log"))
         (tree / "app" / "dir.log").mkdir()
-        unread = Unreads()
+        unread = ReadErrors()
         assert names(tree, "app/*.log", unread) == ["app/a.log", "app/b.log"]
         assert len(unread) == 3
 
 
 def test_expand_follows_the_operators_own_symlink_to_the_root(tree: Path) -> None:
-    """A log directory that was moved, /var/run: the owner of the link vouches for it."""
+    """A log directory that was moved, /var/run: the link's owner is trusted."""
     (tree / "moved").symlink_to("app/sub")
     assert names(tree, "moved/*.log") == ["moved/c.log"]
     (tree / "absolute").symlink_to(tree / "app" / "sub" / ".." / "sub")
@@ -88,10 +88,10 @@ def test_expand_follows_the_operators_own_symlink_to_the_root(tree: Path) -> Non
 @root_only
 @pytest.mark.root
 def test_expand_follows_no_symlink_of_another_user_to_the_root(tree: Path) -> None:
-    """A configured path through somebody's home must not be bent by its owner."""
+    """The owner of a directory on the way must not redirect a configured path."""
     (tree / "theirs").symlink_to("other")
     os.chown(tree / "theirs", NOBODY, NOBODY, follow_symlinks=False)
-    unread = Unreads()
+    unread = ReadErrors()
     assert names(tree, "theirs/*.log", unread) == []
     assert len(unread) == 1
     with pytest.raises(StepError, match="symlink of user 65534"):
@@ -106,9 +106,9 @@ def test_open_directory_gives_up_on_symlinks_in_a_circle(tmp_path: Path) -> None
         open_directory(Host(), str(tmp_path / "a"))
 
 
-def test_open_found_refuses_a_file_that_was_swapped(tree: Path) -> None:
-    """Between finding and opening somebody else's file may take the name."""
-    (found,) = expand(Host(), str(tree / "app" / "a.log"), Unreads())
+def test_open_found_refuses_a_file_that_was_replaced(tree: Path) -> None:
+    """Another file may take the name between the search and the open."""
+    (found,) = expand(Host(), str(tree / "app" / "a.log"), ReadErrors())
     os.close(open_found(Host(), found))
     (tree / "app" / "new").write_text("x")
     (tree / "app" / "new").rename(tree / "app" / "a.log")
@@ -121,9 +121,9 @@ def test_open_found_refuses_a_file_that_was_swapped(tree: Path) -> None:
 
 
 def test_globs_leak_no_descriptor(tree: Path) -> None:
-    """Also when somebody stops in the middle."""
+    """Even if the caller stops half-way."""
     before = os.listdir("/proc/self/fd")
-    walk = expand(Host(), str(tree / "**" / "*.log"), Unreads())
+    walk = expand(Host(), str(tree / "**" / "*.log"), ReadErrors())
     next(walk)
     del walk
     names(tree, "app/**/*.log")

@@ -1,4 +1,4 @@
-"""Any other files: logs, configuration, what an application leaves behind."""
+"""Files that match globs: logs, configuration, what an application leaves behind."""
 
 from __future__ import annotations
 
@@ -14,28 +14,28 @@ from typing import ClassVar
 import msgspec
 
 from collector.collectors.base import Context
-from collector.host.files import Host, body
-from collector.host.globs import Found, expand, open_found
-from collector.host.read_errors import Unreads
-from collector.model.artifact import Artifact, Body, Bulk, Footprint, SourceInfo
+from collector.collectors.files.globs import Found, expand, open_found
+from collector.host.files import Host, body, describe
+from collector.host.read_errors import ReadErrors
+from collector.model.artifact import Artifact, Body, Bulk, Footprint
 from collector.model.errors import StepError
 from collector.model.pressure import StepClass
 from collector.model.text import escape_name, jsonl
 from collector.model.units import Bytes
 
-# The copy engine maps whole pages, so the tail of a file begins at one.
+# The copy engine maps whole pages, so a tail begins at a page boundary.
 ALIGN = 4096
 
 
 class End(enum.StrEnum):
-    """Which end of a file is kept if it is longer than allowed."""
+    """Which end of a file is kept if it exceeds the limit."""
 
     HEAD = "head"
     TAIL = "tail"
 
 
 class FileRow(msgspec.Struct, frozen=True, kw_only=True):
-    """One line of ``files.jsonl``: which file became which artifact, from which byte on."""
+    """One line of ``files.jsonl``: a file, its artifact, and the offset of the first byte kept."""
 
     path: str
     artifact: str
@@ -50,10 +50,10 @@ class Files:
 
     Args:
         paths: Globs, absolute; ``**`` stands for any number of directories.
-        max_bytes: Of each file at most so many bytes.
+        max_bytes: Maximum bytes per file.
         end: Which end of a longer file is kept.
-        max_total: At most so many bytes in all.
-        max_files: At most so many files.
+        max_total: Maximum bytes in total.
+        max_files: Maximum number of files.
     """
 
     name: ClassVar[str] = "files"
@@ -74,7 +74,7 @@ class Files:
 
     def collect(self, ctx: Context) -> Iterator[Artifact]:
         """Yield ``files.jsonl``, then the files as ``files/0001`` and so on, then what was not read."""
-        unread = Unreads()
+        unread = ReadErrors()
         found, chosen = self.choose(ctx.host, unread)
         rows = [self._row(number, file) for number, file in enumerate(chosen, start=1)]
         left_out = len(found) - len(chosen)
@@ -89,19 +89,19 @@ class Files:
             unread.add(path, "beyond max_total or max_files")
         yield from unread.artifacts()
 
-    def choose(self, host: Host, unread: Unreads) -> tuple[dict[str, Found], list[Found]]:
-        """Return the newest files by path, one more than may be taken, and those of them that fit."""
+    def choose(self, host: Host, unread: ReadErrors) -> tuple[dict[str, Found], list[Found]]:
+        """Return the newest files by path, at most one more than may be copied, and those of them that fit."""
         found = self._newest(host, unread)
         return found, list(self._fitting(found))
 
-    def _newest(self, host: Host, unread: Unreads) -> dict[str, Found]:
-        """Return the newest files, one more than are taken; what is held is bounded, whatever the globs find."""
+    def _newest(self, host: Host, unread: ReadErrors) -> dict[str, Found]:
+        """Return the newest files, at most one more than are taken, so that memory is bounded."""
         files = (file for glob in self.paths for file in expand(host, glob, unread))
         newest = heapq.nlargest(self.max_files + 1, files, key=lambda file: file.status.st_mtime_ns)
         return {file.path: file for file in newest}
 
     def _fitting(self, found: dict[str, Found]) -> Iterator[Found]:
-        """Yield those that fit; one that is too large does not keep out those behind it."""
+        """Yield those that fit; a file that does not fit is skipped, and smaller ones after it may still fit."""
         left = int(self.max_total)
         for file in islice(found.values(), self.max_files):
             size = min(file.status.st_size, self.max_bytes)
@@ -118,21 +118,13 @@ class Files:
 
     def _artifact(self, host: Host, found: Found, row: FileRow) -> Artifact:
         fd = open_found(host, found)
-        status = os.fstat(fd)
-        # A file of length 0 may have a content all the same (FUSE, other kernel file systems).
-        empty = status.st_size == 0
-        content: Body = (
-            body(fd, limit=self.max_bytes) if empty else Bulk(fd=fd, limit_bytes=self.max_bytes, offset=row.offset)
-        )
+        status, source = os.fstat(fd), describe(fd, row.path)
+        content: Body = Bulk(fd=fd, limit_bytes=self.max_bytes, offset=row.offset)
+        if status.st_size == 0:  # it may still have contents (FUSE, the kernel's own file systems)
+            content = body(fd, limit=self.max_bytes)
         return Artifact(
             path=PurePosixPath(row.artifact),
             body=content,
-            source=SourceInfo(
-                path=row.path,
-                uid=status.st_uid,
-                gid=status.st_gid,
-                mode=status.st_mode & 0o7777,
-                mtime_ns=status.st_mtime_ns,
-            ),
+            source=source,
             truncated=status.st_size > self.max_bytes,
         )

@@ -1,4 +1,4 @@
-"""Globs over files that anybody may have planted: walked by directory descriptor, nothing followed."""
+"""Globs over files that anybody may have planted: by directory descriptor, following no symlink."""
 
 from __future__ import annotations
 
@@ -12,8 +12,8 @@ from fnmatch import fnmatchcase
 
 import msgspec
 
-from collector.host.files import DIRECTORY_FLAGS, Host, kind_of, open_beneath
-from collector.host.read_errors import Unreads
+from collector.host.files import DIRECTORY_FLAGS, Host, OpenFd, kind_of, open_beneath
+from collector.host.read_errors import ReadErrors
 from collector.model.errors import StepError
 
 MAX_DEPTH = 16
@@ -22,7 +22,7 @@ WILD = frozenset("*?[")
 
 
 class Found(msgspec.Struct, frozen=True, kw_only=True):
-    """A regular file that a glob found: *name* below the directory *root*, and what it was then."""
+    """A regular file that a glob found: *name* below the directory *root*, with its status."""
 
     root: str
     name: str
@@ -30,20 +30,19 @@ class Found(msgspec.Struct, frozen=True, kw_only=True):
 
     @property
     def path(self) -> str:
-        """The file's path."""
         return f"{self.root.rstrip('/')}/{self.name}"
 
 
 def open_directory(host: Host, path: str) -> int:
     """
-    Open a directory whose path the configuration names.
+    Open a directory that the configuration names.
 
-    Of the symlinks on the way those of root, or of the collector's own user, are followed
-    (``/var/run``, a log directory that was moved); anybody else's are not.
+    Symlinks on the way are followed if they belong to root or to this process's user (``/var/run``, a log directory
+    that was moved).
 
     Raises:
-        StepError: If somebody else's symlink stands on the way.
-        OSError: As open(2) gives it.
+        StepError: If there is a symlink of another user on the way.
+        OSError: From open(2).
     """
     current = os.open(host.path("/"), DIRECTORY_FLAGS)
     todo = deque(part for part in path.split("/") if part)
@@ -69,9 +68,8 @@ def open_directory(host: Host, path: str) -> int:
 
 
 def _trusted_target(directory_fd: int, name: str, path: str, symlinks: int) -> str:
-    """Return where a symlink points; one descriptor answers both whose it is and where it points."""
-    fd = os.open(name, os.O_PATH | os.O_NOFOLLOW | os.O_CLOEXEC, dir_fd=directory_fd)
-    try:
+    """Return a symlink's target; its owner and its target are read through one descriptor."""
+    with OpenFd(os.open(name, os.O_PATH | os.O_NOFOLLOW | os.O_CLOEXEC, dir_fd=directory_fd)) as fd:
         status = os.fstat(fd)
         if not stat.S_ISLNK(status.st_mode):
             raise StepError(f"{path!r}: {name!r} is a {kind_of(status.st_mode)}, not a directory")
@@ -80,16 +78,14 @@ def _trusted_target(directory_fd: int, name: str, path: str, symlinks: int) -> s
         if symlinks > MAX_SYMLINKS:
             raise StepError(f"{path!r}: more than {MAX_SYMLINKS} symlinks")
         return os.readlink("", dir_fd=fd)
-    finally:
-        os.close(fd)
 
 
-def expand(host: Host, glob: str, unread: Unreads) -> Iterator[Found]:
+def expand(host: Host, glob: str, unread: ReadErrors) -> Iterator[Found]:
     """
-    Yield the regular files that *glob* names, in the order of the directories.
+    Yield the regular files that match *glob*, in directory order.
 
-    The components before the first wildcard are the root; below it no symlink is followed, and what
-    is not a regular file is recorded. ``**`` stands for any number of directories.
+    The components before the first wildcard are the root. Below it no symlink is followed, and matches that are not
+    regular files are recorded in *unread*. ``**`` stands for any number of directories.
     """
     parts = [part for part in glob.split("/") if part]
     wild = next((index for index, part in enumerate(parts) if WILD & set(part)), len(parts) - 1)
@@ -99,21 +95,19 @@ def expand(host: Host, glob: str, unread: Unreads) -> Iterator[Found]:
     except (OSError, StepError) as exc:
         unread.add(root, exc)
         return
-    try:
+    with OpenFd(fd):
         walk = _Walk(root=root.rstrip("/"), unread=unread)
         for name, status in walk.match(fd, "", patterns):
             yield Found(root=root, name=name, status=status)
-    finally:
-        os.close(fd)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class _Walk:
     root: str
-    unread: Unreads
+    unread: ReadErrors
 
     def match(self, directory_fd: int, prefix: str, patterns: list[str]) -> Iterator[tuple[str, os.stat_result]]:
-        """Yield the files below a directory, whose own name is *prefix*, that *patterns* name."""
+        """Yield the matching files below a directory, whose own path below the root is *prefix*."""
         pattern, *rest = patterns
         if pattern == "**" and rest:
             yield from self.match(directory_fd, prefix, rest)
@@ -138,15 +132,12 @@ class _Walk:
         if prefix.count("/") >= MAX_DEPTH:
             self.unread.add(f"{self.root}/{prefix}{name}", f"more than {MAX_DEPTH} directories deep")
             return
-        inner = os.open(name, DIRECTORY_FLAGS, dir_fd=directory_fd)
-        try:
+        with OpenFd(os.open(name, DIRECTORY_FLAGS, dir_fd=directory_fd)) as inner:
             yield from self.match(inner, f"{prefix}{name}/", patterns)
-        finally:
-            os.close(inner)
 
 
 def _names(directory_fd: int, pattern: str) -> Iterator[str]:
-    """Yield the names that match; those that begin with a dot only if the pattern does too."""
+    """Yield the names that match; hidden ones only if the pattern begins with a dot too."""
     if not WILD & set(pattern):
         yield pattern
         return
@@ -159,17 +150,14 @@ def _names(directory_fd: int, pattern: str) -> Iterator[str]:
 
 def open_found(host: Host, found: Found) -> int:
     """
-    Open a file that `expand` found, if it still is that file.
+    Open a file that `expand` found, if it is still the same file.
 
     Raises:
         StepError: If another file has its name now.
-        OSError: As open(2) gives it.
+        OSError: From open(2).
     """
-    root_fd = open_directory(host, found.root)
-    try:
+    with OpenFd(open_directory(host, found.root)) as root_fd:
         fd = open_beneath(root_fd, found.name)
-    finally:
-        os.close(root_fd)
     now = os.fstat(fd)
     if (now.st_dev, now.st_ino) != (found.status.st_dev, found.status.st_ino):
         os.close(fd)

@@ -1,8 +1,6 @@
-"""What the notes of a core say: signal, process, threads, registers, mapped files."""
+"""What the notes of a core say: signal, process, threads with their registers."""
 
 from __future__ import annotations
-
-from collections.abc import Iterator
 
 import msgspec
 
@@ -34,8 +32,8 @@ COMMON_CODES = {0: "SI_USER", 0x80: "SI_KERNEL", -1: "SI_QUEUE", -2: "SI_TIMER",
 SENT = frozenset({0, -1, -6})
 
 
-class Signal(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
-    """What the kernel delivered; the address for a fault, the sender for a signal that somebody sent."""
+class CoreSignal(msgspec.Struct, kw_only=True, omit_defaults=True):
+    """The signal that the kernel delivered: a fault has an address, a signal sent by a process has a sender."""
 
     number: int
     name: str
@@ -50,21 +48,19 @@ class ProcessInfo(msgspec.Struct, frozen=True, kw_only=True):
     """
     NT_PRPSINFO. IDs are those of the process's own PID and user namespace.
 
-    *command* is its comm, *arguments* the first 80 bytes of its command line, blanks for NULs.
+    *command* is its comm, *arguments* the first 80 bytes of its command line with spaces instead of NULs.
     """
 
     pid: int
     ppid: int
     uid: int
     gid: int
-    state: str
-    nice: int
     command: bytes
     arguments: bytes
 
 
-class Thread(msgspec.Struct, frozen=True, kw_only=True):
-    """NT_PRSTATUS: one thread; times in seconds, registers in hexadecimal by their names."""
+class CoreThread(msgspec.Struct, frozen=True, kw_only=True):
+    """One thread, from NT_PRSTATUS; times in seconds, registers in hexadecimal by name."""
 
     tid: int
     signal: int
@@ -75,34 +71,23 @@ class Thread(msgspec.Struct, frozen=True, kw_only=True):
     registers: dict[str, str]
 
 
-class MappedFile(msgspec.Struct, frozen=True, kw_only=True):
-    """One mapping of NT_FILE; *offset* into the file in bytes."""
-
-    start: int
-    end: int
-    offset: int
-    path: bytes
-
-
-def parse_signal(layout: Layout, desc: bytes) -> Signal | None:
+def parse_signal(layout: Layout, desc: bytes) -> CoreSignal | None:
     """Parse NT_SIGINFO (``siginfo_t``); ``None`` if it is too short."""
     if len(desc) < 32:
         return None
     number, _, code = layout.unpack("iii", desc)
     union = 16 if layout.word == 8 else 12
-    name = signal_name(number)
     code_name = COMMON_CODES.get(code) or CODES.get(number, {}).get(code, "")
+    signal = CoreSignal(number=number, name=signal_name(number), code=code, code_name=code_name)
     if code in SENT:
-        pid, uid = layout.unpack("iI", desc, union)
-        return Signal(number=number, name=name, code=code, code_name=code_name, sender_pid=pid, sender_uid=uid)
-    address = None
-    if number in SIGNALS_WITH_ADDRESS:
-        address = f"{layout.unpack('W', desc, union)[0]:#x}"
-    return Signal(number=number, name=name, code=code, code_name=code_name, fault_address=address)
+        signal.sender_pid, signal.sender_uid = layout.unpack("iI", desc, union)
+    elif number in SIGNALS_WITH_ADDRESS:
+        signal.fault_address = f"{layout.unpack('W', desc, union)[0]:#x}"
+    return signal
 
 
 def parse_process(layout: Layout, desc: bytes) -> ProcessInfo | None:
-    """Parse NT_PRPSINFO (``struct elf_prpsinfo``); ``None`` if its size is none of those known."""
+    """Parse NT_PRPSINFO (``struct elf_prpsinfo``); ``None`` if its size is not one of those known."""
     if layout.word == 8 and len(desc) == 136:
         ids, names = layout.unpack("IIiiii", desc, 16), 40
     elif layout.word == 4 and len(desc) == 124:  # 16-bit uid and gid: i386, arm
@@ -117,14 +102,12 @@ def parse_process(layout: Layout, desc: bytes) -> ProcessInfo | None:
         ppid=ppid,
         uid=uid,
         gid=gid,
-        state=desc[1:2].decode("ascii", "replace"),
-        nice=layout.unpack("b", desc, 3)[0],
         command=desc[names : names + 16].split(b"\0")[0],
         arguments=desc[names + 16 : names + 96].split(b"\0")[0].rstrip(b" "),
     )
 
 
-def parse_thread(layout: Layout, desc: bytes) -> Thread | None:
+def parse_thread(layout: Layout, desc: bytes) -> CoreThread | None:
     """Parse NT_PRSTATUS (``struct elf_prstatus``); ``None`` if it is too short."""
     word = layout.word
     fixed = 16 + 2 * word + 16  # signal info, pending and blocked signals, four IDs
@@ -139,7 +122,7 @@ def parse_thread(layout: Layout, desc: bytes) -> Thread | None:
     if len(desc) < registers_at + len(names) * word:
         names = ()
     values = layout.unpack("W" * len(names), desc, registers_at)
-    return Thread(
+    return CoreThread(
         tid=tid,
         signal=signal,
         pending=f"{pending:#x}",
@@ -148,25 +131,3 @@ def parse_thread(layout: Layout, desc: bytes) -> Thread | None:
         system_s=system_s + system_us / 1e6,
         registers={name: f"{value:#x}" for name, value in zip(names, values, strict=True)},
     )
-
-
-def mapped_files(layout: Layout, desc: bytes) -> Iterator[MappedFile]:
-    """
-    Yield the mappings of NT_FILE, as many as are whole.
-
-    The note is a count, a page size, so many (start, end, offset in pages), then so many names.
-    """
-    word = layout.word
-    if len(desc) < 2 * word:
-        return
-    count, page_bytes = layout.unpack("WW", desc)
-    name_at = (2 + 3 * count) * word
-    if name_at > len(desc):
-        return
-    for index in range(count):
-        end_of_name = desc.find(b"\0", name_at)
-        if end_of_name < 0:
-            return
-        start, end, offset = layout.unpack("WWW", desc, (2 + 3 * index) * word)
-        yield MappedFile(start=start, end=end, offset=offset * page_bytes, path=desc[name_at:end_of_name])
-        name_at = end_of_name + 1

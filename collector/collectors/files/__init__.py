@@ -1,0 +1,1 @@
+"""Any other files: logs, configuration, what an application leaves behind."""

@@ -1,0 +1,92 @@
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator
+from pathlib import Path
+
+import fake_core
+import pytest
+from fake_core import AARCH64, ARM, I386, PPC64, X86_64
+
+from collector.collectors.core.notes import parse_process, parse_signal, parse_thread
+from collector.host.corefile import core_reader
+from collector.host.elfcore import CoreHeader, Layout, Note, notes, parse_mapped_files
+
+MACHINES = [(X86_64, 8, "<", 27), (AARCH64, 8, "<", 34), (I386, 4, "<", 17), (ARM, 4, "<", 18), (PPC64, 8, ">", 48)]
+LAYOUT = Layout(word=8, order="<", machine="x86_64")
+
+
+@pytest.fixture
+def core_fd(tmp_path: Path) -> Iterator[int]:
+    fd = os.open(tmp_path / "core", os.O_RDWR | os.O_CREAT)
+    yield fd
+    os.close(fd)
+
+
+def read(fd: int, data: bytes) -> tuple[CoreHeader, list[Note]]:
+    os.ftruncate(fd, 0)
+    os.pwrite(fd, data, 0)
+    header, found = notes(core_reader(fd))
+    return header, list(found)
+
+
+@pytest.mark.parametrize(("machine", "word", "order", "registers"), MACHINES)
+def test_core_has_signal_process_threads_and_files(
+    core_fd: int, machine: int, word: int, order: str, registers: int
+) -> None:
+    """The same values in every layout: 64 and 32 bits, both byte orders."""
+    raw = fake_core.crash(machine=machine, word=word, order=order, registers=registers)
+    header, found = read(core_fd, fake_core.core(raw, machine=machine, word=word, order=order, loads=3))
+    layout = header.layout
+    by_type = {note.type: note.desc for note in reversed(found)}
+    process = parse_process(layout, by_type[fake_core.NT_PRPSINFO])
+    signal = parse_signal(layout, by_type[fake_core.NT_SIGINFO])
+    threads = [parse_thread(layout, note.desc) for note in found if note.type == fake_core.NT_PRSTATUS]
+    files = list(parse_mapped_files(layout, by_type[fake_core.NT_FILE]))
+    assert process is not None
+    assert (process.pid, process.uid, process.gid, process.ppid) == (42, 1000, 1001, 1)
+    assert (process.command, process.arguments) == (b"engine", b"engine --token abc")
+    assert signal is not None
+    assert (signal.number, signal.code_name, signal.fault_address) == (11, "SEGV_MAPERR", "0xdead")
+    assert [thread.tid for thread in threads if thread is not None] == [42, 43]
+    assert threads[0] is not None
+    assert (threads[0].user_s, threads[0].system_s, threads[0].signal) == (3.5, 1.25, 11)
+    assert [(file.start, file.end, file.offset, file.path) for file in files] == [
+        (0x1000, 0x3000, 8192, b"/dev/shm/engine.1"),
+        (0x3000, 0x4000, 0, b"/dev/shm/gone (deleted)"),
+    ]
+    assert (header.segments, header.memory_bytes) == (4, 3 * 8192)
+
+
+@pytest.mark.parametrize(
+    ("machine", "word", "registers", "first", "last"),
+    [
+        (X86_64, 8, 27, "r15", "gs"),
+        (AARCH64, 8, 34, "x0", "pstate"),
+        (I386, 4, 17, "ebx", "ss"),
+        (ARM, 4, 18, "r0", "orig_r0"),
+    ],
+)
+def test_core_names_the_registers(core_fd: int, machine: int, word: int, registers: int, first: str, last: str) -> None:
+    """The first and the last register are where the machine's structure has them."""
+    raw = fake_core.crash(machine=machine, word=word, registers=registers)
+    header, found = read(core_fd, fake_core.core(raw, machine=machine, word=word))
+    thread = parse_thread(header.layout, found[0].desc)
+    assert thread is not None
+    assert len(thread.registers) == registers
+    assert (thread.registers[first], thread.registers[last]) == ("0x64", hex(100 + registers - 1))
+
+
+def test_core_of_an_unknown_machine_is_read_without_registers(core_fd: int) -> None:
+    """Everything but the registers is laid out alike."""
+    header, found = read(core_fd, fake_core.core(fake_core.crash(machine=999), machine=999))
+    thread = parse_thread(header.layout, found[0].desc)
+    assert thread is not None
+    assert (header.layout.machine, thread.tid, thread.registers) == ("999", 42, {})
+
+
+def test_core_signal_names_its_sender() -> None:
+    """A signal that somebody sent has a sender instead of an address."""
+    signal = parse_signal(LAYOUT, fake_core.siginfo(6, -6, 7 | 1000 << 32))
+    assert signal is not None
+    assert (signal.code_name, signal.sender_pid, signal.sender_uid, signal.fault_address) == ("SI_TKILL", 7, 1000, None)
