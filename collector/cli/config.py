@@ -115,7 +115,7 @@ def _show_reply(exit_code: int, message: str, *, as_json: bool) -> int:
     elif exit_code:
         click.echo(message, err=True)
     else:
-        click.echo("the new configuration is in force")
+        click.echo("\n".join(["the new configuration is in force", *message.splitlines()]))
     return exit_code
 
 

@@ -36,6 +36,8 @@ def _lines(status: Status) -> list[str]:
     ]
     if status.config_problem:
         lines.append(f"RELOAD FAILED, the old configuration is in force:\n{escape_lines(status.config_problem)}")
+    if status.after_restart:
+        lines.append(f"after a restart: {', '.join(status.after_restart)}")
     if status.ledger_problem:
         lines.append(f"LEDGER    {escape_name(status.ledger_problem)}")
     for running in status.running:

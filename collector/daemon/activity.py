@@ -1,4 +1,4 @@
-"""What `collector status` shows of the work: followed by the runner's events."""
+"""What `collector status` shows of incidents: kept up to date by the runner's events."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from collector.runner import events
 RECENT = 8
 
 
-class Board:
+class Activity:
     """The incidents under way, and the last few that ended."""
 
     def __init__(self) -> None:
@@ -30,19 +30,18 @@ class Board:
             for incident, running in self._running.items()
         )
 
-    def follow(self, event: events.AnyEvent) -> None:
-        """Take note of *event*."""
+    def update(self, event: events.AnyEvent) -> None:
         match event:
             case events.EvidenceRead() | events.IncidentOpened():
-                self._update(event)
+                self._change(event)
             case events.StepStarted():
-                self._update(event, step=event.step, waiting_for=None, size_bytes=0)
+                self._change(event, step=event.step, waiting_for=None, size_bytes=0)
             case events.StepWaiting():
-                self._update(event, step=event.step, waiting_for=event.reason)
+                self._change(event, step=event.step, waiting_for=event.reason)
             case events.StepProgressed():
-                self._update(event, size_bytes=event.size_bytes)
+                self._change(event, size_bytes=event.size_bytes)
             case events.StepFinished():
-                self._update(event, waiting_for=None)
+                self._change(event, waiting_for=None)
             case events.IncidentArchived():
                 self._forget(event)
                 self.recent.append(
@@ -51,7 +50,7 @@ class Board:
             case events.IncidentRefused():
                 self._forget(event)
 
-    def _update(self, event: events.AnyEvent, **changes: object) -> None:
+    def _change(self, event: events.AnyEvent, **changes: object) -> None:
         self._since_s.setdefault(event.incident, time.monotonic())
         known = self._running.get(event.incident, Running(incident=event.incident))
         self._running[event.incident] = msgspec.structs.replace(known, **changes)

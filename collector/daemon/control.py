@@ -1,10 +1,12 @@
-"""The control socket: requests of the command line, from root or the daemon's own user only."""
+"""The runtime directory, and the control socket in it: requests of the command line, from root or the daemon's user."""
 
 from __future__ import annotations
 
 import contextlib
+import fcntl
 import os
 import socket
+import stat
 import struct
 import time
 from collections import deque
@@ -14,33 +16,63 @@ import msgspec
 
 from collector.daemon.loop import Loop
 from collector.daemon.messages import MESSAGE_LIMIT, SOCKET_NAME, Answer, Reply, Request
-from collector.daemon.runtime_dir import check_directory
+from collector.model.errors import DeniedError
 from collector.runner.events import StepProgressed
 
 CLIENT_LIMIT = 16
 REQUEST_S = 5.0
-"""How long a connection may stand without a request."""
+"""How long a connection may stay open without a request."""
 
 EMFILE_PAUSE_S = 0.5
 RETRY_S = 0.25
-"""How soon what a client had no room for is tried again."""
+"""Interval at which sending to a client without room is retried."""
 
 WAITING_LIMIT = 256
 LINGER_S = 600.0
-"""How long a client that was stopped (Ctrl-Z) finds its last messages."""
+"""How long the last messages are kept for a client that was stopped (Ctrl-Z)."""
 
 PEER = struct.Struct("iII")  # struct ucred: pid, uid, gid; unix(7)
 
 
+def lock_directory(path: str) -> int:
+    """
+    Make the runtime directory and lock it: two daemons would seal each other's incidents.
+
+    Returns:
+        The descriptor that holds the lock.
+
+    Raises:
+        DeniedError: If it is a symlink, belongs to another user, is open to others, or another daemon has locked it.
+    """
+    with contextlib.suppress(FileExistsError):
+        os.makedirs(path, mode=0o700)
+    status = os.lstat(path)
+    mode = stat.S_IMODE(status.st_mode)
+    if not stat.S_ISDIR(status.st_mode) or status.st_uid != os.geteuid() or mode & 0o077:
+        raise DeniedError(
+            f"the runtime directory {path} is not a directory of uid {os.geteuid()} with mode 0700",
+            hint="remove it, or set runtime.directory to one of your own",
+        )
+    fd = os.open(path, os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC)
+    try:
+        fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError as exc:
+        os.close(fd)
+        raise DeniedError(
+            f"another daemon has locked {path}", hint="`collector status` shows it; stop it first"
+        ) from exc
+    return fd
+
+
 class Client:
     """
-    One connection. Sending never blocks: to a client that does not read, news of progress are lost, and what
-    else there is to say waits until it reads again.
+    One connection. Sending never blocks: for a client that does not read, progress updates are dropped, and other
+    messages wait until it reads again.
 
     Args:
         sock: The connection.
-        uid: Who is at its other end.
-        loop: Where what waits is tried again.
+        uid: The user at the other end.
+        loop: Retries messages that wait.
     """
 
     def __init__(self, sock: socket.socket, uid: int, loop: Loop) -> None:
@@ -52,7 +84,7 @@ class Client:
         self.sock.setblocking(False)
 
     def send(self, answer: Answer) -> None:
-        """Send one message, or keep it for when there is room."""
+        """Send one message, or keep it until there is room."""
         data = msgspec.json.encode(answer)
         if not self._waiting and self._sent(data):
             return
@@ -70,7 +102,7 @@ class Client:
             self.sock.close()
 
     def _sent(self, data: bytes) -> bool:
-        """Send, and return whether that is done with: nothing is kept for a client that is gone."""
+        """Return whether *data* needs no retry: it was sent, or the client is gone."""
         try:
             self.sock.send(data)
         except BlockingIOError:
@@ -94,12 +126,9 @@ class Control:
     The listening socket.
 
     Args:
-        loop: Where it is served.
-        directory: Mode 0700, ours.
-        handle: Called with a client and what it asked for.
-
-    Raises:
-        DeniedError: If *directory* is not ours alone.
+        loop: Serves it.
+        directory: The runtime directory, locked.
+        handle: Called with each client and its request.
     """
 
     def __init__(self, loop: Loop, directory: str, handle: Callable[[Client, Request], None]) -> None:
@@ -107,9 +136,8 @@ class Control:
         self._handle = handle
         self._clients: set[Client] = set()
         self._path = os.path.join(directory, SOCKET_NAME)
-        check_directory(directory)
         with contextlib.suppress(FileNotFoundError):
-            os.unlink(self._path)  # only this user can have put it there
+            os.unlink(self._path)  # only this user can have created it
         self._sock = socket.socket(socket.AF_UNIX, socket.SOCK_SEQPACKET | socket.SOCK_NONBLOCK | socket.SOCK_CLOEXEC)
         self._sock.bind(self._path)
         os.chmod(self._path, 0o600)
@@ -118,7 +146,7 @@ class Control:
         self._listen()
 
     def close(self) -> None:
-        """Stop to listen; remove the socket."""
+        """Stop listening; remove the socket."""
         if self._resume is None:
             self._loop.unwatch(self._sock.fileno())
         else:
@@ -135,8 +163,8 @@ class Control:
         try:
             sock, _ = self._sock.accept()
         except BlockingIOError:
-            return  # gone already
-        except OSError:  # no descriptor is left: the socket stays readable, and must not keep the loop busy
+            return  # the client is gone already
+        except OSError:  # no descriptor is left: the socket stays readable, which would keep the loop spinning
             self._loop.unwatch(self._sock.fileno())
             self._resume = self._loop.call_later(EMFILE_PAUSE_S, self._listen)
             return
@@ -153,7 +181,7 @@ class Control:
         self._loop.call_later(REQUEST_S, lambda: self._give_up(client))
 
     def _read(self, client: Client) -> None:
-        """Take the one request of a connection; from then on it is the handler's."""
+        """Read the one request of a connection and pass the client to the handler."""
         self._loop.unwatch(client.sock.fileno())
         self._clients.discard(client)
         try:
@@ -165,7 +193,7 @@ class Control:
         self._handle(client, request)
 
     def _give_up(self, client: Client) -> None:
-        """Let go of a client that has not asked for anything: others may wait for its place."""
+        """Close a connection without a request: others may be waiting for its place."""
         if client in self._clients:
             self._loop.unwatch(client.sock.fileno())
             self._clients.discard(client)

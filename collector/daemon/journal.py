@@ -1,8 +1,8 @@
 """
 Logging: JSON lines on standard error, or text for people where that is a terminal.
 
-Standard error is the journal under systemd. It is never waited for: a journald that hangs must not hang
-the supervisor. What it does not take at once is dropped, counted, and told with the next line that it takes.
+Under systemd, standard error is the journal. Writing never blocks: a journald that hangs must not hang the
+supervisor. Lines that it does not take are dropped and counted; the count goes out before the next line that it takes.
 """
 
 from __future__ import annotations
@@ -17,12 +17,12 @@ from collector.model.incident import StepEnd, StepStatus
 from collector.runner import events
 
 PIECE_BYTES = 4096
-"""A pipe that is writable takes so much without blocking (PIPE_BUF); a socket does, too."""
+"""A pipe or socket that is writable takes this much without blocking (PIPE_BUF)."""
 
 
-class Lines:
+class LineWriter:
     """
-    A descriptor that takes lines, or does not.
+    Writes lines to a descriptor without blocking; structlog's logger.
 
     Args:
         fd: Open for writing.
@@ -51,13 +51,13 @@ class Lines:
             try:
                 data = data[os.write(self._fd, data[:PIECE_BYTES]) :]
             except OSError:
-                return False  # nobody reads any more
+                return False  # the reader is gone
         return True
 
 
 def configure(*, verbose: bool = False) -> structlog.stdlib.BoundLogger:
-    """Set logging up for this process; return the root logger."""
-    lines = Lines(sys.stderr.fileno())
+    """Set up logging for this process; return the root logger."""
+    lines = LineWriter(sys.stderr.fileno())
     terminal = sys.stderr.isatty()
     renderer = (
         structlog.dev.ConsoleRenderer(exception_formatter=structlog.dev.plain_traceback)
@@ -79,8 +79,8 @@ def configure(*, verbose: bool = False) -> structlog.stdlib.BoundLogger:
     return logger
 
 
-def tell(event: events.AnyEvent) -> None:
-    """Log an event of the runner: one line for what ended, warnings for what is missing."""
+def log_event(event: events.AnyEvent) -> None:
+    """Log an event of the runner, as a warning if evidence is missing or delayed."""
     log = structlog.get_logger().bind(incident=event.incident)
     fields = {name: getattr(event, name) for name in event.__struct_fields__ if name != "incident"}
     match event:
@@ -102,7 +102,7 @@ def tell(event: events.AnyEvent) -> None:
 
 
 def _numbers(end: StepEnd) -> dict[str, object]:
-    """Return what the gate's verdict rested on, for a step that it kept from running."""
+    """Return the numbers behind the gate's verdict, for a step that it skipped."""
     verdict = end.verdict
     if verdict is None or end.status is not StepStatus.SKIPPED:
         return {}

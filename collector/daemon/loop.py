@@ -1,12 +1,15 @@
-"""The supervisor's loop: descriptors, timers and lines in one thread."""
+"""The supervisor's loop: descriptors, timers, signals and tasks in one thread."""
 
 from __future__ import annotations
 
+import contextlib
 import heapq
 import itertools
 import selectors
+import signal
+import socket
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import TypeVar
 
 from collector.runner.coroutine import Task, Wait
@@ -23,17 +26,35 @@ class Loop:
         self._timers: list[tuple[float, int, Callback]] = []
         self._order = itertools.count()
         self._running = False
+        self._signals: tuple[socket.socket, ...] = ()
 
     def watch(self, fd: int, callback: Callback) -> None:
         """Call *callback* whenever *fd* is readable."""
         self._selector.register(fd, selectors.EVENT_READ, callback)
 
     def unwatch(self, fd: int) -> None:
-        """Forget *fd*; it must still be open."""
+        """Stop watching *fd*; it must still be open."""
         self._selector.unregister(fd)
 
+    def handle_signals(self, handlers: Mapping[signal.Signals, Callback]) -> None:
+        """Call the handler of a signal between two other callbacks: signals arrive as bytes on a socket."""
+        reader, writer = self._signals = socket.socketpair()
+        for end in self._signals:
+            end.setblocking(False)
+        signal.set_wakeup_fd(writer.fileno(), warn_on_full_buffer=False)
+        for number in handlers:
+            signal.signal(number, lambda *_: None)
+
+        def read() -> None:
+            with contextlib.suppress(BlockingIOError):
+                for number in reader.recv(64):
+                    if handler := handlers.get(signal.Signals(number)):
+                        handler()
+
+        self.watch(reader.fileno(), read)
+
     def call_at(self, at_s: float, callback: Callback) -> Callback:
-        """Call *callback* once the monotonic clock shows *at_s*; return what cancels that."""
+        """Call *callback* at *at_s* on the monotonic clock; return a function that cancels the timer."""
         entry = (at_s, next(self._order), callback)
         heapq.heappush(self._timers, entry)
 
@@ -45,48 +66,51 @@ class Loop:
         return cancel
 
     def call_later(self, delay_s: float, callback: Callback) -> Callback:
-        """Call *callback* in so many seconds."""
+        """Call *callback* after *delay_s* seconds; return a function that cancels the timer."""
         return self.call_at(time.monotonic() + delay_s, callback)
 
-    def spawn(self, line: Task[T], done: Callable[[T], None]) -> None:
-        """Drive *line* beside everything else; call *done* with what it returns."""
-        self._step(line, None, done)
+    def call_every(self, period_s: float, callback: Callback) -> None:
+        """Call *callback* now, and again every *period_s* seconds."""
+        callback()
+        self.call_later(period_s, lambda: self.call_every(period_s, callback))
+
+    def spawn(self, task: Task[T], done: Callable[[T], None]) -> None:
+        """Run *task* beside everything else; call *done* with its return value."""
+        self._step(task, None, done)
 
     def run(self) -> None:
-        """Turn until `stop`."""
         self._running = True
         while self._running:
             for key, _ in self._selector.select(self._timeout()):
-                if self._selector.get_map().get(key.fd) is key:  # an earlier callback may have let go of it
+                if self._selector.get_map().get(key.fd) is key:  # an earlier callback may have unwatched it
                     key.data()
             self._fire()
 
     def stop(self) -> None:
-        """Let `run` return after this turn."""
+        """Let `run` return after the current iteration."""
         self._running = False
 
     def close(self) -> None:
-        """Release the selector's descriptor."""
         self._selector.close()
 
-    def _step(self, line: Task[T], value: bool | None, done: Callable[[T], None]) -> None:
+    def _step(self, task: Task[T], value: bool | None, done: Callable[[T], None]) -> None:
         try:
-            wait = next(line) if value is None else line.send(value)
+            wait = next(task) if value is None else task.send(value)
         except StopIteration as end:
             done(end.value)
             return
-        self._arm(line, wait, done)
+        self._arm(task, wait, done)
 
-    def _arm(self, line: Task[T], wait: Wait, done: Callable[[T], None]) -> None:
+    def _arm(self, task: Task[T], wait: Wait, done: Callable[[T], None]) -> None:
         def readable() -> None:
             self.unwatch(wait.fd)
             cancel()
-            self._step(line, True, done)
+            self._step(task, True, done)
 
         def late() -> None:
             if wait.fd >= 0:
                 self.unwatch(wait.fd)
-            self._step(line, False, done)
+            self._step(task, False, done)
 
         cancel = self.call_at(wait.until_s, late)
         if wait.fd >= 0:

@@ -76,6 +76,7 @@ class Status(msgspec.Struct, frozen=True, kw_only=True, tag_field="event", tag="
     fates: dict[str, int]
     recent: tuple[Recent, ...]
     ledger_problem: str | None = None
+    after_restart: tuple[str, ...] = ()
 
 
 class Reply(msgspec.Struct, frozen=True, kw_only=True, tag_field="event", tag="reply"):

@@ -26,11 +26,11 @@ def runtime_directory(config: str | None) -> str:
 @contextlib.contextmanager
 def connected(directory: str) -> Iterator[socket.socket]:
     """
-    Connect to the daemon whose runtime directory this is.
+    Connect to the daemon that listens in *directory*.
 
     Raises:
         UnreachableError: If none listens there.
-        DeniedError: If this user may not ask it.
+        DeniedError: If this user may not connect.
     """
     path = os.path.join(directory, SOCKET_NAME)
     with socket.socket(socket.AF_UNIX, socket.SOCK_SEQPACKET | socket.SOCK_CLOEXEC) as sock:
@@ -50,9 +50,9 @@ def ask(sock: socket.socket, request: Request) -> Iterator[Answer]:
     Send *request* and yield the answers, the last one a `Reply` or a `Status`.
 
     Raises:
-        UnreachableError: If the daemon ends before it has answered.
+        UnreachableError: If the daemon ends before it answers.
     """
-    gone = "the daemon ended before it had answered"
+    gone = "the daemon ended before it answered"
     try:
         sock.send(msgspec.json.encode(request))
         while data := sock.recv(MESSAGE_LIMIT):
@@ -67,10 +67,10 @@ def ask(sock: socket.socket, request: Request) -> Iterator[Answer]:
 
 def status_of(directory: str) -> Status:
     """
-    Return what the daemon of this runtime directory says of itself.
+    Return the status of the daemon that listens in *directory*.
 
     Raises:
-        CollectorError: If it does not say; the class tells why.
+        CollectorError: If there is none; the class says why.
     """
     with connected(directory) as sock:
         for answer in ask(sock, StatusRequest()):
@@ -82,7 +82,7 @@ def status_of(directory: str) -> Status:
 
 
 def refusal(reply: Reply) -> CollectorError:
-    """Return the error that a daemon's refusal stands for."""
+    """Return the error that the exit status of a refusal stands for."""
     kinds = (UsageError, UnreachableError, PressureError, DeniedError)
     kind = next((kind for kind in kinds if kind.exit_code == reply.exit_code), CollectorError)
     return kind(reply.message, hint=reply.hint)

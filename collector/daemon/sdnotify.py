@@ -1,4 +1,4 @@
-"""sd_notify(3): what the service manager is told, and how often it wants to hear."""
+"""sd_notify(3): state and watchdog messages to the service manager."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ class ServiceManager:
     The manager that started this process; without one, nothing is sent.
 
     Args:
-        environ: Where ``NOTIFY_SOCKET``, ``WATCHDOG_USEC`` and ``WATCHDOG_PID`` are found.
+        environ: Holds ``NOTIFY_SOCKET``, ``WATCHDOG_USEC`` and ``WATCHDOG_PID``; by default this process's environment.
     """
 
     def __init__(self, environ: dict[str, str] | None = None) -> None:
@@ -25,14 +25,14 @@ class ServiceManager:
         own = environ.get("WATCHDOG_PID", str(os.getpid())) == str(os.getpid())
         usec = environ.get("WATCHDOG_USEC", "") if own else ""
         self.watchdog_s = int(usec) / 1e6 / 2 if usec.isdigit() else None
-        """How often to ping: half of what the manager tolerates; ``None`` if it does not ask."""
+        """Interval between pings, half of the watchdog's; ``None`` without a watchdog."""
 
     def ready(self, status: str) -> None:
-        """Start-up, or a reload, is over."""
+        """Report that start-up, or a reload, is over."""
         self._send("READY=1", f"STATUS={status}")
 
     def reloading(self) -> None:
-        """A reload begins; with ``Type=notify-reload`` the time stamp is required."""
+        """Report that a reload begins; ``Type=notify-reload`` requires the time stamp."""
         self._send("RELOADING=1", f"MONOTONIC_USEC={int(time.clock_gettime(time.CLOCK_MONOTONIC) * 1e6)}")
 
     def status(self, text: str) -> None:
@@ -40,11 +40,10 @@ class ServiceManager:
         self._send(f"STATUS={text}")
 
     def ping(self) -> None:
-        """The loop turns."""
+        """Tell the watchdog that the loop still runs."""
         self._send("WATCHDOG=1")
 
     def stopping(self) -> None:
-        """Shutdown begins."""
         self._send("STOPPING=1")
 
     def _send(self, *lines: str) -> None:

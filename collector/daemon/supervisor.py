@@ -1,4 +1,4 @@
-"""The supervisor: one loop that listens, decides and delegates. It reads no evidence and writes no archive."""
+"""The supervisor: one loop that watches, decides and delegates. It reads no evidence and writes no archive."""
 
 from __future__ import annotations
 
@@ -10,32 +10,29 @@ from functools import partial
 import structlog
 
 from collector import __version__
-from collector.config.changes import Changes
-from collector.config.load import find
-from collector.daemon.activity import Board
-from collector.daemon.control import Client, Control
+from collector.archive import layout
+from collector.archive.ledger import Ledger
+from collector.daemon.activity import Activity
+from collector.daemon.control import Client, Control, lock_directory
 from collector.daemon.intake import Intake, Work
-from collector.daemon.journal import tell
+from collector.daemon.journal import log_event
 from collector.daemon.loop import Loop
-from collector.daemon.maintenance import Upkeep
+from collector.daemon.maintenance import Maintenance
 from collector.daemon.messages import (
     PROTOCOL,
     ReloadRequest,
-    Reply,
     Request,
     RunRequest,
     Status,
     StatusRequest,
     reply_of,
 )
-from collector.daemon.runtime_dir import hold
+from collector.daemon.reload import Configuration
 from collector.daemon.sdnotify import ServiceManager
-from collector.daemon.signals import Signals
-from collector.daemon.trigger_set import Watches
+from collector.daemon.trigger_set import TriggerSet
 from collector.host import process
 from collector.host.identity import identify
-from collector.model.errors import ConfigError
-from collector.pipeline.generation import generate
+from collector.pipeline.generation import Generation
 from collector.pipeline.run_types import RunOutcome
 from collector.pressure.sampler import TICK_S, Sampler
 from collector.runner import events
@@ -46,17 +43,16 @@ from collector.runner.pool import Pool
 from collector.runner.protocol import Done
 from collector.runner.runner import Runner
 from collector.runner.spare import have_worker
-from collector.triggers.registry import TRIGGERS
 
 OOM_SCORE_ADJ = -900
 STOP_GRACE_S = 20.0
 """How long a running step may go on after SIGTERM; well within the unit's TimeoutStopSec."""
 
 TEND_S = 5.0
-"""How often to look for workers that are missing and markers that were lost."""
+"""Interval at which missing workers are replaced and lost markers recorded."""
 
 LOOK_AT_FILES_S = 1.0
-"""How often to look for changed files, where the configuration asks for it."""
+"""Interval at which changed files are noticed, where the configuration asks for it."""
 
 log = structlog.get_logger()
 
@@ -70,16 +66,13 @@ class Supervisor:
         archive: Overrides ``archive.path``.
 
     Raises:
-        ConfigError: If the configuration is wrong.
-        DeniedError: If the runtime directory is not ours, or another daemon holds it.
+        ConfigError: If the configuration is invalid.
+        DeniedError: If the runtime directory is not this user's alone, or another daemon has locked it.
     """
 
     def __init__(self, config: str | None, archive: str | None) -> None:
-        self._config, self._archive = config, archive
-        self._changes = Changes(find(config))
-        self._generation = generate(find(config), TRIGGERS, archive=archive)
-        self._config_problem: str | None = None
-        self._lock = hold(self._generation.runtime_directory)
+        self._configuration = Configuration(config, archive)
+        self._lock = lock_directory(self._generation.runtime_directory)
         self._since_s = time.time()
         self._identity = identify()
         self._manager = ServiceManager()
@@ -88,83 +81,77 @@ class Supervisor:
         self._pool = Pool(self._generation.loaded.config.runtime.workers, self._generation.loaded.config.runtime)
         self._pool.fill()
         self._loop = Loop()
-        self._board = Board()
-        self._runner = Runner(self._pool, self._sampler, self._tell)
+        self._activity = Activity()
+        self._runner = Runner(self._pool, self._sampler, self._on_event)
         self._clients: dict[str, Client] = {}
-        """Who waits for an incident under way, by its id."""
-        self._recovering = True  # until what an earlier run left behind is sealed
-        self._collecting = 0
-        """Incidents under way."""
-        self._upkeep = Upkeep(
+        """The clients that wait for an incident under way, by its id."""
+        self._recovering = True  # until the incidents of an earlier run are sealed
+        self._collecting: list[str] = []
+        """The pipelines of the incidents under way."""
+        self._maintenance = Maintenance(
             self._loop,
             self._pool,
             self._sampler,
             generation=lambda: self._generation,
-            busy=lambda: self._recovering or self._collecting > 0,
-            tell=self._tell,
+            busy=lambda: self._recovering or bool(self._collecting),
+            report=self._on_event,
         )
-        self._follows_files = False
 
     def run(self) -> None:
-        """Turn the loop until SIGTERM."""
+        """Run until SIGTERM."""
         process.set_oom_score_adj(OOM_SCORE_ADJ)
         process.lock_memory(future=True)
-        handlers = {signal.SIGTERM: self._stop, signal.SIGINT: self._stop, signal.SIGHUP: self._reload}
-        self._signals = Signals(self._loop, handlers)
-        self._tick()
+        self._loop.handle_signals({signal.SIGTERM: self._stop, signal.SIGINT: self._stop, signal.SIGHUP: self._reload})
+        # Always: the gate must know the seconds before a crash.
+        self._loop.call_every(TICK_S, self._sampler.tick)
         self._loop.spawn(recover(self._pool, self._generation), self._recovered)
         self._loop.run()
         self._close()
 
+    @property
+    def _generation(self) -> Generation:
+        return self._configuration.generation
+
     def _recovered(self, done: Done) -> None:
-        """Open for business: only now, so that a marker's fate after a crash of ours is known first."""
+        """Start watching: only now, when the fate of each marker of a killed run is known."""
         for incident, state in done.sealed.items():
             log.warning("incident.recovered", incident=incident, state=state)
-        self._upkeep.owe_digests(done.sealed)
+        self._maintenance.owe_digests(done.sealed)
         if done.reason:
             log.error("archive.failed", error=done.reason, hint=done.hint)
-        self._intake = Intake(self._generation, self._loop, self._next, self._own_pids)
+        self._ledger = Ledger(os.path.join(self._generation.settings.archive, layout.LEDGER))
+        self._intake = Intake(self._ledger, self._generation, self._loop, self._next, self._own_pids)
         self._intake.resume(done.sealed)
         self._control = Control(self._loop, self._generation.runtime_directory, self._handle)
-        self._watches = Watches(self._loop, self._intake)
-        self._open_watches()
+        self._triggers = TriggerSet(self._loop, self._intake, self._ledger)
+        self._triggers.open(self._generation)
         self._recovering = False
         if self._pool.stopping:
             self._loop.stop()
             return
-        self._manager.ready("watching")
+        self._manager.ready(self._status_line())
         if not self._sampler.has_psi:
             log.warning("pressure.degraded", reason="this kernel has no PSI", hint="boot with psi=1")
-        self._warn()
+        self._configuration.warn()
         log.info("daemon.started", version=__version__, config=self._generation.loaded.source, pid=os.getpid())
         if self._manager.watchdog_s is not None:
-            self._ping(self._manager.watchdog_s)
-        self._follow_files()
-        self._loop.call_later(TEND_S, self._tend)
+            self._loop.call_every(self._manager.watchdog_s, self._manager.ping)
+        self._loop.call_every(LOOK_AT_FILES_S, self._follow_files)
         self._next()
-        self._upkeep.turn()
-
-    def _tick(self) -> None:
-        """Read what tells distress, so that the gate knows the seconds before a crash."""
-        self._sampler.tick()
-        self._loop.call_later(TICK_S, self._tick)
+        self._loop.call_every(TEND_S, self._tend)
 
     def _own_pids(self) -> frozenset[int]:
         return frozenset((os.getpid(), *self._pool.pids))
 
-    def _open_watches(self) -> None:
-        self._watches.open(
-            self._generation.triggers,
-            ignore=(self._generation.settings.archive, self._generation.runtime_directory),
-            runtime_directory=self._generation.runtime_directory,
-        )
+    def _status_line(self) -> str:
+        return f"collecting: {', '.join(self._collecting)}" if self._collecting else "watching"
 
     def _next(self) -> None:
-        """Begin all incidents whose turn it is: what is light of them is read at once, beside another one's bulk."""
+        """Begin all incidents that are due: their light evidence is read now, beside another one's bulk copy."""
         while not self._recovering and not self._pool.stopping and (work := self._intake.next()) is not None:
-            self._collecting += 1
+            self._collecting.append(work.pipeline.name)
             self._pool.interrupt()
-            self._manager.status(f"collecting: {work.pipeline.name}")
+            self._manager.status(self._status_line())
             self._loop.spawn(self._collect(work), partial(self._collected, work))
 
     def _collect(self, work: Work) -> Task[RunOutcome]:
@@ -186,7 +173,7 @@ class Supervisor:
         if outcome.incident is not None:
             yield from have_worker(self._pool, self._sampler)
             pruned = yield from prune(self._pool, generation, spare=outcome.incident)
-            self._upkeep.pruned(pruned)
+            self._maintenance.pruned(pruned)
         return outcome
 
     def _collected(self, work: Work, outcome: RunOutcome) -> None:
@@ -194,27 +181,24 @@ class Supervisor:
         if work.client is not None:
             work.client.end(reply_of(outcome))
         if outcome.incident is not None:
-            self._upkeep.owe_digests((outcome.incident,))
-        self._loop.spawn(self._pool.release(), lambda _: self._ready())
+            self._maintenance.owe_digests((outcome.incident,))
+        self._loop.spawn(self._pool.release(), lambda _: self._ended(work))
 
-    def _ready(self) -> None:
-        """Turn to what is next: another incident, or the digests of those archived."""
-        self._collecting -= 1
-        if not self._collecting:
-            self._manager.status("watching")
-            if self._pool.stopping:
-                self._loop.stop()
+    def _ended(self, work: Work) -> None:
+        """Go on with the next incident, or with maintenance."""
+        self._collecting.remove(work.pipeline.name)
+        self._manager.status(self._status_line())
         if self._pool.stopping:
+            if not self._collecting:
+                self._loop.stop()
             return
-        self._upkeep.refill()
+        self._maintenance.refill()
         self._next()
-        self._upkeep.turn()
+        self._maintenance.turn()
 
     def _tend(self) -> None:
-        """Every few seconds: count what triggers say they have lost, and replace workers that were lost."""
-        self._intake.lost(self._watches.lost())
-        self._upkeep.turn()
-        self._loop.call_later(TEND_S, self._tend)
+        self._triggers.record_lost()
+        self._maintenance.turn()
 
     def _handle(self, client: Client, request: Request) -> None:
         match request:
@@ -223,12 +207,12 @@ class Supervisor:
                 client.sock.close()
             case ReloadRequest():
                 self._reload()
-                problem = self._config_problem
-                client.end(Reply(exit_code=78, message=problem) if problem else Reply())
+                client.end(self._configuration.reply())
             case RunRequest():
                 self._intake.by_hand(request, client)
 
     def _status(self) -> Status:
+        self._triggers.record_lost()
         sample = self._sampler.sample()
         return Status(
             protocol=PROTOCOL,
@@ -237,78 +221,54 @@ class Supervisor:
             since_s=self._since_s,
             config_hash=self._generation.loaded.hash,
             config_source=self._generation.loaded.source,
-            config_problem=self._config_problem,
+            config_problem=self._configuration.problem,
+            after_restart=self._configuration.after_restart,
             archive=self._generation.settings.archive,
-            running=self._board.running,
+            running=self._activity.running,
             queued=self._intake.queued,
             workers_idle=self._pool.idle,
             workers_abandoned=tuple(self._pool.abandoned),
             sample=sample,
             available_bytes=sample.available_bytes,
-            triggers=self._watches.states,
-            lost=self._intake.lost(self._watches.lost()),
-            fates=self._intake.fates(),
-            recent=tuple(self._board.recent),
-            ledger_problem=self._intake.problem,
+            triggers=self._triggers.states,
+            lost=self._ledger.lost(),
+            fates=self._ledger.counts(),
+            recent=tuple(self._activity.recent),
+            ledger_problem=self._ledger.problem,
         )
 
-    def _tell(self, event: events.AnyEvent) -> None:
-        """Receive an event of the runner."""
-        self._board.follow(event)
-        tell(event)
+    def _on_event(self, event: events.AnyEvent) -> None:
+        self._activity.update(event)
+        log_event(event)
         if (client := self._clients.get(event.incident)) is not None:
             client.send(event)
 
     def _reload(self) -> None:
-        """Read the configuration again; a bad one changes nothing and is told."""
+        """Load the configuration again; during recovery its triggers are not open yet."""
+        if self._recovering:
+            self._configuration.reload()
+            return
         self._manager.reloading()
-        self._changes.loading()
-        try:
-            generation = generate(find(self._config), TRIGGERS, archive=self._archive)
-        except ConfigError as exc:
-            self._config_problem = str(exc)
-            problems = [str(problem) for problem in exc.diagnostics]
-            log.error("config.refused", problems=problems)  # noqa: TRY400 - a mistake in a file has no traceback
-        else:
-            self._config_problem = None
-            self._generation = generation
-            self._open_watches()
-            self._intake.configure(generation)
-            log.info("config.loaded", config=generation.loaded.source, hash=generation.loaded.hash)
-            self._warn()
-            if not self._follows_files:
-                self._follow_files()
-        self._manager.ready("watching")
-
-    def _warn(self) -> None:
-        """Tell of what the configuration in force says in vain."""
-        for problem in self._generation.warnings:
-            log.warning("config.warning", problem=str(problem))
+        if self._configuration.reload():
+            self._triggers.open(self._generation)
+            self._intake.configure(self._generation)
+        self._manager.ready(self._status_line())
 
     def _follow_files(self) -> None:
-        """Look for changed files now and then, as long as the configuration in force asks for it."""
-        self._follows_files = self._generation.loaded.config.runtime.reload_on_change
-        if not self._follows_files:
-            return
-        if self._changes.due():
+        if self._configuration.is_outdated:
             self._reload()
-        self._loop.call_later(LOOK_AT_FILES_S, self._follow_files)
 
     def _stop(self) -> None:
-        """Finish what runs, seal it, and go."""
-        log.info("daemon.stopping", running=[running.incident for running in self._board.running])
+        """Finish and seal what is under way, then end."""
+        log.info("daemon.stopping", running=[running.incident for running in self._activity.running])
         self._manager.stopping()
         self._pool.stop(time.monotonic() + STOP_GRACE_S)
         if not self._recovering and not self._collecting:
             self._loop.stop()
 
     def _close(self) -> None:
-        self._watches.close()
+        self._triggers.close()
         self._control.close()
-        self._intake.close()
+        self._ledger.close()
         self._pool.close()
         log.info("daemon.stopped")
-
-    def _ping(self, period_s: float) -> None:
-        self._manager.ping()
-        self._loop.call_later(period_s, lambda: self._ping(period_s))

@@ -1,4 +1,4 @@
-"""The configured triggers, open: their descriptors in the loop, their markers out."""
+"""The open triggers: watches their descriptors in the loop, and passes their markers on."""
 
 from __future__ import annotations
 
@@ -6,37 +6,50 @@ from collections.abc import Callable, Iterable
 
 import structlog
 
+from collector.archive.ledger import Ledger
 from collector.daemon.intake import Intake
 from collector.daemon.loop import Loop
 from collector.host.files import Host
 from collector.model.errors import CollectorError
 from collector.model.marker import Marker
+from collector.pipeline.generation import Generation
 from collector.pipeline.steps import CompiledTrigger
 from collector.triggers.base import Trigger, TriggerContext
 
 log = structlog.get_logger()
 
 
-class Opened:
+class OpenTrigger:
     """One open trigger."""
 
-    def __init__(self, trigger: CompiledTrigger[Trigger], ctx: TriggerContext, loop: Loop, intake: Intake) -> None:
+    def __init__(
+        self, trigger: CompiledTrigger[Trigger], ctx: TriggerContext, loop: Loop, intake: Intake, ledger: Ledger
+    ) -> None:
         self.trigger = trigger
         self.ctx = ctx
         self.watch = watch = trigger.trigger.open(ctx)
         self._loop = loop
         self._intake = intake
+        self._ledger = ledger
+        self._reported = 0
         self._cancel: Callable[[], None] = lambda: None
         if watch.fileno() >= 0:
             loop.watch(watch.fileno(), self._read)
         self._poll()
 
     def close(self) -> None:
-        """Stop to watch."""
         self._cancel()
         if self.watch.fileno() >= 0:
             self._loop.unwatch(self.watch.fileno())
         self.watch.close()
+
+    def record_lost(self) -> None:
+        """Record the markers that the source has lost since the last call."""
+        count = self.watch.lost - self._reported
+        if count > 0:
+            self._reported = self.watch.lost
+            self._ledger.add_lost(self.trigger.id, count)
+            log.warning("markers.lost", trigger=self.trigger.id, count=count)
 
     def _read(self) -> None:
         self._take(self.watch.read)
@@ -48,84 +61,74 @@ class Opened:
 
     def _take(self, source: Callable[[], Iterable[Marker]]) -> None:
         try:
-            with self._intake.batch():
+            with self._ledger.batch():
                 for marker in source():
                     self._intake.offer(marker, self.trigger.pipeline)
         except (CollectorError, OSError) as exc:
             log.warning("trigger.failed", trigger=self.trigger.id, error=str(exc))
 
 
-class Watches:
+class TriggerSet:
     """
-    All triggers of a generation.
+    All triggers of the configuration in force.
 
     Args:
-        loop: Where their descriptors are served.
-        intake: Receives every marker, and remembers small texts for triggers.
+        loop: Watches their descriptors.
+        intake: Receives every marker.
+        ledger: Stores small texts for triggers, and counts what they lose.
     """
 
-    def __init__(self, loop: Loop, intake: Intake) -> None:
+    def __init__(self, loop: Loop, intake: Intake, ledger: Ledger) -> None:
         self._loop = loop
         self._intake = intake
-        self._told_lost: dict[str, int] = {}
-        self._opened: list[Opened] = []
+        self._ledger = ledger
+        self._open: list[OpenTrigger] = []
         self.problems: dict[str, str] = {}
         """Triggers that could not be opened, and why."""
 
-    def open(
-        self, triggers: tuple[CompiledTrigger[Trigger], ...], *, ignore: tuple[str, ...], runtime_directory: str
-    ) -> None:
+    def open(self, generation: Generation) -> None:
         """
-        Watch by these triggers from now on, and by no others.
+        Replace the open triggers by those of *generation*.
 
-        One that is open already, and as it should be, watches on without a gap. One that cannot be opened
-        is told and left out.
+        One that has not changed keeps watching without a gap. One that cannot be opened is logged and left out.
         """
-        wanted = [(trigger, self._context(trigger.id, ignore, runtime_directory)) for trigger in triggers]
-        self._close([opened for opened in self._opened if (opened.trigger, opened.ctx) not in wanted])
+        wanted = [(trigger, self._context(trigger, generation)) for trigger in generation.triggers]
+        self._close([one for one in self._open if (one.trigger, one.ctx) not in wanted])
         self.problems.clear()
-        watching = [(opened.trigger, opened.ctx) for opened in self._opened]
+        unchanged = [(one.trigger, one.ctx) for one in self._open]
         for trigger, ctx in wanted:
-            if (trigger, ctx) in watching:
+            if (trigger, ctx) in unchanged:
                 continue
             try:
-                self._opened.append(Opened(trigger, ctx, self._loop, self._intake))
+                self._open.append(OpenTrigger(trigger, ctx, self._loop, self._intake, self._ledger))
             except (CollectorError, OSError) as exc:
                 self.problems[trigger.id] = str(exc)
                 hint = getattr(exc, "hint", None)
                 log.error("trigger.refused", trigger=trigger.id, error=str(exc), hint=hint)  # noqa: TRY400 - no bug of ours
 
     def close(self) -> None:
-        """Close every trigger."""
-        self._close(list(self._opened))
+        self._close(list(self._open))
 
-    def _close(self, some: list[Opened]) -> None:
-        for opened in some:
-            opened.close()
-            self._opened.remove(opened)
-            self._told_lost.pop(opened.trigger.id, None)
-
-    def _context(self, trigger: str, ignore: tuple[str, ...], runtime_directory: str) -> TriggerContext:
-        return TriggerContext(
-            id=trigger,
-            host=Host(),
-            ignore=ignore,
-            runtime_directory=runtime_directory,
-            remember=self._intake.remember,
-            recall=self._intake.recall,
-        )
+    def record_lost(self) -> None:
+        for one in self._open:
+            one.record_lost()
 
     @property
     def states(self) -> dict[str, str]:
-        """What each trigger does: ``watching``, or why it sees less, or nothing."""
-        return {**{opened.trigger.id: opened.watch.degraded or "watching" for opened in self._opened}, **self.problems}
+        """The state of each trigger: ``watching``, or why it sees less, or nothing."""
+        return {**{one.trigger.id: one.watch.degraded or "watching" for one in self._open}, **self.problems}
 
-    def lost(self) -> dict[str, int]:
-        """Return how many markers each source reports as lost since the last call."""
-        more = {}
-        for opened in self._opened:
-            count = opened.watch.lost - self._told_lost.get(opened.trigger.id, 0)
-            if count > 0:
-                more[opened.trigger.id] = count
-                self._told_lost[opened.trigger.id] = opened.watch.lost
-        return more
+    def _close(self, some: list[OpenTrigger]) -> None:
+        for one in some:
+            one.close()
+            self._open.remove(one)
+
+    def _context(self, trigger: CompiledTrigger[Trigger], generation: Generation) -> TriggerContext:
+        return TriggerContext(
+            id=trigger.id,
+            host=Host(),
+            ignore=(generation.settings.archive, generation.runtime_directory),
+            runtime_directory=generation.runtime_directory,
+            remember=self._ledger.remember,
+            recall=self._ledger.recall,
+        )

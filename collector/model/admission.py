@@ -1,31 +1,31 @@
 """
 Admission: which marker opens an incident, which joins one, which waits, and which is only recorded.
 
-Pure: times are handed in (seconds of one monotonic clock), nothing is read or written. Every table is
-bounded, and a flood costs its own budget:
+Pure: times are arguments (seconds on one monotonic clock), nothing is read or written. Every table is
+bounded, and a flood spends only its own budget:
 
-- An *executable* is its name **and its uid**, so that nobody's files named ``core.engine`` spend
-  nobody's budget and not the engine's.
+- An *executable* is its name **and its uid**: files named ``core.engine`` that user ``nobody`` creates spend
+  the budget of ``nobody``, not the engine's.
 - Two markers with different uids are never one crash, so that a planted file cannot swallow a real core.
-- Beyond a budget the newest case of each executable is held and collected once the window has moved
-  on: of every storm, the first and the newest are kept.
+- Beyond a budget the newest case of each executable is held, and collected once the window has room again:
+  of every storm, the first and the newest are kept.
 """
 
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Hashable, Iterable, Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
-from typing import TypeVar
 
 import msgspec
 
+from collector.model.bounded import put_newest
 from collector.model.budgets import Budgets, Spent, StormSettings
 from collector.model.case import Case, Fate, awaits_core, executable, merge
 from collector.model.marker import Marker, MarkerKind
 
 MAX_RECENT = 512
-# Incidents under way: what is light of each is read at once, all but one then wait for their turn to copy.
+# Incidents under way: the light steps of each run immediately, then all but one wait for their turn to copy.
 MAX_RUNNING = 8
 MAX_HELD = 64
 SETTLE_S = 0.5
@@ -35,38 +35,35 @@ process, whose ``/proc/PID`` can be read."""
 SAME_CRASH_S = 30.0
 """Markers of one PID are one crash within this time, where no start time tells."""
 
-# A dump of 100 GB at 100 MB/s: its core may come so long after the kernel announced it.
+# A core of 100 GB written at 100 MB/s arrives this long after the kernel announced it.
 LONGEST_DUMP_S = 1000.0
 
-K = TypeVar("K", bound=Hashable)
 
-
-class Own(msgspec.Struct, frozen=True, kw_only=True):
-    """What must never trigger the collector: itself. *pids* are its processes, past ones included."""
+class OwnProcesses(msgspec.Struct, frozen=True, kw_only=True):
+    """The collector's own *pids*, past ones included, and *units*: their crashes never open an incident."""
 
     pids: frozenset[int] = frozenset()
-    comms: frozenset[str] = frozenset()
     units: frozenset[str] = frozenset()
 
     def is_about(self, marker: Marker) -> str | None:
-        """Say why *marker* is about the collector itself; ``None`` if it is not."""
+        """Return why *marker* is about the collector itself; ``None`` if it is not."""
         if marker.process is not None and marker.process.pid in self.pids:
             return f"process {marker.process.pid} is the collector's own"
         parent = marker.attributes.get("parent") if marker.kind is MarkerKind.EXIT else None
         if parent is not None and parent in {str(pid) for pid in self.pids}:
-            return f"it is a child of process {parent}, the collector's own"
-        if marker.comm in self.comms or marker.unit in self.units:
-            return f"{marker.unit or marker.comm} is the collector's own"
+            return f"a child of process {parent}, which is the collector's own"
+        if marker.unit in self.units:
+            return f"{marker.unit} is the collector's own"
         return None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Ruling:
     """
-    The answer to a marker.
+    The decision about a marker.
 
-    *case* is the case that it opened or joined. *displaced* are the numbers of earlier cases that were
-    held or queued and are suppressed now, because this one is newer.
+    *case* is the case that it opened or joined. *displaced* are the numbers of held or queued cases that are
+    suppressed now, because this one is newer.
     """
 
     fate: Fate
@@ -76,11 +73,11 @@ class Ruling:
 
 
 class Admission:
-    """The rules, and the bounded tables that they need. Not thread-safe."""
+    """The rules, and the bounded tables that they need."""
 
-    def __init__(self, settings: StormSettings, own: Own | None = None) -> None:
+    def __init__(self, settings: StormSettings, own: OwnProcesses | None = None) -> None:
         """Begin with nothing queued and nothing spent; *own* may be replaced at any time."""
-        self.own = own or Own()
+        self.own = own or OwnProcesses()
         self._settings = settings
         self._budgets = Budgets(settings)
         self._queue: deque[Case] = deque()
@@ -91,25 +88,24 @@ class Admission:
 
     @property
     def queued(self) -> int:
-        """Cases that wait for their turn."""
+        """The number of cases that wait for their turn."""
         return len(self._queue)
 
     @property
     def held(self) -> int:
-        """Cases that wait for a budget."""
+        """The number of cases that wait for a budget."""
         return len(self._held)
 
     @property
     def idle(self) -> bool:
-        """Whether no case is running or waits for its turn."""
         return not self._running and not self._queue
 
     def configure(self, settings: StormSettings) -> None:
-        """Go by new settings from now on; what is queued, held and spent stays."""
+        """Apply new settings from now on; what is queued, held or spent does not change."""
         self._settings = self._budgets.settings = settings
 
     def restore(self, spent: Iterable[Spent]) -> None:
-        """Take up what was spent before a restart, oldest first."""
+        """Restore what was spent before a restart, oldest first."""
         self._budgets.restore(spent)
 
     def offer(self, number: int, marker: Marker, *, pipeline: str, now_s: float) -> Ruling:
@@ -123,16 +119,16 @@ class Admission:
             if case is not None:
                 return self._join(case, marker, reason, now_s)
         case = self._open(number, marker, pipeline, now_s)
-        if marker.kind is MarkerKind.MANUAL:  # somebody asks: no budget, no turn
+        if marker.kind is MarkerKind.MANUAL:  # somebody is waiting: no budget, first in the queue
             self._queue.appendleft(case)
             return Ruling(fate=Fate.QUEUED, case=case)
         return self._admit(case, now_s)
 
     def resume(self, number: int, markers: Sequence[Marker], *, pipeline: str, now_s: float) -> Ruling:
         """
-        Take up a case that was admitted before a restart: it joins no other, and has all its *markers* again.
+        Resume a case that was admitted before a restart, with all its *markers*; it joins no other case.
 
-        It may be held now, or no longer: what was spent meanwhile counts.
+        Whether it is queued or held now depends on the budgets as they are.
         """
         first, *others = markers
         case = self._open(number, first, pipeline, now_s)
@@ -142,7 +138,7 @@ class Admission:
         return self._admit(case, now_s)
 
     def next(self, now_s: float) -> Case | None:
-        """Return a case to run now, and regard it as running until `finished`; ``None`` if there is none."""
+        """Return a case to run now, ``None`` if there is none; it counts as running until `finished`."""
         if len(self._running) >= MAX_RUNNING:
             return None
         self._release(now_s)
@@ -154,23 +150,23 @@ class Admission:
         return None
 
     def due_s(self, now_s: float) -> float | None:
-        """Return when to call `next` again though nothing arrives; ``None`` while nothing waits."""
+        """Return when to call `next` again if no marker arrives; ``None`` while nothing waits."""
         if len(self._running) >= MAX_RUNNING:
-            return None  # the end of one of them is what to wait for
+            return None  # until one of them ends
         times = [case.ready_s for case in self._queue]
         if self._held:
             times.append(self._budgets.next_room_s(now_s))
         return min(times, default=None)
 
     def finished(self, case: Case, *, incident: str | None, size_bytes: int) -> None:
-        """Close *case*: what arrives about it from now on joins *incident* in the ledger only."""
+        """Close *case*: later markers about it join *incident* in the ledger only."""
         case.incident, case.done = incident, True
         if case in self._running:
             self._running.remove(case)
         self._budgets.settle(case.executable, case.spent_s, size_bytes)
 
     def _open(self, number: int, marker: Marker, pipeline: str, now_s: float) -> Case:
-        """Make a case of its first marker."""
+        """Return a new case with its first marker."""
         case = Case(
             id=number, pipeline=pipeline, opened_s=now_s, executable=executable(marker), markers=[marker],
             ready_s=now_s + (SETTLE_S if awaits_core(marker) else 0.0),
@@ -185,7 +181,7 @@ class Admission:
         return Ruling(fate=Fate.QUEUED, case=case, displaced=self._enqueue(case, now_s))
 
     def _match(self, marker: Marker, now_s: float) -> tuple[Case | None, str]:
-        """Find the case that the marker belongs to, and say why."""
+        """Return the case that the marker belongs to, and why."""
         if marker.process is not None:
             case = self._by_pid.get(marker.process.pid)
             if case is not None and self._same_crash(case, marker, marker.process.pid, now_s):
@@ -208,12 +204,12 @@ class Admission:
         if marker.uid is not None and known.uid is not None and marker.uid != known.uid:
             return False
         if marker.core is not None and (known.core is not None or case.done):
-            return False  # a second core is another crash; one that comes late still has to be collected
+            return False  # a second core is another crash; one that arrives late still has to be collected
         certain = (mine is not None and mine == theirs) or (marker.comm is not None and marker.comm == known.comm)
         return now_s - case.opened_s <= (LONGEST_DUMP_S if certain else SAME_CRASH_S)
 
     def _join(self, case: Case, marker: Marker, reason: str, now_s: float) -> Ruling:
-        """Add the marker to *case*; to one that is over already in the ledger only."""
+        """Add the marker to *case*; if the case is over, it joins in the ledger only."""
         if not case.done:
             case.add(marker, now_s)
             self._index(case, marker)
@@ -230,11 +226,11 @@ class Admission:
         case.spent_s = now_s
         self._queue.append(case)
         self._budgets.spend(case.executable, case.markers[0].uid, now_s)
-        _put(self._by_executable, case.executable, case)
+        put_newest(self._by_executable, case.executable, case, MAX_RECENT)
         return displaced
 
     def _hold(self, case: Case) -> tuple[int, ...]:
-        """Keep *case* as the newest of its executable; return the numbers of those that give way."""
+        """Hold *case* as the newest of its executable; return the numbers of the cases that it displaces."""
         gone = [before] if (before := self._held.pop(case.executable, None)) is not None else []
         if len(self._held) >= MAX_HELD:
             gone.append(self._held.pop(next(iter(self._held))))
@@ -255,12 +251,4 @@ class Admission:
         """Make *case* findable by the PIDs of *marker*."""
         for ref in (marker.process, *marker.also):
             if ref is not None:
-                _put(self._by_pid, ref.pid, case)
-
-
-def _put(table: dict[K, Case], key: K, case: Case) -> None:
-    """Enter *case* as the newest; the oldest goes."""
-    table.pop(key, None)
-    table[key] = case
-    if len(table) > MAX_RECENT:
-        del table[next(iter(table))]
+                put_newest(self._by_pid, ref.pid, case, MAX_RECENT)

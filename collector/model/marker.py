@@ -20,7 +20,7 @@ class MarkerKind(enum.StrEnum):
 
 class ProcessRef(msgspec.Struct, frozen=True, kw_only=True):
     """
-    A process that cannot be mistaken for its successor.
+    A process, told apart from later ones with the same PID by its start time.
 
     *start_time_ticks* is field 22 of ``/proc/PID/stat`` (clock ticks since boot); ``None`` where
     the source of the marker could not know it. Source: proc_pid_stat(5).
@@ -31,7 +31,7 @@ class ProcessRef(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class CoreRef(msgspec.Struct, frozen=True, kw_only=True):
-    """A core file as it was when it was noticed; device, inode and size pin it against a swap."""
+    """A core file as it was when it was noticed; device, inode and size show whether it was replaced since."""
 
     path: str
     device: int
@@ -47,9 +47,9 @@ class Marker(msgspec.Struct, frozen=True, kw_only=True):
 
     All text fields may come from an attacker: they are data and never form a path or a command.
     Times are seconds since the epoch, wall clock, a label only.
-    *attributes* are what else the source said; ``parent`` is the PID of the process's parent.
-    *joined* are the ids of the other triggers that saw the same crash, where several markers are taken as one.
-    *refused* is why the source itself says that nothing may be collected: the marker is recorded, no more.
+    *attributes* holds whatever else the source reported; ``parent`` is the PID of the process's parent.
+    *joined* holds the ids of the other triggers that saw the same crash, where several markers are merged into one.
+    *refused* is why its source may not be trusted: the marker is recorded, and nothing is collected.
     """
 
     kind: MarkerKind

@@ -13,15 +13,15 @@ from collector.model.marker import Marker
 @dataclass(frozen=True, slots=True, kw_only=True)
 class TriggerContext:
     """
-    All that a trigger may know and touch.
+    All that a trigger may know and use.
 
     Args:
         id: The trigger's id in the configuration; goes into each marker.
-        host: The door to the kernel.
+        host: Gives access to the kernel's files.
         ignore: Directories whose files are never markers (the archive, the runtime directory).
         runtime_directory: Mode 0700, owned by the daemon: the only place for sockets.
-        remember: Store a small text under a key, durably (a kmsg position, a pstore file seen).
-        recall: Read such a text back; ``None`` if there is none.
+        remember: Stores a small text under a key, durably (a kmsg position, a pstore file seen).
+        recall: Returns such a text; ``None`` if there is none.
     """
 
     id: str
@@ -32,39 +32,44 @@ class TriggerContext:
     recall: Callable[[str], str | None]
 
 
-class Watch(Protocol):
-    """An opened trigger. Nothing here blocks."""
+class Watch:
+    """
+    An opened trigger; a subclass overrides what its source has. Nothing here blocks.
+
+    The loop calls `read` while the descriptor is readable, and `poll` at the start and then every `poll_s` seconds.
+    """
+
+    __slots__ = ()
 
     @property
     def poll_s(self) -> float | None:
-        """Call `poll` this often (to find directories that appeared, PSI that rose); ``None``: only at the start."""
-        ...
+        """Interval of `poll`; ``None``: it is called at the start only."""
+        return None
 
     @property
     def lost(self) -> int:
-        """Markers that the source itself reports as lost, so far."""
-        ...
+        """Markers that the source itself has reported as lost so far."""
+        return 0
 
     @property
     def degraded(self) -> str | None:
-        """Why it sees less than it was asked to, at this moment; ``None`` if it sees all."""
-        ...
+        """Why it sees less than it should at the moment; ``None`` if it sees all."""
+        return None
 
     def fileno(self) -> int:
-        """Return the descriptor that turns readable when there is something to read; -1: none."""
-        ...
+        """Return the descriptor that becomes readable when there is something to read; -1 if there is none."""
+        return -1
 
     def read(self) -> Iterable[Marker]:
-        """Return the markers that are there now, a bounded number; the rest at the next call."""
-        ...
+        """Return markers that are there now, a bounded number; the rest at the next call."""
+        return ()
 
     def poll(self) -> Iterable[Marker]:
-        """Look for what no descriptor announces: what stood there before the start, new directories."""
-        ...
+        """Look for what no descriptor announces: files from before the start, new directories."""
+        return ()
 
     def close(self) -> None:
         """Release all descriptors."""
-        ...
 
 
 @runtime_checkable
@@ -74,5 +79,5 @@ class Trigger(Protocol):
     name: ClassVar[str]
 
     def open(self, ctx: TriggerContext) -> Watch:
-        """Start to watch; raise `CollectorError` with a hint if the kernel or the machine does not offer it."""
+        """Start watching; raise `CollectorError` with a hint if the kernel or the machine does not support it."""
         ...

@@ -1,4 +1,4 @@
-"""What the name and the surroundings of a core file say about the crash. None of it opens the core."""
+"""What the name and the neighbours of a core file say about the crash, without reading the core."""
 
 from __future__ import annotations
 
@@ -23,12 +23,12 @@ _VALUE_BYTES = 4096
 
 def identify(path: str, fd: int, dir_fd: int, pattern: CorePattern) -> tuple[str, CoreName]:
     """
-    Return who wrote the file at *path* (``systemd``, ``apport``, ``abrt``, ``kernel``, ``unknown``) and what it says.
+    Return who wrote the core (``systemd``, ``apport``, ``abrt``, ``kernel``, ``unknown``) and what is known from that.
 
     Args:
-        path: Its absolute path.
-        fd: Open on it, for its extended attributes; -1 where it could not be opened.
-        dir_fd: Its directory, for abrt's small files beside it.
+        path: The core's absolute path.
+        fd: The open core, for its extended attributes; -1 if it could not be opened.
+        dir_fd: Its directory, for the small files that abrt writes beside it.
         pattern: The ``core_pattern`` in force.
     """
     name = os.path.basename(path)
@@ -44,7 +44,7 @@ def identify(path: str, fd: int, dir_fd: int, pattern: CorePattern) -> tuple[str
 
 
 def _systemd(found: re.Match[str], fd: int) -> CoreName:
-    """Read the extended attributes, which are exact; the name where there are none."""
+    """Read the extended attributes, which are exact; where there are none, the name."""
     values: dict[str, str] = {}
     for key in _XATTRS if fd >= 0 else ():
         try:

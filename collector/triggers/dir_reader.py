@@ -1,53 +1,46 @@
-"""Looking at files in watched directories without being led elsewhere."""
+"""Opening and removing files in watched directories, whatever their owners do with the names meanwhile."""
 
 from __future__ import annotations
 
 import os
 import stat
-from types import TracebackType
-from typing import Self
+from contextlib import ExitStack, suppress
+from typing import Literal
 
-from collector.host.files import REGULAR_FLAGS
+from collector.host.files import REGULAR_FLAGS, kind_of
 from collector.triggers.directories import Directory, FileEvent
 
 
-class Glance:
-    """One look at many files; each directory is opened once, and only if it is still the watched one."""
+class DirReader(ExitStack):
+    """Opens each directory at most once in its ``with`` block, and only if it is still the watched one."""
 
     def __init__(self) -> None:
+        super().__init__()
         self._dir_fds: dict[Directory, int] = {}
-
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(self, kind: type[BaseException] | None, exc: BaseException | None, tb: TracebackType | None) -> None:
-        for fd in self._dir_fds.values():
-            if fd >= 0:
-                os.close(fd)
 
     def dir_fd(self, directory: Directory) -> int:
         """Return the directory's descriptor, -1 if it is no longer there."""
         if directory not in self._dir_fds:
-            try:
+            self._dir_fds[directory] = -1
+            with suppress(OSError):
                 self._dir_fds[directory] = directory.open()
-            except OSError:
-                self._dir_fds[directory] = -1
+                self.callback(os.close, self._dir_fds[directory])
         return self._dir_fds[directory]
 
-    def stat(self, sighting: FileEvent) -> os.stat_result | None:
-        """Return what lstat says; ``None`` if the file is gone."""
-        dir_fd = self.dir_fd(sighting.directory)
+    def stat(self, event: FileEvent) -> os.stat_result | None:
+        """Return what lstat reports; ``None`` if the file is gone."""
+        dir_fd = self.dir_fd(event.directory)
         if dir_fd < 0:
             return None
         try:
-            return os.stat(sighting.name, dir_fd=dir_fd, follow_symlinks=False)
+            return os.stat(event.name, dir_fd=dir_fd, follow_symlinks=False)
         except OSError:
             return None
 
-    def open(self, sighting: FileEvent) -> int:
-        """Open a file that was regular a moment ago; -1 where that is not allowed, or it is regular no more."""
+    def open(self, event: FileEvent) -> int:
+        """Open a regular file; -1 if that is not permitted, or if it is not a regular file any more."""
         try:
-            fd = os.open(sighting.name, REGULAR_FLAGS, dir_fd=self.dir_fd(sighting.directory))
+            fd = os.open(event.name, REGULAR_FLAGS, dir_fd=self.dir_fd(event.directory))
         except OSError:
             return -1
         if stat.S_ISREG(os.fstat(fd).st_mode):
@@ -55,8 +48,19 @@ class Glance:
         os.close(fd)
         return -1
 
-    def remove(self, sighting: FileEvent, info: os.stat_result) -> None:
-        """Remove the file that *info* was read from; another one that took its name stays."""
-        now = self.stat(sighting)
+    def remove(self, event: FileEvent, info: os.stat_result) -> None:
+        """Remove the file that *info* describes, unless another one has taken its name."""
+        now = self.stat(event)
         if now is not None and (now.st_dev, now.st_ino) == (info.st_dev, info.st_ino):
-            os.unlink(sighting.name, dir_fd=self.dir_fd(sighting.directory))
+            os.unlink(event.name, dir_fd=self.dir_fd(event.directory))
+
+
+def refusal(info: os.stat_result, unprivileged: Literal["attribute", "refuse"]) -> str | None:
+    """Return why a file must not be collected; ``None`` if it may be."""
+    if not stat.S_ISREG(info.st_mode):
+        return f"a {kind_of(info.st_mode)}, not a regular file"
+    if info.st_nlink > 1:
+        return f"{info.st_nlink} hard links: a new file has one"
+    if info.st_uid != 0 and unprivileged == "refuse":
+        return f"owned by uid {info.st_uid}, and unprivileged files are refused"
+    return None

@@ -1,4 +1,4 @@
-"""Directories in which files appear: watched while they stand, found again when they come back."""
+"""Directories in which files appear: watched while they exist, found again when they come back."""
 
 from __future__ import annotations
 
@@ -9,13 +9,13 @@ import os
 import re
 import select
 from collections import deque
-from collections.abc import Callable, Iterator
-from dataclasses import dataclass, field
+from collections.abc import Iterator
+from dataclasses import dataclass
 from typing import NamedTuple
 
 from collector.host import inotify
-from collector.model.errors import CollectorError
-from collector.triggers.base import TriggerContext
+from collector.model.errors import CollectorError, UsageError
+from collector.triggers.base import TriggerContext, Watch
 
 # Entries of a catch-up scan that one call handles: 256 lstat and open take 3 ms.
 SCAN_BATCH = 256
@@ -27,8 +27,8 @@ class FileEvent(NamedTuple):
     """
     A name that appeared in a directory.
 
-    *closed*: a writer closed it, or it was renamed into place; otherwise it was created, or stood
-    there when the directory was scanned, and somebody may still be writing to it.
+    *closed*: a writer closed it, or it was renamed into place; otherwise it was created, or found
+    by a scan, and may still be open for writing.
     """
 
     directory: Directory
@@ -39,7 +39,7 @@ class FileEvent(NamedTuple):
 
 @dataclass(slots=True, eq=False)
 class Directory:
-    """A watched directory; device and inode pin it against whatever takes its path later."""
+    """A watched directory; device and inode tell it from another one that takes its path later."""
 
     path: str
     device: int
@@ -49,10 +49,10 @@ class Directory:
 
     def open(self) -> int:
         """
-        Return a descriptor of it that names can be resolved against.
+        Return a descriptor to resolve names against.
 
         Raises:
-            FileNotFoundError: If its path leads to something else by now.
+            FileNotFoundError: If its path is something else's by now.
         """
         fd = os.open(self.path, os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC)
         info = os.fstat(fd)
@@ -62,73 +62,95 @@ class Directory:
         return fd
 
 
-@dataclass(slots=True)
-class DirectoryWatch:
+class DirectoryWatch(Watch):
     """
-    Watches on directories given by paths or globs.
+    A watch on directories given by paths or globs.
 
     Args:
+        ctx: The trigger's; the directories that it ignores are never entered.
         paths: Absolute paths or globs; they need not exist yet.
-        depth: How many levels below them to watch as well.
-        ignore: Directories that are never entered.
-        wanted: Whether a name is worth a sighting.
+        match: Globs of file names.
+        exclude: Globs of file names to ignore even if they match.
+        depth: Number of levels below that are watched as well.
+
+    Raises:
+        CollectorError: If no inotify instance is left.
     """
 
-    paths: tuple[str, ...]
-    depth: int
-    ignore: tuple[str, ...]
-    wanted: Callable[[str], bool]
-    overflows: int = 0
-    refused: str | None = None
-    """Why a directory could not be watched; ``None`` when all that exist are."""
-    _inotify: inotify.Inotify = field(default_factory=inotify.Inotify)
-    _more: int = field(default_factory=lambda: os.eventfd(0, os.EFD_CLOEXEC | os.EFD_NONBLOCK))
-    _epoll: select.epoll = field(default_factory=select.epoll)
-    _by_wd: dict[int, Directory] = field(default_factory=dict)
-    _scans: deque[Iterator[FileEvent]] = field(default_factory=deque)
+    poll_s = 2.0
 
-    def __post_init__(self) -> None:
+    def __init__(
+        self,
+        ctx: TriggerContext,
+        *,
+        paths: tuple[str, ...],
+        match: tuple[str, ...],
+        exclude: tuple[str, ...],
+        depth: int,
+    ) -> None:
+        self.ctx = ctx
+        self._paths = tuple(map(ctx.host.path, paths))
+        self._ignore = tuple(map(os.path.realpath, ctx.ignore))
+        self._match = re.compile("|".join(map(fnmatch.translate, match)) or r"(?!)")
+        self._exclude = re.compile("|".join(map(fnmatch.translate, exclude)) or r"(?!)")
+        self._depth = depth
+        self._overflows = 0
+        self._problem: str | None = None
+        self._by_wd: dict[int, Directory] = {}
+        self._scans: deque[Iterator[FileEvent]] = deque()
+        try:
+            self._inotify = inotify.Inotify()
+        except OSError as exc:
+            hint = "raise fs.inotify.max_user_instances"
+            raise CollectorError(f"trigger {ctx.id}: inotify: {exc.strerror}", hint=hint) from exc
+        self._more = os.eventfd(0, os.EFD_CLOEXEC | os.EFD_NONBLOCK)
+        self._epoll = select.epoll()
         self._epoll.register(self._inotify.fileno(), select.EPOLLIN)
         self._epoll.register(self._more, select.EPOLLIN)
 
+    @property
+    def lost(self) -> int:
+        """Overflows of the kernel's queue; the scan that follows misses only files that came and went."""
+        return self._overflows
+
+    @property
+    def degraded(self) -> str | None:
+        """Why a directory that exists is not watched."""
+        return self._problem
+
     def fileno(self) -> int:
-        """Return one descriptor that is readable while events or unfinished scans wait."""
+        """Return a descriptor that is readable while events or unfinished scans are pending."""
         return self._epoll.fileno()
 
-    def read(self) -> Iterator[FileEvent]:
-        """Yield what one bounded read of events and one piece of a scan give."""
+    def close(self) -> None:
+        self._epoll.close()
+        self._inotify.close()
+        os.close(self._more)
+
+    def events(self) -> Iterator[FileEvent]:
+        """Yield the events of one bounded read and of one batch of a scan."""
         for event in self._inotify.read():
             yield from self._handle(event)
         yield from self._scan()
 
     def refresh(self) -> None:
-        """Find directories that appeared, went or were replaced; what is new is scanned at the next `read`."""
-        self.refused = None
+        """Find directories that appeared, went or were replaced; new ones are scanned at the next call of `events`."""
+        self._problem = None
         for directory in list(self._by_wd.values()):
             try:
                 os.close(directory.open())
             except OSError:
                 self._forget(directory)
-        for path in self._expand():
-            self._watch(path, depth=self.depth)
+        for pattern in self._paths:
+            for path in glob.iglob(pattern) if glob.has_magic(pattern) else (pattern,):
+                self._watch(path, depth=self._depth)
         self._signal()
 
-    def close(self) -> None:
-        """Release all descriptors."""
-        self._epoll.close()
-        self._inotify.close()
-        os.close(self._more)
-
-    def _expand(self) -> Iterator[str]:
-        """Yield the directories that the configured paths mean now."""
-        for path in self.paths:
-            yield from glob.iglob(path) if glob.has_magic(path) else (path,)
-
     def _handle(self, event: inotify.InotifyEvent) -> Iterator[FileEvent]:
-        """Turn one event into sightings; keep the watches true."""
+        """Turn one inotify event into file events; keep the watches up to date."""
         if event.mask & inotify.OVERFLOW:
-            self.overflows += 1
-            self._scans.clear()  # each is begun anew: what it has passed may have changed unseen
+            self._overflows += 1
+            self._scans.clear()  # each starts again: what it has passed may have changed unnoticed
             self._scans.extend(self._entries(directory) for directory in self._by_wd.values())
             return
         directory = self._by_wd.get(event.wd)
@@ -139,12 +161,12 @@ class DirectoryWatch:
             self.refresh()
         elif event.mask & inotify.ISDIR:
             self._enter(directory, event.name)
-        elif event.name.startswith("#") or self.wanted(event.name):
+        elif event.name.startswith("#") or self._is_wanted(event.name):
             # An unnamed file (O_TMPFILE) is closed under "#INODE", whatever name it was linked to.
             yield FileEvent(directory, event.name, closed=not event.mask & inotify.CREATE)
 
     def _enter(self, parent: Directory, name: str) -> None:
-        """Watch a subdirectory, where asked; one that abrt still fills carries ``.new``."""
+        """Watch a subdirectory, within the depth; one that abrt is still filling ends in ``.new``."""
         if parent.depth > 0 and not name.endswith(".new"):
             self._watch(os.path.join(parent.path, name), depth=parent.depth - 1, inside=parent)
 
@@ -153,7 +175,7 @@ class DirectoryWatch:
         if self._ignored(path) or len(self._by_wd) >= MAX_DIRECTORIES:
             return
         try:
-            # Whoever configured a path may have meant a symlink; whoever made a subdirectory may not.
+            # A configured path may be a symlink; a subdirectory, which others create, may not.
             nofollow = os.O_NOFOLLOW if inside is not None else 0
             fd = os.open(path, os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC | nofollow)
         except OSError:
@@ -162,7 +184,7 @@ class DirectoryWatch:
             info = os.fstat(fd)
             wd = self._inotify.add(fd)
         except OSError as exc:
-            self.refused = f"{path}: {exc.strerror}"
+            self._problem = f"{path}: {exc.strerror}"
             return
         finally:
             os.close(fd)
@@ -173,41 +195,46 @@ class DirectoryWatch:
             self._signal()
 
     def _forget(self, directory: Directory) -> None:
-        """End the watch on a directory that is no longer at its path."""
+        """Stop watching a directory that is no longer at its path."""
         if self._by_wd.pop(directory.wd, None) is not None:
             self._inotify.remove(directory.wd)
+
+    def _is_wanted(self, name: str) -> bool:
+        return bool(self._match.match(name)) and not self._exclude.match(name)
 
     def _ignored(self, path: str) -> bool:
         """Return whether *path* is inside an ignored directory, by name or through a symlink."""
         names = {os.path.abspath(path), os.path.realpath(path)}
-        return any(name == other or name.startswith(other.rstrip("/") + "/") for name in names for other in self.ignore)
+        return any(
+            name == other or name.startswith(other.rstrip("/") + "/") for name in names for other in self._ignore
+        )
 
     def _entries(self, directory: Directory) -> Iterator[FileEvent]:
-        """Yield what stands in a directory; subdirectories are entered on the way."""
+        """Yield the files in a directory; subdirectories are entered on the way."""
         try:
             with os.scandir(directory.path) as entries:
                 for entry in entries:
                     if directory.depth > 0 and entry.is_dir(follow_symlinks=False):
                         self._enter(directory, entry.name)
-                    elif self.wanted(entry.name):
+                    elif self._is_wanted(entry.name):
                         yield FileEvent(directory, entry.name, closed=False, scanned=True)
         except OSError:
-            return  # it went meanwhile; its event is on the way
+            return  # it is gone; its event is still to come
 
     def _scan(self) -> Iterator[FileEvent]:
-        """Yield the next piece of the scans that are due."""
+        """Yield the next batch of the scans that are due."""
         left = SCAN_BATCH
         while self._scans and left:
-            sighting = next(self._scans[0], None)
-            if sighting is None:
+            event = next(self._scans[0], None)
+            if event is None:
                 self._scans.popleft()
             else:
                 left -= 1
-                yield sighting
+                yield event
         self._signal()
 
     def _signal(self) -> None:
-        """Make the descriptor readable while scans wait, and only then."""
+        """Make the descriptor readable while scans are pending, and only then."""
         if self._scans:
             os.eventfd_write(self._more, 1)
         else:
@@ -215,31 +242,8 @@ class DirectoryWatch:
                 os.eventfd_read(self._more)
 
 
-def open_directories(
-    ctx: TriggerContext, *, paths: tuple[str, ...], match: tuple[str, ...], exclude: tuple[str, ...], depth: int
-) -> DirectoryWatch:
-    """
-    Watch directories for the names that a trigger wants.
-
-    Args:
-        ctx: The trigger's; what it ignores is never watched.
-        paths: Directories, or globs of directories.
-        match: Globs of file names.
-        exclude: Globs of file names that are none after all.
-        depth: Levels below that are watched as well.
-
-    Raises:
-        CollectorError: If inotify has no instance left.
-    """
-    matching = re.compile("|".join(map(fnmatch.translate, match)) or r"(?!)")
-    excluded = re.compile("|".join(map(fnmatch.translate, exclude)) or r"(?!)")
-    try:
-        return DirectoryWatch(
-            paths=tuple(map(ctx.host.path, paths)),
-            depth=depth,
-            ignore=tuple(map(os.path.realpath, ctx.ignore)),
-            wanted=lambda name: bool(matching.match(name)) and not excluded.match(name),
-        )
-    except OSError as exc:
-        hint = "raise fs.inotify.max_user_instances"
-        raise CollectorError(f"trigger {ctx.id}: inotify: {exc.strerror}", hint=hint) from exc
+def check_absolute(paths: tuple[str, ...]) -> None:
+    """Refuse relative paths; raise `UsageError`."""
+    for path in paths:
+        if not path.startswith("/"):
+            raise UsageError(f"{path!r} is not an absolute path")

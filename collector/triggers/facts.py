@@ -1,4 +1,4 @@
-"""What others say about a crash in KEY=VALUE lines or JSON, and how far they are believed."""
+"""What supervisors report about a crash in KEY=VALUE lines or JSON, and how far they are trusted."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ def parse(data: bytes) -> dict[str, str]:
     """
     Return the facts in *data*: a JSON object of scalars, or lines of ``KEY=VALUE``; keys in capitals.
 
-    What is neither is left out; at most 64 facts, each made printable and cut at 4,096 characters.
+    Anything else is left out; at most 64 facts, each made printable and cut at 4,096 characters.
     """
     pairs: list[tuple[str, str]] = []
     if data.lstrip().startswith(b"{"):
@@ -44,7 +44,7 @@ def parse(data: bytes) -> dict[str, str]:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Speaker:
-    """Who says it, as the kernel knows: *uid* of the peer or the file's owner."""
+    """Who reports it; *uid* is the peer's or the file owner's, as the kernel knows it."""
 
     kind: MarkerKind
     trigger: str
@@ -56,11 +56,11 @@ class Speaker:
 
 def marker_of(facts: dict[str, str], speaker: Speaker, host: Host) -> Marker:
     """
-    Make a marker of *facts*.
+    Return the marker for *facts*.
 
-    Only root speaks for others: anybody else's crash is that user's, and a process of another user that
-    lives is not theirs to name. Keys as systemd passes them to ``ExecStopPost=`` and ``OnFailure=``
-    (``SERVICE_RESULT``, ``EXIT_CODE``, ``EXIT_STATUS``, and the same behind ``MONITOR_``), besides
+    Only root may report for others: whatever another user reports is that user's own crash, and cannot name another
+    user's living process. Keys are those that systemd passes to ``ExecStopPost=`` and ``OnFailure=``
+    (``SERVICE_RESULT``, ``EXIT_CODE``, ``EXIT_STATUS``, with or without ``MONITOR_``), and
     ``PID``, ``START_TIME`` (clock ticks since boot), ``COMM``, ``EXE``, ``UID``, ``UNIT``, ``SIGNAL``,
     ``REASON``. Source: systemd.exec(5), "Environment Variables Set or Propagated by the Service Manager".
     """
@@ -92,7 +92,7 @@ def marker_of(facts: dict[str, str], speaker: Speaker, host: Host) -> Marker:
 
 
 def misread(facts: dict[str, str]) -> list[str]:
-    """Return what `marker_of` makes nothing of, because it ought to be a number."""
+    """Return the facts that `marker_of` ignores because they are not numbers."""
     return [f"{key}={facts[key]}" for key in NUMBERS if facts.get(key) and parse_number(facts[key]) is None]
 
 
@@ -116,7 +116,7 @@ def _signal(text: str | None) -> int | None:
 
 
 def _may_name(host: Host, pid: int, uid: int) -> bool:
-    """Return whether *pid* is the user's own, or gone."""
+    """Return whether *pid* is the user's own process, or gone."""
     try:
         return os.stat(host.path(f"/proc/{pid}")).st_uid == uid
     except OSError:

@@ -1,4 +1,4 @@
-"""The kernel's own words for what went wrong, as patterns."""
+"""Patterns for the lines in which the kernel reports crashes and errors."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from typing import Literal, NamedTuple
 
 from collector.model.text import parse_number
 
-Event = Literal[
+EventName = Literal[
     "core_lost",
     "segfault",
     "oom_kill",
@@ -25,8 +25,8 @@ Event = Literal[
 _COMM = r"(?P<comm>.{1,60}?)"
 _PID = r"(?P<pid>[0-9]{1,10})"
 
-EVENTS: dict[Event, str] = {
-    # The lines about processes come first: a name in them may be made to look like any of the others.
+EVENTS: dict[EventName, str] = {
+    # Lines about processes come first: a process's name may be chosen to look like any of the others.
     # fs/coredump.c, coredump_report_failure(); before 6.11 "Pid 42(engine) over core_pipe_limit"
     "core_lost": (
         rf"(?:coredump: |Pid ){_PID}\({_COMM}\):? "
@@ -64,8 +64,8 @@ EVENTS: dict[Event, str] = {
 }
 
 
-class Finding(NamedTuple):
-    """What a line says."""
+class KernelEvent(NamedTuple):
+    """What a line reports, and about which process."""
 
     event: str
     pid: int | None = None
@@ -73,15 +73,15 @@ class Finding(NamedTuple):
     uid: int | None = None
 
 
-class Lines:
+class LinePatterns:
     """
-    Some events and own patterns, compiled.
+    The patterns of some events and the user's own, compiled.
 
     Raises:
-        ValueError: If a pattern is none; the message quotes it.
+        ValueError: If one of *patterns* is not a regular expression; the message quotes it.
     """
 
-    def __init__(self, events: tuple[Event, ...], patterns: tuple[str, ...]) -> None:
+    def __init__(self, events: tuple[EventName, ...], patterns: tuple[str, ...]) -> None:
         self._known: list[tuple[str, re.Pattern[str]]] = [
             (event, re.compile(EVENTS[event])) for event in EVENTS if event in events
         ]
@@ -91,12 +91,12 @@ class Lines:
             except re.error as exc:
                 raise ValueError(f"{pattern!r} is not a regular expression: {exc}") from exc
 
-    def find(self, message: str) -> Finding | None:
-        """Return what *message* is about; events match at its start, own patterns anywhere."""
+    def find(self, message: str) -> KernelEvent | None:
+        """Return what *message* reports; events match at its start, the user's own patterns anywhere."""
         for event, pattern in self._known:
             found = pattern.search(message) if event == "pattern" else pattern.match(message)
             if found is not None:
                 groups = found.groupdict()
                 pid, uid = parse_number(groups.get("pid")), parse_number(groups.get("uid"))
-                return Finding(event, pid, groups.get("comm"), uid)
+                return KernelEvent(event, pid, groups.get("comm"), uid)
         return None

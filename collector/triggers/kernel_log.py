@@ -1,4 +1,4 @@
-"""What the kernel says about crashes: its log from where it was last left, and what a panic left in pstore."""
+"""Crashes in the kernel's log, read on from the last position, and what a panic left in pstore."""
 
 from __future__ import annotations
 
@@ -6,111 +6,103 @@ import itertools
 import os
 import time
 from collections.abc import Iterator
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import ClassVar, get_args
 
-from collector.host.files import Host
 from collector.host.identity import identify
 from collector.host.kmsg import Kmsg, KmsgRecord
 from collector.model.errors import DeniedError, UsageError
 from collector.model.marker import Marker, MarkerKind, ProcessRef
 from collector.model.text import printable
-from collector.triggers.base import TriggerContext
-from collector.triggers.kernel_lines import Event, Finding, Lines
+from collector.triggers.base import TriggerContext, Watch
+from collector.triggers.kernel_lines import EventName, KernelEvent, LinePatterns
 
 PSTORE = "/sys/fs/pstore"
 RECORDS_PER_READ = 256
-ALL: tuple[Event, ...] = get_args(Event)
+ALL: tuple[EventName, ...] = get_args(EventName)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class KernelLog:
     """
-    Watch the kernel's log. Only what the kernel itself said counts: what is written to ``/dev/kmsg`` does not.
+    Watch the kernel's log. Only the kernel's own lines count; lines that processes write to ``/dev/kmsg`` do not.
 
     Args:
-        events: Which of the known ones are markers.
-        patterns: Regular expressions besides, found anywhere in a line; groups named ``pid`` and
-            ``comm`` tell the process.
-        pstore: At the start, one marker for what a panic left in ``/sys/fs/pstore``.
+        events: Which of the known events are markers.
+        patterns: Further regular expressions, found anywhere in a line; groups named ``pid`` and
+            ``comm`` give the process.
+        pstore: At the start, one marker for the files that a panic left in ``/sys/fs/pstore``.
     """
 
     name: ClassVar[str] = "kernel_log"
-    events: tuple[Event, ...] = ALL
+    events: tuple[EventName, ...] = ALL
     patterns: tuple[str, ...] = ()
     pstore: bool = True
 
     def __post_init__(self) -> None:
         try:
-            Lines(self.events, self.patterns)
+            LinePatterns(self.events, self.patterns)
         except ValueError as exc:
             raise UsageError(str(exc)) from exc
 
     def open(self, ctx: TriggerContext) -> KernelLogWatch:
-        """Start to read; raise `DeniedError` where the log is not readable."""
-        lines = Lines(self.events, self.patterns)
+        """Start reading; raise `DeniedError` if the log is not readable."""
+        patterns = LinePatterns(self.events, self.patterns)
         boot_id = identify(ctx.host).boot_id
         kept = ctx.recall(f"{ctx.id}.kmsg")
         try:
-            # Without a past, what was logged before the installation is not news.
+            # Without a position, start at the end: what was logged before the installation is old.
             kmsg = Kmsg(ctx.host, at_end=kept is None)
         except OSError as exc:
             hint = "run with CAP_SYSLOG, or set kernel.dmesg_restrict=0"
             raise DeniedError(f"trigger {ctx.id}: /dev/kmsg: {exc.strerror}", hint=hint) from exc
         boot, _, seq = (kept or "").partition(" ")
         left_at = int(seq) if boot == boot_id and seq.isdigit() else None
-        return KernelLogWatch(self, ctx, lines, kmsg, boot_id, left_at)
+        return KernelLogWatch(self, ctx, patterns, kmsg, boot_id, left_at)
 
 
 @dataclass(slots=True)
-class KernelLogWatch:
-    """An opened `KernelLog`; *left_at* is the last record that was read in an earlier life of this boot."""
+class KernelLogWatch(Watch):
+    """An opened `KernelLog`; *left_at* is the last record that an earlier run of this boot has read."""
 
     trigger: KernelLog
     ctx: TriggerContext
-    lines: Lines
+    patterns: LinePatterns
     kmsg: Kmsg
     boot_id: str
     left_at: int | None
-    poll_s: float | None = None
-    degraded: str | None = None
     _missed: int = 0
-    _started: bool = field(default=False)
 
     @property
     def lost(self) -> int:
-        """Records overwritten before they were read, also while no daemon ran; cores that the kernel gave up."""
+        """Records overwritten before they were read, even while no daemon ran, and cores that the kernel gave up."""
         return self.kmsg.lost + self._missed
 
     def fileno(self) -> int:
-        """Return ``/dev/kmsg``."""
         return self.kmsg.fileno()
 
     def read(self) -> Iterator[Marker]:
-        """Yield the markers among the next 256 records, and remember how far they went."""
+        """Yield the markers among the next 256 records, and store the new position."""
         record = None
         for record in itertools.islice(self.kmsg.records(), RECORDS_PER_READ):
-            if self._is_new(record) and record.facility == "kern" and (found := self.lines.find(record.message)):
+            if self._is_new(record) and record.facility == "kern" and (found := self.patterns.find(record.message)):
                 self._missed += found.event == "core_lost"
                 yield self._marker(record, found)
         if record is not None:
             self.ctx.remember(f"{self.ctx.id}.kmsg", f"{self.boot_id} {record.seq}")
 
     def poll(self) -> Iterator[Marker]:
-        """At the start, tell what a panic left; remember the end of a log that was never read."""
-        if not self._started:
-            self._started = True
-            if self.ctx.recall(f"{self.ctx.id}.kmsg") is None:
-                self.ctx.remember(f"{self.ctx.id}.kmsg", f"{self.boot_id} ")
-            if self.trigger.pstore:
-                yield from _panic(self.ctx)
+        """At the start, yield the marker of a panic; store the end of a log that was never read as the position."""
+        if self.ctx.recall(f"{self.ctx.id}.kmsg") is None:
+            self.ctx.remember(f"{self.ctx.id}.kmsg", f"{self.boot_id} ")
+        if self.trigger.pstore:
+            yield from _panic(self.ctx)
 
     def close(self) -> None:
-        """Release the descriptor."""
         self.kmsg.close()
 
     def _is_new(self, record: KmsgRecord) -> bool:
-        """Pass over what an earlier life has read; count what was overwritten since."""
+        """Return whether no earlier run has read the record; count the records overwritten since."""
         if self.left_at is None:
             return True
         if record.seq <= self.left_at:
@@ -119,12 +111,12 @@ class KernelLogWatch:
         self.left_at = None
         return True
 
-    def _marker(self, record: KmsgRecord, found: Finding) -> Marker:
+    def _marker(self, record: KmsgRecord, found: KernelEvent) -> Marker:
         dump = {"core_dumped": "pending"} if found.event == "segfault" else {}
         return Marker(
             kind=MarkerKind.KERNEL_LOG,
             trigger=self.ctx.id,
-            # The kernel's clock stands still during suspend, and so does this one.
+            # The kernel's clock stops during suspend, and so does this one.
             at_s=time.time() - max(0.0, time.monotonic() - record.time_s),
             reason=printable(record.message, limit=512),
             process=ProcessRef(pid=found.pid) if found.pid else None,
@@ -140,11 +132,10 @@ class KernelLogWatch:
 
 
 def _panic(ctx: TriggerContext) -> Iterator[Marker]:
-    """Yield one marker for the files in pstore, if these are there for the first time."""
-    host: Host = ctx.host
+    """Yield one marker for the files in pstore, if they are new."""
     try:
-        names = host.listdir(PSTORE)
-        newest_s = max((os.stat(host.path(f"{PSTORE}/{name}")).st_mtime for name in names), default=0.0)
+        names = ctx.host.listdir(PSTORE)
+        newest_s = max((os.stat(ctx.host.path(f"{PSTORE}/{name}")).st_mtime for name in names), default=0.0)
     except OSError:
         return  # not mounted, or no backend
     state = f"{int(newest_s)} {len(names)}"

@@ -13,7 +13,7 @@ from collector.model.marker import Marker, MarkerKind, ProcessRef
 
 def find_processes(pids: Iterable[int]) -> tuple[ProcessRef, ...]:
     """
-    Pin processes by their start times, now: later their PIDs may be somebody else's.
+    Return processes with their start times, since their PIDs may be reused later.
 
     Raises:
         UsageError: If there is no such process.
@@ -24,7 +24,7 @@ def find_processes(pids: Iterable[int]) -> tuple[ProcessRef, ...]:
             with Process(Host(), pid) as process:
                 found.append(ProcessRef(pid=pid, start_time_ticks=process.start_ticks))
         except (FileNotFoundError, ProcessLookupError) as exc:
-            raise UsageError(f"there is no process {pid}", hint="`ps -e` lists those that live") from exc
+            raise UsageError(f"there is no process {pid}", hint="`ps -e` lists all processes") from exc
     return tuple(found)
 
 

@@ -1,4 +1,4 @@
-"""One light incident while the machine starves, before the OOM killer has removed the evidence."""
+"""One light incident while the machine is short of memory, before the OOM killer removes the evidence."""
 
 from __future__ import annotations
 
@@ -14,11 +14,11 @@ from collector.host.memory import PsiTrigger
 from collector.model.errors import UsageError
 from collector.model.marker import Marker, MarkerKind
 from collector.model.units import Bytes, Seconds
-from collector.triggers.base import TriggerContext
+from collector.triggers.base import TriggerContext, Watch
 
 POLL_S = 1.0
 STALL, WINDOW, HOUR = Seconds(0.3), Seconds(2.0), Seconds(3600.0)
-MARK = Bytes(256 << 20)
+THRESHOLD = Bytes(256 << 20)
 _AVAILABLE = re.compile(rb"^MemAvailable:\s+([0-9]+) kB$", re.MULTILINE)
 
 
@@ -28,54 +28,52 @@ class MemoryPressure:
     Watch the memory of the machine.
 
     Args:
-        kind: ``some``: at least one task waits for memory; ``full``: all of them do.
-        stall: Time lost so within *window*.
+        kind: ``some``: at least one task is stalled for memory; ``full``: all of them are.
+        stall: Stall time within *window* that counts as pressure.
         window: 500ms to 10s; without CAP_SYS_RESOURCE a multiple of 2s.
-        available: Where the kernel has no PSI, MemAvailable below this is pressure; looked at every second.
-        cooldown: After a marker, none for so long, restarts included.
+        available: Where the kernel has no PSI, MemAvailable below this counts as pressure; checked every second.
+        cooldown: Minimum time between two markers, across restarts.
     """
 
     name: ClassVar[str] = "memory_pressure"
     kind: Literal["some", "full"] = "some"
     stall: Seconds = STALL
     window: Seconds = WINDOW
-    available: Bytes = MARK
+    available: Bytes = THRESHOLD
     cooldown: Seconds = HOUR
 
     def __post_init__(self) -> None:
         if not (0.5 <= self.window <= 10 and 0 < self.stall <= self.window):
-            raise UsageError("the window must be 500ms to 10s, the stall no longer than it")
+            raise UsageError("the window must be 500ms to 10s, and the stall not longer than the window")
 
     def open(self, ctx: TriggerContext) -> MemoryPressureWatch:
-        """Start to watch; without PSI by polling."""
+        """Start watching; without PSI by polling."""
         try:
             psi = PsiTrigger(ctx.host, kind=self.kind, stall_s=self.stall, window_s=self.window)
         except OSError as exc:
             why = (
                 "the window must be a multiple of 2s without CAP_SYS_RESOURCE" if exc.errno == EINVAL else exc.strerror
             )
-            reason = f"/proc/pressure/memory: {why}; MemAvailable is looked at instead"
+            reason = f"/proc/pressure/memory: {why}; MemAvailable is checked instead"
             return MemoryPressureWatch(self, ctx, None, POLL_S, reason)
-        return MemoryPressureWatch(self, ctx, psi, None, None)
+        return MemoryPressureWatch(self, ctx, psi)
 
 
 @dataclass(slots=True)
-class MemoryPressureWatch:
+class MemoryPressureWatch(Watch):
     """An opened `MemoryPressure`."""
 
     trigger: MemoryPressure
     ctx: TriggerContext
     psi: PsiTrigger | None
-    poll_s: float | None
-    degraded: str | None
-    lost: int = 0
+    poll_s: float | None = None
+    degraded: str | None = None
 
     def fileno(self) -> int:
-        """Return what the kernel's threshold makes readable; -1 where it has none."""
         return self.psi.fileno() if self.psi is not None else -1
 
     def read(self) -> Iterator[Marker]:
-        """Yield a marker, unless the last one is not long enough ago; called because the threshold was passed."""
+        """Yield a marker for the threshold that was passed, unless the cooldown is not over."""
         if self.psi is None:
             return
         self.psi.clear()
@@ -84,7 +82,7 @@ class MemoryPressureWatch:
             yield self._marker(f"memory stall ({self.trigger.kind}) passed {stalled}")
 
     def poll(self) -> Iterator[Marker]:
-        """Where there is no PSI, yield a marker if MemAvailable is below the mark."""
+        """Without PSI, yield a marker if MemAvailable is below the threshold."""
         if self.psi is None:
             available_bytes = self._available()
             if available_bytes < self.trigger.available and self._is_due():
@@ -93,7 +91,6 @@ class MemoryPressureWatch:
                 )
 
     def close(self) -> None:
-        """End the kernel's trigger."""
         if self.psi is not None:
             self.psi.close()
 
@@ -102,7 +99,7 @@ class MemoryPressureWatch:
         return int(found[1]) << 10 if found else 1 << 62
 
     def _is_due(self) -> bool:
-        """Return whether the cool-down is over; a clock that was set back does not prolong it for ever."""
+        """Return whether the cooldown is over; a clock that was set back does not prolong it."""
         last = self.ctx.recall(f"{self.ctx.id}.last")
         with contextlib.suppress(ValueError):
             if last is not None and 0 <= time.time() - float(last) < self.trigger.cooldown:

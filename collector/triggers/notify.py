@@ -1,4 +1,4 @@
-"""A socket for supervisors of processes that must not fork at crash time: one datagram, one crash."""
+"""A socket for process supervisors that must not fork at crash time: one datagram, one crash."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from typing import ClassVar, Literal
 
 from collector.model.errors import CollectorError, DeniedError
 from collector.model.marker import Marker, MarkerKind
-from collector.triggers.base import TriggerContext
+from collector.triggers.base import TriggerContext, Watch
 from collector.triggers.facts import Speaker, marker_of, parse
 
 SOCKET_NAME = "notify.sock"
@@ -28,10 +28,10 @@ class Notify:
     Listen for datagrams of KEY=VALUE lines.
 
     Args:
-        socket: Path of the socket; empty for ``notify.sock`` in the runtime directory, which only root
+        socket: Path of the socket; if empty, ``notify.sock`` in the runtime directory, which only root
             can reach.
-        uids: Users, besides root and the daemon's own, who may send.
-        unprivileged: What of everybody else: ``refuse`` it, or ``attribute`` it to the sender.
+        uids: Users who may send, besides root and the daemon's own.
+        unprivileged: ``refuse`` datagrams of all other users, or ``attribute`` them to their sender.
     """
 
     name: ClassVar[str] = "notify"
@@ -44,18 +44,18 @@ class Notify:
         Bind the socket.
 
         Raises:
-            DeniedError: If others may write to its directory, or something else has its name.
+            DeniedError: If others may write to its directory, or its name is taken by something else.
         """
         path = self.socket or os.path.join(ctx.runtime_directory, SOCKET_NAME)
-        _make_room(path, ctx.id)
+        _free_name(path, ctx.id)
         flags = socket.SOCK_DGRAM | socket.SOCK_NONBLOCK | socket.SOCK_CLOEXEC
         server = socket.socket(socket.AF_UNIX, flags)
         try:
             server.setsockopt(socket.SOL_SOCKET, socket.SO_PASSCRED, 1)
-            os.fchmod(server.fileno(), 0o600)  # what bind gives the name, before anybody can see it
+            os.fchmod(server.fileno(), 0o600)  # the mode that bind gives the name: it is never open to others
             server.bind(path)
             if self.uids or self.unprivileged == "attribute":
-                os.chmod(path, 0o666)  # noqa: S103 - senders are told apart by their credentials
+                os.chmod(path, 0o666)  # noqa: S103 - senders are checked by their credentials
         except OSError as exc:
             server.close()
             raise CollectorError(f"trigger {ctx.id}: {path}: {exc.strerror}") from exc
@@ -63,7 +63,7 @@ class Notify:
 
 
 @dataclass(slots=True)
-class NotifyWatch:
+class NotifyWatch(Watch):
     """An opened `Notify`."""
 
     trigger: Notify
@@ -71,16 +71,12 @@ class NotifyWatch:
     server: socket.socket
     path: str
     inode: int
-    poll_s: float | None = None
     lost: int = 0
-    degraded: str | None = None
 
     def fileno(self) -> int:
-        """Return the socket."""
         return self.server.fileno()
 
     def read(self) -> Iterator[Marker]:
-        """Yield the markers of the datagrams that are there, at most 64."""
         for _ in range(DATAGRAMS_PER_READ):
             try:
                 data, ancillary, flags, _ = self.server.recvmsg(DATAGRAM_BYTES, socket.CMSG_SPACE(_UCRED.size))
@@ -88,7 +84,7 @@ class NotifyWatch:
                 return
             credentials = _credentials(ancillary)
             if credentials is None:
-                self.lost += 1  # sent before SO_PASSCRED: nobody can have done that through the name
+                self.lost += 1  # sent before SO_PASSCRED, when the socket had no name yet
                 continue
             pid, uid = credentials
             refused = self._refusal(uid, too_long=bool(flags & socket.MSG_TRUNC))
@@ -98,21 +94,17 @@ class NotifyWatch:
             )  # fmt: skip
             yield marker_of({} if refused else parse(data), speaker, self.ctx.host)
 
-    def poll(self) -> Iterator[Marker]:
-        """Do nothing: what was sent before the start had no socket to go to."""
-        return iter(())
-
     def close(self) -> None:
-        """Close the socket and remove its name, unless a successor has it already."""
+        """Close the socket and remove its name, unless a successor has taken it."""
         self.server.close()
         with contextlib.suppress(FileNotFoundError):
             if os.lstat(self.path).st_ino == self.inode:
                 os.unlink(self.path)
 
     def _refusal(self, uid: int, *, too_long: bool) -> str | None:
-        """Say why a datagram does not count."""
+        """Return why a datagram must not be collected; ``None`` if it may be."""
         if uid not in {0, os.geteuid(), *self.trigger.uids} and self.trigger.unprivileged == "refuse":
-            return f"uid {uid} is not among those who may notify"
+            return f"uid {uid} may not notify"
         return f"longer than {DATAGRAM_BYTES} bytes" if too_long else None
 
 
@@ -120,7 +112,7 @@ def _credentials(ancillary: list[tuple[int, int, bytes]]) -> tuple[int, int] | N
     """
     Return PID and uid of the sender.
 
-    Descriptors that somebody passes along never get here: there is room for the credentials only, and the
+    Descriptors that a sender passes along never get here: the buffer has room for the credentials only, and the
     kernel closes what does not fit.
     """
     for level, kind, data in ancillary:
@@ -130,8 +122,8 @@ def _credentials(ancillary: list[tuple[int, int, bytes]]) -> tuple[int, int] | N
     return None
 
 
-def _make_room(path: str, trigger: str) -> None:
-    """Remove a socket that an earlier run left; refuse a directory in which others could plant one."""
+def _free_name(path: str, trigger: str) -> None:
+    """Remove a socket that an earlier run left behind; refuse a directory in which others could create one."""
     directory = os.path.dirname(path)
     try:
         info = os.stat(directory)
@@ -139,12 +131,13 @@ def _make_room(path: str, trigger: str) -> None:
         raise CollectorError(f"trigger {trigger}: {directory}: {exc.strerror}", hint="create it, mode 0755") from exc
     if info.st_uid not in {0, os.geteuid()} or info.st_mode & 0o022:
         raise DeniedError(
-            f"trigger {trigger}: others may write to {directory}", hint="put the socket into a directory of root's"
+            f"trigger {trigger}: others may write to {directory}",
+            hint="put the socket in a directory that only root may write to",
         )
     try:
         found = os.lstat(path)
     except FileNotFoundError:
         return
     if not stat.S_ISSOCK(found.st_mode) or found.st_uid not in {0, os.geteuid()}:
-        raise DeniedError(f"trigger {trigger}: {path} is not a socket of ours", hint="find out who put it there")
+        raise DeniedError(f"trigger {trigger}: {path} is not a socket of this user", hint="find out who created it")
     os.unlink(path)

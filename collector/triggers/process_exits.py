@@ -1,4 +1,4 @@
-"""Exits and core dumps as the kernel tells them: the netlink proc connector."""
+"""Exits and core dumps as the kernel reports them: the netlink proc connector."""
 
 from __future__ import annotations
 
@@ -10,16 +10,17 @@ from dataclasses import dataclass, field
 from typing import ClassVar
 
 from collector.host.netlink import COMM, COREDUMP, EXEC, EXIT, ProcConnector, ProcEvent
+from collector.model.bounded import put_newest
 from collector.model.case import CORE_SIGNALS
 from collector.model.errors import CollectorError, UsageError
 from collector.model.marker import Marker, MarkerKind, ProcessRef
 from collector.model.signals import signal_name, signal_number
 from collector.model.text import printable
-from collector.triggers.base import TriggerContext
-from collector.triggers.identities import Identities, Identity
+from collector.triggers.base import TriggerContext, Watch
+from collector.triggers.identities import Identities, ProcessIdentity
 
-# exec and comm events wait in their own socket and wake nobody: at 1,000 a second, one look in so long costs
-# a third of being woken by each.
+# exec and comm events wait in a socket of their own, which wakes nobody: at 1,000 a second, reading them twice a second
+# costs a third of being woken by each.
 POLL_S = 0.5
 BUFFER_BYTES = 4 << 20
 EXITS_PER_READ = 256
@@ -31,14 +32,14 @@ CORE_NAMES = tuple(sorted(map(signal_name, CORE_SIGNALS)))
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ExitRule:
     """
-    Which exits are crashes. Globs; an empty list does not restrict.
+    Which exits are crashes. An empty list does not restrict.
 
     Args:
-        comm: Names of commands, at most 15 characters of them.
-        exe: Paths of executables.
-        unit: Systemd units, or cgroup paths where there is none.
-        signals: Deaths by one of these; names with or without ``SIG``.
-        statuses: Exits with one of these.
+        comm: Globs of command names, of which the kernel keeps 15 characters.
+        exe: Globs of executables' paths.
+        unit: Globs of systemd units, or of cgroup paths where there is no unit.
+        signals: Deaths by one of these signals; names with or without ``SIG``.
+        statuses: Exits with one of these statuses.
     """
 
     comm: tuple[str, ...] = ()
@@ -59,8 +60,8 @@ class ExitRule:
         """The signals as numbers."""
         return frozenset(map(signal_number, self.signals))
 
-    def names(self, who: Identity | None) -> bool:
-        """Return whether the rule is about that process; a rule with names is about none unknown."""
+    def names(self, who: ProcessIdentity | None) -> bool:
+        """Return whether the rule's globs match that process; an unknown one matches only a rule without globs."""
         wanted = ((self.comm, who and who.comm), (self.exe, who and who.exe), (self.unit, who and who.unit))
         return all(
             not globs or (value and any(fnmatch.fnmatchcase(value, glob) for glob in globs)) for globs, value in wanted
@@ -70,17 +71,17 @@ class ExitRule:
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ProcessExits:
     """
-    Watch for processes that die badly.
+    Watch for processes that crash.
 
     Args:
-        rules: An exit that any of them matches is a marker.
+        rules: An exit is a marker if any of them matches.
     """
 
     name: ClassVar[str] = "process_exits"
     rules: tuple[ExitRule, ...] = (ExitRule(),)
 
     def open(self, ctx: TriggerContext) -> ProcessExitsWatch:
-        """Start to watch; raise `CollectorError` without CAP_NET_ADMIN or without the connector."""
+        """Start watching; raise `CollectorError` without CAP_NET_ADMIN or without the connector."""
         rules = [(rule, rule.numbers) for rule in self.rules]
         try:
             exits = ProcConnector(kinds=COREDUMP | EXIT, buffer_bytes=BUFFER_BYTES)
@@ -95,7 +96,7 @@ class ProcessExits:
 
 
 @dataclass(slots=True)
-class ProcessExitsWatch:
+class ProcessExitsWatch(Watch):
     """An opened `ProcessExits`."""
 
     ctx: TriggerContext
@@ -104,20 +105,17 @@ class ProcessExitsWatch:
     births: ProcConnector
     identities: Identities
     poll_s: float | None = POLL_S
-    degraded: str | None = None
     _announced: dict[int, None] = field(default_factory=dict)
 
     @property
     def lost(self) -> int:
-        """ENOBUFS of the socket that brings exits. Missed births cost a name, not a marker."""
+        """Overflows (ENOBUFS) of the socket of exits. A missed birth costs a name, not a marker."""
         return self.exits.overflows
 
     def fileno(self) -> int:
-        """Return the socket of exits and core dumps."""
         return self.exits.fileno()
 
     def read(self) -> Iterator[Marker]:
-        """Yield the markers of the exits that are there now."""
         self._learn()
         for event in self.exits.read(EXITS_PER_READ):
             marker = self._dumping(event) if event.kind == COREDUMP else self._exited(event)
@@ -125,17 +123,16 @@ class ProcessExitsWatch:
                 yield marker
 
     def poll(self) -> Iterator[Marker]:
-        """Learn who was born; no markers."""
+        """Learn new processes; return no markers."""
         self._learn()
         return iter(())
 
     def close(self) -> None:
-        """End both subscriptions."""
         self.exits.close()
         self.births.close()
 
     def _learn(self) -> None:
-        """Enter what exec and comm events tell; of several execs of one process the last counts."""
+        """Learn from exec and comm events; of several about one process the last counts."""
         born: dict[int, bytes] = {}
         for event in self.births.read(IDENTITIES_PER_READ):
             born[event.pid] = event.comm
@@ -147,21 +144,18 @@ class ProcessExitsWatch:
 
     def _dumping(self, event: ProcEvent) -> Marker | None:
         """
-        Return the marker of a process that is about to dump core: it still lives, and is looked at.
+        Return the marker of a process that is about to dump core, while ``/proc/PID`` can still be read.
 
-        The event does not name the signal. Rules that want only some of the signals with which
-        processes dump wait for the exit.
+        The event does not name the signal: rules with only some of the signals that dump core wait for the exit.
         """
         who = self.identities.dumping(event.pid, event.parent)
         if not any(numbers >= CORE_SIGNALS and rule.names(who) for rule, numbers in self.rules):
             return None
-        self._announced[event.pid] = None
-        if len(self._announced) > MAX_ANNOUNCED:
-            del self._announced[next(iter(self._announced))]
+        put_newest(self._announced, event.pid, None, MAX_ANNOUNCED)
         return self._marker(event, who, "dumps core", {"core_dumped": "pending"})
 
     def _exited(self, event: ProcEvent) -> Marker | None:
-        """Return the marker of an exit, unless its core dump was one already."""
+        """Return the marker of an exit, unless its core dump has had one."""
         if event.pid in self._announced:
             del self._announced[event.pid]
             return None
@@ -177,7 +171,7 @@ class ProcessExitsWatch:
         return self._marker(event, who, how, dumped, number=number or None, status=None if number else status)
 
     def _marker(
-        self, event: ProcEvent, who: Identity | None, how: str, attributes: dict[str, str],
+        self, event: ProcEvent, who: ProcessIdentity | None, how: str, attributes: dict[str, str],
         *, number: int | None = None, status: int | None = None,
     ) -> Marker:  # fmt: skip
         comm = printable(who.comm) if who else None

@@ -1,8 +1,9 @@
-"""Every trigger has a page, and what the page shows is what the program takes."""
+"""Every trigger has a page and a test, and what the pages show works."""
 
 from __future__ import annotations
 
 import dataclasses
+import importlib
 import re
 from pathlib import Path
 
@@ -13,7 +14,21 @@ from collector.pipeline.compile import compile as compile_config
 from collector.triggers.base import Trigger
 from collector.triggers.registry import TRIGGERS
 
-PAGES = Path(__file__).parents[2] / "docs" / "triggers"
+ROOT = Path(__file__).parents[2]
+PAGES = ROOT / "docs" / "triggers"
+SHARED = (
+    "base",
+    "core_names",
+    "dir_reader",
+    "directories",
+    "facts",
+    "identities",
+    "kernel_lines",
+    "manual",
+    "registry",
+)
+"""Modules that are not triggers."""
+
 PIPELINES = """
 pipelines:
   crash: {steps: [{id: memory, collector: proc_files}]}
@@ -33,7 +48,7 @@ def test_triggers_have_a_page_each() -> None:
 
 @pytest.mark.parametrize("name", TRIGGERS)
 def test_trigger_page_shows_every_key_and_compiles(name: str, tmp_path: Path) -> None:
-    """Whoever copies the block from the page gets a trigger."""
+    """A block copied from the page is a valid trigger."""
     text = block(name)
     config = tmp_path / "collector.yaml"
     config.write_text("version: 1\n" + text + ("" if "pipelines:" in text else PIPELINES))
@@ -53,3 +68,32 @@ def test_trigger_is_what_the_registry_promises(cls: type[Trigger]) -> None:
     for field in dataclasses.fields(cls):
         assert field.kw_only
         assert f"{field.name}:" in cls.__doc__
+
+
+def test_trigger_modules_are_those_of_the_registry() -> None:
+    """A trigger without its registry line would never be found."""
+    modules = {path.stem for path in (ROOT / "collector" / "triggers").glob("*.py")}
+    assert modules - {"__init__", *SHARED} == set(TRIGGERS)
+
+
+@pytest.mark.parametrize("cls", TRIGGERS.values(), ids=TRIGGERS)
+def test_trigger_has_a_test(cls: type[Trigger]) -> None:
+    """What it promises beyond this contract is tested with the real thing."""
+    tests = (ROOT / "tests" / "integration").glob("test_triggers_*.py")
+    assert any(re.search(rf"\b{cls.__name__}\(", test.read_text()) for test in tests)
+
+
+def test_guide_to_triggers_works_as_it_is_written(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Its module keeps the contract, and its test passes."""
+    module, test = re.findall(
+        r"^```python\n(.*?)^```", (ROOT / "docs" / "writing-a-trigger.md").read_text(), re.M | re.S
+    )
+    (tmp_path / "kernel_taint.py").write_text(module)
+    imports = (
+        "from pathlib import Path\nfrom kernel_taint import KernelTaint\nfrom watching import opened, trigger_context\n"
+    )
+    (tmp_path / "guide_to_triggers.py").write_text(imports + test)
+    monkeypatch.syspath_prepend(str(tmp_path))
+    trigger = importlib.import_module("kernel_taint").KernelTaint
+    test_trigger_is_what_the_registry_promises(trigger)
+    importlib.import_module("guide_to_triggers").test_kernel_taint_is_reported_once(tmp_path)

@@ -126,7 +126,7 @@ def test_sockets_and_ledger_that_were_planted_are_not_followed(
         (daemon.cores / "core.engine.1").write_bytes(b"x")
         daemon.wait_for_incidents(1)
     status = json.loads(daemon.run("status", "--json").stdout)
-    assert "is not a socket of ours" in status["triggers"]["told"]
+    assert "is not a socket of this user" in status["triggers"]["told"]
     assert "ledger.sqlite" in status["ledger_problem"]
     assert (daemon.runtime / "control.sock").is_socket()
 

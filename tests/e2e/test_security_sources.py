@@ -92,7 +92,7 @@ def test_nothing_but_regular_files_is_read_wherever_it_is_planted(
         assert f"x{kind}" in unread
     for kind in ("fifo", "socket", "symlink", "hardlink", "device"):
         assert fates(daemon).get(f"core.{kind}", ("not seen",))[0] in {"refused", "not seen"}
-    assert fates(daemon)["core.hardlink"] == ("refused", "2 hard links: a new core has one")
+    assert fates(daemon)["core.hardlink"] == ("refused", "2 hard links: a new file has one")
     assert daemon.process is not None
     assert daemon.process.poll() is None
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import itertools
 import os
 import socket
 import subprocess
@@ -79,9 +80,23 @@ def test_notify_says_why_not(arguments: tuple[str, ...], status: int) -> None:
 
 
 def test_notify_does_not_wait_for_a_full_queue(watch: NotifyWatch) -> None:
-    """Whoever calls has a dying process to look after."""
-    with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM | socket.SOCK_NONBLOCK) as client:
-        with contextlib.suppress(BlockingIOError):
-            while client.sendto(b"A=1", watch.path):
-                pass
+    """The caller has a dying process to look after."""
+    with contextlib.ExitStack() as stack:
+        while fill(stack.enter_context(socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM | socket.SOCK_NONBLOCK)), watch):
+            pass
         assert notify(watch, "A=1") == 69
+
+
+def fill(client: socket.socket, watch: NotifyWatch) -> int:
+    """
+    Send until that fails; return the number of datagrams.
+
+    A sender is stopped by its own buffer (SO_SNDBUF) or by the socket's queue (net.unix.max_dgram_qlen), whichever is
+    full first: the queue is full once a new sender cannot send at all.
+    """
+    for sent in itertools.count():
+        try:
+            client.sendto(b"A=1", watch.path)
+        except BlockingIOError:
+            return sent
+    raise AssertionError

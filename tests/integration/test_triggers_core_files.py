@@ -86,7 +86,7 @@ def core_pattern(pattern: str) -> Iterator[None]:
 
 
 def test_core_files_gives_one_marker_when_a_file_is_closed(watching: Opener, crash_dir: Path) -> None:
-    """IN_CLOSE_WRITE is the moment at which a core is whole."""
+    """IN_CLOSE_WRITE is the moment at which a core is complete."""
     watch = watching()
     with open(crash_dir / "core.1", "wb") as core:
         core.write(b"x")
@@ -129,8 +129,8 @@ def test_core_files_gives_a_marker_when_a_file_appears_by_linkat(watching: Opene
     assert names(drain(watch)) == ["core.1"]
 
 
-def test_core_files_finds_what_stood_there_before_the_start(watching: Opener, crash_dir: Path) -> None:
-    """The crash that took the daemon down with it must not be missed; an open file is left until it is whole."""
+def test_core_files_finds_files_from_before_the_start(watching: Opener, crash_dir: Path) -> None:
+    """The crash that took the daemon down must not be missed; an open file is left until it is complete."""
     (crash_dir / "core.1").write_bytes(b"x")
     (crash_dir / "other").write_bytes(b"x")
     os.utime(crash_dir / "core.1")
@@ -145,7 +145,7 @@ def test_core_files_finds_what_stood_there_before_the_start(watching: Opener, cr
 
 
 def test_core_files_watches_a_directory_that_appears_later(watching: Opener, crash_dir: Path) -> None:
-    """/var/crash may be made by the first crash; it may also be removed, and come back."""
+    """/var/crash may be created by the first crash; it may also be removed, and come back."""
     crash_dir.rmdir()
     watch = watching()
     for attempt in ("core.1", "core.2"):
@@ -168,8 +168,8 @@ def test_core_files_follows_a_directory_that_is_replaced(watching: Opener, crash
     assert names(drain(watch)) == ["core.1"]
 
 
-def test_core_files_looks_at_no_file_through_a_path_that_changed(watching: Opener, tmp_path: Path) -> None:
-    """A parent is renamed, which no event tells: what happens in the old directory says nothing about the new one."""
+def test_core_files_opens_no_file_through_a_path_that_changed(watching: Opener, tmp_path: Path) -> None:
+    """No event reports that a parent was renamed: what happens in the old directory says nothing about the new one."""
     (tmp_path / "a" / "crash").mkdir(parents=True)
     watch = watching(paths=(str(tmp_path / "a" / "crash"),))
     assert drain(watch) == []
@@ -202,7 +202,7 @@ def test_core_files_follows_a_mount_over_the_directory(watching: Opener, crash_d
 
 
 def test_core_files_scans_again_when_the_queue_overflows(watching: Opener, crash_dir: Path) -> None:
-    """IN_Q_OVERFLOW says that events are gone; the files are not."""
+    """After IN_Q_OVERFLOW events are missing, but the files are still there."""
     watch = watching()
     queued = int(Path("/proc/sys/fs/inotify/max_queued_events").read_text())
     count = queued // 2 + 50  # two events each
@@ -216,7 +216,7 @@ def test_core_files_scans_again_when_the_queue_overflows(watching: Opener, crash
 
 
 def test_core_files_read_is_bounded(watching: Opener, crash_dir: Path) -> None:
-    """The loop must turn between the pieces of a large scan."""
+    """The loop must go on between the batches of a large scan."""
     for number in range(600):
         (crash_dir / f"core.{number}").write_bytes(b"x")
     watch = watching()
@@ -225,7 +225,7 @@ def test_core_files_read_is_bounded(watching: Opener, crash_dir: Path) -> None:
     assert len(piece) + len(drain(watch)) == 600
 
 
-def test_core_files_watches_below_where_asked(watching: Opener, crash_dir: Path) -> None:
+def test_core_files_watches_subdirectories_within_the_depth(watching: Opener, crash_dir: Path) -> None:
     """A new subdirectory is watched, and what it already holds is found; abrt renames a whole directory."""
     watch = watching(recursive=1, match=("coredump",))
     problem = crash_dir / "ccpp-2026-01-02-03:04:05-77.new"
@@ -241,7 +241,7 @@ def test_core_files_watches_below_where_asked(watching: Opener, crash_dir: Path)
 
 
 def test_core_files_ignores_the_archive(watching: Opener, tmp_path: Path) -> None:
-    """A collected core is no new crash, not even through a symlink to the archive."""
+    """A collected core is not a new crash, even through a symlink to the archive."""
     (tmp_path / "archive").mkdir()
     (tmp_path / "alias").symlink_to(tmp_path / "archive")
     watch = watching(paths=(str(tmp_path / "alias"), str(tmp_path / "archive")))
@@ -249,8 +249,8 @@ def test_core_files_ignores_the_archive(watching: Opener, tmp_path: Path) -> Non
     assert drain(watch) == []
 
 
-def test_core_files_refuses_what_is_no_regular_file(watching: Opener, crash_dir: Path) -> None:
-    """Nothing is opened through a planted name, and the attempt is on record."""
+def test_core_files_refuses_anything_but_regular_files(watching: Opener, crash_dir: Path) -> None:
+    """Nothing is opened through a planted name, and the attempt is recorded."""
     watch = watching()
     os.mkfifo(crash_dir / "core.fifo")
     (crash_dir / "core.link").symlink_to("/etc/shadow")
@@ -289,7 +289,7 @@ def test_core_files_holds_the_owner_to_account(watching: Opener, crash_dir: Path
 
 
 def test_core_files_reads_systemds_attributes(watching: Opener, crash_dir: Path) -> None:
-    """They are exact where the name is escaped and cut."""
+    """They are exact, while the name is escaped and truncated."""
     watch = watching()
     fd = os.open(crash_dir, os.O_TMPFILE | os.O_RDWR)
     try:

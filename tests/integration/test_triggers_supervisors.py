@@ -1,4 +1,4 @@
-"""Exit files and the notify socket: what supervisors of processes say, and who may say it."""
+"""Exit files and the notify socket: what process supervisors report, and who may report it."""
 
 from __future__ import annotations
 
@@ -66,8 +66,8 @@ def drop(tmp_path: Path) -> Path:
     return tmp_path / "drop"
 
 
-def test_exit_files_takes_what_a_supervisor_leaves(watching: Opener, drop: Path) -> None:
-    """Lines or JSON; the file is gone once its marker was taken, and its facts are in the marker."""
+def test_exit_files_reads_what_a_supervisor_leaves(watching: Opener, drop: Path) -> None:
+    """Lines or JSON; the file is removed once its marker is recorded, and its facts are in the marker."""
     (drop / "before").write_text("PID=4711\nCOMM=engine\nEXIT_CODE=dumped\nEXIT_STATUS=SEGV\nsite=a=b\n")
     watch = watching(ExitFiles(paths=(str(drop),)))
     (drop / "after").write_text('{"pid": 4712, "comm": "engine", "exit_status": 3, "start_time": 99}')
@@ -99,8 +99,8 @@ def test_exit_files_goes_on_where_it_cannot_remove(watching: Opener, drop: Path,
         subprocess.run(["umount", tmp_path / "view"], check=True)
 
 
-def test_exit_files_leaves_what_is_still_written(watching: Opener, drop: Path) -> None:
-    """A scan that meets an open file waits for its close; temporary names never count."""
+def test_exit_files_leaves_files_that_are_still_being_written(watching: Opener, drop: Path) -> None:
+    """A scan that finds an open file waits for its close; temporary names are ignored."""
     (drop / ".hidden").touch()
     (drop / "x.tmp").write_text("PID=1")
     with open(drop / "open", "w") as unfinished:
@@ -111,7 +111,7 @@ def test_exit_files_leaves_what_is_still_written(watching: Opener, drop: Path) -
     assert [marker.comm for marker in drain(watch)] == ["engine"]
 
 
-def test_exit_files_refuses_what_is_planted(watching: Opener, drop: Path, tmp_path: Path) -> None:
+def test_exit_files_refuses_planted_files(watching: Opener, drop: Path, tmp_path: Path) -> None:
     """Nothing is read or removed through a planted name."""
     secret = tmp_path / "secret"
     secret.write_text("PASSWORD=x")
@@ -145,7 +145,7 @@ def test_exit_files_holds_the_owner_to_account(watching: Opener, drop: Path, pol
 
 @pytest.mark.parametrize("data", [b"", b"\xff\xfe=\0", b"{", b'{"a": {}}', b"{" * 5000, b"=\n=\n", b"A" * 8192])
 def test_notify_survives_any_datagram(watching: Opener, ctx: TriggerContext, data: bytes) -> None:
-    """Whatever comes is at most a marker without facts."""
+    """Garbage is a marker without facts."""
     watch = watching(Notify())
     send(f"{ctx.runtime_directory}/notify.sock", data)
     (marker,) = drain(watch)
@@ -158,7 +158,7 @@ def send(path: str, data: bytes) -> None:
 
 
 def test_notify_makes_a_marker_of_a_datagram(watching: Opener, ctx: TriggerContext) -> None:
-    """As systemd passes it to a unit of OnFailure=."""
+    """As systemd passes it to an OnFailure= unit."""
     watch = watching(Notify())
     said = {"UNIT": "engine.service", "SERVICE_RESULT": "core-dump", "EXIT_CODE": "dumped", "EXIT_STATUS": "SEGV"}
     text = "".join(f"MONITOR_{key}={value}\n" for key, value in said.items())
@@ -168,7 +168,7 @@ def test_notify_makes_a_marker_of_a_datagram(watching: Opener, ctx: TriggerConte
     assert marker.reason.endswith(": core-dump")
 
 
-def test_notify_refuses_what_is_too_long(watching: Opener, ctx: TriggerContext) -> None:
+def test_notify_refuses_a_datagram_that_is_too_long(watching: Opener, ctx: TriggerContext) -> None:
     """Half a message may say the opposite of the whole."""
     watch = watching(Notify())
     send(f"{ctx.runtime_directory}/notify.sock", b"A=" + b"x" * 9000)
@@ -176,7 +176,7 @@ def test_notify_refuses_what_is_too_long(watching: Opener, ctx: TriggerContext) 
     assert marker.refused is not None
 
 
-def test_notify_keeps_no_descriptor_that_comes_along(watching: Opener, ctx: TriggerContext) -> None:
+def test_notify_keeps_no_descriptor_that_is_passed_along(watching: Opener, ctx: TriggerContext) -> None:
     """A sender cannot fill the descriptor table."""
     watch = watching(Notify())
     before = len(os.listdir("/proc/self/fd"))
@@ -224,8 +224,8 @@ def test_notify_goes_by_the_kernels_credentials(
     assert (marker.refused is None) == (policy == "attribute")
 
 
-def test_notify_refuses_a_directory_in_which_others_can_plant(ctx: TriggerContext, tmp_path: Path) -> None:
-    """A socket in /tmp is somebody else's to replace."""
+def test_notify_refuses_a_directory_that_others_may_write_to(ctx: TriggerContext, tmp_path: Path) -> None:
+    """A socket in /tmp can be replaced by others."""
     tmp_path.chmod(0o777)
     with pytest.raises(DeniedError, match="others may write"):
         Notify(socket=str(tmp_path / "s")).open(ctx)
@@ -233,7 +233,7 @@ def test_notify_refuses_a_directory_in_which_others_can_plant(ctx: TriggerContex
 
 @pytest.mark.parametrize("plant", ["file", "symlink"])
 def test_notify_refuses_a_name_that_is_taken(ctx: TriggerContext, plant: str, tmp_path: Path) -> None:
-    """Only a socket of ours is removed."""
+    """Only our own socket is removed."""
     path = Path(ctx.runtime_directory, "notify.sock")
     path.touch() if plant == "file" else path.symlink_to(tmp_path / "target")
     with pytest.raises(DeniedError, match="not a socket"):
@@ -241,7 +241,7 @@ def test_notify_refuses_a_name_that_is_taken(ctx: TriggerContext, plant: str, tm
     assert os.path.lexists(path)
 
 
-def test_notify_takes_over_from_an_earlier_life(watching: Opener, ctx: TriggerContext) -> None:
+def test_notify_takes_over_from_an_earlier_run(watching: Opener, ctx: TriggerContext) -> None:
     """A stale socket gives way, and the old watch does not remove the new one's name."""
     first = Notify().open(ctx)
     second = watching(Notify())

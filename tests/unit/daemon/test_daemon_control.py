@@ -1,4 +1,4 @@
-"""The daemon's end of a connection: it never waits for who is at the other."""
+"""The daemon's end of a connection: it never waits for the client."""
 
 from __future__ import annotations
 
@@ -34,7 +34,7 @@ def connection(loop: Loop) -> tuple[Client, socket.socket]:
 
 
 def read_all(loop: Loop, sock: socket.socket) -> list[Answer]:
-    """Return what arrives until the other end closes, the loop turning meanwhile."""
+    """Run the loop and return what arrives until the other end closes."""
     found: list[Answer] = []
     while True:
         try:
@@ -48,8 +48,8 @@ def read_all(loop: Loop, sock: socket.socket) -> list[Answer]:
         found.append(msgspec.json.decode(data, type=Answer))
 
 
-def test_client_that_does_not_read_finds_the_last_words(loop: Loop) -> None:
-    """News of progress are lost; where the incident is and how it ended wait until there is room."""
+def test_client_that_does_not_read_still_gets_the_last_messages(loop: Loop) -> None:
+    """Progress updates are dropped; where the incident is and how it ended wait until there is room."""
     client, theirs = connection(loop)
     with theirs:
         for _ in range(5000):
@@ -62,7 +62,7 @@ def test_client_that_does_not_read_finds_the_last_words(loop: Loop) -> None:
 
 
 def test_client_that_is_gone_keeps_nothing_waiting(loop: Loop) -> None:
-    """Its messages go nowhere, and its descriptor is given back."""
+    """Its messages are dropped, and its descriptor is closed."""
     client, theirs = connection(loop)
     theirs.close()
     client.send(ARCHIVED)
@@ -70,8 +70,8 @@ def test_client_that_is_gone_keeps_nothing_waiting(loop: Loop) -> None:
     assert client.sock.fileno() == -1
 
 
-def test_client_that_never_reads_is_let_go(loop: Loop, monkeypatch: pytest.MonkeyPatch) -> None:
-    """A pager left open over night holds no descriptor of the daemon's for ever."""
+def test_client_that_never_reads_is_closed(loop: Loop, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A pager left open overnight does not hold a descriptor of the daemon indefinitely."""
     monkeypatch.setattr("collector.daemon.control.LINGER_S", 0.0)
     client, theirs = connection(loop)
     with theirs:

@@ -5,13 +5,13 @@ from __future__ import annotations
 import json
 import os
 
-from collector.daemon.journal import Lines
+from collector.daemon.journal import LineWriter
 
 
-def test_lines_are_dropped_and_counted_when_nobody_reads() -> None:
+def test_line_writer_drops_and_counts_lines_when_nobody_reads() -> None:
     """A pipe that is full takes no more; once it is read again, the next line says how many are missing."""
     reader, writer = os.pipe()
-    lines = Lines(writer)
+    lines = LineWriter(writer)
     for number in range(10_000):
         lines.info(json.dumps({"event": "e", "number": number}))
     os.set_blocking(reader, False)
@@ -23,9 +23,9 @@ def test_lines_are_dropped_and_counted_when_nobody_reads() -> None:
     assert last == {"event": "last"}
 
 
-def test_lines_survive_the_end_of_their_reader() -> None:
+def test_line_writer_survives_the_end_of_its_reader() -> None:
     """A closed pipe is no reason to die."""
     reader, writer = os.pipe()
     os.close(reader)
-    lines = Lines(writer)
+    lines = LineWriter(writer)
     lines.error("nobody is there")

@@ -1,4 +1,4 @@
-"""The supervisor's loop: descriptors, timers and lines, in one thread."""
+"""The supervisor's loop: descriptors, timers and tasks in one thread."""
 
 from __future__ import annotations
 
@@ -36,8 +36,8 @@ def test_loop_forgets_a_timer_that_was_cancelled() -> None:
     assert fired == ["yes"]
 
 
-def test_loop_calls_nobody_whose_descriptor_was_let_go_in_the_same_turn() -> None:
-    """One callback may close what another waits for."""
+def test_loop_skips_a_callback_that_was_unwatched_in_the_same_turn() -> None:
+    """One callback may close what another is waiting for."""
     loop, called = Loop(), []
     pipes = [os.pipe(), os.pipe()]
 
@@ -57,8 +57,8 @@ def waits(fd: int, seconds: float) -> Task[bool]:
     return (yield Wait(fd, time.monotonic() + seconds))
 
 
-def test_line_is_told_what_came_first() -> None:
-    """Readable, or late: alone and beside other work, the same line gives the same answer."""
+def test_task_learns_whether_it_was_readable_or_late() -> None:
+    """Alone and beside other work, the same task gives the same answer."""
     reader, writer = os.pipe()
     assert drive(waits(reader, 0.01)) is False
     loop, answers = Loop(), []
@@ -71,28 +71,28 @@ def test_line_is_told_what_came_first() -> None:
     assert drive(waits(reader, 10.0)) is True
 
 
-def test_lines_run_beside_each_other() -> None:
-    """A line that waits holds nobody up."""
+def test_tasks_run_beside_each_other() -> None:
+    """A task that waits holds nobody up."""
     loop, order = Loop(), []
 
-    def line(name: str, seconds: float) -> Task[str]:
+    def task(name: str, seconds: float) -> Task[str]:
         yield from sleep(seconds)
         return name
 
-    loop.spawn(line("slow", 0.03), order.append)
-    loop.spawn(line("fast", 0.01), order.append)
+    loop.spawn(task("slow", 0.03), order.append)
+    loop.spawn(task("fast", 0.01), order.append)
     run_for(loop, 0.05)
     assert order == ["fast", "slow"]
 
 
-def test_line_that_never_waits_ends_at_once() -> None:
+def test_task_that_never_waits_ends_at_once() -> None:
     """Not every line has something to wait for."""
 
-    def line() -> Task[int]:
+    def task() -> Task[int]:
         return 7
         yield
 
     results: list[int] = []
-    Loop().spawn(line(), results.append)
+    Loop().spawn(task(), results.append)
     assert results == [7]
-    assert drive(line()) == 7
+    assert drive(task()) == 7

@@ -1,4 +1,4 @@
-"""What is done between incidents, and put off while it cannot be done."""
+"""Work between incidents, and what postpones it."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ import pytest
 
 from collector.daemon import maintenance
 from collector.daemon.loop import Loop
-from collector.daemon.maintenance import Upkeep
+from collector.daemon.maintenance import Maintenance
 from collector.model.incident import StepStatus
 from collector.pressure.sampler import Sampler
 from collector.runner import events
@@ -23,7 +23,7 @@ NO_WORKER = Done(status=StepStatus.FAILED, reason="no worker is left", exit_code
 
 
 class Lab:
-    """An upkeep whose jobs end at once; *archive* are the incidents that an earlier run left without digests."""
+    """Maintenance whose jobs end at once; *archive* holds the incidents that an earlier run left without digests."""
 
     def __init__(self, monkeypatch: pytest.MonkeyPatch, *archive: str) -> None:
         self.busy = False
@@ -35,18 +35,18 @@ class Lab:
         monkeypatch.setattr(maintenance, "add_digests", self._add)
         monkeypatch.setattr(maintenance, "prune", self._prune)
         self.prunes = 0
-        self.told: list[str] = []
-        self.upkeep = Upkeep(
+        self.reported: list[str] = []
+        self.maintenance = Maintenance(
             cast(Loop, SimpleNamespace(spawn=self._spawn)),
             cast(Pool, self.pool),
             cast(Sampler, None),
             generation=lambda: cast(Any, None),
             busy=lambda: self.busy,
-            tell=lambda event: self.told.append(cast(events.IncidentPruned, event).incident),
+            report=lambda event: self.reported.append(cast(events.IncidentPruned, event).incident),
         )
 
-    def _spawn(self, line: Any, done: Callable[[Any], None]) -> None:
-        done(drive(line))
+    def _spawn(self, task: Any, done: Callable[[Any], None]) -> None:
+        done(drive(task))
 
     def _release(self) -> Any:
         yield from ()
@@ -69,56 +69,56 @@ class Lab:
         return Done(artifacts=1)
 
 
-def test_upkeep_puts_digests_off_while_there_is_no_worker(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Both lost, and the gate closed: what is owed is not forgotten."""
+def test_maintenance_postpones_digests_while_there_is_no_worker(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Both are lost and the gate is closed: no incident is forgotten."""
     lab = Lab(monkeypatch)
-    lab.upkeep.turn()
+    lab.maintenance.turn()
     lab.pool.idle = 0
-    lab.upkeep.owe_digests(["i1", "i2"])
-    lab.upkeep.turn()
+    lab.maintenance.owe_digests(["i1", "i2"])
+    lab.maintenance.turn()
     assert lab.digested == []
     lab.pool.idle = 1
-    lab.upkeep.turn()
+    lab.maintenance.turn()
     assert lab.digested == ["i1", "i2"]
 
 
-def test_upkeep_adds_the_digests_that_an_earlier_run_did_not_come_to(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Looked for once, as soon as nothing better is to be done; those recovered just now are not read twice."""
+def test_maintenance_adds_the_digests_that_an_earlier_run_left_missing(monkeypatch: pytest.MonkeyPatch) -> None:
+    """It searches once, between incidents; those recovered at the start are not read twice."""
     lab = Lab(monkeypatch, "i3", "i2", "i1")
     lab.busy = True
-    lab.upkeep.owe_digests(["i2"])
-    lab.upkeep.turn()
+    lab.maintenance.owe_digests(["i2"])
+    lab.maintenance.turn()
     assert (lab.searches, lab.digested) == (0, [])
     lab.busy, lab.pool.idle = False, 0
-    lab.upkeep.turn()
+    lab.maintenance.turn()
     assert lab.searches == 0
     lab.pool.idle = 1
-    lab.upkeep.turn()
-    lab.upkeep.turn()
+    lab.maintenance.turn()
+    lab.maintenance.turn()
     assert (lab.searches, lab.digested) == (1, ["i2", "i3", "i1"])
 
 
-def test_upkeep_drops_none_that_this_run_owes_for_those_of_an_earlier_one(monkeypatch: pytest.MonkeyPatch) -> None:
-    """The queue is bounded: the newest of what is owed stay."""
+def test_maintenance_prefers_digests_of_this_run_to_those_of_an_earlier_one(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The queue is bounded, and keeps the newest."""
     lab = Lab(monkeypatch, *(f"old{number}" for number in range(maintenance.UNDIGESTED)))
     owed = [f"new{number}" for number in range(maintenance.UNDIGESTED - 1)]
-    lab.upkeep.owe_digests(owed)
-    lab.upkeep.turn()
+    lab.maintenance.owe_digests(owed)
+    lab.maintenance.turn()
     assert lab.digested == [*owed, "old0"]
 
 
-def test_upkeep_deletes_what_is_too_old_though_nothing_crashes(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_maintenance_applies_retention_even_if_nothing_crashes(monkeypatch: pytest.MonkeyPatch) -> None:
     """Once a day, between incidents."""
     lab = Lab(monkeypatch)
     lab.busy = True
-    lab.upkeep.turn()
+    lab.maintenance.turn()
     assert lab.prunes == 0
     lab.busy = False
-    lab.upkeep.turn()
-    lab.upkeep.turn()
-    assert (lab.prunes, lab.told) == (1, ["old"])
-    lab.upkeep.pruned(Done())
+    lab.maintenance.turn()
+    lab.maintenance.turn()
+    assert (lab.prunes, lab.reported) == (1, ["old"])
+    lab.maintenance.pruned(Done())
     now = time.monotonic()
     monkeypatch.setattr(maintenance.time, "monotonic", lambda: now + maintenance.RETENTION_S + 1)
-    lab.upkeep.turn()
+    lab.maintenance.turn()
     assert lab.prunes == 2

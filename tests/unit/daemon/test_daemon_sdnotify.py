@@ -1,4 +1,4 @@
-"""sd_notify: what a service manager is told."""
+"""sd_notify: messages to the service manager."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ def manager_socket(tmp_path: Path) -> socket.socket:
     return sock
 
 
-def test_manager_hears_each_state(manager_socket: socket.socket) -> None:
+def test_manager_receives_each_state(manager_socket: socket.socket) -> None:
     """READY, RELOADING with its time stamp, STOPPING, a ping: sd_notify(3)."""
     manager = ServiceManager({"NOTIFY_SOCKET": manager_socket.getsockname()})
     manager.ready("watching")
@@ -34,13 +34,13 @@ def test_manager_hears_each_state(manager_socket: socket.socket) -> None:
 
 
 def test_manager_is_pinged_twice_as_often_as_it_asks() -> None:
-    """And only where it asks, and asks this process."""
+    """Only with a watchdog, and only if it watches this process."""
     assert ServiceManager({"WATCHDOG_USEC": "30000000"}).watchdog_s == 15.0
     assert ServiceManager({"WATCHDOG_USEC": "30000000", "WATCHDOG_PID": str(os.getpid() + 1)}).watchdog_s is None
     assert ServiceManager({}).watchdog_s is None
 
 
 def test_manager_that_is_gone_is_no_error(tmp_path: Path) -> None:
-    """Telling is a courtesy; nothing depends on it."""
+    """Nothing depends on the service manager."""
     ServiceManager({"NOTIFY_SOCKET": str(tmp_path / "gone")}).ready("watching")
     ServiceManager({}).ready("watching")

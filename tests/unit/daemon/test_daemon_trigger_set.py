@@ -1,31 +1,32 @@
-"""The open triggers: what a reload does not change watches on."""
+"""The open triggers: what a reload does not change keeps watching."""
 
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Iterable
-from contextlib import nullcontext
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
+from pathlib import Path
+from types import SimpleNamespace
 from typing import Any, ClassVar, cast
 
 import pytest
 
+from collector.archive.ledger import Ledger
 from collector.daemon.intake import Intake
 from collector.daemon.loop import Loop
-from collector.daemon.trigger_set import Watches
+from collector.daemon.trigger_set import TriggerSet
 from collector.model.errors import CollectorError
 from collector.model.marker import Marker, MarkerKind
+from collector.pipeline.generation import Generation
 from collector.pipeline.steps import CompiledTrigger
-from collector.triggers.base import TriggerContext
+from collector.triggers.base import TriggerContext, Watch
 
 
 @dataclass
-class Pipe:
+class Pipe(Watch):
     """A watch on a pipe."""
 
-    poll_s: float | None = None
     lost: int = 0
-    degraded: str | None = None
     closed: bool = False
     ends: tuple[int, int] = field(default_factory=os.pipe)
 
@@ -34,9 +35,6 @@ class Pipe:
 
     def read(self) -> Iterable[Marker]:
         return [Marker(kind=MarkerKind.EXIT, trigger=os.read(self.ends[0], 9).decode(), at_s=0.0)]
-
-    def poll(self) -> Iterable[Marker]:
-        return ()
 
     def close(self) -> None:
         self.closed = True
@@ -58,76 +56,81 @@ class Piped:
 
 
 class Offered:
-    """Takes markers, as the intake does."""
+    """Receives markers in place of the intake."""
 
     def __init__(self) -> None:
         self.markers: list[tuple[str, str]] = []
 
-    def batch(self) -> Any:
-        return nullcontext()
-
     def offer(self, marker: Marker, pipeline: str) -> None:
         self.markers.append((marker.trigger, pipeline))
 
-    def remember(self, key: str, text: str) -> None: ...
 
-    def recall(self, key: str) -> str | None: ...
+class Lab:
+    """A trigger set with a ledger of its own."""
+
+    def __init__(self, directory: Path) -> None:
+        opened.clear()
+        self.loop, self.intake = Loop(), Offered()
+        self.ledger = Ledger(str(directory / "ledger.sqlite"))
+        self.triggers = TriggerSet(self.loop, cast(Intake, self.intake), self.ledger)
+
+    def open(self, *triggers: CompiledTrigger[Any], directory: str = "/run") -> dict[str, str]:
+        """Open *triggers*; return the states of all."""
+        generation = SimpleNamespace(
+            triggers=triggers, runtime_directory=directory, settings=SimpleNamespace(archive="/archive")
+        )
+        self.triggers.open(cast(Generation, generation))
+        return self.triggers.states
 
 
 @pytest.fixture
-def watch() -> Callable[..., Watches]:
-    opened.clear()
-    intake, loop = Offered(), Loop()
-    watches = Watches(loop, cast(Intake, intake))
-
-    def by(*triggers: CompiledTrigger[Any], directory: str = "/run") -> Watches:
-        watches.open(triggers, ignore=(), runtime_directory=directory)
-        return watches
-
-    by.loop, by.intake = loop, intake  # type: ignore[attr-defined]
-    return by
+def lab(tmp_path: Path) -> Iterator[Lab]:
+    lab = Lab(tmp_path)
+    yield lab
+    lab.ledger.close()
 
 
 def trigger(name: str, *, pipeline: str = "crash", works: bool = True) -> CompiledTrigger[Any]:
     return CompiledTrigger(id=name, trigger=Piped(works=works), pipeline=pipeline)
 
 
-def test_watches_keep_what_a_reload_does_not_change(watch: Any) -> None:
-    """No gap in which an exit could be missed; what changed is opened anew, what is gone is closed."""
-    watch(trigger("same"), trigger("changed"), trigger("gone"))
+def test_trigger_set_keeps_what_a_reload_does_not_change(lab: Lab) -> None:
+    """No gap in which an exit could be missed; what changed is reopened, what was removed is closed."""
+    lab.open(trigger("same"), trigger("changed"), trigger("gone"))
     same, changed, gone = opened
-    watches = watch(trigger("same"), trigger("changed", pipeline="other"))
+    states = lab.open(trigger("same"), trigger("changed", pipeline="other"))
     assert (same.closed, changed.closed, gone.closed) == (False, True, True)
     assert len(opened) == 4
-    assert watches.states == {"same": "watching", "changed": "watching"}
+    assert states == {"same": "watching", "changed": "watching"}
 
 
-def test_watches_open_anew_when_their_surroundings_change(watch: Any) -> None:
-    """A socket lives in the runtime directory."""
-    watch(trigger("a"))
-    watch(trigger("a"), directory="/elsewhere")
+def test_trigger_set_reopens_when_the_runtime_directory_changes(lab: Lab) -> None:
+    """Sockets are in the runtime directory."""
+    lab.open(trigger("a"))
+    lab.open(trigger("a"), directory="/elsewhere")
     assert [pipe.closed for pipe in opened] == [True, False]
 
 
-def test_watches_hand_markers_on_with_their_pipeline(watch: Any) -> None:
-    """After a reload, too."""
-    watch(trigger("a"))
-    watch(trigger("a", pipeline="other"))
+def test_trigger_set_passes_markers_on_with_their_pipeline(lab: Lab) -> None:
+    """After a reload, with the new one."""
+    lab.open(trigger("a"))
+    lab.open(trigger("a", pipeline="other"))
     os.write(opened[-1].ends[1], b"marker")
-    watch.loop.call_later(0.01, watch.loop.stop)
-    watch.loop.run()
-    assert watch.intake.markers == [("marker", "other")]
+    lab.loop.call_later(0.01, lab.loop.stop)
+    lab.loop.run()
+    assert lab.intake.markers == [("marker", "other")]
 
 
-def test_watches_go_on_when_one_cannot_be_opened(watch: Any) -> None:
-    """It is told, and tried again at the next reload."""
-    watches = watch(trigger("bad", works=False), trigger("good"))
-    assert watches.states == {"bad": "no", "good": "watching"}
-    assert watch(trigger("bad"), trigger("good")).states == {"bad": "watching", "good": "watching"}
+def test_trigger_set_goes_on_when_one_cannot_be_opened(lab: Lab) -> None:
+    """Its state says why, and the next reload tries again."""
+    assert lab.open(trigger("bad", works=False), trigger("good")) == {"bad": "no", "good": "watching"}
+    assert lab.open(trigger("bad"), trigger("good")) == {"bad": "watching", "good": "watching"}
 
 
-def test_watches_tell_each_loss_once(watch: Any) -> None:
-    """What a source reports is a sum; what is handed on is the difference."""
-    watches = watch(trigger("a"))
-    opened[0].lost = 3
-    assert (watches.lost(), watches.lost()) == ({"a": 3}, {})
+def test_trigger_set_records_each_loss_once(lab: Lab) -> None:
+    """A source reports a total; the ledger gets the difference."""
+    lab.open(trigger("a"))
+    for total in (3, 3, 5):
+        opened[0].lost = total
+        lab.triggers.record_lost()
+    assert lab.ledger.lost() == {"a": 5}

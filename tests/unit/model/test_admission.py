@@ -7,7 +7,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from collector.model.admission import MAX_HELD, MAX_RUNNING, SETTLE_S, Admission, Own, Ruling
+from collector.model.admission import MAX_HELD, MAX_RUNNING, SETTLE_S, Admission, OwnProcesses, Ruling
 from collector.model.budgets import CountBudget, Spent, StormSettings, TotalBudget
 from collector.model.case import MAX_MARKERS, Fate
 from collector.model.marker import CoreRef, Marker, MarkerKind, ProcessRef
@@ -45,7 +45,7 @@ def line_of(pid: int) -> Marker:
 class Desk:
     """Offers markers with numbers of its own."""
 
-    def __init__(self, settings: StormSettings = FREE, own: Own | None = None) -> None:
+    def __init__(self, settings: StormSettings = FREE, own: OwnProcesses | None = None) -> None:
         self.admission = Admission(settings, own)
         self.number = 0
 
@@ -205,7 +205,7 @@ def test_admission_bounds_its_queue_and_gives_the_last_place_to_the_newest() -> 
 
 def test_admission_never_triggers_on_the_collector_itself() -> None:
     """Neither its workers, nor its unit; also not when they are long dead."""
-    desk = Desk(own=Own(pids=frozenset({77}), units=frozenset({"collector.service"})))
+    desk = Desk(own=OwnProcesses(pids=frozenset({77}), units=frozenset({"collector.service"})))
     assert desk.offer(exit_of(77)).fate is Fate.SUPPRESSED
     assert desk.offer(exit_of(78, unit="collector.service")).fate is Fate.SUPPRESSED
     assert desk.offer(exit_of(79)).fate is Fate.QUEUED

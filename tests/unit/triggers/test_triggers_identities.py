@@ -36,8 +36,8 @@ def die(proc: Path, pid: int) -> None:
     shutil.rmtree(proc / str(pid))
 
 
-def test_identities_remember_who_is_gone(proc: Path, table: Identities) -> None:
-    """Learnt at the exec, asked for at the exit; forgotten then."""
+def test_identities_remember_a_process_that_is_gone(proc: Path, table: Identities) -> None:
+    """Learnt at the exec, returned at the exit, and then forgotten."""
     live(proc, 7, "engine", parent=3)
     table.learn(7)
     die(proc, 7)
@@ -47,8 +47,8 @@ def test_identities_remember_who_is_gone(proc: Path, table: Identities) -> None:
     assert table.take(7, 3) is None
 
 
-def test_identities_do_not_take_a_predecessor_for_the_process(proc: Path, table: Identities) -> None:
-    """The good exit of an engine is not told; its PID comes back as somebody else's forked child."""
+def test_identities_do_not_confuse_a_process_with_an_earlier_one(proc: Path, table: Identities) -> None:
+    """An engine's successful exit is not reported; its PID is reused for another process's forked child."""
     live(proc, 3, "shell")
     live(proc, 7, "engine", parent=3)
     table.learn(3)
@@ -57,8 +57,8 @@ def test_identities_do_not_take_a_predecessor_for_the_process(proc: Path, table:
     assert table.take(7, 99) is None
 
 
-def test_identities_keep_what_init_adopted(proc: Path, table: Identities) -> None:
-    """A daemon's parent is gone long before it."""
+def test_identities_keep_a_process_that_init_adopted(proc: Path, table: Identities) -> None:
+    """A daemon outlives its parent."""
     live(proc, 7, "engine", parent=3)
     table.learn(7)
     die(proc, 7)
@@ -67,8 +67,8 @@ def test_identities_keep_what_init_adopted(proc: Path, table: Identities) -> Non
     assert who.comm == "engine"
 
 
-def test_identities_let_a_child_without_an_exec_look_like_its_parent(proc: Path, table: Identities) -> None:
-    """It has the parent's name and executable; the start time is its own, and unknown."""
+def test_identities_give_a_child_without_an_exec_its_parents_name(proc: Path, table: Identities) -> None:
+    """It has the parent's name and executable; its own start time is unknown."""
     live(proc, 3, "engine")
     table.learn(3)
     who = table.take(7, 3)
@@ -76,8 +76,8 @@ def test_identities_let_a_child_without_an_exec_look_like_its_parent(proc: Path,
     assert (who.comm, who.exe, who.start_ticks) == ("engine", "/opt/engine", None)
 
 
-def test_identities_know_that_an_exec_was_missed(proc: Path, table: Identities) -> None:
-    """What called exec and was gone before it was looked at does not look like its parent."""
+def test_identities_do_not_guess_when_an_exec_was_missed(proc: Path, table: Identities) -> None:
+    """A process that called exec and was gone before it could be read does not look like its parent."""
     live(proc, 3, "shell")
     table.learn(3)
     table.learn(7)

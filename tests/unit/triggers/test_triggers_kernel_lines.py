@@ -1,12 +1,12 @@
-"""The kernel's words, as several kernels wrote them."""
+"""The kernel's messages, in the wording of several versions."""
 
 from __future__ import annotations
 
 import pytest
 
-from collector.triggers.kernel_lines import EVENTS, Lines
+from collector.triggers.kernel_lines import EVENTS, LinePatterns
 
-ALL = Lines(tuple(EVENTS), ())
+ALL = LinePatterns(tuple(EVENTS), ())
 SEGFAULT = "segfault at 0 ip 00007f sp 00007f error 4 in libc.so.6[7f+1]"
 OOM = "Killed process 42 (java) total-vm:1kB, anon-rss:1kB, file-rss:0kB, shmem-rss:0kB, UID:1000 pgtables:1kB"
 
@@ -36,7 +36,7 @@ OOM = "Killed process 42 (java) total-vm:1kB, anon-rss:1kB, file-rss:0kB, shmem-
         ("EXT4-fs error (device sda1): ext4_lookup:1000: inode #2: comm ls: bad entry", "io_error", None, None),
     ],
 )  # fmt: skip
-def test_lines_finds_the_event(line: str, event: str, pid: int | None, comm: str | None) -> None:
+def test_line_patterns_find_the_event(line: str, event: str, pid: int | None, comm: str | None) -> None:
     """One line of each kind."""
     found = ALL.find(line)
     assert found is not None
@@ -44,20 +44,20 @@ def test_lines_finds_the_event(line: str, event: str, pid: int | None, comm: str
 
 
 @pytest.mark.parametrize("line", ["usb 1-1: new device", "EXT4-fs (vda): mounted filesystem", "audit: type=1701", ""])
-def test_lines_lets_the_rest_pass(line: str) -> None:
-    """A boot's worth of messages opens no incident."""
+def test_line_patterns_ignore_other_messages(line: str) -> None:
+    """The messages of an ordinary boot open no incident."""
     assert ALL.find(line) is None
 
 
-def test_lines_believes_no_name() -> None:
-    """A process may be called anything: its segfault is no oops, and its comm no PID."""
+def test_line_patterns_are_not_misled_by_a_process_name() -> None:
+    """Whatever a process is called, its segfault is not an oops, and its name has no PID."""
     found = ALL.find(f"Oops: x[1]: y[42]: {SEGFAULT}")
     assert found is not None
     assert (found.event, found.pid) == ("segfault", 42)
 
 
-def test_lines_tells_whom_the_oom_killer_killed() -> None:
-    """The uid decides about the budget."""
+def test_line_patterns_find_the_uid_of_an_oom_kill() -> None:
+    """The budget depends on it."""
     found = ALL.find(f"Out of memory: {OOM}")
     assert found is not None
     assert found.uid == 1000
