@@ -85,7 +85,7 @@ INCIDENT = """
 import sys, time
 from collector.host.identity import identify
 from collector.pipeline.generation import generate
-from collector.runner.header import open_header
+from collector.runner.incident_run import open_header
 from collector.runner.coroutine import drive
 from collector.triggers.manual import manual_marker
 from collector.runner.pool import Pool

@@ -1,4 +1,4 @@
-"""A runner with real workers, for collectors of a test's own."""
+"""A runner with real workers, for test collectors."""
 
 from __future__ import annotations
 
@@ -7,20 +7,21 @@ import time
 from collections.abc import Callable
 from pathlib import Path
 
-from collector.archive.read import Archive
+from collector.archive.read import ArchiveReader
 from collector.host.identity import identify
 from collector.model.copying import CopySettings
-from collector.model.incident import Header, Manifest, StepRecord
+from collector.model.incident import IncidentHeader, Manifest, StepRecord
 from collector.model.pressure import Budget, GateLimits, Policy, StepClass
 from collector.model.redaction import Redaction
 from collector.model.units import Reserve
-from collector.pipeline.run_types import RunOutcome, RunSettings
+from collector.pipeline.run_types import RunSettings
 from collector.pipeline.steps import Pipeline, Step
 from collector.pressure.sampler import Sampler
 from collector.runner import events
 from collector.runner.coroutine import drive
-from collector.runner.header import open_header
+from collector.runner.incident_run import open_header
 from collector.runner.pool import Pool
+from collector.runner.protocol import Done
 from collector.runner.runner import Runner
 from collector.triggers.manual import manual_marker
 
@@ -78,16 +79,16 @@ class Lab:
         )
         return Pipeline(name="test", steps=steps, timeout_s=incident_s)
 
-    def header(self, pipeline: Pipeline) -> Header:
+    def header(self, pipeline: Pipeline) -> IncidentHeader:
         return open_header((self.marker,), pipeline, identity=identify(), config_hash="-", now_s=time.time())
 
-    def run(self, *collectors: object, **how: object) -> RunOutcome:
+    def run(self, *collectors: object, **how: object) -> Done:
         pipeline = self.pipeline(*collectors, **how)  # type: ignore[arg-type]
         return drive(self.runner().incident(self.header(pipeline), pipeline, self.settings))
 
-    def manifest(self, outcome: RunOutcome) -> Manifest:
+    def manifest(self, outcome: Done) -> Manifest:
         assert outcome.incident is not None, outcome.reason
-        with Archive(str(self.archive)) as archive:
+        with ArchiveReader(str(self.archive)) as archive:
             return archive.manifest(outcome.incident)
 
     def collect(self, *collectors: object, **how: object) -> Manifest:

@@ -1,9 +1,10 @@
-"""An incident as one file: a tar archive compressed with Zstandard, written past the page cache."""
+"""Export of an incident: one tar archive, compressed with Zstandard, that does not fill the page cache."""
 
 from __future__ import annotations
 
 import contextlib
 import os
+import signal
 import tarfile
 from collections.abc import Iterator
 from typing import BinaryIO, NamedTuple
@@ -11,17 +12,17 @@ from typing import BinaryIO, NamedTuple
 import zstandard
 
 from collector.archive import directory
-from collector.archive.read import Archive
+from collector.archive.read import ArchiveReader
 from collector.host.filesystem import flush_and_drop, holds_memory
 from collector.model.errors import ArchiveError
 
 LEVEL = 3
 DROP_BYTES = 8 << 20
-"""How much may be cached of what is read, and dirty of what is written, at any time."""
+"""Most bytes that are in the page cache, or dirty, at any time."""
 
 
 class DroppingReader:
-    """A file whose pages are dropped from the cache behind the reader."""
+    """A file whose pages are dropped from the cache once they are read."""
 
     def __init__(self, fd: int) -> None:
         self._fd = fd
@@ -38,7 +39,7 @@ class DroppingReader:
 
 
 class Exported(NamedTuple):
-    """The new file's length in bytes, and the artifacts that it lacks, or has with another length."""
+    """The new file's length in bytes, and the artifacts that are missing from it or have another length."""
 
     size_bytes: int
     missing: tuple[str, ...]
@@ -46,10 +47,10 @@ class Exported(NamedTuple):
 
 class DroppingWriter:
     """
-    A file that is brought to the disk and dropped from the cache as it grows.
+    A file that is synced and dropped from the cache as it grows.
 
     Raises:
-        ArchiveError: In all methods, if the disk takes no more.
+        ArchiveError: From all methods, if the file cannot be written.
     """
 
     def __init__(self, fd: int, path: str) -> None:
@@ -58,7 +59,6 @@ class DroppingWriter:
         self._at = self._dropped = 0
 
     def write(self, data: bytes) -> int:
-        """Append *data*."""
         view = memoryview(data)
         with _writing(self._path):
             while view:
@@ -69,7 +69,7 @@ class DroppingWriter:
         return len(data)
 
     def flush(self) -> None:
-        """Bring what is dirty to the disk."""
+        """Sync what is not on the disk yet."""
         with _writing(self._path):
             flush_and_drop(self._fd, self._dropped, self._at - self._dropped)
         self._dropped = self._at
@@ -83,7 +83,7 @@ def _writing(path: str) -> Iterator[None]:
         raise ArchiveError(f"cannot write {path}: {exc.strerror}", hint="export it to a disk with more room") from exc
 
 
-def export(archive: Archive, incident: str, path: str) -> Exported:
+def export(archive: ArchiveReader, incident: str, path: str) -> Exported:
     """
     Write *incident* to a new file at *path*, mode 0600: ``ID/…`` with every file in it.
 
@@ -93,23 +93,34 @@ def export(archive: Archive, incident: str, path: str) -> Exported:
         path: Must not exist.
 
     Raises:
-        ArchiveError: If *path* cannot be made or written; nothing is left behind.
+        ArchiveError: If *path* cannot be created or written; nothing is left behind.
     """
     manifest = archive.manifest(incident)
     _refuse_memory(path)
-    try:
-        out = os.open(path, directory.CREATE_FLAGS, 0o600)
-    except FileExistsError as exc:
-        raise ArchiveError(f"{path} is there already", hint="name a file that does not exist") from exc
-    except OSError as exc:
-        raise ArchiveError(f"cannot create {path}: {exc.strerror}", hint="name a file where you may make one") from exc
-    try:
+    with _created(path) as out:
         there = _write(archive, incident, DroppingWriter(out, path))
         with _writing(path):
             os.fsync(out)
-        lengths = {artifact.path: artifact.size_bytes for step in manifest.steps for artifact in step.artifacts}
+        lengths = {artifact.path: artifact.size_bytes for artifact in manifest.artifacts()}
         missing = tuple(sorted(artifact for artifact, size in lengths.items() if there.get(artifact) != size))
         return Exported(os.fstat(out).st_size, missing)
+
+
+@contextlib.contextmanager
+def _created(path: str) -> Iterator[int]:
+    """Create the file; remove it after an error, or after a signal, which is not handled before it can be removed."""
+    mask = signal.pthread_sigmask(signal.SIG_BLOCK, (signal.SIGINT, signal.SIGTERM, signal.SIGHUP))
+    try:
+        out = os.open(path, directory.CREATE_FLAGS, 0o600)
+    except OSError as exc:
+        signal.pthread_sigmask(signal.SIG_SETMASK, mask)
+        if isinstance(exc, FileExistsError):
+            raise ArchiveError(f"{path} exists already", hint="name a file that does not exist") from exc
+        hint = "name a file in a directory that you may write to"
+        raise ArchiveError(f"cannot create {path}: {exc.strerror}", hint=hint) from exc
+    try:
+        signal.pthread_sigmask(signal.SIG_SETMASK, mask)
+        yield out
     except BaseException:
         with contextlib.suppress(OSError):
             os.unlink(path)
@@ -119,12 +130,12 @@ def export(archive: Archive, incident: str, path: str) -> Exported:
 
 
 def _refuse_memory(path: str) -> None:
-    with contextlib.suppress(OSError):  # making the file tells more
+    with contextlib.suppress(OSError):  # creating the file gives a better message
         if holds_memory(os.path.dirname(path)):
-            raise ArchiveError(f"{path} is on tmpfs: that takes memory", hint="name a file on a disk")
+            raise ArchiveError(f"{path} is on tmpfs: the export would take memory", hint="name a file on a disk")
 
 
-def _write(archive: Archive, incident: str, out: DroppingWriter) -> dict[str, int]:
+def _write(archive: ArchiveReader, incident: str, out: DroppingWriter) -> dict[str, int]:
     """Write all files; return their lengths by path."""
     there: dict[str, int] = {}
     compressor = zstandard.ZstdCompressor(level=LEVEL)
@@ -142,7 +153,7 @@ def _write(archive: Archive, incident: str, out: DroppingWriter) -> dict[str, in
 
 
 def _member(name: str, status: os.stat_result) -> tarfile.TarInfo:
-    """Describe a member: no owner, no other mode than the archive's own."""
+    """Describe a member: no owner, and mode 0600 like everything in the archive."""
     member = tarfile.TarInfo(name)
     member.size, member.mtime, member.mode = status.st_size, status.st_mtime, 0o600
     return member

@@ -1,8 +1,7 @@
 """
-Names in the archive, all of our own making.
+Names in the archive, all of which this program generates.
 
-``ID.opening`` has no header yet, an incident under way is ``ID.partial``, a sealed one ``ID``, one being
-deleted ``ID.deleting``.
+``ID.opening`` has no header yet, ``ID.partial`` is under way, ``ID`` is sealed, ``ID.deleting`` is being deleted.
 """
 
 from __future__ import annotations
@@ -15,14 +14,14 @@ OPENING = ".opening"
 PARTIAL = ".partial"
 DELETING = ".deleting"
 PART = ".part"
-"""An artifact under way; its name without this suffix appears only once it is whole."""
+"""An artifact being written; it is renamed to the name without this suffix once it is complete."""
 
 HEADER = "incident.json"
 STEPS = "steps.jsonl"
 ARTIFACTS = "artifacts.jsonl"
 MANIFEST = "manifest.json"
 NEW = ".new"
-"""A file about to replace the one without this suffix."""
+"""A file that is about to replace the one without this suffix."""
 LEDGER = "ledger.sqlite"
 
 ID = re.compile(r"\d{8}T\d{6}\.\d{6}Z-[0-9a-f]{6}")
@@ -30,22 +29,21 @@ COMPONENT = re.compile(r"[A-Za-z0-9_][A-Za-z0-9._-]{0,127}")
 
 
 def new_id(at_s: float) -> str:
-    """Return an id that sorts by time and contains nothing that an attacker chose."""
+    """Return an id that sorts by time and contains nothing an attacker could choose."""
     at = datetime.fromtimestamp(at_s, UTC)
     return f"{at:%Y%m%dT%H%M%S.%f}Z-{secrets.token_hex(3)}"
 
 
 def is_id(name: str) -> bool:
-    """Return whether *name* is the name of a sealed incident."""
     return ID.fullmatch(name) is not None
 
 
 def id_before(name: str, suffix: str) -> str | None:
-    """Return the id in *name*, if it is one followed by *suffix*."""
+    """Return the id in *name* if that is an id followed by *suffix*."""
     incident = name.removesuffix(suffix)
     return incident if incident != name and is_id(incident) else None
 
 
 def is_artifact_path(path: str) -> bool:
-    """Return whether *path* is relative, without ``..``, and of names that the program makes."""
+    """Return whether *path* is relative, has no ``..``, and consists of names that this program generates."""
     return len(path) < 1024 and all(COMPONENT.fullmatch(part) for part in path.split("/"))

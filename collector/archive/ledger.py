@@ -1,11 +1,11 @@
-# ruff: noqa: S608 - statements are put together from constants of this module
+# ruff: noqa: S608 - statements are composed of constants
 """
-The ledger: every marker ever seen, and what became of it. Also the few things that outlive the daemon.
+The ledger: every marker ever seen and its fate, and the little other state that must survive the daemon.
 
-One SQLite file in WAL mode. ``synchronous=NORMAL`` survives the death of the daemon at any instant; the
-last moments before a power cut may be missing, and the catch-up scan finds those cores again. Where the
-file cannot be opened or written, the same tables live in memory, and `problem` says why: a full disk must
-not stop the collection of evidence. Memory is bounded like the file.
+One SQLite file in WAL mode. With ``synchronous=NORMAL`` it survives the death of the daemon at any instant; a power
+cut may lose the last moments, and the catch-up scan finds those cores again. If the file cannot be opened or written,
+the same tables are kept in memory, and `problem` says why: a full disk must not stop the collection of evidence.
+Memory is bounded like the file.
 """
 
 from __future__ import annotations
@@ -24,15 +24,15 @@ from collector.model.budgets import Spent
 from collector.model.case import Fate, executable
 from collector.model.marker import Marker
 
-# Rows kept, of which a crash a minute fills a fifth in ten days; about 60 MB.
+# Most rows kept, about 60 MB.
 MAX_ROWS = 100_000
 MAX_NOTES = 4096
 _encode = msgspec.json.Encoder().encode
 _decode = msgspec.json.Decoder(Marker).decode
 
 
-class Entry(NamedTuple):
-    """A marker with its row: number, pipeline, how often it was tried, and the incident begun for it."""
+class LedgerEntry(NamedTuple):
+    """A marker with its number, fate and pipeline, how often it was tried, and the incident begun for it."""
 
     id: int
     marker: Marker
@@ -44,10 +44,10 @@ class Entry(NamedTuple):
 
 def identity(marker: Marker) -> str | None:
     """
-    Return what makes a marker the same one after a restart; ``None`` where it cannot come twice.
+    Return a key by which a marker is recognized after a restart; ``None`` if it cannot be seen twice.
 
-    A core is its device, inode, size and mtime: not its path, which the next core may take, and not its
-    ctime, which keeping it by a hard link changes. Others name theirs in ``attributes["identity"]``.
+    A core is identified by device, inode, size and mtime: not by its path, which the next core may reuse, nor its
+    ctime, which hard-linking it changes. Other markers have the key in ``attributes["identity"]``.
     """
     if marker.core is not None:
         core = marker.core
@@ -58,13 +58,13 @@ def identity(marker: Marker) -> str | None:
 
 class Ledger:
     """
-    The record. All calls are short; none raises.
+    The ledger. All calls are short; none raises.
 
-    `problem` is why the file is not in use, ``None`` while it is.
+    `problem` says why the file is not in use; ``None`` while it is.
     """
 
     def __init__(self, path: str) -> None:
-        """Open the ledger at *path*, in a directory that only its owner can write to; make it if need be."""
+        """Open or create the ledger at *path*, in a directory that only its owner can write to."""
         self._path = path
         self._file: sqlite3.Connection | None = None
         self.problem: str | None = None
@@ -74,12 +74,12 @@ class Ledger:
         except (sqlite3.Error, OSError) as exc:
             self._db = open_memory()
             self.problem = f"{path}: {exc}"
-        self._shift = 0  # what a number is higher by in the tables: they may have had rows that nobody could read
+        self._shift = 0  # row id minus marker number: the file may have had rows that could not be read
         self._regained = False
         self._next_id = 1 + int(self._one("SELECT coalesce(max(id), 0) FROM markers") or 0)
 
     def seen(self, marker: Marker) -> Fate | None:
-        """Return the fate of a marker that is recorded already; ``None`` for a new one."""
+        """Return the fate of a marker that is recorded already, ``None`` for a new one."""
         key = identity(marker)
         if key is None:
             return None
@@ -92,7 +92,7 @@ class Ledger:
         return Fate(str(found)) if found is not None else None
 
     def record(self, marker: Marker, *, pipeline: str, fate: Fate = Fate.RECORDED, reason: str = "") -> int:
-        """Enter a marker, before anything is decided about it; return its number."""
+        """Record a marker, before anything is decided about it; return its number."""
         number, self._next_id = self._next_id, self._next_id + 1
         row = number + self._shift
         self._do(
@@ -104,7 +104,7 @@ class Ledger:
         return number
 
     def decide(self, number: int, fate: Fate, *, reason: str = "", case: int | None = None) -> None:
-        """Enter the ruling about marker *number*: its fate, and the case that it belongs to."""
+        """Record the decision about marker *number*: its fate, and the case that it belongs to."""
         row = number + self._shift
         case = row if case is None else case + self._shift
         self._do(
@@ -114,7 +114,7 @@ class Ledger:
         )
 
     def begin(self, case: int, incident: str) -> None:
-        """Enter that *incident* was begun for *case*, before anything of it is on disk."""
+        """Record that *incident* is begun for *case*, before anything of it is on disk."""
         case += self._shift
         self._do("UPDATE markers SET incident = ?, tries = tries + 1 WHERE case_id = ?", (incident, case))
         self._do(
@@ -123,7 +123,7 @@ class Ledger:
         )
 
     def finish(self, case: int, fate: Fate, *, incident: str | None, reason: str = "", size_bytes: int = 0) -> None:
-        """Enter the end of *case*; the markers that joined it keep that fate, and learn the incident."""
+        """Record the end of *case*; markers that joined it keep that fate and get the incident."""
         case += self._shift
         self._do(
             "UPDATE markers SET incident = coalesce(?, incident),"
@@ -135,53 +135,53 @@ class Ledger:
             self._do("UPDATE spent SET size_bytes = ? WHERE case_id = ?", (size_bytes, case))
 
     def recovered(self, incident: str, fate: Fate) -> None:
-        """Enter how *incident* ended that a later start has sealed, whatever its own had entered."""
+        """Record how *incident* ended, which a later start has sealed, over what its own run recorded."""
         self._do("UPDATE markers SET fate = ? WHERE incident = ? AND fate <> 'joined'", (fate, incident))
 
-    def pending(self) -> list[Entry]:
-        """Return what was recorded and not finished, oldest first: a restart retries it once, or seals it."""
+    def pending(self) -> list[LedgerEntry]:
+        """Return the markers not dealt with, oldest first: a restart retries each once, or seals its incident."""
         rows = self._all(
             f"SELECT id, marker, fate, pipeline, tries, incident FROM markers WHERE fate IN ({OPEN})"
             " ORDER BY id LIMIT 1000"
         )
-        return [Entry(row[0] - self._shift, _decode(row[1]), Fate(row[2]), *row[3:]) for row in rows]
+        return [LedgerEntry(row[0] - self._shift, _decode(row[1]), Fate(row[2]), *row[3:]) for row in rows]
 
-    def regained(self) -> list[Entry]:
+    def regained(self) -> list[LedgerEntry]:
         """
-        Return, once, what is `pending` from an earlier run in a file that could not be opened until now.
+        Return, once, what is `pending` from an earlier run if its file could not be opened before.
 
-        Its numbers are below those that this run gave.
+        Those numbers are below the ones that this run assigned.
         """
         regained, self._regained = self._regained, False
         return [entry for entry in self.pending() if entry.id <= 0] if regained else []
 
     def joined(self, case: int) -> list[Marker]:
-        """Return the markers that joined *case*, oldest first; what a case itself keeps of them is far less."""
+        """Return the markers that joined *case*, oldest first; the case itself holds far fewer."""
         case += self._shift
         query = "SELECT marker FROM markers WHERE case_id = ? AND id <> ? ORDER BY id LIMIT 1000"
         return [_decode(row[0]) for row in self._all(query, (case, case))]
 
     def counts(self) -> dict[str, int]:
-        """Return how many markers met which fate, those included whose rows are pruned."""
+        """Return the number of markers by fate, including those whose rows were pruned."""
         totals = dict(self._all("SELECT fate, count FROM totals"))
         for fate, count in self._all("SELECT fate, count(*) FROM markers GROUP BY fate"):
             totals[fate] = totals.get(fate, 0) + count
         return totals
 
     def spent(self, *, window_s: float, now_s: float) -> list[Spent]:
-        """Return what was spent within *window_s*, oldest first, its times on the clock that shows *now_s*."""
+        """Return what was spent within *window_s*, oldest first, with times on the clock that now shows *now_s*."""
         wall_s = time.time()
         rows = self._all(
             "SELECT at_s, executable, uid, size_bytes FROM spent WHERE at_s > ? ORDER BY at_s", (wall_s - window_s,)
         )
-        # A wall clock that was set back must not make a budget last for ever.
+        # A wall clock that was set back must not keep a budget exhausted forever.
         return [
             Spent(at_s=now_s - max(0.0, wall_s - at_s), executable=name, uid=uid, size_bytes=size_bytes)
             for at_s, name, uid, size_bytes in rows
         ]
 
     def add_lost(self, trigger: str, count: int) -> None:
-        """Add to the crashes that a source reports as lost."""
+        """Add to the number of crashes that a trigger reports as lost."""
         self._do(
             "INSERT INTO lost VALUES (?, ?) ON CONFLICT (trigger) DO UPDATE SET count = count + excluded.count",
             (trigger, count),
@@ -192,17 +192,16 @@ class Ledger:
         return dict(self._all("SELECT trigger, count FROM lost"))
 
     def remember(self, key: str, text: str) -> None:
-        """Store a small text."""
         self._do("INSERT OR REPLACE INTO notes VALUES (?, ?, ?)", (key, text, time.time()))
 
     def recall(self, key: str) -> str | None:
-        """Return a stored text; ``None`` if there is none."""
+        """Return a text that `remember` stored; ``None`` if there is none."""
         found = self._one("SELECT text FROM notes WHERE key = ?", (key,))
         return None if found is None else str(found)
 
     @contextlib.contextmanager
     def batch(self) -> Iterator[None]:
-        """Make one transaction of what is entered inside: one for each piece that a trigger gives."""
+        """Put everything recorded inside into one transaction: the markers that a trigger delivers together."""
         self._do("BEGIN")
         try:
             yield
@@ -215,7 +214,7 @@ class Ledger:
         Prune, and return to the file if it can be written again.
 
         Args:
-            idle: Nothing is being collected: if the log is long, write it back, and wait for the disk to sync.
+            idle: Nothing is being collected, so a long log may be written back, which waits for the disk.
         """
         if self.problem is None and not os.path.exists(self._path):
             self._degrade(sqlite3.OperationalError("the file was removed"))
@@ -226,22 +225,22 @@ class Ledger:
                 self._do(statement, values)
         if is_due(self._path, idle=idle):
             self._do("PRAGMA wal_checkpoint(PASSIVE)")
-            self.remember("ledger.written_back", "")  # begins the log anew, with a sync that no marker waits for
+            self.remember("ledger.written_back", "")  # restarts the log, with a sync that no marker waits for
 
     def close(self) -> None:
-        """Write everything back and let go of the file."""
+        """Write everything back and close the file."""
         for connection in {self._db, self._file}:
             if connection is not None:
                 with contextlib.suppress(sqlite3.Error):
                     connection.close()
 
     def _do(self, statement: str, values: tuple[object, ...] = ()) -> None:
-        """Execute; where the file refuses, go on in memory and do it there."""
+        """Execute a statement; if the file fails, continue in memory."""
         try:
             self._db.execute(statement, values)
         except sqlite3.Error as exc:
             if self._db is not self._file:
-                return  # memory is full: there is nowhere left to go
+                return  # memory is full
             self._degrade(exc)
             if statement not in {"BEGIN", "COMMIT"}:
                 self._do(statement, values)
@@ -252,7 +251,7 @@ class Ledger:
             self._batch.append((statement, values))
 
     def _all(self, query: str, values: tuple[object, ...] = ()) -> list[Any]:
-        """Fetch all rows; none where the file cannot be read."""
+        """Fetch all rows; none if the file cannot be read."""
         try:
             return self._db.execute(query, values).fetchall()
         except sqlite3.Error as exc:
@@ -261,12 +260,11 @@ class Ledger:
             return []
 
     def _one(self, query: str, values: tuple[object, ...] = ()) -> Any:
-        """Fetch the first value; ``None`` if there is none."""
         rows = self._all(query, values)
         return rows[0][0] if rows else None
 
     def _degrade(self, reason: sqlite3.Error) -> None:
-        """Go on in memory, with what was still open and what the batch under way has entered so far."""
+        """Continue in memory, with what is pending and what the current batch has recorded so far."""
         self.problem = f"{self._path}: {reason}"
         memory, batch = open_memory(), self._batch
         with contextlib.suppress(sqlite3.Error):
@@ -278,7 +276,7 @@ class Ledger:
             self._do(statement, values)
 
     def _return_to_file(self) -> None:
-        """Write what was kept in memory to the file, if that works again."""
+        """Write what was kept in memory to the file, if it works again."""
         file = None
         try:
             file = open_file(self._path)

@@ -1,5 +1,5 @@
-# ruff: noqa: S608 - statements are put together from constants
-"""The file of the ledger: its tables, and how it is opened."""
+# ruff: noqa: S608 - statements are composed of constants
+"""The ledger's file: its tables, how it is opened, and copying between it and memory."""
 
 from __future__ import annotations
 
@@ -11,11 +11,11 @@ from collections.abc import Iterable, Iterator
 
 from collector.model.case import Fate
 
-# Nobody but this daemon writes; a reader (`collector status`) never holds the lock this long.
+# Only this daemon writes; a reader (`collector status`) never holds the lock this long.
 BUSY_TIMEOUT_S = 0.05
 OPEN = ", ".join(f"'{fate}'" for fate in Fate if fate.open)
-# To write the log back to the file syncs the archive's disk: some 50 markers' worth, and while nothing is
-# collected. In a flood without end the log must not fill the disk either.
+# Writing the log back to the file syncs the archive's disk, so it is done while nothing is collected, about every 50
+# markers; during a flood that never ends, when the log gets too long for the disk.
 WRITE_BACK_BYTES = 1 << 20
 MAX_JOURNAL_BYTES = 256 << 20
 SCHEMA = """
@@ -47,10 +47,10 @@ CREATE TABLE IF NOT EXISTS spent (
 
 
 def open_file(path: str) -> sqlite3.Connection:
-    """Open the file, 0600 and nothing but a regular file; set aside one that is damaged."""
+    """Open or create the file, mode 0600, which must be a regular file; set a damaged one aside."""
     with contextlib.suppress(FileExistsError):
         os.close(os.open(path, os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600))
-    # Not by opening it: to close it again would drop the locks of a connection that this process still has.
+    # Not by opening it: closing it again would drop the locks of another connection of this process.
     if not stat.S_ISREG(os.lstat(path).st_mode):
         raise OSError(f"{path} is not a regular file")
     try:
@@ -63,12 +63,12 @@ def open_file(path: str) -> sqlite3.Connection:
 
 
 def open_memory() -> sqlite3.Connection:
-    """Open the same tables in memory."""
+    """Create the same tables in memory."""
     return _prepare(sqlite3.connect(":memory:", isolation_level=None))
 
 
 def copy_open(source: sqlite3.Connection, target: sqlite3.Connection) -> None:
-    """Copy what is still open, with all that joined it, and what is no marker."""
+    """Copy the pending markers with all that joined them, and all tables but the markers."""
     open_cases = f"case_id IN (SELECT id FROM markers WHERE fate IN ({OPEN}))"
     for table, where in (("markers", open_cases), ("notes", "1"), ("lost", "1"), ("spent", "1")):
         with contextlib.suppress(sqlite3.Error):
@@ -80,15 +80,15 @@ def copy_back(memory: sqlite3.Connection, file: sqlite3.Connection, *, is_new: b
     Write what was kept in memory to the file, in one transaction.
 
     Args:
-        memory: What it knows of a marker is newer than what the file does.
-        file: Is as it was if this fails.
+        memory: Its markers replace those of the file.
+        file: Left unchanged if this fails.
         is_new: Memory was begun without the file: it counted markers from 1, and losses from 0.
 
     Returns:
-        By how much the numbers of markers are higher in the file than they are in memory.
+        The difference between a marker's row id in the file and in memory.
 
     Raises:
-        sqlite3.Error: As the file gives it.
+        sqlite3.Error: From the file.
     """
     file.execute("BEGIN IMMEDIATE")
     shift = int(file.execute("SELECT coalesce(max(id), 0) FROM markers").fetchone()[0]) if is_new else 0
@@ -105,7 +105,7 @@ def copy_back(memory: sqlite3.Connection, file: sqlite3.Connection, *, is_new: b
 
 
 def pruning(*, max_rows: int, max_notes: int) -> Iterator[tuple[str, tuple[object, ...]]]:
-    """Yield the statements that delete the oldest rows beyond a bound: never one that is open, and all are counted."""
+    """Yield the statements that count and delete the oldest rows beyond a bound, except pending ones."""
     closed = f"id <= (SELECT max(id) FROM markers) - ? AND fate NOT IN ({OPEN})"
     yield (
         f"INSERT INTO totals SELECT fate, count(*) FROM markers WHERE {closed} GROUP BY fate"
@@ -118,7 +118,7 @@ def pruning(*, max_rows: int, max_notes: int) -> Iterator[tuple[str, tuple[objec
 
 
 def is_due(path: str, *, idle: bool) -> bool:
-    """Return whether the write-ahead log is so long that it should be written back now."""
+    """Return whether the write-ahead log is long enough to be written back now."""
     try:
         return os.stat(f"{path}-wal").st_size >= (WRITE_BACK_BYTES if idle else MAX_JOURNAL_BYTES)
     except OSError:
@@ -126,18 +126,17 @@ def is_due(path: str, *, idle: bool) -> bool:
 
 
 def _insert(db: sqlite3.Connection, table: str, rows: Iterable[tuple[object, ...]], conflict: str = "") -> None:
-    """Insert whole rows; without a rule for a *conflict* they replace those that are there."""
+    """Insert whole rows; without a *conflict* clause they replace existing ones."""
     verb = "INSERT" if conflict else "INSERT OR REPLACE"
     for row in rows:
         db.execute(f"{verb} INTO {table} VALUES ({', '.join('?' * len(row))}) {conflict}", row)
 
 
 def _prepare(db: sqlite3.Connection) -> sqlite3.Connection:
-    """Set the pragmas and make the tables."""
     for pragma in (
         "journal_mode=WAL",
         "synchronous=NORMAL",
-        "wal_autocheckpoint=0",  # it would sync within a commit
+        "wal_autocheckpoint=0",  # it would sync during a commit
         "journal_size_limit=0",
         "cache_size=-512",
     ):

@@ -1,4 +1,4 @@
-"""Reading incidents back, as if somebody else had written them."""
+"""Reading incidents back; nothing in them is trusted."""
 
 from __future__ import annotations
 
@@ -10,20 +10,20 @@ from collections.abc import Iterator
 import msgspec
 
 from collector.archive import directory, layout
-from collector.archive.manifest import manifest_of
+from collector.archive.store import header_of, journal
 from collector.model.case import merge
 from collector.model.errors import ArchiveError, DeniedError, UsageError
-from collector.model.incident import Header, Manifest, StepRecord
+from collector.model.incident import MANIFEST_VERSION, IncidentHeader, Manifest, StepRecord
 
 RUNNING = "running"
 UNFINISHED = "unfinished"
-"""The states of an incident without a manifest: somebody works on it, or it waits to be sealed."""
+"""The states of an incident without a manifest: a run is working on it, or it is yet to be sealed."""
 
-RECORDS_LIMIT = 16 << 20
+MANIFEST_LIMIT = 64 << 20
 
 
-class Summary(msgspec.Struct, frozen=True, kw_only=True):
-    """One line of ``collector list``; *ended_s* is ``None`` for what is not sealed."""
+class IncidentSummary(msgspec.Struct, frozen=True, kw_only=True):
+    """One line of ``collector list``; *ended_s* is ``None`` if the incident is not sealed."""
 
     id: str
     state: str
@@ -38,58 +38,46 @@ class Summary(msgspec.Struct, frozen=True, kw_only=True):
     signal: int | None = None
 
 
-class UnderWay(Header, frozen=True, kw_only=True):
-    """What an incident says of itself before it is sealed: its header, and the steps that have ended."""
+class UnderWay(IncidentHeader, frozen=True, kw_only=True):
+    """What is known of an incident before it is sealed: its header, and the steps that have ended."""
 
     state: str
     steps: tuple[StepRecord, ...] = ()
 
 
-class Archive:
+class ArchiveReader(directory.ArchiveDirectory):
     """
     The archive, open for reading.
 
     Raises:
-        ArchiveError: If there is none, or it is not ours.
+        ArchiveError: If there is none, or others can write to it.
         DeniedError: If this user may not read it.
     """
 
     def __init__(self, path: str) -> None:
-        self.path = path
         try:
-            self.fd = directory.open_root(path, create=False)
+            super().__init__(path, create=False)
         except ArchiveError as exc:
             if os.geteuid() != 0 and _is_roots(path):
                 raise DeniedError(f"the archive {path} is root's", hint="run it as root (sudo)") from exc
             if isinstance(exc.__cause__, PermissionError):
-                raise DeniedError(str(exc), hint="run it as the user whose it is, or as root (sudo)") from exc
+                raise DeniedError(str(exc), hint="run it as the archive's owner, or as root (sudo)") from exc
             if isinstance(exc.__cause__, FileNotFoundError):
-                hint = "it is made by the first incident: `collector run --now`; --archive names another"
+                hint = "the first incident makes it: `collector run --now`; --archive names another"
                 raise ArchiveError(f"there is no archive {path} yet", hint=hint) from exc
             raise
-
-    def __enter__(self) -> Archive:
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        os.close(self.fd)
 
     def ids(self) -> list[str]:
         """Return the ids of all sealed incidents, oldest first."""
         return sorted(filter(layout.is_id, os.listdir(self.fd)))
-
-    def unfinished(self) -> list[str]:
-        """Return the ids of the incidents that are not sealed, oldest first."""
-        names = sorted(os.listdir(self.fd))
-        return [incident for name in names if (incident := layout.id_before(name, layout.PARTIAL))]
 
     def resolve(self, text: str, *, unsealed: bool = False) -> str:
         """
         Return the one id that starts or ends with *text*, or the newest for ``latest``.
 
         Args:
-            text: What somebody typed.
-            unsealed: Look among those under way, too.
+            text: What the user typed.
+            unsealed: Include incidents that are not sealed.
 
         Raises:
             UsageError: If there is none, or more than one.
@@ -111,10 +99,10 @@ class Archive:
             yield fd
 
     def manifest(self, incident: str) -> Manifest:
-        """Return an incident's manifest, checked."""
+        """Return an incident's manifest, checked as `read_manifest` does."""
         try:
             with self.incident(incident) as fd:
-                return manifest_of(fd)
+                return read_manifest(fd)
         except OSError as exc:
             raise ArchiveError(f"incident {incident} cannot be read: {exc.strerror}") from exc
 
@@ -127,52 +115,70 @@ class Archive:
         """
         try:
             with directory.opened(incident + layout.PARTIAL, self.fd) as fd:
-                header = msgspec.json.decode(directory.read(layout.HEADER, fd, limit=1 << 20), type=Header)
-                steps, state = tuple(_steps(fd)), RUNNING if _is_held(fd) else UNFINISHED
+                header = header_of(fd, incident)
+                steps = tuple(journal(fd, layout.STEPS, StepRecord))
+                state = RUNNING if _is_held(fd) else UNFINISHED
         except OSError as exc:
             raise ArchiveError(f"incident {incident} cannot be read: {exc.strerror}") from exc
-        except msgspec.DecodeError as exc:
-            raise ArchiveError(f"the header of incident {incident} cannot be read: {exc}") from exc
         if not header.markers:
             raise ArchiveError("the header names no marker")
         return UnderWay(**msgspec.structs.asdict(header), state=state, steps=steps)
 
     def read(self, incident: str) -> Manifest | UnderWay:
-        """Return an incident's manifest, or what there is before it has one."""
+        """Return an incident's manifest, or what is known before it has one."""
         if incident in self.ids():
             return self.manifest(incident)
         return self.under_way(incident)
 
-    def summaries(self) -> Iterator[Summary | str]:
-        """Yield one summary an incident, oldest first; a sentence for one that cannot be read."""
+    def summaries(self) -> Iterator[IncidentSummary | str]:
+        """Yield a summary of each incident, oldest first; for one that cannot be read, a sentence that says why."""
         sealed = set(self.ids())
         for incident in sorted({*sealed, *self.unfinished()}):
             try:
-                yield summary_of(self.read(incident))
+                yield _summarize(self.read(incident))
             except ArchiveError as exc:
                 if incident in sealed or incident in self.unfinished():  # else it was sealed or deleted meanwhile
                     yield f"{incident}: {exc}"
 
 
+def encode_manifest(manifest: Manifest) -> bytes:
+    """Return the manifest as it is stored: JSON, indented for human readers."""
+    return msgspec.json.format(msgspec.json.encode(manifest), indent=1)
+
+
+def read_manifest(fd: int) -> Manifest:
+    """
+    Read the manifest in an incident's directory.
+
+    Raises:
+        FileNotFoundError: If there is none.
+        ArchiveError: If it is not of this version, has no marker, or a path in it leads out of the incident.
+    """
+    try:
+        manifest = msgspec.json.decode(directory.read(layout.MANIFEST, fd, limit=MANIFEST_LIMIT), type=Manifest)
+    except msgspec.DecodeError as exc:
+        raise ArchiveError(f"the manifest cannot be read: {exc}") from exc
+    if manifest.version != MANIFEST_VERSION:
+        raise ArchiveError(
+            f"the manifest has version {manifest.version}, this program reads {MANIFEST_VERSION}",
+            hint="read it with the release that wrote it",
+        )
+    if not manifest.markers:
+        raise ArchiveError("the manifest names no marker")
+    for artifact in manifest.artifacts():
+        if not layout.is_artifact_path(artifact.path):
+            raise ArchiveError(f"the manifest names {artifact.path!r}, which is not a path within the incident")
+    return manifest
+
+
 def _is_held(fd: int) -> bool:
-    """Return whether somebody has the lock of the incident's directory; it is given back at once."""
+    """Return whether another process holds the lock of the incident's directory."""
     try:
         fcntl.flock(fd, fcntl.LOCK_SH | fcntl.LOCK_NB)
     except BlockingIOError:
         return True
     fcntl.flock(fd, fcntl.LOCK_UN)
     return False
-
-
-def _steps(fd: int) -> Iterator[StepRecord]:
-    """Yield the steps that the journal says have ended; a last line may be cut short."""
-    try:
-        text = directory.read(layout.STEPS, fd, limit=RECORDS_LIMIT)
-    except FileNotFoundError:
-        return
-    for line in text.splitlines():
-        with contextlib.suppress(msgspec.DecodeError):
-            yield msgspec.json.decode(line, type=StepRecord)
 
 
 def _is_roots(path: str) -> bool:
@@ -182,10 +188,9 @@ def _is_roots(path: str) -> bool:
         return False
 
 
-def summary_of(manifest: Manifest | UnderWay) -> Summary:
-    """Condense a manifest to a line."""
+def _summarize(manifest: Manifest | UnderWay) -> IncidentSummary:
     marker = merge(manifest.markers)
-    return Summary(
+    return IncidentSummary(
         id=manifest.id,
         state=manifest.state,
         started_s=manifest.started_s,

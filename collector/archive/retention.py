@@ -1,4 +1,4 @@
-"""Retention: which sealed incidents go. Pure."""
+"""Retention: which sealed incidents to delete. Pure."""
 
 from __future__ import annotations
 
@@ -23,8 +23,8 @@ def to_delete(
     """
     Return the ids to delete, oldest first.
 
-    The newest incident always stays: an archive that deletes what it was built to keep is none. So does
-    the one to spare: after the wall clock was set back, the one just archived does not have the newest id.
+    The newest incident always stays. So does the one to spare: if the wall clock was set back, the one just archived
+    does not have the newest id.
 
     Args:
         incidents: All sealed incidents, in any order.

@@ -1,8 +1,8 @@
 """
-Sealing: from the journal of an incident under way to its manifest and its final name.
+Sealing: composing the manifest from an incident's journal, and giving it its final name.
 
-The same code ends every incident, whether its run came to the end or was killed half-way: what the
-journal tells is what the manifest says. So the way back after a crash is walked every day.
+The same code ends every incident, whether its run finished or was killed halfway, so that recovery after a crash is
+exercised every day.
 """
 
 from __future__ import annotations
@@ -14,15 +14,14 @@ from itertools import chain
 import msgspec
 
 from collector.archive import directory, layout
-from collector.archive.manifest import encode, manifest_of
-from collector.archive.store import ArtifactLine, Store, give_back_room, journal
+from collector.archive.read import encode_manifest, read_manifest
+from collector.archive.store import Store, free_reserve, header_of, journal
 from collector.host.syscalls import rename_noreplace
 from collector.model.artifact import ArtifactRecord
-from collector.model.errors import ArchiveError
-from collector.model.incident import Header, IncidentState, Manifest, StepEnd, StepRecord, StepStatus
+from collector.model.incident import IncidentHeader, IncidentState, Manifest, StepEnd, StepRecord, StepStatus
 from collector.model.marker import Marker
 
-UNRECORDED = "found on disk without a record: its writing did not come to an end"
+UNRECORDED = "found on disk without a record: it was not written to its end"
 UNFINISHED = "the collector was killed before this step ended"
 
 
@@ -38,43 +37,45 @@ def seal(
     """
     Write the manifest of an incident under way and give it its final name.
 
-    Can be killed at any instant and called again: a manifest that stands already is kept as it is.
+    Can be killed at any instant and called again: a manifest that is already there is kept as it is.
 
     Args:
         store: The archive.
         incident: Its id.
         ended_s: Wall clock, seconds since the epoch.
-        interrupted: The run did not come to its end.
+        interrupted: The run did not finish.
         markers: All that are known by now, if more than the header names.
-        ends: How steps ended, for those whose line the journal lacks: a full disk takes no line.
+        ends: How steps ended, in case the journal lacks some because the disk was full.
 
     Raises:
-        ArchiveError: If the journal is not one that this program wrote.
-        OSError: If the disk gives one.
+        ArchiveError: If the header or the manifest is not one that this program wrote.
+        OSError: From the disk.
     """
     with store.incident(incident) as fd:
         try:
-            manifest = manifest_of(fd)
+            manifest = read_manifest(fd)
         except FileNotFoundError:
-            header = _header(fd, incident)
+            header = header_of(fd, incident)
             if markers:
                 header = msgspec.structs.replace(header, markers=markers)
             known = {end.id: end for end in (*journal(fd, layout.STEPS, StepEnd), *ends)}
             manifest = _compose(fd, header, known, ended_s=ended_s, interrupted=interrupted)
-            directory.replace(layout.MANIFEST, encode(manifest), fd)
-        give_back_room(fd)
+            directory.replace(layout.MANIFEST, encode_manifest(manifest), fd)
+        free_reserve(fd)
         rename_noreplace(incident + layout.PARTIAL, incident, dir_fd=store.fd)
     os.fsync(store.fd)
     return manifest
 
 
-def _compose(fd: int, header: Header, ends: dict[str, StepEnd], *, ended_s: float, interrupted: bool) -> Manifest:
+def _compose(
+    fd: int, header: IncidentHeader, ends: dict[str, StepEnd], *, ended_s: float, interrupted: bool
+) -> Manifest:
     by_step: dict[str, list[ArtifactRecord]] = {}
     recorded: set[str] = set()
-    # One record at a time: ten thousand of a step are 15 MiB, and need not be there twice.
-    for line in chain(journal(fd, layout.ARTIFACTS, ArtifactLine), _unrecorded(fd, recorded)):
-        recorded.add(line.path)
-        by_step.setdefault(line.step, []).append(_plain(line))
+    # One record at a time: ten thousand take 15 MiB, which need not be in memory twice.
+    for record in chain(journal(fd, layout.ARTIFACTS, ArtifactRecord), _unrecorded(fd, recorded)):
+        recorded.add(record.path)
+        by_step.setdefault(record.path.partition("/")[0], []).append(record)
     known = [end for end in ends.values() if end.id in header.planned]
     lost = [
         StepEnd(id=step, collector="", status=StepStatus.FAILED, reason=UNFINISHED)
@@ -92,7 +93,7 @@ def _compose(fd: int, header: Header, ends: dict[str, StepEnd], *, ended_s: floa
     )
 
 
-def _state(steps: tuple[StepRecord, ...], header: Header, *, interrupted: bool) -> IncidentState:
+def _state(steps: tuple[StepRecord, ...], header: IncidentHeader, *, interrupted: bool) -> IncidentState:
     if interrupted:
         return IncidentState.INTERRUPTED
     done = {step.id for step in steps if step.status is StepStatus.OK}
@@ -100,32 +101,13 @@ def _state(steps: tuple[StepRecord, ...], header: Header, *, interrupted: bool) 
     return IncidentState.INCOMPLETE if missing else IncidentState.COMPLETE
 
 
-def _header(fd: int, incident: str) -> Header:
-    try:
-        return msgspec.json.decode(directory.read(layout.HEADER, fd, limit=1 << 20), type=Header)
-    except (msgspec.DecodeError, FileNotFoundError) as exc:
-        raise ArchiveError(f"incident {incident} has no readable {layout.HEADER}: {exc}") from exc
-
-
-def _unrecorded(fd: int, recorded: set[str]) -> Iterator[ArtifactLine]:
-    """Yield what lies in the steps' directories and no record speaks of."""
+def _unrecorded(fd: int, recorded: set[str]) -> Iterator[ArtifactRecord]:
+    """Yield the files in the steps' directories that have no record."""
     for path, status in directory.files(fd):
-        step, slash, _ = path.partition("/")
-        if slash and path not in recorded:
+        if "/" in path and path not in recorded:
             size, data = status.st_size, min(status.st_size, status.st_blocks * 512)
             if path.endswith(layout.PART):
                 size, data = directory.give_back(path, fd)
-            yield ArtifactLine(
-                step=step,
-                path=path,
-                size_bytes=size,
-                data_bytes=data,
-                truncated=True,
-                truncated_reason=UNRECORDED,
+            yield ArtifactRecord(
+                path=path, size_bytes=size, data_bytes=data, truncated=True, truncated_reason=UNRECORDED
             )
-
-
-def _plain(line: ArtifactLine) -> ArtifactRecord:
-    fields = msgspec.structs.asdict(line)
-    del fields["step"]
-    return ArtifactRecord(**fields)

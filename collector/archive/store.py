@@ -1,8 +1,8 @@
 """
-The store: incidents being written.
+The archive, open for writing.
 
-Every method is ordinary, blocking file work and runs in a worker, never in the supervisor: an fsync
-on a busy disk takes seconds.
+Every method is ordinary, blocking file work and runs in a worker, never in the supervisor: an fsync on a busy disk
+takes seconds.
 """
 
 from __future__ import annotations
@@ -19,62 +19,51 @@ from collector.archive import directory, layout
 from collector.host.syscalls import rename_noreplace
 from collector.model.artifact import ArtifactRecord
 from collector.model.errors import ArchiveError
-from collector.model.incident import Header, StepEnd
+from collector.model.incident import IncidentHeader, StepEnd
 
 T = TypeVar("T", bound=msgspec.Struct)
 
+HEADER_LIMIT = 1 << 20
 JOURNAL_LIMIT = 64 << 20
-ROOM = {layout.STEPS: 64 << 10, layout.ARTIFACTS: 256 << 10, layout.MANIFEST + layout.NEW: 512 << 10}
+RESERVED = {layout.STEPS: 64 << 10, layout.ARTIFACTS: 256 << 10, layout.MANIFEST + layout.NEW: 512 << 10}
 """
-Set aside for the records of an incident when it is opened, so that one that meets a full disk still tells
-what it has and why the rest is missing. Measured: a default incident's are 4, 19 and 36 KiB.
+Bytes reserved for an incident's records when it is opened, so that even on a full disk it can say what it has and why
+the rest is missing. Measured: a default incident needs 4, 19 and 36 KiB.
 """
 
 
 class ArtifactLine(ArtifactRecord, frozen=True, kw_only=True, omit_defaults=True):
-    """One line of ``artifacts.jsonl``: an artifact and the step that it belongs to."""
+    """One line of ``artifacts.jsonl``: an artifact and its step, which is also the first component of its path."""
 
     step: str
 
 
-class Store:
-    """
-    The archive, open for writing.
-
-    Args:
-        path: The archive's directory; created, mode 0700, if it is not there.
-    """
+class Store(directory.ArchiveDirectory):
+    """The archive, open for writing; its directory is made, mode 0700, if it does not exist."""
 
     def __init__(self, path: str) -> None:
-        self.path = path
-        self.fd = directory.open_root(path, create=True)
+        super().__init__(path, create=True)
 
-    def __enter__(self) -> Store:
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        os.close(self.fd)
-
-    def begin(self, header: Header) -> int:
+    def begin(self, header: IncidentHeader) -> int:
         """
         Make the incident's directory and put its header on disk.
 
         Returns:
-            A descriptor that holds the incident's lock: while it is open, no other process takes
-            the incident for one that was left behind.
+            A descriptor that holds the incident's lock: while it is open, no other process takes the incident for
+            one that was left behind.
         """
         name, opening = header.id + layout.PARTIAL, header.id + layout.OPENING
         try:
-            with contextlib.suppress(FileNotFoundError):  # a worker died in doing this; the id is nobody else's
+            with contextlib.suppress(FileNotFoundError):  # of a worker that died in this very job
                 directory.remove_tree(opening, self.fd)
             os.mkdir(opening, 0o700, dir_fd=self.fd)
             lock = os.open(opening, directory.DIRECTORY_FLAGS, dir_fd=self.fd)
             fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
             directory.replace(layout.HEADER, msgspec.json.encode(header), lock)
-            for file, size in ROOM.items():
+            for file, size in RESERVED.items():
                 directory.allocate(file, size, lock)
             os.fsync(lock)
-            # Under this name it has its lock and its header from the first instant.
+            # Under this name it has its lock and its header from the start.
             rename_noreplace(opening, name, dir_fd=self.fd)
             os.fsync(self.fd)
         except OSError as exc:
@@ -93,28 +82,22 @@ class Store:
             yield fd
 
     def record_steps(self, incident: str, ends: Sequence[StepEnd]) -> None:
-        """Append the ends of steps to ``steps.jsonl``."""
         if ends:
             with self.incident(incident) as fd:
                 directory.append(layout.STEPS, b"\n".join(map(msgspec.json.encode, ends)), fd, durable=True)
 
-    def recorded(self, incident: str, step: str) -> frozenset[str]:
-        """Return the paths of a step's artifacts that have their record already."""
+    def recorded(self, incident: str) -> frozenset[str]:
+        """Return the paths of the artifacts that are recorded already."""
         with self.incident(incident) as fd:
-            return frozenset(line.path for line in journal(fd, layout.ARTIFACTS, ArtifactLine) if line.step == step)
-
-    def under_way(self) -> list[str]:
-        """Return the ids of incidents that are not sealed, oldest first."""
-        names = sorted(os.listdir(self.fd))
-        return [incident for name in names if (incident := layout.id_before(name, layout.PARTIAL))]
+            return frozenset(line.path for line in journal(fd, layout.ARTIFACTS, ArtifactRecord))
 
     @contextlib.contextmanager
     def claimed(self, name: str) -> Iterator[bool]:
         """
-        Take the lock of a directory of the archive for as long as this lasts.
+        Hold the lock of a directory of the archive.
 
         Yields:
-            False if somebody works on it, or it is gone.
+            False if another process holds it, or the directory is gone.
         """
         with contextlib.ExitStack() as stack:
             try:
@@ -126,7 +109,7 @@ class Store:
                 yield True
 
     def clear_unopened(self) -> None:
-        """Remove what was killed before it had a header: nothing had been collected."""
+        """Remove incidents whose run was killed before they had a header: nothing had been written to them."""
         for name in sorted(os.listdir(self.fd)):
             if layout.id_before(name, layout.OPENING):
                 with self.claimed(name) as ours:
@@ -134,8 +117,21 @@ class Store:
                         directory.remove_tree(name, self.fd)
 
 
+def header_of(fd: int, incident: str) -> IncidentHeader:
+    """
+    Read the header in an incident's directory.
+
+    Raises:
+        ArchiveError: If there is none, or it cannot be parsed.
+    """
+    try:
+        return msgspec.json.decode(directory.read(layout.HEADER, fd, limit=HEADER_LIMIT), type=IncidentHeader)
+    except (msgspec.DecodeError, FileNotFoundError) as exc:
+        raise ArchiveError(f"incident {incident} has no readable {layout.HEADER}: {exc}") from exc
+
+
 def journal(fd: int, name: str, kind: type[T]) -> Iterator[T]:
-    """Yield the records of a journal of the incident at *fd*; a last line that a kill cut short is passed over."""
+    """Yield the records of a journal of the incident at *fd*, except a last line that a kill cut short."""
     try:
         text = directory.read(name, fd, limit=JOURNAL_LIMIT)
     except FileNotFoundError:
@@ -149,12 +145,9 @@ def journal(fd: int, name: str, kind: type[T]) -> Iterator[T]:
         start = end + 1
 
 
-def give_back_room(fd: int) -> None:
-    """Free what the journal of the incident at *fd* did not use of its `ROOM`."""
+def free_reserve(fd: int) -> None:
+    """Free what the journal of the incident at *fd* did not use of `RESERVED`."""
     for name in (layout.STEPS, layout.ARTIFACTS):
-        with contextlib.suppress(OSError):  # it costs some blocks, no evidence
-            file = os.open(name, directory.APPEND_FLAGS, 0o600, dir_fd=fd)
-            try:
-                os.ftruncate(file, os.fstat(file).st_size)
-            finally:
-                os.close(file)
+        # A failure costs some blocks, no evidence.
+        with contextlib.suppress(ArchiveError, OSError), directory.opened_file(name, fd) as file:
+            os.truncate(f"/proc/self/fd/{file}", os.fstat(file).st_size)

@@ -7,7 +7,7 @@ from collections.abc import Iterator
 import msgspec
 
 from collector.archive import directory
-from collector.archive.read import Archive, Summary
+from collector.archive.read import ArchiveReader, IncidentSummary
 from collector.cli.text import escape_control
 from collector.collectors.core.core import CoreSummary as Core
 from collector.model.case import merge
@@ -21,7 +21,7 @@ SHOWN = 200
 """Characters of a text that an attacker may have made long."""
 
 
-def short(summary: Summary) -> str:
+def short(summary: IncidentSummary) -> str:
     """Return ``COMM[PID] SIGNAL`` as far as it is known, in printable characters."""
     pid = f"[{summary.pid}]" if summary.pid is not None else ""
     signal = f" {signal_name(summary.signal)}" if summary.signal is not None else ""
@@ -43,7 +43,7 @@ def crash_facts(markers: tuple[Marker, ...]) -> list[str]:
     return [told] if told else []
 
 
-def core_facts(archive: Archive, incident: str, manifest: Manifest) -> list[str]:
+def core_facts(archive: ArchiveReader, incident: str, manifest: Manifest) -> list[str]:
     """Return what the core's notes say, in lines; the file, and the manifest's own id, may be anybody's."""
     paths = (
         artifact.path

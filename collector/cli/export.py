@@ -8,7 +8,7 @@ import click
 import msgspec
 
 from collector.archive.export import export
-from collector.archive.read import Archive
+from collector.archive.read import ArchiveReader
 from collector.cli.options import archive_option, archive_path, config_option, json_option
 from collector.cli.signals import give_up, heeded
 from collector.cli.text import escape_name, size
@@ -34,7 +34,7 @@ def export_command(*, incident: str, output: str, archive: str | None, config: s
     if not output.endswith(SUFFIX):
         click.echo(f"note: {escape_name(output)} will be a tar archive compressed with Zstandard: {SUFFIX}", err=True)
     path = os.path.abspath(output)
-    with Archive(archive_path(config, archive)) as opened:
+    with ArchiveReader(archive_path(config, archive)) as opened:
         known = opened.resolve(incident)
         with heeded(give_up):
             written = export(opened, known, path)

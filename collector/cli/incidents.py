@@ -8,7 +8,7 @@ from typing import Any
 import click
 import msgspec
 
-from collector.archive.read import Archive, Summary, UnderWay
+from collector.archive.read import ArchiveReader, IncidentSummary, UnderWay
 from collector.cli.crash_summary import core_facts, crash_facts, short
 from collector.cli.options import archive_option, archive_path, config_option, json_option
 from collector.cli.text import escape_control, escape_name, size, when
@@ -29,16 +29,16 @@ from collector.model.units import parse_seconds
 def list_command(*, since: str | None, archive: str | None, config: str | None, as_json: bool) -> int:
     """List the incidents in the archive, oldest first, those under way included."""
     oldest_s = _start(since)
-    with Archive(archive_path(config, archive)) as opened:
+    with ArchiveReader(archive_path(config, archive)) as opened:
         found = [one for one in opened.summaries() if isinstance(one, str) or one.started_s >= oldest_s]
-    known = [one for one in found if isinstance(one, Summary)]
+    known = [one for one in found if isinstance(one, IncidentSummary)]
     if as_json:
         problems = [one for one in found if isinstance(one, str)]
         click.echo(msgspec.json.encode({"incidents": known, "problems": problems}))
         return 0
     width = max((len(short(one)) for one in known), default=0)
     for one in found:
-        click.echo(_line(one, width) if isinstance(one, Summary) else escape_control(one))
+        click.echo(_line(one, width) if isinstance(one, IncidentSummary) else escape_control(one))
     if not found:
         click.echo("the archive is empty" if since is None else f"no incident in the last {since}", err=True)
     return 0
@@ -58,7 +58,7 @@ def _start(since: str | None) -> float:
 @json_option
 def show_command(*, incident: str, archive: str | None, config: str | None, as_json: bool) -> int:
     """Show one incident. ID may be the start or the end of an id, or `latest`."""
-    with Archive(archive_path(config, archive)) as opened:
+    with ArchiveReader(archive_path(config, archive)) as opened:
         known = opened.resolve(incident, unsealed=True)
         found = opened.read(known)
         core = core_facts(opened, known, found) if isinstance(found, Manifest) else []
@@ -71,7 +71,7 @@ def show_command(*, incident: str, archive: str | None, config: str | None, as_j
     return 0
 
 
-def _line(summary: Summary, width: int) -> str:
+def _line(summary: IncidentSummary, width: int) -> str:
     bad = [f"{step}: {status}" for step, status in summary.steps.items() if status != StepStatus.OK]
     what = f"{short(summary):<{width}}  " if width else ""
     text = (

@@ -3,19 +3,17 @@
 from __future__ import annotations
 
 import os
-import time
 
 import click
 
-from collector.archive.read import UNFINISHED, Archive
+from collector.archive.read import UNFINISHED, ArchiveReader
 from collector.cli.text import escape_control
 from collector.daemon.requests import AS_ROOT
 from collector.host.filesystem import nearest_directory
 from collector.model.errors import ArchiveError, DeniedError
 from collector.runner.coroutine import Task
+from collector.runner.housekeeping import recover
 from collector.runner.pool import Pool
-from collector.runner.protocol import Recover
-from collector.runner.runner import ARCHIVE_JOB_S
 
 
 def check_may_make(path: str) -> None:
@@ -40,14 +38,14 @@ def unfinished(path: str) -> list[str]:
         DeniedError: If this user may not read it.
     """
     try:
-        opened = Archive(path)
+        opened = ArchiveReader(path)
     except ArchiveError:
         return []  # there is none yet; what else is wrong is told by whoever writes to it
     with opened:
         return [incident for incident in opened.unfinished() if _is_left(opened, incident)]
 
 
-def _is_left(archive: Archive, incident: str) -> bool:
+def _is_left(archive: ArchiveReader, incident: str) -> bool:
     try:
         return archive.under_way(incident).state == UNFINISHED
     except ArchiveError:
@@ -56,8 +54,7 @@ def _is_left(archive: Archive, incident: str) -> bool:
 
 def seal_left(pool: Pool, archive: str) -> Task[None]:
     """Seal them, and say so; no time is spent on waiting for those that are still held."""
-    job = Recover(archive=archive, now_s=time.time())
-    done = (yield from pool.perform(job, deadline_s=time.monotonic() + ARCHIVE_JOB_S)).done
+    done = yield from recover(pool, archive, wait_s=0.0)
     for incident in done.sealed:
         click.echo(f"sealed {incident}, which a killed run had left unfinished", err=True)
     if done.reason:

@@ -8,7 +8,7 @@ import click
 import msgspec
 
 from collector.archive.prune import inventory, prune
-from collector.archive.read import Archive
+from collector.archive.read import ArchiveReader
 from collector.cli.options import archive_option, archive_path, config_option, json_option
 from collector.cli.text import size
 from collector.config.load import find, load
@@ -22,7 +22,7 @@ from collector.config.load import find, load
 def prune_command(*, dry_run: bool, archive: str | None, config: str | None, as_json: bool) -> int:
     """Delete the incidents that archive.keep does not keep, oldest first; the newest always stays."""
     rules = load(find(config)).config.archive.keep
-    with Archive(archive_path(config, archive)) as opened:
+    with ArchiveReader(archive_path(config, archive)) as opened:
         sizes = {kept.id: kept.size_bytes for kept in inventory(opened)}
         gone = prune(opened, rules, now_s=time.time(), dry_run=dry_run)
     freed = {incident: sizes.get(incident, 0) for incident in gone}

@@ -19,13 +19,13 @@ from collector.host.identity import identify
 from collector.model.errors import UsageError
 from collector.model.marker import Marker, ProcessRef
 from collector.pipeline.generation import Generation, generate
-from collector.pipeline.run_types import RunOutcome
 from collector.pipeline.steps import Pipeline, select_steps, steps_for
 from collector.pressure.sampler import Sampler
 from collector.runner.coroutine import Task, drive
-from collector.runner.header import open_header
 from collector.runner.housekeeping import add_digests, prune
+from collector.runner.incident_run import open_header
 from collector.runner.pool import Pool
+from collector.runner.protocol import Done
 from collector.runner.runner import Runner
 from collector.triggers.manual import find_processes, manual_marker
 from collector.triggers.registry import TRIGGERS
@@ -116,7 +116,7 @@ def _here(
     runner = Runner(pool, Sampler(), renderer.event)
     header = open_header((marker,), chosen, identity=identify(), config_hash=generation.loaded.hash, now_s=time.time())
 
-    def line() -> Task[RunOutcome]:
+    def run() -> Task[Done]:
         outcome = yield from runner.incident(header, chosen, generation.settings)
         if left:
             yield from seal_left(pool, generation.settings.archive)
@@ -127,6 +127,6 @@ def _here(
 
     # Ctrl-C ends the running step and seals what there is; a second one within the grace changes nothing.
     with heeded(lambda _: pool.stop(time.monotonic() + STOP_GRACE_S)):
-        outcome = drive(line())
+        outcome = drive(run())
     pool.close()
     return renderer.reply(reply_of(outcome))

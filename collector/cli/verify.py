@@ -5,8 +5,8 @@ from __future__ import annotations
 import click
 import msgspec
 
-from collector.archive.digests import Finding, verify
-from collector.archive.read import Archive
+from collector.archive.digests import ArtifactCheck, verify
+from collector.archive.read import ArchiveReader
 from collector.cli.options import archive_option, archive_path, config_option, json_option
 from collector.cli.text import escape_control
 from collector.config.load import find, load_lenient
@@ -32,9 +32,9 @@ def verify_command(*, incidents: tuple[str, ...], archive: str | None, config: s
     def digest_of(fd: int, algorithm: str) -> str:
         return readback.digest(fd, algorithm=Digest(algorithm), rate=rate)
 
-    found: dict[str, list[Finding]] = {}
+    found: dict[str, list[ArtifactCheck]] = {}
     unreadable: dict[str, str] = {}
-    with Archive(archive_path(config, archive)) as opened:
+    with ArchiveReader(archive_path(config, archive)) as opened:
         for incident in [opened.resolve(text) for text in incidents] or opened.ids():
             try:
                 found[incident] = list(verify(opened, incident, digest_of))
@@ -50,7 +50,7 @@ def verify_command(*, incidents: tuple[str, ...], archive: str | None, config: s
     return 73 if bad else 0
 
 
-def _show(incident: str, findings: list[Finding], unreadable: str | None) -> None:
+def _show(incident: str, findings: list[ArtifactCheck], unreadable: str | None) -> None:
     if unreadable:
         click.echo(f"{incident}  BAD  {escape_control(unreadable)}")
         return

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 
 import structlog
 
-from collector.archive.ledger import Entry, Ledger
+from collector.archive.ledger import Ledger, LedgerEntry
 from collector.daemon.control import Client
 from collector.daemon.loop import Loop
 from collector.daemon.messages import Reply, RunRequest
@@ -19,8 +19,8 @@ from collector.model.errors import CollectorError, PressureError
 from collector.model.incident import IncidentState
 from collector.model.marker import Marker, MarkerKind
 from collector.pipeline.generation import Generation
-from collector.pipeline.run_types import RunOutcome
 from collector.pipeline.steps import Pipeline, select_steps, steps_for
+from collector.runner.protocol import Done
 from collector.triggers.manual import manual_marker
 
 UNIT = "collector.service"
@@ -144,7 +144,7 @@ class Intake:
         work.case.incident = incident
         self._ledger.begin(work.case.id, incident)
 
-    def finished(self, work: Work, outcome: RunOutcome) -> None:
+    def finished(self, work: Work, outcome: Done) -> None:
         """Record how the incident ended."""
         fate = Fate.FAILED if outcome.incident is None else fate_of(outcome.state)
         self._end(work.case, fate, outcome.incident, outcome.reason, outcome.size_bytes)
@@ -181,14 +181,14 @@ class Intake:
             reason=ruling.reason or marker.reason,
         )
 
-    def _resume_all(self, entries: Iterable[Entry]) -> None:
+    def _resume_all(self, entries: Iterable[LedgerEntry]) -> None:
         for entry in entries:
             self._resume(entry)
         for incident, fate in self._sealed.items():
             self._ledger.recovered(incident, fate)
         self._schedule()
 
-    def _resume(self, entry: Entry) -> None:
+    def _resume(self, entry: LedgerEntry) -> None:
         """Retry a marker once, unless its incident is archived or it was a run by hand."""
         archive = self._generation.settings.archive
         if entry.incident is not None and self._sealed.get(entry.incident) is Fate.INTERRUPTED:

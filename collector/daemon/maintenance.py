@@ -13,9 +13,8 @@ from collector.pipeline.generation import Generation
 from collector.pressure.sampler import Sampler
 from collector.runner import events
 from collector.runner.housekeeping import add_digests, find_undigested, prune
-from collector.runner.pool import Pool
+from collector.runner.pool import Pool, may_fork
 from collector.runner.protocol import Done
-from collector.runner.spare import may_fork
 
 UNDIGESTED = 64
 """Incidents that may wait for their digests; others stay without, as `collector verify` reports."""

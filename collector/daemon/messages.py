@@ -1,4 +1,4 @@
-"""What the command line and the daemon say to each other: one JSON message a packet."""
+"""The messages between the command line and the daemon: one JSON message per packet."""
 
 from __future__ import annotations
 
@@ -7,8 +7,8 @@ import msgspec
 from collector.model.incident import IncidentState
 from collector.model.marker import ProcessRef
 from collector.model.pressure import Sample
-from collector.pipeline.run_types import RunOutcome
 from collector.runner.events import AnyEvent
+from collector.runner.protocol import Done
 
 PROTOCOL = 2
 MESSAGE_LIMIT = 65_536
@@ -16,7 +16,7 @@ SOCKET_NAME = "control.sock"
 
 
 class RunRequest(msgspec.Struct, frozen=True, kw_only=True, tag="run"):
-    """Open an incident by hand; the events follow, then a `Reply`."""
+    """Open an incident by hand; answered by events, then a `Reply`."""
 
     pipeline: str | None = None
     reason: str = ""
@@ -55,7 +55,7 @@ class Recent(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class Status(msgspec.Struct, frozen=True, kw_only=True, tag_field="event", tag="status"):
-    """Everything that an operator asks of a running daemon first."""
+    """The state of a running daemon, for ``collector status``."""
 
     protocol: int
     version: str
@@ -80,7 +80,7 @@ class Status(msgspec.Struct, frozen=True, kw_only=True, tag_field="event", tag="
 
 
 class Reply(msgspec.Struct, frozen=True, kw_only=True, tag_field="event", tag="reply"):
-    """The last message: an exit status of the command line, and why if it is not 0 or 3."""
+    """The last message: the exit status for the command line, and the reason unless it is 0 or 3."""
 
     exit_code: int = 0
     message: str = ""
@@ -91,8 +91,8 @@ class Reply(msgspec.Struct, frozen=True, kw_only=True, tag_field="event", tag="r
 Answer = AnyEvent | Status | Reply
 
 
-def reply_of(outcome: RunOutcome) -> Reply:
-    """Return the reply that ends a run: 0 if all was collected, 3 if not, else why nothing was archived."""
-    if outcome.incident is None:
-        return Reply(exit_code=outcome.exit_code, message=outcome.reason, hint=outcome.hint)
-    return Reply(exit_code=0 if outcome.state is IncidentState.COMPLETE else 3, incident=outcome.incident)
+def reply_of(done: Done) -> Reply:
+    """Return the reply that ends a run: 0 if everything was collected, 3 if not, else why nothing was archived."""
+    if done.incident is None:
+        return Reply(exit_code=done.exit_code, message=done.reason, hint=done.hint)
+    return Reply(exit_code=0 if done.state is IncidentState.COMPLETE else 3, incident=done.incident)

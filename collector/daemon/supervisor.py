@@ -33,16 +33,14 @@ from collector.daemon.trigger_set import TriggerSet
 from collector.host import process
 from collector.host.identity import identify
 from collector.pipeline.generation import Generation
-from collector.pipeline.run_types import RunOutcome
 from collector.pressure.sampler import TICK_S, Sampler
 from collector.runner import events
 from collector.runner.coroutine import Task
-from collector.runner.header import open_header
 from collector.runner.housekeeping import prune, recover
-from collector.runner.pool import Pool
+from collector.runner.incident_run import open_header
+from collector.runner.pool import Pool, ensure_worker
 from collector.runner.protocol import Done
 from collector.runner.runner import Runner
-from collector.runner.spare import have_worker
 
 OOM_SCORE_ADJ = -900
 STOP_GRACE_S = 20.0
@@ -104,7 +102,7 @@ class Supervisor:
         self._loop.handle_signals({signal.SIGTERM: self._stop, signal.SIGINT: self._stop, signal.SIGHUP: self._reload})
         # Always: the gate must know the seconds before a crash.
         self._loop.call_every(TICK_S, self._sampler.tick)
-        self._loop.spawn(recover(self._pool, self._generation), self._recovered)
+        self._loop.spawn(recover(self._pool, self._generation.settings.archive), self._recovered)
         self._loop.run()
         self._close()
 
@@ -154,7 +152,7 @@ class Supervisor:
             self._manager.status(self._status_line())
             self._loop.spawn(self._collect(work), partial(self._collected, work))
 
-    def _collect(self, work: Work) -> Task[RunOutcome]:
+    def _collect(self, work: Work) -> Task[Done]:
         generation = self._generation  # a reload meanwhile is for the next incident
         header = open_header(
             work.markers,
@@ -171,12 +169,12 @@ class Supervisor:
         )
         self._clients.pop(header.id, None)
         if outcome.incident is not None:
-            yield from have_worker(self._pool, self._sampler)
+            yield from ensure_worker(self._pool, self._sampler)
             pruned = yield from prune(self._pool, generation, spare=outcome.incident)
             self._maintenance.pruned(pruned)
         return outcome
 
-    def _collected(self, work: Work, outcome: RunOutcome) -> None:
+    def _collected(self, work: Work, outcome: Done) -> None:
         self._intake.finished(work, outcome)
         if work.client is not None:
             work.client.end(reply_of(outcome))

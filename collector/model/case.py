@@ -1,4 +1,4 @@
-"""One crash on its way to an incident, and what may become of a marker."""
+"""A case, which is a crash on its way to an incident, and the fates of a marker."""
 
 from __future__ import annotations
 
@@ -10,8 +10,8 @@ from collector.model.marker import Marker, MarkerKind
 
 # Signals whose default action is to dump core. Source: signal(7)
 CORE_SIGNALS = frozenset({3, 4, 5, 6, 7, 8, 11, 24, 25, 31})
-COMM_LENGTH = 15  # TASK_COMM_LEN without its zero: all that some sources know of a name
-# Markers that a case carries: the first, and the newest beside it. All have their row in the ledger.
+COMM_LENGTH = 15  # TASK_COMM_LEN without the terminating zero: some sources know no more of a name
+# Most markers that a case holds: the first and the newest. The ledger has a row for every one.
 MAX_MARKERS = 16
 
 
@@ -30,13 +30,13 @@ class Fate(enum.StrEnum):
 
     @property
     def open(self) -> bool:
-        """Whether something is still to be done about it."""
+        """Whether the marker is not dealt with yet."""
         return self in {Fate.RECORDED, Fate.QUEUED, Fate.HELD}
 
 
 @dataclass(slots=True, eq=False, kw_only=True)
 class Case:
-    """One crash on its way to an incident; *id* is the ledger's number of its first marker."""
+    """One crash on its way to an incident; *id* is the number of its first marker in the ledger."""
 
     id: int
     pipeline: str
@@ -45,42 +45,35 @@ class Case:
     executable: str
     markers: list[Marker]
     spent_s: float = 0.0
-    left_out: int = 0
     incident: str | None = None
     done: bool = False
 
     @property
     def marker(self) -> Marker:
-        """All that its markers know, as one marker."""
+        """Everything that its markers know, as one marker."""
         return merge(self.markers)
 
-    @property
-    def has_core(self) -> bool:
-        """Whether one of its markers is a core."""
-        return any(marker.core is not None for marker in self.markers)
-
     def add(self, marker: Marker, now_s: float) -> None:
-        """Take a further marker; the first stays, of the others the newest."""
+        """Add a marker; beyond `MAX_MARKERS`, keep the first and the newest."""
         self.markers.append(marker)
         if len(self.markers) > MAX_MARKERS:
-            # What says most about the crash itself must not give way to its repetitions.
+            # The markers that say most about the crash must not be displaced by repetitions of it.
             keep = 1 if self.markers[1].core is None or self.markers[0].core is not None else 2
             del self.markers[keep]
-            self.left_out += 1
         if marker.core is not None:
             self.ready_s = min(self.ready_s, now_s)
 
 
 def executable(marker: Marker) -> str:
-    """Return the name that budgets go by: the executable's, the command's or the unit's, with its uid."""
+    """Return the name that budgets are kept under: that of the executable, command or unit, with the uid."""
     name = (marker.exe.rpartition("/")[2] if marker.exe else marker.comm or "")[:COMM_LENGTH]
     uid = "?" if marker.uid is None else marker.uid
-    # systemd tells of a unit that failed, and of no process: two units are two crashes.
+    # systemd reports a failed unit without a process: two units are two crashes.
     return f"{name or marker.unit or f'<{marker.trigger}>'} (uid {uid})"
 
 
 def merge(markers: Iterable[Marker]) -> Marker:
-    """Return the first marker, what it does not know filled in from those after it."""
+    """Return the first marker, with what it does not know filled in from those after it."""
     first, *others = markers
     known = {name: getattr(first, name) for name in Marker.__struct_fields__}
     for marker in others:
@@ -98,7 +91,7 @@ def merge(markers: Iterable[Marker]) -> Marker:
 
 
 def awaits_core(marker: Marker) -> bool:
-    """Return whether the marker announces a core that is still on its way."""
+    """Return whether the marker announces a core that is still being written."""
     if marker.core is not None or marker.kind not in {MarkerKind.EXIT, MarkerKind.KERNEL_LOG}:
         return False
     dumped = marker.attributes.get("core_dumped")

@@ -1,4 +1,4 @@
-"""How to copy, what the gate says meanwhile, and what a copy says of itself."""
+"""Settings of a copy, the gate's advice during it, and its report."""
 
 from __future__ import annotations
 
@@ -7,12 +7,12 @@ from typing import Annotated
 
 import msgspec
 
-from collector.model.artifact import Method
+from collector.model.artifact import CopyResult
 from collector.model.units import Bytes, Rate
 
 
 class MethodChoice(enum.StrEnum):
-    """What may be asked of the engine; ``auto`` decides and records why."""
+    """How the engine may be told to copy; ``auto`` chooses and records why."""
 
     AUTO = "auto"
     SPLICE = "splice"
@@ -21,7 +21,7 @@ class MethodChoice(enum.StrEnum):
 
 
 class Digest(enum.StrEnum):
-    """A digest computed beside the copy."""
+    """A digest computed during the copy."""
 
     NONE = "none"
     XXH3_128 = "xxh3_128"
@@ -54,7 +54,7 @@ class CopySettings(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class Advice(enum.StrEnum):
-    """The gate's answer between chunks: *slow* is one write at a time and half the rate, *trickle* a few MiB/s."""
+    """The gate's advice between chunks: *slow* is one write at a time at half the rate, *trickle* a few MiB/s."""
 
     GO = "go"
     SLOW = "slow"
@@ -64,38 +64,23 @@ class Advice(enum.StrEnum):
 
 
 class Feedback(msgspec.Struct, frozen=True):
-    """Advice and its reason."""
+    """The gate's advice and its reason."""
 
     advice: Advice
     reason: str = ""
 
 
-class CopyReport(msgspec.Struct, frozen=True, kw_only=True):
+class CopyReport(CopyResult, frozen=True, kw_only=True):
     """
-    What a copy says of itself. Bytes and seconds.
+    A copy's report, in bytes and seconds.
 
-    *size_bytes* is the length of the file written, *data_bytes* what was copied into it (the rest
-    is holes). *changed* is True if size or mtime of the source moved meanwhile: the copy is then
-    not a snapshot of one moment. *gate_reason* is why the gate slowed it down or held it, the first
-    time of each.
+    *changed*: the source's size or mtime changed meanwhile, so the copy is not a snapshot of one moment.
     """
 
-    size_bytes: int
-    data_bytes: int
-    extents: int
-    method: Method
-    method_reason: str
-    direct: bool
-    direct_reason: str
-    chunk_bytes: int
-    writers: int
-    seconds: float
-    cpu_seconds: float
-    digest: str | None = None
+    extents: int = 0
+    chunk_bytes: int = 0
+    writers: int = 0
+    seconds: float = 0.0
+    cpu_seconds: float = 0.0
     changed: bool = False
-    truncated: bool = False
-    truncated_reason: str | None = None
-    pauses: int = 0
-    slow_downs: int = 0
-    gate_reason: str | None = None
     notes: tuple[str, ...] = ()

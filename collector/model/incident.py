@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import enum
+from collections.abc import Iterator
 
 import msgspec
 
@@ -34,9 +35,9 @@ class IncidentState(enum.StrEnum):
 
 class StepEnd(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
     """
-    One line of ``steps.jsonl``: what became of a step.
+    One line of ``steps.jsonl``: how a step ended.
 
-    *speed_changes* is all that the gate told its copies meanwhile; of more than 64, *more_changes* has the number.
+    *speed_changes* are the first 64 that the gate ordered during its copies; *more_changes* counts the others.
     """
 
     id: str
@@ -57,12 +58,12 @@ class StepRecord(StepEnd, frozen=True, kw_only=True, omit_defaults=True):
     artifacts: tuple[ArtifactRecord, ...] = ()
 
 
-class Header(msgspec.Struct, frozen=True, kw_only=True):
+class IncidentHeader(msgspec.Struct, frozen=True, kw_only=True):
     """
-    What is known when an incident is opened; ``incident.json`` from its first second.
+    ``incident.json``: what is known when an incident is opened.
 
-    *planned* are the ids of all steps that will be tried; an incident is complete without those of
-    them that are *optional*.
+    *planned* are the ids of all steps that will be tried; an incident is complete even without those
+    that are *optional*.
     """
 
     version: int
@@ -79,9 +80,14 @@ class Header(msgspec.Struct, frozen=True, kw_only=True):
     optional: tuple[str, ...] = ()
 
 
-class Manifest(Header, frozen=True, kw_only=True):
-    """``manifest.json``: all that an incident says of itself once it is sealed."""
+class Manifest(IncidentHeader, frozen=True, kw_only=True):
+    """``manifest.json``: the full record of a sealed incident."""
 
     state: IncidentState
     ended_s: float
     steps: tuple[StepRecord, ...] = ()
+
+    def artifacts(self) -> Iterator[ArtifactRecord]:
+        """Yield the artifacts of all steps."""
+        for step in self.steps:
+            yield from step.artifacts

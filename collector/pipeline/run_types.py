@@ -1,11 +1,10 @@
-"""What an incident's run is given, and how it ended."""
+"""What a run of an incident is given."""
 
 from __future__ import annotations
 
 from dataclasses import dataclass
 
 from collector.model.copying import CopySettings
-from collector.model.incident import IncidentState
 from collector.model.redaction import Redaction
 from collector.model.units import Reserve
 
@@ -18,15 +17,3 @@ class RunSettings:
     reserve: Reserve
     copy: CopySettings
     redaction: Redaction
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class RunOutcome:
-    """How a run ended; if nothing was archived, *incident* is ``None`` and *exit_code* says why."""
-
-    incident: str | None
-    state: IncidentState | None = None
-    size_bytes: int = 0
-    exit_code: int = 0
-    reason: str = ""
-    hint: str | None = None

@@ -1,4 +1,4 @@
-"""Writing what a collector yields: below its step's directory, recorded line by line."""
+"""Writing a step's artifacts into its directory, and a line in the journal for each."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ import contextlib
 import errno
 import os
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from contextlib import ExitStack
 from dataclasses import dataclass, field
 from typing import Any
@@ -17,19 +17,21 @@ from collector.archive import directory, layout
 from collector.archive.store import ArtifactLine
 from collector.copying import deferred_sync, engine, stream
 from collector.copying.sink import failed
-from collector.model.artifact import Artifact, Bulk, HardLink, Method, SourceInfo
+from collector.model.artifact import Artifact, Bulk, CopyResult, HardLink, Method, SourceInfo
 from collector.model.copying import CopyReport, CopySettings, Feedback
 from collector.model.errors import CopyError, StepError
+from collector.model.incident import StepStatus
 from collector.pressure.sampler import sample_disk
+from collector.runner.protocol import Written
 
 ARTIFACT_LIMIT = 5_000
-"""Artifacts of one step. The manifest is made in memory: 30,000 records fit into what a worker may take."""
+"""Most artifacts of one step. The manifest is composed in memory: 30,000 records fit into a worker's limit."""
 
 NO_ROOM = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
-"""Not the disk's last word: a smaller one may fit. Anybody can make an empty segment of 8 EiB."""
+"""A smaller artifact may still fit: anybody can create an empty segment of 8 EiB."""
 
 CROSSES = (errno.EXDEV, errno.EPERM, errno.EMLINK, errno.EOPNOTSUPP, errno.ENOENT)
-"""linkat(2): another file system, a file that may not be linked, too many links, no links here, no name any more."""
+"""linkat(2): another file system, linking not permitted, too many links, links not supported, name deleted."""
 
 
 @dataclass(slots=True, kw_only=True)
@@ -39,13 +41,13 @@ class Writer:
 
     Args:
         incident_fd: The incident's directory.
-        step: The step's id, the name of its directory.
+        step: The step's id and the name of its directory.
         copy: Settings of the copy engine.
-        ask: The gate's advice between chunks.
-        progress: Told the bytes written so far.
         reserve_bytes: Free space that the archive's file system must keep.
-        written: Paths of artifacts that were written before; they are passed over.
-        again: What lies at a path without a record is of an earlier try that died: it is replaced.
+        ask: Returns the gate's advice, between chunks.
+        progress: Called with the bytes written so far.
+        skipped: Paths of artifacts that are written already.
+        replaces: Replace files that exist: an attempt that died left them.
     """
 
     incident_fd: int
@@ -54,8 +56,8 @@ class Writer:
     reserve_bytes: int
     ask: Callable[[], Feedback]
     progress: Callable[[int], None]
-    written: frozenset[str] = frozenset()
-    again: bool = False
+    skipped: frozenset[str] = frozenset()
+    replaces: bool = False
     count: int = 0
     size_bytes: int = 0
     truncated: list[str] = field(default_factory=list)
@@ -63,20 +65,20 @@ class Writer:
 
     def write(self, artifact: Artifact, *, read_s: float | None = None) -> None:
         """
-        Write one artifact and record it; a descriptor that it came with is closed, whatever happens.
+        Write one artifact and record it; a descriptor in it is closed in any case.
 
         Args:
             artifact: What a collector yielded.
-            read_s: When it was read, if that was before now; since the epoch.
+            read_s: When it was read, since the epoch; ``None`` for now.
 
         Raises:
-            StepError: If its path is not one that a program makes, or there are too many.
-            CopyError, OSError: As the destination gives it.
+            StepError: If its path is not allowed, or there are too many artifacts.
+            CopyError, OSError: From the destination.
         """
         with ExitStack() as stack:
             if isinstance(artifact.body, (Bulk, HardLink)):
                 stack.callback(os.close, artifact.body.fd)
-            if (path := f"{self.step}/{artifact.path}") not in self.written:
+            if (path := f"{self.step}/{artifact.path}") not in self.skipped:
                 self._write(artifact, path, time.time() if read_s is None else read_s)
 
     def _write(self, artifact: Artifact, path: str, read_s: float) -> None:
@@ -90,24 +92,30 @@ class Writer:
             for depth, parent in enumerate(parents, 1):
                 fd = stack.enter_context(directory.opened(parent, fd, create=True))
                 self._directories.add("/".join(parents[:depth]))
-            if self.again:
+            if self.replaces:
                 _remove_leftovers(fd, name)
             try:
                 report = self._body(artifact, fd, name)
             except CopyError as exc:
                 if exc.errno not in NO_ROOM:
                     raise
-                self.truncated.append(f"{path}: {exc}")  # what comes after it may be smaller
+                self.truncated.append(f"{path}: {exc}")
                 return
         self._record(artifact, path, report, read_s)
 
     def sync(self) -> None:
-        """Make everything written so far survive a power cut: files, the names they were given, their records."""
+        """Sync everything written so far: files, their names, their records."""
         deferred_sync.sync_all()
         for path in sorted(self._directories, reverse=True):
             directory.sync(path, self.incident_fd)
         if self.count:
             directory.sync(layout.ARTIFACTS, self.incident_fd)
+
+    def written(self, failure: str = "") -> Written:
+        """Return what was written so far, and why that is not everything: *failure*, or the first truncations."""
+        status = StepStatus.FAILED if failure else StepStatus.TRUNCATED if self.truncated else StepStatus.OK
+        reason = failure or "; ".join(self.truncated[:3]) + (" …" if len(self.truncated) > 3 else "")
+        return Written(step=self.step, artifacts=self.count, size_bytes=self.size_bytes, status=status, reason=reason)
 
     def _body(self, artifact: Artifact, fd: int, name: str) -> CopyReport:
         match artifact.body:
@@ -143,7 +151,14 @@ class Writer:
             return msgspec.structs.replace(
                 report, method_reason=f"no hard link can be made ({exc.strerror}); {report.method_reason}"
             )
-        return linked(os.fstat(link.fd))
+        status = os.fstat(link.fd)
+        return CopyReport(
+            size_bytes=status.st_size,
+            data_bytes=min(status.st_size, status.st_blocks * 512),
+            method=Method.LINK,
+            method_reason="hard link to the source",
+            direct=True,
+        )
 
     def _moved(self, size_bytes: int) -> None:
         self.progress(self.size_bytes + size_bytes)
@@ -154,8 +169,11 @@ class Writer:
             path=path,
             media=artifact.media,
             read_s=round(read_s, 6),
+            source_changed=report.changed,
+            sparse=report.data_bytes < report.size_bytes,
+            duration_s=round(report.seconds, 6),
             **_source_fields(artifact.source),
-            **_report_fields(report),
+            **{name: getattr(report, name) for name in CopyResult.__struct_fields__},
         )
         if artifact.truncated and not line.truncated:
             line = msgspec.structs.replace(line, truncated=True, truncated_reason="the collector's own limit")
@@ -167,63 +185,15 @@ class Writer:
         self.progress(self.size_bytes)
 
 
-def in_short(reasons: Sequence[str]) -> str:
-    """Return the first few reasons in one line."""
-    return "; ".join(reasons[:3]) + (" …" if len(reasons) > 3 else "")
-
-
 def _remove_leftovers(directory_fd: int, name: str) -> None:
     for left in (name, name + layout.PART):
         with contextlib.suppress(FileNotFoundError):
             os.unlink(left, dir_fd=directory_fd)
 
 
-def linked(status: os.stat_result) -> CopyReport:
-    """Return the report of a file kept by a hard link: nothing was copied."""
-    return CopyReport(
-        size_bytes=status.st_size,
-        data_bytes=min(status.st_size, status.st_blocks * 512),
-        extents=0,
-        method=Method.LINK,
-        method_reason="hard link to the source",
-        direct=True,
-        direct_reason="",
-        chunk_bytes=0,
-        writers=0,
-        seconds=0.0,
-        cpu_seconds=0.0,
-    )
-
-
 def _source_fields(source: SourceInfo | None) -> dict[str, Any]:
     if source is None:
         return {}
-    return {
-        # A file's name may be any bytes; JSON takes only text.
-        "source": source.path.encode(errors="surrogateescape").decode(errors="backslashreplace"),
-        "source_uid": source.uid,
-        "source_gid": source.gid,
-        "source_mode": source.mode,
-        "source_mtime_ns": source.mtime_ns,
-        "source_xattrs": source.xattrs,
-    }
-
-
-def _report_fields(report: CopyReport) -> dict[str, Any]:
-    return {
-        "size_bytes": report.size_bytes,
-        "data_bytes": report.data_bytes,
-        "source_changed": report.changed,
-        "digest": report.digest,
-        "truncated": report.truncated,
-        "truncated_reason": report.truncated_reason,
-        "sparse": report.data_bytes < report.size_bytes,
-        "method": report.method,
-        "method_reason": report.method_reason or None,
-        "direct": report.direct,
-        "direct_reason": report.direct_reason or None,
-        "duration_s": round(report.seconds, 6),
-        "slow_downs": report.slow_downs,
-        "pauses": report.pauses,
-        "gate_reason": report.gate_reason,
-    }
+    facts = {f"source_{name}": getattr(source, name) for name in ("uid", "gid", "mode", "mtime_ns", "xattrs")}
+    # A file name may be any bytes; JSON takes only text.
+    return facts | {"source": source.path.encode(errors="surrogateescape").decode(errors="backslashreplace")}

@@ -1,9 +1,9 @@
 """
-Work that waits, written as a straight line.
+Coroutines: work that waits, written from top to bottom.
 
-A line is a generator that yields a `Wait` wherever it would block and is resumed with True if the
-descriptor turned readable, False if the time came first. The daemon's loop drives lines beside all
-else that it listens to; `drive` runs a single one to its end.
+A `Task` is a generator that yields a `Wait` wherever it would block, and is resumed with True if the descriptor became
+readable, False if the time came first. The daemon's loop drives tasks beside everything else that it listens to;
+`drive` runs a single one.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ T = TypeVar("T")
 
 
 class Wait(NamedTuple):
-    """Until *fd* is readable (-1: only the time) or the monotonic clock shows *until_s*."""
+    """Until *fd* is readable (-1: wait for the time only) or the monotonic clock shows *until_s*."""
 
     fd: int
     until_s: float
@@ -27,16 +27,15 @@ Task = Generator[Wait, bool, T]
 
 
 def sleep(seconds: float) -> Task[None]:
-    """Wait for so many seconds."""
     yield Wait(-1, time.monotonic() + seconds)
 
 
-def drive(line: Task[T]) -> T:
-    """Run *line* to its end in this thread and return what it returns."""
+def drive(task: Task[T]) -> T:
+    """Run *task* to its end in this thread and return its result."""
     try:
-        wait = next(line)
+        wait = next(task)
         while True:
-            wait = line.send(until(wait))
+            wait = task.send(until(wait))
     except StopIteration as end:
         value: T = end.value
         return value

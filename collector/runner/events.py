@@ -1,4 +1,4 @@
-"""What the runner tells while it works: to the log, to ``status``, to whoever asked for the run."""
+"""What the runner reports while it works: to the log, to ``status``, and to the command that asked for the run."""
 
 from __future__ import annotations
 
@@ -7,68 +7,68 @@ import msgspec
 from collector.model.incident import IncidentState, StepEnd
 
 
-class Event(msgspec.Struct, frozen=True, kw_only=True, tag_field="event", tag=True):
-    """Base of all events; *incident* is empty where none was opened."""
+class RunEvent(msgspec.Struct, frozen=True, kw_only=True, tag_field="event", tag=True):
+    """Base of all events; *incident* is empty if none was opened."""
 
     incident: str
 
 
-class IncidentOpened(Event, frozen=True, kw_only=True, tag="incident.opened"):
-    """The header is on disk."""
+class IncidentOpened(RunEvent, frozen=True, kw_only=True, tag="incident.opened"):
+    """The incident's directory and header are on disk."""
 
     path: str
     steps: tuple[str, ...]
 
 
-class EvidenceRead(Event, frozen=True, kw_only=True, tag="evidence.read"):
-    """All light evidence is in memory; nothing of it is on disk yet. *duration_s* is since the incident's start."""
+class EvidenceRead(RunEvent, frozen=True, kw_only=True, tag="evidence.read"):
+    """All light evidence is in memory, none on disk yet; *duration_s* is the time since the incident's start."""
 
     steps: tuple[str, ...]
     duration_s: float
 
 
-class StepStarted(Event, frozen=True, kw_only=True, tag="step.started"):
-    """A worker runs the step."""
+class StepStarted(RunEvent, frozen=True, kw_only=True, tag="step.started"):
+    """A worker starts the step."""
 
     step: str
 
 
-class StepWaiting(Event, frozen=True, kw_only=True, tag="step.waiting"):
+class StepWaiting(RunEvent, frozen=True, kw_only=True, tag="step.waiting"):
     """The gate is closed; the step waits."""
 
     step: str
     reason: str
 
 
-class StepProgressed(Event, frozen=True, kw_only=True, tag="step.progressed"):
+class StepProgressed(RunEvent, frozen=True, kw_only=True, tag="step.progressed"):
     """Bytes written so far."""
 
     step: str
     size_bytes: int
 
 
-class StepFinished(Event, frozen=True, kw_only=True, tag="step.finished"):
-    """A step ended, in whatever way."""
+class StepFinished(RunEvent, frozen=True, kw_only=True, tag="step.finished"):
+    """A step ended, successfully or not."""
 
     end: StepEnd
     artifacts: int
     size_bytes: int
 
 
-class JournalFailed(Event, frozen=True, kw_only=True, tag="journal.failed"):
-    """A step's end could not be put on disk; it is told again when the incident is sealed."""
+class JournalFailed(RunEvent, frozen=True, kw_only=True, tag="journal.failed"):
+    """A step's end could not be recorded on disk; sealing the incident tries again."""
 
     reason: str
 
 
-class IncidentPruned(Event, frozen=True, kw_only=True, tag="incident.pruned"):
-    """An old incident was deleted: *reason* says by which rule."""
+class IncidentPruned(RunEvent, frozen=True, kw_only=True, tag="incident.pruned"):
+    """An old incident was deleted; *reason* names the rule."""
 
     reason: str
 
 
-class IncidentArchived(Event, frozen=True, kw_only=True, tag="incident.archived"):
-    """The incident has its final name; *reason* says why it was cut short by the collector itself."""
+class IncidentArchived(RunEvent, frozen=True, kw_only=True, tag="incident.archived"):
+    """The incident has its final name; *reason* says why the collector itself cut it short, if it did."""
 
     path: str
     state: IncidentState
@@ -78,7 +78,7 @@ class IncidentArchived(Event, frozen=True, kw_only=True, tag="incident.archived"
     reason: str = ""
 
 
-class IncidentRefused(Event, frozen=True, kw_only=True, tag="incident.refused"):
+class IncidentRefused(RunEvent, frozen=True, kw_only=True, tag="incident.refused"):
     """Nothing was archived. *exit_code* is the error's, sysexits.h."""
 
     reason: str

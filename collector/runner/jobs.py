@@ -1,4 +1,4 @@
-"""What a worker can do: one function a job."""
+"""What a worker can do: one function per job."""
 
 from __future__ import annotations
 
@@ -6,12 +6,11 @@ import os
 import time
 from collections.abc import Sequence
 from contextlib import closing
-from typing import Protocol
 
 from collector.archive import directory, layout
 from collector.archive.digests import add_digests, undigested
 from collector.archive.prune import inventory, prune
-from collector.archive.read import Archive
+from collector.archive.read import ArchiveReader
 from collector.archive.seal import seal
 from collector.archive.store import Store
 from collector.collectors.base import Context
@@ -19,17 +18,16 @@ from collector.copying import buffers, readback
 from collector.host import process, syscalls
 from collector.host.files import Host
 from collector.host.filesystem import holds_memory, nearest_directory
-from collector.host.guarded_read import wedged_threads
 from collector.model.copying import Advice, Digest, Feedback
 from collector.model.errors import ArchiveError, PressureError
-from collector.model.incident import IncidentState, StepStatus
+from collector.model.incident import IncidentState
 from collector.model.pressure import Budget, DiskSample, StepClass
 from collector.model.retention import RetentionRules
 from collector.model.units import mib
 from collector.pressure.feedback import GateFeedback
 from collector.pressure.sampler import Sampler, sample_disk
 from collector.runner import light_job
-from collector.runner.artifacts import Writer, in_short
+from collector.runner.artifacts import Writer
 from collector.runner.protocol import (
     AddDigests,
     Begin,
@@ -38,42 +36,27 @@ from collector.runner.protocol import (
     Job,
     Prune,
     ReadStep,
-    Record,
+    RecordSteps,
     Recover,
     Release,
     RunStep,
     Seal,
     WriteSpool,
 )
+from collector.runner.reporter import Reporter
 
-UNSEALABLE = "what it holds is in its .partial directory; the next start tries again"
+UNSEALABLE = "its evidence is in its .partial directory; the next start tries again"
 
 METADATA_BYTES = 4 << 20
-"""Room that an incident's own records may need beyond the reserve."""
+"""Space beyond the reserve that an incident's own records may need."""
 
 RECOVER_PAUSE_S = 0.05
 
 Answer = tuple[Done, int | None]
 
 
-class Report(Protocol):
-    """What a job tells the supervisor meanwhile, and hears from it."""
-
-    def progress(self, size_bytes: int) -> None:
-        """Tell the bytes written so far."""
-        ...
-
-    def interrupted(self) -> bool:
-        """Tell whether the worker is wanted for something else."""
-        ...
-
-    def stopped(self) -> bool:
-        """Tell whether the program must end."""
-        ...
-
-
-def perform(job: Job, fds: Sequence[int], sampler: Sampler, report: Report) -> Answer:  # noqa: PLR0911 - one a job
-    """Do *job*, with the descriptors that came with it; return its end, and a descriptor if it has one."""
+def perform(job: Job, fds: Sequence[int], sampler: Sampler, report: Reporter) -> Answer:  # noqa: PLR0911 - one per job
+    """Do *job*, with the descriptors that came with it; return how it ended, and a descriptor for the supervisor."""
     if not isinstance(job, Begin | ReadStep | WriteSpool):
         buffers.spool_done()
     match job:
@@ -85,7 +68,7 @@ def perform(job: Job, fds: Sequence[int], sampler: Sampler, report: Report) -> A
             return light_job.write(job, fds), None
         case RunStep():
             return _run_step(job, sampler, report), None
-        case Record():
+        case RecordSteps():
             with Store(job.archive) as store:
                 store.record_steps(job.incident, job.ends)
             return Done(), None
@@ -94,15 +77,15 @@ def perform(job: Job, fds: Sequence[int], sampler: Sampler, report: Report) -> A
         case Recover():
             return _recover(job), None
         case Prune():
-            with Archive(job.archive) as archive:
-                return Done(ids=tuple(prune(archive, job.rules, now_s=job.now_s, spare=job.spare))), None
+            with ArchiveReader(job.archive) as archive:
+                return Done(ids=tuple(prune(archive, job.rules, now_s=job.now_s))), None
         case Release():
             process.release_memory(job.pid)
             return Done(), None
         case AddDigests():
             return _add_digests(job, sampler, report), None
         case FindUndigested():
-            with Archive(job.archive) as archive:
+            with ArchiveReader(job.archive) as archive:
                 return Done(ids=tuple(undigested(archive, job.limit))), None
 
 
@@ -113,11 +96,11 @@ def _begin(job: Begin) -> Answer:
         reserve = job.reserve.bytes_of(disk.total_bytes)
         pruned = _make_room(job, disk, reserve)
         lock = store.begin(job.header)
-        return Done(reserve_bytes=reserve, ids=pruned, direct=_takes_direct_writes(lock)), lock
+        return Done(reserve_bytes=reserve, ids=pruned, direct=_supports_direct_io(lock)), lock
 
 
-def _takes_direct_writes(incident_fd: int) -> bool:
-    """Look at a file of the incident's own: where the kernel does not tell, the engine will try."""
+def _supports_direct_io(incident_fd: int) -> bool:
+    """Ask about a file of the incident; where the kernel does not know, assume so: the copy engine will try."""
     with directory.opened_file(layout.HEADER, incident_fd) as fd:
         offered = syscalls.direct_alignment(fd)
     return offered is None or offered.offset > 0
@@ -127,22 +110,22 @@ def _refuse_memory(archive: str) -> None:
     """Look at the file system before anything is made on it."""
     if holds_memory(nearest_directory(archive)):
         raise ArchiveError(
-            f"the archive {archive} is on tmpfs: writing there takes the memory that is short",
+            f"the archive {archive} is on tmpfs: writing there takes memory, which is short",
             hint="set archive.path to a directory on a disk",
         )
 
 
 def _make_room(job: Begin, disk: DiskSample, reserve: int) -> tuple[str, ...]:
-    """Delete old incidents if the disk has not even room for an incident's own records; return which."""
+    """Delete old incidents if the disk has no room even for an incident's own records; return their ids."""
     need = reserve + METADATA_BYTES
     missing = need - disk.free_bytes
     if missing <= 0:
         return ()
     rules = RetentionRules(count=None, age_s=None, size_bytes=None)
-    with Archive(job.archive) as archive:
+    with ArchiveReader(job.archive) as archive:
         held = {kept.id: kept.size_bytes for kept in inventory(archive)}
         doomed = prune(archive, rules, now_s=job.header.started_s, need_bytes=missing, dry_run=True)
-        if sum(held[incident] for incident in doomed) < missing:  # nothing is deleted for nothing
+        if sum(held[incident] for incident in doomed) < missing:  # deleting them would not help
             raise PressureError(
                 f"the disk of {job.archive} has {mib(disk.free_bytes)} free and needs {mib(need)}:"
                 f" its reserve of {mib(reserve)}, and {mib(METADATA_BYTES)} for an incident's records",
@@ -151,7 +134,7 @@ def _make_room(job: Begin, disk: DiskSample, reserve: int) -> tuple[str, ...]:
         return tuple(prune(archive, rules, now_s=job.header.started_s, need_bytes=missing))
 
 
-def _run_step(job: RunStep, sampler: Sampler, report: Report) -> Done:
+def _run_step(job: RunStep, sampler: Sampler, report: Reporter) -> Done:
     margin_s = min(1.0, 0.1 * max(0.0, job.deadline_s - time.monotonic()))
     sampler.take_up(job.ticks)
     with Store(job.archive) as store, store.incident(job.incident) as incident_fd:
@@ -175,7 +158,7 @@ def _run_step(job: RunStep, sampler: Sampler, report: Report) -> Done:
             reserve_bytes=job.reserve_bytes,
             ask=ask,
             progress=report.progress,
-            written=store.recorded(job.incident, job.step) if job.goes_on else frozenset(),
+            skipped=store.recorded(job.incident) if job.goes_on else frozenset(),
         )
         ctx = Context(host=Host(), marker=job.marker, deadline_s=job.deadline_s, redaction=job.redaction)
         try:
@@ -184,15 +167,15 @@ def _run_step(job: RunStep, sampler: Sampler, report: Report) -> Done:
                     writer.write(artifact)
         finally:
             writer.sync()
+    written = writer.written()
     return Done(
-        status=StepStatus.TRUNCATED if writer.truncated else StepStatus.OK,
-        reason=in_short(writer.truncated),
-        artifacts=writer.count,
-        size_bytes=writer.size_bytes,
+        status=written.status,
+        reason=written.reason,
+        artifacts=written.artifacts,
+        size_bytes=written.size_bytes,
         waited_s=round(gate.waited_s - job.waited_s, 3),
         speed_changes=tuple(gate.changes),
         more_changes=gate.more_changes,
-        tainted=wedged_threads() > 0,
     )
 
 
@@ -208,20 +191,20 @@ def _seal(job: Seal) -> Done:
         )
     return Done(
         state=manifest.state,
-        artifacts=sum(len(step.artifacts) for step in manifest.steps),
-        size_bytes=sum(artifact.data_bytes for step in manifest.steps for artifact in step.artifacts),
+        artifacts=sum(1 for _ in manifest.artifacts()),
+        size_bytes=sum(artifact.data_bytes for artifact in manifest.artifacts()),
     )
 
 
 def _recover(job: Recover) -> Done:
     if not os.path.isdir(job.archive):
-        _refuse_memory(job.archive)  # before it is made, which is now: the ledger goes there
+        _refuse_memory(job.archive)  # it is about to be created: the ledger goes there
     sealed: dict[str, IncidentState] = {}
     bad: dict[str, str] = {}
     until_s = time.monotonic() + job.wait_s
     with Store(job.archive) as store:
         store.clear_unopened()
-        while left := [incident for incident in store.under_way() if incident not in bad]:
+        while left := [incident for incident in store.unfinished() if incident not in bad]:
             for incident in left:
                 _take_up(store, incident, job.now_s, sealed, bad)
             if time.monotonic() >= until_s:
@@ -231,7 +214,7 @@ def _recover(job: Recover) -> Done:
 
 
 def _take_up(store: Store, incident: str, now_s: float, sealed: dict[str, IncidentState], bad: dict[str, str]) -> None:
-    """Seal an incident that nobody works on any more; one that cannot be sealed stays as it is, and is told."""
+    """Seal an incident that no run is working on; report one that cannot be sealed, and leave it as it is."""
     with store.claimed(incident + layout.PARTIAL) as ours:
         if not ours:
             return
@@ -240,12 +223,12 @@ def _take_up(store: Store, incident: str, now_s: float, sealed: dict[str, Incide
         except (ArchiveError, OSError, MemoryError) as exc:
             bad[incident] = f"{incident} cannot be sealed: {exc}"
         else:
-            # A run that was killed between manifest and name had come to its end: the manifest says how.
+            # If the run was killed between manifest and rename, it had finished: the manifest says how.
             sealed[incident] = manifest.state
 
 
-def _add_digests(job: AddDigests, sampler: Sampler, report: Report) -> Done:
-    with Archive(job.archive) as archive:
+def _add_digests(job: AddDigests, sampler: Sampler, report: Reporter) -> Done:
+    with ArchiveReader(job.archive) as archive:
         gate = GateFeedback(
             sampler,
             archive.fd,

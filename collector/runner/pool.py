@@ -1,41 +1,72 @@
 """
-The pool: workers forked while the machine was well.
+The pool of workers, forked while the machine was well.
 
-A job runs against an absolute deadline. Past it the worker is killed; one that does not even die
-(it sleeps uninterruptibly in the kernel) is abandoned, never waited for.
+A job has an absolute deadline; past it, its worker is killed. A worker that does not die even then (it is in
+uninterruptible sleep in the kernel) is abandoned, never waited for.
 """
 
 from __future__ import annotations
 
 import contextlib
-import errno
 import gc
 import os
-import socket
 import time
 from collections import deque
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
-
-import msgspec
 
 from collector.config.spec import RuntimeSettings
-from collector.copying.buffers import POOL_BYTES
 from collector.model.incident import StepStatus
-from collector.runner import worker
-from collector.runner.coroutine import Task, Wait, until
-from collector.runner.handle import Claim, Worker
-from collector.runner.protocol import INTERRUPT, MESSAGE_LIMIT, STOP, Done, Job, Release, Reply
+from collector.model.pressure import Budget, Decision, GateLimits, Policy, StepClass
+from collector.model.units import Bytes, Seconds
+from collector.pressure.gate import decide
+from collector.pressure.sampler import Sampler
+from collector.runner.coroutine import Task, Wait, sleep, until
+from collector.runner.protocol import INTERRUPT, STOP, Done, Job, Release
+from collector.runner.worker_process import JobResult, WorkerLostError, WorkerProcess, fork_worker
 
 KILL_GRACE_S = 1.0
-"""How long a killed worker may take to die; exit of a process that maps 64 MiB takes 5 ms."""
+"""How long a killed worker may take to die; a process that maps 64 MiB exits in 5 ms."""
 
 RELEASE_S = 2.0
-PATIENCE_S = 1.0
-"""Longest single wait, so that a stop request is noticed."""
 
-REPLY_BURST, REPLY_RATE = 1000, 20.0
-"""Replies to one job: so many, and so many a second. A worker reports ten times a second; more is a worker gone mad."""
+FORK_BUDGET = Budget(step_class=StepClass.DIRECT, memory_bytes=16 << 20)
+"""What a new worker may need: twice the 8 MiB of private memory that a warm one has."""
+
+FORK_LIMITS = GateLimits(floor_bytes=Bytes(0), on_pressure=Policy.SKIP, wait_s=Seconds(0.0))
+"""A worker is forked where there is room for it and no severe distress."""
+
+FORK_WAIT_S = 30.0
+"""How long an incident that has lost all workers waits for a new one: without it nothing more can be archived."""
+
+PAUSES_S = (0.01, 0.25)
+"""First and longest pause between two checks for an idle worker: usually one is free soon, and evidence waits."""
+
+
+class Claim:
+    """
+    A worker reserved for the light evidence of one incident, and the memories that the evidence was read into,
+    including those of workers that the reading has killed.
+    """
+
+    def __init__(self) -> None:
+        self.worker: WorkerProcess | None = None
+        self.memories: list[int] = []
+        """Descriptors of the spools, oldest first."""
+
+    def hold_memory(self) -> None:
+        """Keep the worker's memory, which is about to be read into; this takes no further descriptor."""
+        if self.worker is not None:
+            self.worker.memory_held = True
+            self.memories.append(self.worker.memory_fd)
+
+    def release_memories(self) -> None:
+        """Close the memories of lost workers; that of a living worker stays its own."""
+        for fd in self.memories:
+            if self.worker is not None and fd == self.worker.memory_fd:
+                self.worker.memory_held = False
+            else:
+                os.close(fd)
+        self.memories = []
 
 
 class Pool:
@@ -44,81 +75,82 @@ class Pool:
 
     Args:
         size: How many to keep.
-        settings: What each does at its start.
+        settings: What each sets up when it starts.
     """
 
     def __init__(self, size: int, settings: RuntimeSettings) -> None:
         self.size = size
         self._settings = settings
-        self._idle: list[Worker] = []
-        self._busy: list[Worker] = []
-        self._abandoned: list[int] = []
+        self._idle: list[WorkerProcess] = []
+        self._busy: list[WorkerProcess] = []
+        self.abandoned: list[int] = []
+        """Process ids of workers that were killed and have not died."""
         self._unreleased: list[int] = []
         self._past: deque[int] = deque(maxlen=8)
         self._stop_at_s = float("inf")
 
     @property
     def idle(self) -> int:
-        """Workers that wait for a job."""
+        """Number of workers that wait for a job."""
         return len(self._idle)
 
     @property
-    def busy(self) -> int:
-        """Workers that have a job, or are kept for an incident."""
-        return len(self._busy)
+    def busy(self) -> tuple[int, ...]:
+        """Process ids of the workers that have a job or are reserved for an incident."""
+        return tuple(worker.pid for worker in self._busy)
 
     @property
     def missing(self) -> int:
-        """Workers to fork until there are as many as there should be."""
+        """Number of workers to fork until there are `size`."""
         return max(0, self.size - len(self._idle) - len(self._busy))
 
     @property
-    def abandoned(self) -> list[int]:
-        """Process ids of workers that were killed and have not died."""
-        return list(self._abandoned)
-
-    @property
     def pids(self) -> list[int]:
-        """Process ids of all workers, and of the last few lost: word of their death may still be on its way."""
-        return [one.pid for one in (*self._idle, *self._busy)] + [*self._abandoned, *self._past]
+        """Process ids of all workers and of the last few lost: the kernel may yet report their death."""
+        return [worker.pid for worker in (*self._idle, *self._busy)] + [*self.abandoned, *self._past]
 
     @property
     def stopping(self) -> bool:
-        """Whether `stop` was called."""
         return self._stop_at_s != float("inf")
 
     def stop(self, at_s: float) -> None:
-        """The program must end: a copy ends at its next chunk, and no stoppable job runs beyond *at_s*, monotonic."""
+        """End copies at their next chunk, and every stoppable job by *at_s* (monotonic): the program must end."""
         self._stop_at_s = min(self._stop_at_s, at_s)
-        self._tell(STOP)
+        for worker in self._busy:
+            worker.tell(STOP)
+
+    def interrupt(self) -> None:
+        """Ask for the workers whose job can wait: they end it soon, with what they have."""
+        for worker in self._busy:
+            worker.tell(INTERRUPT)
 
     def fill(self, size: int | None = None) -> None:
         """
-        Fork until *size* workers are idle; if it is not given, as many as are `missing`.
+        Fork until *size* workers are idle; by default, as many as are `missing`.
 
-        For the start, between incidents, and in one only where no spare lives and the gate is open.
+        Called at the start and between incidents; during one only if no worker is left and the gate is open.
 
         Raises:
-            OSError: ``EMFILE``, ``EAGAIN`` or ``ENOMEM``, where one more cannot be had now.
+            OSError: ``EMFILE``, ``EAGAIN`` or ``ENOMEM``, if no further worker can be forked now.
         """
         self.reap()
         wanted = len(self._idle) + self.missing if size is None else size
         if len(self._idle) < wanted:
             gc.collect()
-            gc.freeze()  # the collector of garbage would otherwise touch, and so copy, every shared page
+            gc.freeze()  # the garbage collector would otherwise touch, and so copy, every shared page
         while len(self._idle) < wanted:
-            self._idle.append(self._fork())
+            self._idle.append(fork_worker(self._settings))
 
     def serve(self, claim: Claim) -> None:
-        """Give *claim* a worker if it has none and one is idle; it keeps that until `release_claim`."""
+        """Give *claim* a worker if it has none and one is idle; it keeps that worker until `release_claim`."""
         self.reap()
         if claim.worker is None and self._idle:
             claim.worker = self._idle.pop()
             self._busy.append(claim.worker)
 
     def release_claim(self, claim: Claim) -> None:
-        """Let others have its worker, and give its memories back."""
-        claim.let_go()
+        """Make the claim's worker idle again and release its memories."""
+        claim.release_memories()
         if claim.worker is not None:
             self._busy.remove(claim.worker)
             self._idle.append(claim.worker)
@@ -133,85 +165,47 @@ class Pool:
         stoppable: bool = False,
         claim: Claim | None = None,
         fds: Sequence[int] = (),
-    ) -> Task[Result]:
+    ) -> Task[JobResult]:
         """
         Run *job* in a worker and return how it ended; never raises for what the worker does.
 
         Args:
             job: What to do.
-            deadline_s: Monotonic; then the worker is killed.
-            progress: Told the bytes written so far.
-            stoppable: `stop` ends it.
-            claim: Use the worker that it was served with, and no other.
+            deadline_s: Monotonic; the worker is killed then.
+            progress: Called with the bytes written so far.
+            stoppable: `stop` ends the job.
+            claim: Use only the worker that it holds.
             fds: Descriptors that go with the job; they stay the caller's.
         """
         mine = claim or Claim()
-        self.serve(mine)  # drops one that died asleep (somebody's SIGKILL, the OOM killer): it must not cost this job
-        one = mine.worker
-        if one is None:
-            return Result(Done(status=StepStatus.FAILED, reason="no worker is left", exit_code=70))
-        result = yield from self._perform(one, job, deadline_s, progress, stoppable=stoppable, fds=fds)
-        if one not in self._busy:  # lost
+        self.serve(mine)  # drops workers that died while idle (SIGKILL, the OOM killer): they must not cost this job
+        worker = mine.worker
+        if worker is None:
+            return JobResult(Done(status=StepStatus.FAILED, reason="no worker is left", exit_code=70))
+
+        def overdue() -> str:
+            if time.monotonic() >= deadline_s:
+                return "the deadline passed"
+            return "the collector was stopped" if stoppable and time.monotonic() >= self._stop_at_s else ""
+
+        try:
+            result = yield from worker.perform(job, fds, deadline_s=deadline_s, progress=progress, overdue=overdue)
+            if result.done.tainted:
+                yield from self._lose(worker, StepStatus.OK, "")
+        except WorkerLostError as exc:
+            result = yield from self._lose(worker, exc.status, exc.reason)
+        if worker not in self._busy:
             mine.worker = None
         if claim is None:
             self.release_claim(mine)
         return result
 
-    def _perform(
-        self,
-        one: Worker,
-        job: Job,
-        deadline_s: float,
-        progress: Callable[[int], None],
-        *,
-        stoppable: bool,
-        fds: Sequence[int],
-    ) -> Task[Result]:
-        try:
-            one.give(job, fds)
-        except OSError as exc:
-            return (yield from self._lose(one, StepStatus.FAILED, f"the worker took no job: {exc.strerror}"))
-        start_s, replies = time.monotonic(), 0
-        while replies < REPLY_BURST + REPLY_RATE * (time.monotonic() - start_s):
-            if not (yield Wait(one.sock.fileno(), min(deadline_s, time.monotonic() + PATIENCE_S))):
-                if overdue := self._overdue(deadline_s, stoppable=stoppable):
-                    return (yield from self._lose(one, StepStatus.TIMEOUT, overdue))
-                continue
-            replies += 1
-            reply, fd = self._receive(one)
-            if isinstance(reply, str):
-                return (yield from self._lose(one, StepStatus.FAILED, reply))
-            if isinstance(reply, Done):
-                if reply.tainted:
-                    yield from self._lose(one, StepStatus.OK, "")
-                return Result(reply, fd)
-            progress(reply.size_bytes)
-            if overdue := self._overdue(deadline_s, stoppable=stoppable):  # it reports ten times a second
-                return (yield from self._lose(one, StepStatus.TIMEOUT, overdue))
-        return (yield from self._lose(one, StepStatus.FAILED, f"the worker sent more than {replies - 1} replies"))
-
-    def _overdue(self, deadline_s: float, *, stoppable: bool) -> str:
-        """Say why a job must end now; nothing if it need not."""
-        now = time.monotonic()
-        if now >= deadline_s:
-            return "the deadline passed"
-        return "the collector was stopped" if stoppable and now >= self._stop_at_s else ""
-
-    def interrupt(self) -> None:
-        """Ask for the workers that do what can wait: they end it soon, with what they have."""
-        self._tell(INTERRUPT)
-
-    def _tell(self, word: bytes) -> None:
-        for one in self._busy:
-            with contextlib.suppress(OSError):
-                one.sock.send(word, socket.MSG_DONTWAIT)
-
     def release(self) -> Task[None]:
         """
-        Give back the memory of those abandoned: 8 MiB each otherwise, for as long as they hang.
+        Free the memory of abandoned workers: 8 MiB each, which they would hold for as long as they hang.
 
-        Done by a worker, for it takes their ``mmap_lock``, and between incidents. One that the kernel puts
-        off (``EAGAIN``) has its turn again the next time; one that costs the worker its life has not.
+        A worker does it, between incidents, because it takes their ``mmap_lock``. If the kernel refuses for now
+        (``EAGAIN``), the next call tries again; if it kills the worker that tries, nothing does.
         """
         again = []
         while self._unreleased and self._idle:
@@ -222,101 +216,62 @@ class Pool:
         self._unreleased += again
 
     def close(self) -> None:
-        """Kill all workers and reap those that die in time; one that hangs in the kernel holds nobody's exit."""
+        """Kill all workers and reap those that die in time; one that hangs in the kernel delays no exit."""
         workers = (*self._idle, *self._busy)
-        for one in workers:
-            one.kill()
+        for worker in workers:
+            worker.kill()
         until_s = time.monotonic() + KILL_GRACE_S
-        for one in workers:
-            if until(Wait(one.pidfd, until_s)):
-                one.reap()
+        for worker in workers:
+            if until(Wait(worker.pidfd, until_s)):
+                worker.reap()
             else:
-                one.close()
+                worker.close()
         self._idle, self._busy = [], []
 
-    def _receive(self, one: Worker) -> tuple[Reply | str, int | None]:
-        """Return a reply, or a sentence on why there is none; and a descriptor if one came with it."""
-        try:
-            data, fds, flags, _ = socket.recv_fds(one.sock, MESSAGE_LIMIT, 1, socket.MSG_DONTWAIT)
-        except OSError as exc:
-            return f"the worker cannot be heard: {exc.strerror}", None
-        fd = fds[0] if fds else None
-        if not data:
-            return "the worker died", fd
-        if flags & socket.MSG_CTRUNC:
-            reason = f"the supervisor has no descriptor left: {os.strerror(errno.EMFILE)}"
-            return Done(status=StepStatus.FAILED, reason=reason, exit_code=73), fd
-        if flags & socket.MSG_TRUNC:
-            return f"the worker sent a reply longer than {MESSAGE_LIMIT} bytes", fd
-        try:
-            reply: Reply = msgspec.json.decode(data, type=Reply)
-        except msgspec.DecodeError:
-            return "the worker sent garbage", fd
-        return reply, fd
-
-    def _lose(self, one: Worker, status: StepStatus, reason: str) -> Task[Result]:
-        """Kill a worker; if it does not die, abandon it."""
-        if one in self._busy:
-            self._busy.remove(one)
-        self._past.append(one.pid)
-        one.kill()
-        if (yield Wait(one.pidfd, time.monotonic() + KILL_GRACE_S)):
-            how = one.reap()
-            if status is StepStatus.FAILED and how:
-                reason = f"{reason} ({how})"
-            return Result(Done(status=status, reason=reason), died=True)
-        self._abandoned.append(one.pid)
-        self._unreleased.append(one.pid)
-        one.close()  # a hundred that hang must not cost the supervisor its descriptors
-        return Result(
-            Done(
-                status=StepStatus.ABANDONED,
-                reason=f"{reason}; process {one.pid} hangs in the kernel and cannot be killed",
-            )
-        )
-
     def reap(self) -> None:
-        """Drop workers that died or were stopped in their sleep, and abandoned ones that could die after all."""
-        for one in list(self._idle):
-            if not one.is_well():
-                self._idle.remove(one)
-                self._past.append(one.pid)
-                self._abandoned.append(one.pid)  # until the kernel is done with it: at once, as a rule
-                one.kill()
-                one.close()
-        for pid in list(self._abandoned):
-            if os.waitpid(pid, os.WNOHANG)[0]:  # ours until it is waited for: the PID is nobody else's
-                self._abandoned.remove(pid)
-        self._unreleased = [pid for pid in self._unreleased if pid in self._abandoned]
+        """Drop workers that died or were stopped while idle, and abandoned ones that have died at last."""
+        for worker in list(self._idle):
+            if not worker.is_well():
+                self._idle.remove(worker)
+                self._past.append(worker.pid)
+                self.abandoned.append(worker.pid)  # until the kernel is done with it: immediately, as a rule
+                worker.kill()
+                worker.close()
+        for pid in list(self.abandoned):
+            if os.waitpid(pid, os.WNOHANG)[0]:  # ours until it is waited for: the PID cannot be reused
+                self.abandoned.remove(pid)
+        self._unreleased = [pid for pid in self._unreleased if pid in self.abandoned]
 
-    def _fork(self) -> Worker:
-        with contextlib.ExitStack() as undo:
-            job_fd = os.memfd_create("collector-job", os.MFD_CLOEXEC)
-            undo.callback(os.close, job_fd)
-            memory_fd = os.memfd_create("collector-buffers", os.MFD_CLOEXEC)
-            undo.callback(os.close, memory_fd)
-            os.ftruncate(memory_fd, POOL_BYTES)
-            ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
-            undo.callback(ours.close)  # the end of its socket is the end of a worker
-            with theirs:
-                pid = os.fork()
-                if pid == 0:
-                    worker.main(theirs, job_fd, memory_fd, self._settings)
-            try:
-                one = Worker(pid, os.pidfd_open(pid), ours, job_fd, memory_fd)
-            except OSError:
-                ours.close()
-                os.waitpid(pid, 0)
-                raise
-            undo.pop_all()
-            return one
+    def _lose(self, worker: WorkerProcess, status: StepStatus, reason: str) -> Task[JobResult]:
+        """Kill a worker; abandon it if it does not die."""
+        self._busy.remove(worker)
+        self._past.append(worker.pid)
+        worker.kill()
+        if (yield Wait(worker.pidfd, time.monotonic() + KILL_GRACE_S)):
+            how = worker.reap()
+            if status is StepStatus.FAILED:
+                reason = f"{reason} ({how})"
+            return JobResult(Done(status=status, reason=reason), died=True)
+        self.abandoned.append(worker.pid)
+        self._unreleased.append(worker.pid)
+        worker.close()  # a hundred that hang must not cost the supervisor its descriptors
+        reason = f"{reason}; process {worker.pid} hangs in the kernel and cannot be killed"
+        return JobResult(Done(status=StepStatus.ABANDONED, reason=reason))
 
 
-@dataclass(frozen=True, slots=True)
-class Result:
-    """How a job ended, and the descriptor that came with it."""
+def may_fork(sampler: Sampler) -> bool:
+    return decide(sampler.sample(), budget=FORK_BUDGET, limits=FORK_LIMITS).decision is Decision.PROCEED
 
-    done: Done
-    fd: int | None = None
-    died: bool = False
-    """The worker is lost, and gone: another one may succeed."""
+
+def ensure_worker(pool: Pool, sampler: Sampler) -> Task[None]:
+    """Wait until a worker is idle: another user returns one, or the gate lets one be forked; 30 s if all are lost."""
+    pool.reap()
+    until_s, pause_s = time.monotonic() + FORK_WAIT_S, PAUSES_S[0]
+    while pool.idle == 0 and (pool.busy or time.monotonic() < until_s):
+        if pool.missing and may_fork(sampler):
+            with contextlib.suppress(OSError):  # out of processes or descriptors: try again
+                pool.fill(1)
+        if pool.idle == 0:
+            yield from sleep(pause_s)
+            pause_s = min(2 * pause_s, PAUSES_S[1])
+            pool.reap()

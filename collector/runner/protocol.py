@@ -1,19 +1,17 @@
 """
-What supervisor and worker say to each other over a socket pair of whole messages.
+The messages between supervisor and worker, over a socket pair that keeps message boundaries.
 
-Jobs are pickled: they go from the supervisor to a process that it forked itself. Replies come from
-a process that reads hostile files, so they are JSON of a fixed form and bounded in length.
+Jobs are pickled: the supervisor sends them to a process that it forked itself. Replies come from a process that
+reads hostile files, so they are JSON of a fixed form and limited in length.
 """
 
 from __future__ import annotations
-
-from dataclasses import dataclass
 
 import msgspec
 
 from collector.collectors.base import Collector
 from collector.model.copying import CopySettings
-from collector.model.incident import Header, IncidentState, StepEnd, StepStatus
+from collector.model.incident import IncidentHeader, IncidentState, StepEnd, StepStatus
 from collector.model.marker import Marker
 from collector.model.pressure import Budget, GateLimits, SpeedChange, Tick
 from collector.model.redaction import Redaction
@@ -23,25 +21,37 @@ from collector.model.units import Reserve
 MESSAGE_LIMIT = 65_536
 """Longest reply in bytes; the kernel keeps one whole in a default socket buffer of 208 KiB."""
 
+ARCHIVE_JOB_S = 60.0
+"""Deadline of a job that only writes the archive's own records."""
+
 JOB, INTERRUPT, STOP = b"job", b"interrupt", b"stop"
-"""Sent during a job: end it if it can wait."""
+"""*JOB*: there is one to read. Sent during a job, *INTERRUPT* ends one that can wait, *STOP* ends any copy."""
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Begin:
-    """Open an incident; the reply carries a descriptor that holds its lock."""
+class ArchiveJob(msgspec.Struct, frozen=True, kw_only=True):
+    """Base of all jobs that work in the archive at a path."""
 
     archive: str
-    header: Header
+
+
+class IncidentJob(ArchiveJob, frozen=True, kw_only=True):
+    """Base of all jobs for an incident that exists, by id."""
+
+    incident: str
+
+
+class Begin(ArchiveJob, frozen=True, kw_only=True):
+    """Open an incident; the reply carries a descriptor that holds its lock."""
+
+    header: IncidentHeader
     reserve: Reserve
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class ReadStep:
+class ReadStep(msgspec.Struct, frozen=True, kw_only=True):
     """
-    Read what one light collector yields into memory, up to its first file; as fast as the machine allows.
+    Read what one light collector yields into memory, up to its first file.
 
-    *fresh*: this memory holds nothing yet.
+    *fresh*: the memory holds nothing yet.
     """
 
     step: str
@@ -52,33 +62,22 @@ class ReadStep:
     fresh: bool
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class WriteSpool:
-    """
-    Write what was read into the memories that come with this job, and the ends of the steps that are done with it.
+class WriteSpool(IncidentJob, frozen=True, kw_only=True):
+    """Write what was read into the memories that come with this job, and the ends of the steps that this completes."""
 
-    *again*: an earlier try died half-way.
-    """
-
-    archive: str
-    incident: str
     ends: tuple[StepEnd, ...]
     reserve_bytes: int
     copy: CopySettings
-    again: bool
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class RunStep:
+class RunStep(IncidentJob, frozen=True, kw_only=True):
     """
     Run one collector and write what it yields.
 
-    *goes_on*: its first artifacts were written before, and are passed over. *waited_s* is what the incident has used
-    up of its wait, *ticks* what the supervisor saw of distress before.
+    *goes_on*: its first artifacts are written already, and are skipped. *waited_s*: how long the incident has waited
+    for the gate so far. *ticks*: the distress that the supervisor has seen in the last seconds.
     """
 
-    archive: str
-    incident: str
     step: str
     collector: Collector
     marker: Marker
@@ -93,38 +92,29 @@ class RunStep:
     ticks: tuple[Tick, ...] = ()
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Record:
+class RecordSteps(IncidentJob, frozen=True, kw_only=True):
     """Append the ends of steps to the journal."""
 
-    archive: str
-    incident: str
     ends: tuple[StepEnd, ...]
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Seal:
-    """Give an incident its manifest and its final name; *ends* are all steps, should the journal lack some."""
+class Seal(IncidentJob, frozen=True, kw_only=True):
+    """Give an incident its manifest and its final name; *ends* are all steps, in case the journal lacks some."""
 
-    archive: str
-    incident: str
     ended_s: float
     interrupted: bool
     markers: tuple[Marker, ...]
     ends: tuple[StepEnd, ...] = ()
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Recover:
-    """Seal what a killed run left behind; wait so long for its workers to die, who may still sync a disk."""
+class Recover(ArchiveJob, frozen=True, kw_only=True):
+    """Seal what a killed run left behind; wait up to *wait_s* for its workers, which may still sync a disk, to die."""
 
-    archive: str
     now_s: float
     wait_s: float = 0.0
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Prune:
+class Prune(ArchiveJob, frozen=True, kw_only=True):
     """Delete what retention does not keep."""
 
     archive: str
@@ -133,33 +123,28 @@ class Prune:
     spare: str = ""
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Release:
-    """Give back the memory of a process that was killed and does not die."""
+class Release(msgspec.Struct, frozen=True, kw_only=True):
+    """Free the memory of a process that was killed and does not die."""
 
     pid: int
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class AddDigests:
-    """Read back what carries no digest yet and write it into the manifest."""
+class AddDigests(IncidentJob, frozen=True, kw_only=True):
+    """Read back every artifact that has no digest yet, and write the digests into the manifest."""
 
-    archive: str
-    incident: str
     deadline_s: float
     limits: GateLimits
     copy: CopySettings
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class FindUndigested:
-    """Look which of the newest *limit* incidents lack a digest."""
+class FindUndigested(ArchiveJob, frozen=True, kw_only=True):
+    """Find which of the newest *limit* incidents lack a digest."""
 
-    archive: str
     limit: int
 
 
-Job = Begin | ReadStep | WriteSpool | RunStep | Record | Seal | Recover | Prune | Release | AddDigests | FindUndigested
+IncidentJobs = Begin | ReadStep | WriteSpool | RunStep | RecordSteps | Seal
+Job = IncidentJobs | Recover | Prune | Release | AddDigests | FindUndigested
 
 
 class Progress(msgspec.Struct, frozen=True, tag="progress"):
@@ -169,7 +154,7 @@ class Progress(msgspec.Struct, frozen=True, tag="progress"):
 
 
 class Written(msgspec.Struct, frozen=True, kw_only=True):
-    """What of a step's evidence reached the disk, and why that is not all."""
+    """How much of a step's evidence reached the disk, and why not all of it did."""
 
     step: str
     artifacts: int
@@ -180,20 +165,22 @@ class Written(msgspec.Struct, frozen=True, kw_only=True):
 
 class Done(msgspec.Struct, frozen=True, kw_only=True, tag="done", omit_defaults=True):
     """
-    A job's end. *reason* is empty where *status* is ok.
+    How a job ended, or a whole run.
 
-    *rest*: the step has more than was read into memory. *direct*: the archive's file system takes writes past the
-    page cache.
+    *reason* is empty where *status* is ok. *exit_code* (sysexits.h) is for the command line. *rest*: the step has more
+    than was read into memory. *direct*: the archive's file system supports direct I/O. *tainted*: the worker must be
+    replaced. *incident* is set by the runner, for an incident that was archived; *state* says how complete it is.
     """
 
     status: StepStatus = StepStatus.OK
     reason: str = ""
     hint: str | None = None
     exit_code: int = 0
+    incident: str | None = None
+    state: IncidentState | None = None
     artifacts: int = 0
     size_bytes: int = 0
     reserve_bytes: int = 0
-    state: IncidentState | None = None
     ids: tuple[str, ...] = ()
     sealed: dict[str, IncidentState] = {}
     rest: bool = False
@@ -203,6 +190,3 @@ class Done(msgspec.Struct, frozen=True, kw_only=True, tag="done", omit_defaults=
     speed_changes: tuple[SpeedChange, ...] = ()
     more_changes: int = 0
     tainted: bool = False
-
-
-Reply = Progress | Done

@@ -1,9 +1,9 @@
 """
-Evidence in memory: read within the first moments, written when there is a directory for it.
+Evidence in memory: read in the first moments, written when the incident has a directory.
 
-The memory is a worker's copy buffers, which its supervisor holds, too: what was read outlives the worker that the
-next read may cost. One record after another, each a prefix, the artifact's bytes, and a head that says what they are;
-the prefix is written last, so that whoever reads the memory of a dead worker finds whole records only.
+The memory is a worker's copy buffers, which its supervisor holds too, so that evidence outlives the worker. It is a
+sequence of records: a prefix, the artifact's bytes, and a JSON head that describes them. The prefix is written last,
+so that a reader of a dead worker's memory finds only complete records.
 """
 
 from __future__ import annotations
@@ -26,12 +26,12 @@ PREFIX = struct.Struct("<II")
 
 
 class FullError(CopyError):
-    """There is no room left: the artifact is not in the spool, what came before it is."""
+    """The artifact does not fit; those before it are in the spool."""
 
 
 class SpoolRecord(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
     """
-    What is known of an artifact whose bytes stand before it.
+    The head of an artifact, stored behind its bytes.
 
     *read_s* is when it was read, since the epoch; *cut* is why its stream ended early.
     """
@@ -50,8 +50,8 @@ class Spool:
     The writer's side.
 
     Args:
-        memory: `SPOOL_BYTES` that the supervisor holds, too.
-        fresh: Begin anew; otherwise go on behind what is there.
+        memory: `SPOOL_BYTES` that the supervisor holds too.
+        fresh: Discard what is there; otherwise append to it.
     """
 
     def __init__(self, memory: memoryview, *, fresh: bool) -> None:
@@ -68,14 +68,22 @@ class Spool:
 
         Raises:
             FullError: If it does not fit.
-            Exception: Whatever its stream raises, after what came before it is recorded.
+            Exception: From its stream; what the stream yielded before that is recorded.
         """
         read_s = time.time()
         body = artifact.body
         if isinstance(body, Bulk | HardLink):
-            raise TypeError("a file is copied, never read into memory")
-        sized = _Pour(self._memory, self._end + PREFIX.size)
-        reason, raised = drain((body,) if isinstance(body, bytes) else body, sized.add)
+            raise TypeError("a file is copied by the engine, never read into memory")
+        start = at = self._end + PREFIX.size
+
+        def add(piece: memoryview) -> None:
+            nonlocal at
+            if at + len(piece) + PREFIX.size > len(self._memory):  # room for the next prefix
+                raise FullError("the memory for evidence is full")
+            self._memory[at : at + len(piece)] = piece
+            at += len(piece)
+
+        reason, raised = drain((body,) if isinstance(body, bytes) else body, add)
         head = SpoolRecord(
             step=step,
             path=str(artifact.path),
@@ -85,37 +93,22 @@ class Spool:
             truncated=artifact.truncated,
             cut=reason or "",
         )
-        text = msgspec.json.encode(head)
-        sized.add(memoryview(text))
-        PREFIX.pack_into(self._memory, sized.end, 0, 0)
-        PREFIX.pack_into(self._memory, self._end, sized.end - len(text) - self._end - PREFIX.size, len(text))
-        self._end = sized.end
+        size, text = at - start, msgspec.json.encode(head)
+        add(memoryview(text))
+        PREFIX.pack_into(self._memory, at, 0, 0)
+        PREFIX.pack_into(self._memory, self._end, size, len(text))
+        self._end = at
         if raised:
             raise raised
-
-
-class _Pour:
-    """Adds pieces to the memory; leaves room for the prefix of the next record."""
-
-    def __init__(self, memory: memoryview, start: int) -> None:
-        self._memory = memory
-        self.end = start
-
-    def add(self, piece: memoryview) -> None:
-        end = self.end + len(piece)
-        if end + PREFIX.size > len(self._memory):
-            raise FullError("the memory for evidence is full")
-        self._memory[self.end : end] = piece
-        self.end = end
 
 
 @contextlib.contextmanager
 def opened(fd: int) -> Iterator[Iterator[tuple[SpoolRecord, memoryview]]]:
     """
-    Map the memory behind *fd*, one that a `Spool` was written to, and give its records.
+    Map the memory *fd* that a `Spool` was written to, and yield an iterator over its records.
 
     Raises:
-        StepError: If something else than a spool was written there.
+        StepError: If it is damaged.
     """
     memory = mmap.mmap(fd, SPOOL_BYTES, flags=mmap.MAP_SHARED, prot=mmap.PROT_READ)
     view = memoryview(memory)
@@ -124,7 +117,7 @@ def opened(fd: int) -> Iterator[Iterator[tuple[SpoolRecord, memoryview]]]:
         yield ((head, body) for head, body, _ in records)
     finally:
         records.close()
-        with contextlib.suppress(BufferError):  # the frames of an error on its way up still hold pieces
+        with contextlib.suppress(BufferError):  # the frames of an error being raised still hold pieces
             view.release()
             memory.close()
 
@@ -147,7 +140,7 @@ def _stream(head: SpoolRecord, body: memoryview) -> Iterator[memoryview]:
 
 
 def _records(memory: memoryview) -> Generator[tuple[SpoolRecord, memoryview, int], None, None]:
-    """Yield each record's head, its bytes, and the length of the head as it stands there."""
+    """Yield each record's head, its bytes, and the stored length of the head."""
     at = 0
     while True:
         size, head_size = PREFIX.unpack_from(memory, at)

@@ -27,9 +27,8 @@ from collector.model.redaction import Redaction
 from collector.pipeline.steps import Pipeline
 from collector.pressure.gate import SPARE_BYTES
 from collector.runner.coroutine import drive
-from collector.runner.handle import Claim
-from collector.runner.header import open_header
-from collector.runner.pool import Pool
+from collector.runner.incident_run import open_header
+from collector.runner.pool import Claim, Pool
 from collector.runner.protocol import Done, Job, ReadStep, RunStep, WriteSpool
 from collector.triggers.manual import find_processes, manual_marker
 
@@ -83,7 +82,6 @@ class Lab:
                 ends=(),
                 reserve_bytes=0,
                 copy=CopySettings(),
-                again=False,
             ),
             *self.claim.memories,
         )

@@ -81,7 +81,7 @@ def test_bug_is_told_with_its_place(config: Path) -> None:
     """What nobody foresaw has exit status 70, and a traceback for the report."""
     broken = (
         "import sys, collector.cli.main as main, collector.cli.incidents as incidents\n"
-        "incidents.Archive = None\n"
+        "incidents.ArchiveReader = None\n"
         f"main.main(['list', '--json', '--config', {str(config)!r}])"
     )
     done = subprocess.run([COLLECTOR[0], "-c", broken], capture_output=True, text=True, check=False)

@@ -1,4 +1,4 @@
-"""Artifacts on a real disk: what they were made from may be gone, or refuse to be linked."""
+"""Artifacts on a real disk, from sources that were deleted or cannot be linked."""
 
 from __future__ import annotations
 
@@ -37,7 +37,7 @@ def descriptors() -> int:
 
 
 def test_writer_copies_a_core_that_was_deleted_before_it_could_be_linked(writer: Writer, scratch: Path) -> None:
-    """systemd-tmpfiles and others delete just such files; the descriptor still holds all of it."""
+    """systemd-tmpfiles and others delete such files; the open descriptor still has the data."""
     (scratch / "core.1").write_bytes(b"core" * 10_000)
     fd = os.open(scratch / "core.1", os.O_RDONLY)
     (scratch / "core.1").unlink()
@@ -48,8 +48,8 @@ def test_writer_copies_a_core_that_was_deleted_before_it_could_be_linked(writer:
 
 
 @pytest.mark.parametrize("name", ["../out", "core"])
-def test_writer_closes_what_it_could_not_keep(writer: Writer, scratch: Path, name: str) -> None:
-    """A descriptor that leaks costs the worker its life."""
+def test_writer_closes_the_descriptor_when_it_fails(writer: Writer, scratch: Path, name: str) -> None:
+    """A worker that leaks a descriptor is replaced."""
     (scratch / "core").mkdir()
     (scratch / "core" / "core").write_bytes(b"planted")
     fd = os.open("/etc/hostname", os.O_RDONLY)

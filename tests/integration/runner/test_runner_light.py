@@ -1,4 +1,4 @@
-"""The light phase with real workers: read first, written later, and nothing lost with the worker that read it."""
+"""The light phase with real workers: evidence is read first, written later, and survives the worker that read it."""
 
 from __future__ import annotations
 
@@ -24,17 +24,17 @@ from collector.model.artifact import Artifact, Bulk, Footprint, SourceInfo, Trun
 from collector.model.errors import StepError
 from collector.model.incident import IncidentState, StepStatus
 from collector.model.pressure import GateLimits, Policy, StepClass
-from collector.pipeline.run_types import RunOutcome
 from collector.pipeline.steps import Pipeline
 from collector.runner import events
-from collector.runner.pool import Pool
+from collector.runner.pool import Claim, Pool
+from collector.runner.protocol import Done
 
 MIB = 1 << 20
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Witness:
-    """Tells what its process is, and whether the archive has an incident yet."""
+    """Yields its process id, its niceness, and whether the archive exists yet."""
 
     name: ClassVar[str] = "witness"
     footprint: ClassVar[Footprint] = Footprint(step_class=StepClass.LIGHT, peak_bytes=1, timeout_s=5.0)
@@ -79,7 +79,7 @@ class Streams:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Large:
-    """Yields *count* artifacts of a MiB each: more than the memory for evidence may take."""
+    """Yields *count* artifacts of a MiB each: more than fits into the memory for evidence."""
 
     name: ClassVar[str] = "large"
     footprint: ClassVar[Footprint] = Footprint(step_class=StepClass.LIGHT, peak_bytes=1, timeout_s=10.0)
@@ -92,7 +92,7 @@ class Large:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class HeadAndBulk:
-    """Yields a small artifact, the file at *path*, and one behind it; says no to the second look at *once*."""
+    """Yields a small artifact, the file at *path* and another small one; with *fails*, raises after the first."""
 
     name: ClassVar[str] = "head_and_bulk"
     footprint: ClassVar[Footprint] = Footprint(
@@ -141,7 +141,7 @@ def lab(pool: Pool, tmp_path: Path) -> Lab:
 
 
 def test_light_steps_are_read_before_the_incident_has_a_directory(lab: Lab) -> None:
-    """Whatever stands before them in the file: bulk comes when all that is light is read and written."""
+    """Whatever their order in the file, bulk begins when all light evidence is read and written."""
     archive = str(lab.archive)
     manifest = lab.collect(DirectWitness(archive=archive), Witness(archive=archive), Witness(archive=archive))
     said = {step.id: lab.content(manifest, f"{step.id}/said").decode().split() for step in manifest.steps}
@@ -155,7 +155,7 @@ def test_light_steps_are_read_before_the_incident_has_a_directory(lab: Lab) -> N
 
 @pytest.mark.root
 def test_light_steps_are_read_before_others_and_bulk_is_nice(lab: Lab) -> None:
-    """Eight busy loops must not hold up 30 ms of reading, and nobody is held up by a copy."""
+    """Busy loops must not delay 30 ms of reading, and a copy must not delay anybody."""
     archive = str(lab.archive)
     for _ in range(2):  # the priority is given back after each step
         manifest = lab.collect(Witness(archive=archive), DirectWitness(archive=archive))
@@ -164,7 +164,7 @@ def test_light_steps_are_read_before_others_and_bulk_is_nice(lab: Lab) -> None:
 
 
 def test_light_artifacts_arrive_as_their_collector_yielded_them(lab: Lab) -> None:
-    """Bytes, source, media, what was cut and why: as if they had been streamed. And when each was read."""
+    """Bytes, source, media and truncation are as if they had been streamed; each has the time when it was read."""
     before_s = time.time()
     manifest = lab.collect(Streams())
     (step,) = manifest.steps
@@ -190,7 +190,7 @@ def test_light_artifacts_arrive_as_their_collector_yielded_them(lab: Lab) -> Non
 
 
 def test_light_evidence_that_does_not_fit_is_streamed(lab: Lab) -> None:
-    """What fitted was read first and is not read twice; the rest follows, before any bulk."""
+    """What fits is read first, and only once; the rest follows, before any bulk."""
     count = 5
     manifest = lab.collect(Large(count=count), Witness(archive=str(lab.archive)))
     large, witness = (next(step for step in manifest.steps if step.id == name) for name in ("step0", "step1"))
@@ -206,7 +206,7 @@ def test_light_evidence_that_does_not_fit_is_streamed(lab: Lab) -> None:
 
 
 def test_light_head_of_a_bulk_step_is_read_first(lab: Lab, tmp_path: Path) -> None:
-    """A core's notes are small and its file is not: the notes need not wait for it, and are not read again."""
+    """A core's notes are small: they do not wait for its file, and are not archived twice."""
     (tmp_path / "bulk").write_bytes(b"x" * MIB)
     manifest = lab.collect(HeadAndBulk(path=str(tmp_path / "bulk")), Witness(archive=str(lab.archive)))
     step = next(step for step in manifest.steps if step.id == "step0")
@@ -217,15 +217,15 @@ def test_light_head_of_a_bulk_step_is_read_first(lab: Lab, tmp_path: Path) -> No
     assert lab.content(manifest, "step0/bulk") == b"x" * MIB
 
 
-def test_light_head_that_fails_leaves_its_step_to_its_turn(lab: Lab, tmp_path: Path) -> None:
-    """What it had read is kept, and the step says once what was wrong."""
+def test_light_head_that_fails_lets_its_step_run_later(lab: Lab, tmp_path: Path) -> None:
+    """What was read before the failure is kept, and the step reports the error once."""
     (step,) = lab.collect(HeadAndBulk(path=str(tmp_path / "bulk"), fails=True)).steps
     assert (step.status, step.reason) == (StepStatus.FAILED, "the file is gone")
     assert [artifact.path for artifact in step.artifacts] == ["step0/notes"]
 
 
 def test_light_evidence_outlives_the_workers_that_read_it(lab: Lab) -> None:
-    """Each read that costs its worker costs its own step, and none of those before: the supervisor has the memory."""
+    """A read that kills its worker fails its own step only: the supervisor still has the memory."""
     archive = str(lab.archive)
     manifest = lab.collect(Witness(archive=archive), Dies(), Witness(archive=archive), Dies(), Witness(archive=archive))
     status = {step.id: step.status for step in manifest.steps}
@@ -240,16 +240,18 @@ def test_light_evidence_outlives_the_workers_that_read_it(lab: Lab) -> None:
 def test_light_evidence_outlives_a_worker_killed_between_reading_and_writing(
     lab: Lab, moment: type[events.AnyEvent]
 ) -> None:
-    """The OOM killer takes the copier first: another worker writes what it had read, and nothing of its own past."""
-    for _ in lab.pool.pids:
-        lab.collect(Many(number=1))
-        lab.pool._idle.reverse()
+    """The OOM killer takes workers first: another one writes what was read, and nothing left over in its own memory."""
+    lab.collect(Many(number=1))
+    used = Claim()
+    lab.pool.serve(used)  # the next incident fills the other worker's memory
+    lab.collect(Many(number=1))
+    lab.pool.release_claim(used)
 
     def kill(event: events.AnyEvent) -> None:
         if isinstance(event, moment):
-            for one in lab.pool._busy:
-                one.kill()
-                os.waitid(os.P_PIDFD, one.pidfd, os.WEXITED | os.WNOWAIT)
+            for pid in lab.pool.busy:
+                os.kill(pid, signal.SIGKILL)
+                os.waitid(os.P_PID, pid, os.WEXITED | os.WNOWAIT)
 
     lab.tell = kill
     manifest = lab.collect(Streams(), Witness(archive=str(lab.archive)))
@@ -261,15 +263,15 @@ def test_light_evidence_outlives_a_worker_killed_between_reading_and_writing(
 
 
 def test_light_evidence_outlives_a_worker_killed_while_it_writes(lab: Lab) -> None:
-    """Half of it lies there already, some of it without a record: it is written again, and stands there once."""
+    """Half of it is on disk, some without a record: it is written again, and archived once."""
     killed = threading.Event()
 
     def kill_when_it_writes() -> None:
         while not killed.is_set():
             for records in lab.archive.glob("*.partial/artifacts.jsonl"):
                 if records.stat().st_size > 20_000:
-                    for one in lab.pool._busy:
-                        one.kill()
+                    for pid in lab.pool.busy:
+                        os.kill(pid, signal.SIGKILL)
                     killed.set()
 
     thread = threading.Thread(target=kill_when_it_writes)
@@ -299,7 +301,7 @@ class Many:
 
 
 def test_incident_waits_once_for_all_of_its_steps(lab: Lab) -> None:
-    """Five steps that the gate holds back are not five waits."""
+    """All steps of an incident share one wait."""
     lab.limits = GateLimits(floor_bytes=1 << 60, on_pressure=Policy.WAIT, wait_s=0.5)
     manifest = lab.collect(*(Witness(archive=str(lab.archive)) for _ in range(5)))
     assert [step.status for step in manifest.steps] == [StepStatus.SKIPPED] * 5
@@ -310,21 +312,21 @@ def test_incident_waits_once_for_all_of_its_steps(lab: Lab) -> None:
 
 
 class Both:
-    """Two incidents in one loop; what the second one does is noted while the first one waits."""
+    """Two incidents in one loop."""
 
     def __init__(self, lab: Lab, first: Pipeline, second: Pipeline) -> None:
         self.lab = lab
         self.runner = lab.runner()
         self.loop = Loop()
-        self.outcomes: dict[str, RunOutcome] = {}
+        self.outcomes: dict[str, Done] = {}
         self.headers = {"first": lab.header(first), "second": lab.header(second)}
         self.pipelines = {"first": first, "second": second}
 
     def start(self, name: str) -> None:
-        line = self.runner.incident(self.headers[name], self.pipelines[name], self.lab.settings)
-        self.loop.spawn(line, lambda outcome: self._ended(name, outcome))
+        task = self.runner.incident(self.headers[name], self.pipelines[name], self.lab.settings)
+        self.loop.spawn(task, lambda outcome: self._ended(name, outcome))
 
-    def _ended(self, name: str, outcome: RunOutcome) -> None:
+    def _ended(self, name: str, outcome: Done) -> None:
         self.outcomes[name] = outcome
         if len(self.outcomes) == 2:
             self.loop.stop()
@@ -334,7 +336,7 @@ class Both:
 
 
 def test_light_evidence_of_a_second_incident_is_read_beside_the_bulk_of_the_first(lab: Lab, tmp_path: Path) -> None:
-    """A crash during a ten-minute copy is read at once, on the spare; its own bulk has its turn after that."""
+    """A crash during a long copy is read immediately, on the spare worker; its own bulk is copied afterwards."""
     go = tmp_path / "go"
     bulk = Waits(until=str(go))
     both = Both(
@@ -360,8 +362,8 @@ def test_light_evidence_of_a_second_incident_is_read_beside_the_bulk_of_the_firs
     assert manifest.steps[0].artifacts[0].read_s < lab.manifest(both.outcomes["first"]).ended_s
 
 
-def test_incident_that_waits_for_its_turn_ends_with_the_program(lab: Lab, tmp_path: Path) -> None:
-    """SIGTERM during a long copy: both are sealed, the one in the queue with what was read of it."""
+def test_incident_that_waits_for_its_turn_is_sealed_when_the_program_stops(lab: Lab, tmp_path: Path) -> None:
+    """SIGTERM during a long copy: both incidents are sealed, the waiting one with its light evidence."""
     both = Both(
         lab,
         lab.pipeline(Waits(until=str(tmp_path / "never"))),
@@ -382,8 +384,8 @@ def test_incident_that_waits_for_its_turn_ends_with_the_program(lab: Lab, tmp_pa
     assert [(step.id, step.status) for step in steps] == [("step0", StepStatus.OK), ("step1", StepStatus.SKIPPED)]
 
 
-def test_events_can_be_told_over_a_socket(lab: Lab) -> None:
-    """Whoever asked for the run hears of the reading, too."""
+def test_events_survive_json(lab: Lab) -> None:
+    """They are sent to the client that asked for the run."""
     lab.collect(Witness(archive=str(lab.archive)))
     read = next(event for event in lab.events if isinstance(event, events.EvidenceRead))
     assert msgspec.json.decode(msgspec.json.encode(read), type=events.AnyEvent) == read

@@ -22,13 +22,13 @@ from collector.collectors.base import Context
 from collector.host.identity import identify
 from collector.model.artifact import Artifact, Bulk, Footprint
 from collector.model.errors import StepError
-from collector.model.incident import Header, IncidentState, StepStatus
+from collector.model.incident import IncidentHeader, IncidentState, StepStatus
 from collector.model.pressure import GateLimits, Policy, StepClass
 from collector.model.units import Reserve
 from collector.pipeline.steps import Pipeline
 from collector.runner import events
 from collector.runner.coroutine import drive
-from collector.runner.header import open_header
+from collector.runner.incident_run import open_header
 from collector.runner.pool import Pool
 from collector.runner.protocol import Recover
 from collector.triggers.manual import manual_marker
@@ -105,12 +105,12 @@ def supervisor() -> socket.socket:
 
 @pytest.fixture(params=STEP_CLASSES)
 def lab(pool: Pool, tmp_path: Path, request: pytest.FixtureRequest) -> Lab:
-    """Whether a step's evidence is read first and written later, or streamed, the same rules hold."""
+    """The same rules hold for evidence that is read first and written later, and for evidence that is streamed."""
     return Lab(pool, tmp_path / "archive", request.param)
 
 
 def test_runner_archives_what_every_step_yields(lab: Lab) -> None:
-    """The straight line: complete, with a digest from the moment of writing."""
+    """The incident is complete, and its artifacts have digests."""
     outcome = lab.run(Fine(), Fine())
     manifest = lab.manifest(outcome)
     assert outcome.state is manifest.state is IncidentState.COMPLETE
@@ -123,7 +123,7 @@ def test_runner_archives_what_every_step_yields(lab: Lab) -> None:
 
 
 def test_runner_goes_on_after_a_step_outlives_its_deadline(lab: Lab) -> None:
-    """One hung step is lost, no more; what it had yielded stays."""
+    """Only the hung step is lost; what it had yielded is kept."""
     slow, fine = lab.steps(Bad(how="sleep"), Fine(), timeout_s=0.3)
     assert slow.status is StepStatus.TIMEOUT
     assert "deadline" in slow.reason
@@ -133,7 +133,7 @@ def test_runner_goes_on_after_a_step_outlives_its_deadline(lab: Lab) -> None:
 
 @pytest.mark.parametrize("how", ["SIGKILL", "SIGSEGV", "SIGBUS"])
 def test_runner_goes_on_after_a_worker_is_killed(lab: Lab, how: str) -> None:
-    """The step says which signal; later steps run in the spare."""
+    """The step names the signal; later steps run in the spare worker."""
     dead, fine = lab.steps(Bad(how=how), Fine())
     assert dead.status is StepStatus.FAILED
     assert how in dead.reason
@@ -150,7 +150,7 @@ def test_runner_kills_a_worker_that_is_stopped(lab: Lab) -> None:
 
 @pytest.mark.parametrize(("how", "said"), [("garbage", "garbage"), ("long", "longer than"), ("flood", "more than")])
 def test_runner_trusts_no_reply(lab: Lab, how: str, said: str) -> None:
-    """A worker that writes nonsense is a failed step, and is replaced."""
+    """A worker that sends nonsense fails its step and is replaced."""
     bad, fine = lab.steps(Bad(how=how), Fine(), timeout_s=20.0)
     assert bad.status is StepStatus.FAILED
     assert said in bad.reason
@@ -158,7 +158,7 @@ def test_runner_trusts_no_reply(lab: Lab, how: str, said: str) -> None:
 
 
 def test_runner_records_what_a_collector_raises(lab: Lab) -> None:
-    """An error on purpose has its hint; a bug says that it is one, and its worker is replaced."""
+    """A deliberate error has its hint; a bug is reported as one, and its worker replaced."""
     failed, bug, fine = lab.steps(Bad(how="raise"), Bad(how="bug"), Fine())
     assert (failed.status, failed.reason, failed.hint) == (StepStatus.FAILED, "no evidence here", "look elsewhere")
     assert "ZeroDivisionError" in bug.reason
@@ -167,7 +167,7 @@ def test_runner_records_what_a_collector_raises(lab: Lab) -> None:
 
 
 @pytest.mark.parametrize(("how", "said"), [("memory", "MemoryError"), ("descriptors", "Too many open files")])
-def test_runner_bounds_what_a_worker_may_take(lab: Lab, how: str, said: str) -> None:
+def test_runner_limits_memory_and_descriptors_of_a_worker(lab: Lab, how: str, said: str) -> None:
     """RLIMIT_DATA and RLIMIT_NOFILE: a collector that runs away fails its step, not the machine."""
     failed, fine = lab.steps(Bad(how=how), Fine())
     assert failed.status is StepStatus.FAILED
@@ -175,15 +175,15 @@ def test_runner_bounds_what_a_worker_may_take(lab: Lab, how: str, said: str) -> 
     assert fine.status is StepStatus.OK
 
 
-def test_runner_lets_no_artifact_leave_its_step(lab: Lab) -> None:
-    """A path is checked, whoever made it."""
+def test_runner_refuses_an_artifact_path_outside_its_step(lab: Lab) -> None:
+    """Paths are checked whatever the collector."""
     (escaped,) = lab.steps(Bad(how="escape"))
     assert escaped.status is StepStatus.FAILED
     assert not list(lab.archive.rglob("escaped"))
 
 
 def test_runner_forks_a_worker_when_all_are_lost(lab: Lab) -> None:
-    """Two workers, two deaths: with the gate open a third one is forked, and the incident goes on."""
+    """After the death of both workers a third is forked, if the gate is open."""
     before = set(lab.pool.pids)
     *_, fine = lab.steps(Bad(how="SIGKILL"), Bad(how="SIGKILL"), Fine())
     assert fine.status is StepStatus.OK
@@ -191,7 +191,7 @@ def test_runner_forks_a_worker_when_all_are_lost(lab: Lab) -> None:
 
 
 def test_runner_skips_what_the_incident_has_no_time_for(lab: Lab) -> None:
-    """An incident has an end of its own."""
+    """An incident has its own deadline."""
     slow, late = lab.steps(Bad(how="sleep"), Fine(), incident_s=0.3)
     assert slow.status is StepStatus.TIMEOUT
     assert late.status is StepStatus.SKIPPED
@@ -210,7 +210,7 @@ def test_runner_skips_a_step_below_the_floor(lab: Lab) -> None:
 
 
 def test_runner_waits_for_the_gate_and_gives_up(lab: Lab) -> None:
-    """`wait` re-samples and has an end; the wait is told and recorded."""
+    """`wait` samples again, for a limited time; the wait is reported and recorded."""
     greedy = GateLimits(floor_bytes=1 << 60, on_pressure=Policy.WAIT, wait_s=0.6)
     (skipped,) = lab.steps(Fine(), limits=greedy)
     assert skipped.verdict is not None
@@ -218,8 +218,8 @@ def test_runner_waits_for_the_gate_and_gives_up(lab: Lab) -> None:
     assert any(isinstance(event, events.StepWaiting) for event in lab.events)
 
 
-def test_runner_goes_on_behind_a_file_that_is_too_long_for_any_disk(lab: Lab) -> None:
-    """Any user can make one in /dev/shm: it must not cost the evidence that comes after it."""
+def test_runner_goes_on_after_a_file_that_is_too_long_for_any_disk(lab: Lab) -> None:
+    """Any user can create one in /dev/shm: it must not cost the evidence after it."""
     with segment(0) as path:
         os.truncate(path, (1 << 63) - 1)
         (step,) = lab.steps(Huge(path=str(path)))
@@ -227,8 +227,8 @@ def test_runner_goes_on_behind_a_file_that_is_too_long_for_any_disk(lab: Lab) ->
     assert [artifact.path for artifact in step.artifacts] == ["step0/evidence"]
 
 
-def test_recovery_destroys_nothing_that_it_cannot_read(lab: Lab) -> None:
-    """A damaged header, another release's journal: the evidence stays, is told, and holds up nobody else's."""
+def test_recovery_keeps_what_it_cannot_read(lab: Lab) -> None:
+    """An incident with a damaged header is reported and left alone, and does not block the others."""
     with Store(str(lab.archive)) as store:
         for number, damage in enumerate((b"{", b'{"version": 99}', None)):
             incident = f"2026112{number}T000000.000000Z-aaaaaa"
@@ -244,8 +244,8 @@ def test_recovery_destroys_nothing_that_it_cannot_read(lab: Lab) -> None:
     assert len(list(lab.archive.glob("*.partial/evidence"))) == 2
 
 
-def test_recovery_believes_a_manifest_that_lacks_only_its_name(lab: Lab) -> None:
-    """Killed between manifest and rename: that run had come to its end, and nobody may say it was interrupted."""
+def test_recovery_keeps_the_state_in_an_existing_manifest(lab: Lab) -> None:
+    """A run killed between manifest and rename had finished: it was not interrupted."""
     outcome = lab.run(Fine())
     assert outcome.incident is not None
     (lab.archive / outcome.incident).rename(lab.archive / f"{outcome.incident}.partial")
@@ -255,7 +255,7 @@ def test_recovery_believes_a_manifest_that_lacks_only_its_name(lab: Lab) -> None
     assert (lab.archive / outcome.incident).is_dir()
 
 
-def a_header(incident: str) -> Header:
+def a_header(incident: str) -> IncidentHeader:
     marker = manual_marker("test", (), uid=0)
     opened = open_header(
         (marker,), Pipeline(name="test", steps=()), identity=identify(), config_hash="-", now_s=time.time()
@@ -264,7 +264,7 @@ def a_header(incident: str) -> Header:
 
 
 def test_runner_refuses_an_archive_on_tmpfs(lab: Lab) -> None:
-    """Writing there takes the memory that is short."""
+    """Writing there takes memory, which is short."""
     lab.archive = Path("/dev/shm", f"collector-test-{os.getpid()}", "archive")
     outcome = lab.run(Fine())
     assert not lab.archive.parent.exists()
@@ -274,7 +274,7 @@ def test_runner_refuses_an_archive_on_tmpfs(lab: Lab) -> None:
 
 
 def test_runner_refuses_a_disk_below_its_reserve(lab: Lab) -> None:
-    """The archive never takes the disk below the reserve, not even for an incident's own records."""
+    """Not even an incident's own records may take the disk below its reserve."""
     lab.reserve = Reserve(percent=100.0)
     outcome = lab.run(Fine())
     assert outcome.incident is None
@@ -282,9 +282,26 @@ def test_runner_refuses_a_disk_below_its_reserve(lab: Lab) -> None:
 
 
 def test_runner_takes_markers_of_any_length(lab: Lab) -> None:
-    """What a supervisor of processes says may be longer than a socket's buffer; the incident is not lost for it."""
+    """What a process supervisor reports may exceed a socket buffer; the incident is collected all the same."""
     said = {f"KEY{number}": "x" * 32_000 for number in range(20)}
     lab.marker = msgspec.structs.replace(manual_marker("test", (), uid=0), attributes=said)
     manifest = lab.manifest(lab.run(Fine()))
     assert manifest.state is IncidentState.COMPLETE
     assert manifest.markers[0].attributes == said
+
+
+@pytest.mark.parametrize("moment", [events.IncidentOpened, events.StepFinished])
+def test_runner_releases_the_lock_when_it_fails(lab: Lab, moment: type[events.AnyEvent]) -> None:
+    """After an error in the supervisor, the incident's descriptor is closed and another run can seal it."""
+
+    def fail(event: events.AnyEvent) -> None:
+        if isinstance(event, moment):
+            raise ZeroDivisionError("a bug")
+
+    lab.tell = fail
+    with pytest.raises(ZeroDivisionError):
+        lab.run(Fine())
+    opened = [os.path.realpath(path) for path in Path("/proc/self/fd").iterdir()]
+    assert not [path for path in opened if path.startswith(str(lab.archive))]
+    job = Recover(archive=str(lab.archive), now_s=time.time())
+    assert len(drive(lab.pool.perform(job, deadline_s=time.monotonic() + 10)).done.sealed) == 1

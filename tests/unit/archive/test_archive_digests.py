@@ -1,4 +1,4 @@
-"""Digests that are still missing, found again after a restart."""
+"""Finding and adding missing digests."""
 
 from __future__ import annotations
 
@@ -6,8 +6,7 @@ from pathlib import Path
 
 from collector.archive.digests import add_digests, undigested
 from collector.archive.layout import MANIFEST, new_id
-from collector.archive.manifest import encode
-from collector.archive.read import Archive
+from collector.archive.read import ArchiveReader, encode_manifest
 from collector.model.artifact import ArtifactRecord
 from collector.model.incident import IncidentState, Manifest, StepRecord, StepStatus
 from collector.model.marker import Marker, MarkerKind
@@ -26,19 +25,19 @@ def incident(archive: Path, at_s: float, digest: str | None) -> str:
     )  # fmt: skip
     (archive / name / "memory").mkdir(mode=0o700, parents=True)
     (archive / name / "memory" / "meminfo").write_bytes(b"x")
-    (archive / name / MANIFEST).write_bytes(encode(manifest))
+    (archive / name / MANIFEST).write_bytes(encode_manifest(manifest))
     return name
 
 
 def test_undigested_names_the_newest_incidents_that_lack_a_digest(tmp_path: Path) -> None:
-    """Newest first, no more looked at than asked for; one that cannot be read costs the others nothing."""
+    """Newest first, and only among as many as asked for; an unreadable incident is skipped."""
     tmp_path.chmod(0o700)
     oldest = incident(tmp_path, 1.0, None)
     older = incident(tmp_path, 2.0, None)
     incident(tmp_path, 3.0, "xxh3_128:00")
     (tmp_path / incident(tmp_path, 4.0, None) / MANIFEST).write_bytes(b"{")
     newest = incident(tmp_path, 5.0, None)
-    with Archive(str(tmp_path)) as archive:
+    with ArchiveReader(str(tmp_path)) as archive:
         assert undigested(archive, 64) == [newest, older, oldest]
         assert undigested(archive, 4) == [newest, older]
         add_digests(archive, newest, lambda fd: "xxh3_128:11")

@@ -1,4 +1,4 @@
-"""What deleting an incident would free."""
+"""How much space deleting an incident frees."""
 
 from __future__ import annotations
 
@@ -7,11 +7,11 @@ from pathlib import Path
 
 from collector.archive import layout
 from collector.archive.prune import inventory
-from collector.archive.read import Archive
+from collector.archive.read import ArchiveReader
 
 
-def test_prune_counts_a_linked_core_only_once_nobody_else_has_it(tmp_path: Path) -> None:
-    """Deleting one of two names frees nothing: old incidents must not be deleted for it."""
+def test_prune_counts_a_hard_linked_core_only_when_its_other_name_is_gone(tmp_path: Path) -> None:
+    """Deleting one of two names frees nothing."""
     core = tmp_path / "core"
     core.write_bytes(os.urandom(1 << 20))
     archive = tmp_path / "archive"
@@ -19,7 +19,7 @@ def test_prune_counts_a_linked_core_only_once_nobody_else_has_it(tmp_path: Path)
     incident.mkdir(parents=True)
     archive.chmod(0o700)
     os.link(core, incident / "core")
-    with Archive(str(archive)) as opened:
+    with ArchiveReader(str(archive)) as opened:
         (linked,) = inventory(opened)
         core.unlink()
         (alone,) = inventory(opened)

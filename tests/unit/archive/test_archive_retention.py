@@ -1,12 +1,15 @@
-"""Retention is a pure function; its promises hold for any archive."""
+"""Retention: examples, and properties that hold for any archive."""
 
 from __future__ import annotations
+
+import time
 
 from hypothesis import given
 from hypothesis import strategies as st
 
 from collector.archive.retention import Kept, to_delete
 from collector.model.retention import RetentionRules
+from collector.runner.housekeeping import age_clock_s
 
 DAY = 86_400.0
 incidents = st.lists(
@@ -85,7 +88,23 @@ def test_retention_meets_its_rules(
 
 
 @given(incidents, rules, st.floats(0, 200 * DAY))
-def test_retention_is_settled_after_one_pass(found: list[Kept], given_rules: RetentionRules, now_s: float) -> None:
-    """A second pass over what stayed deletes nothing."""
+def test_retention_needs_one_pass(found: list[Kept], given_rules: RetentionRules, now_s: float) -> None:
+    """A second pass deletes nothing."""
     doomed = set(to_delete(found, given_rules, now_s=now_s))
     assert to_delete([kept for kept in found if kept.id not in doomed], given_rules, now_s=now_s) == []
+
+
+def test_retention_spares_the_incident_just_archived() -> None:
+    """After the wall clock was set back, the newest incident has the oldest id."""
+    rules = RetentionRules(count=2, age_s=None, size_bytes=None)
+    assert to_delete(archive(1, 1, 1), rules, now_s=0.0) == ["00"]
+    assert to_delete(archive(1, 1, 1), rules, now_s=0.0, spare="00") == []
+    keep_all = RetentionRules(count=None, age_s=None, size_bytes=None)
+    assert to_delete(archive(1, 1, 1), keep_all, now_s=0.0, need_bytes=99, spare="00") == ["01"]
+
+
+def test_retention_does_not_follow_a_wall_clock_that_jumps_ahead() -> None:
+    """A wrong date must not age the whole archive; setting the clock back makes nothing older."""
+    now_s = time.time()
+    assert age_clock_s(now_s + 365 * DAY) < now_s + 60
+    assert age_clock_s(now_s - 365 * DAY) == now_s - 365 * DAY

@@ -1,4 +1,4 @@
-"""Sealing: one way to the final name, whatever happened before."""
+"""Sealing, and what the archive refuses."""
 
 from __future__ import annotations
 
@@ -9,18 +9,18 @@ import msgspec
 import pytest
 
 from collector.archive import directory, layout
-from collector.archive.read import Archive
+from collector.archive.read import ArchiveReader
 from collector.archive.seal import seal
 from collector.archive.store import ArtifactLine, Store
 from collector.model.errors import ArchiveError
-from collector.model.incident import Header, IncidentState, StepEnd, StepStatus
+from collector.model.incident import IncidentHeader, IncidentState, StepEnd, StepStatus
 from collector.model.marker import Marker, MarkerKind
 
 MARKER = Marker(kind=MarkerKind.MANUAL, trigger="manual", at_s=1.0, reason="test")
 
 
-def header(*planned: str) -> Header:
-    return Header(
+def header(*planned: str) -> IncidentHeader:
+    return IncidentHeader(
         version=1,
         id=layout.new_id(1_700_000_000.0),
         pipeline="crash",
@@ -60,7 +60,7 @@ def begin(store: Store, *planned: str) -> str:
 
 
 def test_seal_publishes_a_complete_incident(store: Store) -> None:
-    """All steps ok: complete, under its final name, nothing left of the partial one."""
+    """If all steps are ok it is complete; its partial directory is renamed."""
     incident = begin(store, "memory")
     artifact(store, incident, "memory", "meminfo")
     store.record_steps(incident, [end("memory")])
@@ -68,12 +68,12 @@ def test_seal_publishes_a_complete_incident(store: Store) -> None:
     assert manifest.state is IncidentState.COMPLETE
     assert [record.path for record in manifest.steps[0].artifacts] == ["memory/meminfo"]
     assert os.listdir(store.fd) == [incident]
-    with Archive(store.path) as archive:
+    with ArchiveReader(store.path) as archive:
         assert archive.manifest(incident) == manifest
 
 
 def test_seal_says_incomplete_when_a_step_is_not_ok(store: Store) -> None:
-    """A skipped step is no failure of the program, but the incident lacks something."""
+    """A skipped step is not an error, but the incident lacks something."""
     incident = begin(store, "memory", "shm")
     store.record_steps(incident, [end("memory")])
     store.record_steps(incident, [end("shm", StepStatus.SKIPPED)])
@@ -81,7 +81,7 @@ def test_seal_says_incomplete_when_a_step_is_not_ok(store: Store) -> None:
 
 
 def test_seal_keeps_what_a_killed_run_left(store: Store) -> None:
-    """Recorded artifacts keep their records; a file without one is listed as truncated; the step says why."""
+    """Recorded artifacts are kept; a file without a record is listed as truncated."""
     incident = begin(store, "memory", "shm", "core")
     artifact(store, incident, "memory", "meminfo")
     store.record_steps(incident, [end("memory")])
@@ -98,7 +98,7 @@ def test_seal_keeps_what_a_killed_run_left(store: Store) -> None:
 
 
 def test_seal_can_be_called_again_after_a_kill(store: Store) -> None:
-    """Killed between the manifest and the rename: the manifest that stands is kept."""
+    """After a kill between manifest and rename, the existing manifest is kept."""
     incident = begin(store, "memory")
     store.record_steps(incident, [end("memory")])
     first = seal(store, incident, ended_s=2.0, interrupted=False)
@@ -106,8 +106,8 @@ def test_seal_can_be_called_again_after_a_kill(store: Store) -> None:
     assert seal(store, incident, ended_s=9.0, interrupted=True) == first
 
 
-def test_seal_passes_over_a_line_that_was_cut_short(store: Store) -> None:
-    """The kill may come in the middle of an append."""
+def test_seal_ignores_a_line_that_was_cut_short(store: Store) -> None:
+    """The run may be killed in the middle of an append."""
     incident = begin(store, "memory")
     store.record_steps(incident, [end("memory")])
     with store.incident(incident) as fd:
@@ -123,11 +123,11 @@ def test_seal_never_replaces_an_incident(store: Store) -> None:
         seal(store, incident, ended_s=2.0, interrupted=False)
 
 
-def test_left_behind_passes_over_incidents_under_way(store: Store) -> None:
-    """The lock of a live run keeps a second program from sealing under its hands."""
+def test_claim_is_refused_for_an_incident_under_way(store: Store) -> None:
+    """The lock of a live run keeps another process from sealing its incident."""
     opened = header("memory")
     lock = store.begin(opened)
-    assert store.under_way() == [opened.id]
+    assert store.unfinished() == [opened.id]
     with store.claimed(opened.id + layout.PARTIAL) as ours:
         assert not ours
     os.close(lock)
@@ -138,7 +138,7 @@ def test_left_behind_passes_over_incidents_under_way(store: Store) -> None:
 
 
 def test_begin_shows_an_incident_only_with_its_header(store: Store) -> None:
-    """Killed before that, nothing had been collected: it is removed, unless somebody is at it just now."""
+    """A directory without a header is removed, unless another process holds its lock."""
     for name in ("20261123T000000.000000Z-aaaaaa", "20261123T000000.000000Z-bbbbbb"):
         os.mkdir(name + layout.OPENING, dir_fd=store.fd)
     with store.claimed("20261123T000000.000000Z-bbbbbb" + layout.OPENING):
@@ -149,7 +149,7 @@ def test_begin_shows_an_incident_only_with_its_header(store: Store) -> None:
 
 
 def test_manifest_refuses_paths_that_lead_out(store: Store) -> None:
-    """`../` in a manifest that somebody planted is an error, not a path."""
+    """`../` in a forged manifest is an error."""
     incident = begin(store, "memory")
     artifact(store, incident, "memory", "meminfo")
     store.record_steps(incident, [end("memory")])
@@ -158,13 +158,13 @@ def test_manifest_refuses_paths_that_lead_out(store: Store) -> None:
     for planted in ("../../etc/shadow", "/etc/shadow", "memory/../../x", "memory//x", ""):
         text = path.read_text()
         path.write_text(text.replace("memory/meminfo", planted))
-        with Archive(store.path) as archive, pytest.raises(ArchiveError, match="not a path within"):
+        with ArchiveReader(store.path) as archive, pytest.raises(ArchiveError, match="not a path within"):
             archive.manifest(incident)
         path.write_text(text)
 
 
-def test_archive_refuses_a_directory_that_others_may_write(tmp_path: Path) -> None:
-    """Names planted there would be taken for ours."""
+def test_archive_refuses_a_directory_that_others_can_write_to(tmp_path: Path) -> None:
+    """They could plant names there."""
     tmp_path.chmod(0o777)
     with pytest.raises(ArchiveError, match="0777"):
         Store(str(tmp_path))
@@ -190,8 +190,8 @@ def test_files_in_the_archive_are_for_their_owner_only(store: Store) -> None:
     assert Path(store.path).stat().st_mode & 0o777 == 0o700
 
 
-def test_directory_gives_back_what_a_killed_copy_had_reserved(tmp_path: Path) -> None:
-    """A copy reserves all of its space before the first byte; killed early, it must not hold it until it is pruned."""
+def test_give_back_frees_what_a_killed_copy_had_reserved(tmp_path: Path) -> None:
+    """A copy reserves all of its space first; if it is killed early, that must not stay reserved."""
     (tmp_path / "shm").mkdir()
     path = tmp_path / "shm" / "0001.part"
     with path.open("wb") as file:
@@ -211,11 +211,11 @@ OLD_VERDICT = """{"decision": "skip", "available_bytes": 15620907008, "budget_by
  "floor_bytes": 562949953421312,
  "objections": [{"term": "floor", "said": "too little"}, {"term": "psi", "said": "memory full avg10 is 6.00 %"}],
  "psi_full_avg10_percent": 6.0, "disk_free_bytes": 85042171904, "waited_s": 0.0}"""
-"""As 0.1.0 wrote it, whose gate had other terms and knew no classes."""
+"""As written by 0.1.0, whose gate had other terms and no step classes."""
 
 
 def test_manifest_of_an_earlier_release_is_read(store: Store) -> None:
-    """An upgrade must not hide what is archived."""
+    """An upgrade must not make old incidents unreadable."""
     incident = begin(store, "memory")
     seal(store, incident, ended_s=2.0, interrupted=False)
     path = Path(store.path, incident, layout.MANIFEST)
@@ -223,7 +223,7 @@ def test_manifest_of_an_earlier_release_is_read(store: Store) -> None:
     verdict = msgspec.json.decode(OLD_VERDICT)
     old["steps"] = [{"id": "memory", "collector": "proc_files", "status": "skipped", "verdict": verdict}]
     path.write_bytes(msgspec.json.encode(old))
-    with Archive(store.path) as archive:
+    with ArchiveReader(store.path) as archive:
         (step,) = archive.manifest(incident).steps
     assert step.verdict is not None
     assert (step.verdict.reason, step.verdict.step_class) == ("too little; memory full avg10 is 6.00 %", None)

@@ -21,8 +21,8 @@ from collector.model.budgets import CountBudget, StormSettings
 from collector.model.incident import IncidentState
 from collector.model.marker import CoreRef, Marker, MarkerKind, ProcessRef
 from collector.pipeline.generation import Generation
-from collector.pipeline.run_types import RunOutcome
 from collector.pipeline.steps import Pipeline
+from collector.runner.protocol import Done
 
 Start = Callable[..., Intake]
 
@@ -142,7 +142,7 @@ def test_intake_knows_the_incident_of_a_case_that_could_not_be_sealed(start: Sta
     intake = start()
     intake.offer(exit_of(7), "crash")
     intake.offer(core(7), "crash")
-    intake.finished(begun(intake), RunOutcome(incident=None, exit_code=70, reason="the deadline passed"))
+    intake.finished(begun(intake), Done(incident=None, exit_code=70, reason="the deadline passed"))
     kill()
     assert rows(tmp_path)[0] == ("failed", INCIDENT, "the deadline passed")
     start(sealed={INCIDENT: IncidentState.INTERRUPTED})
@@ -180,7 +180,7 @@ def test_intake_resumes_the_markers_of_a_ledger_that_could_not_be_opened_at_the_
     intake.tidy()
     assert ledgers[-1].problem is None
     work = begun(intake)
-    intake.finished(work, RunOutcome(incident=INCIDENT, state=IncidentState.COMPLETE))
+    intake.finished(work, Done(incident=INCIDENT, state=IncidentState.COMPLETE))
     assert [work.markers, *due(intake)] == [(core(8, inode=2),), (exit_of(7), core(7))]
     assert [row[0] for row in rows(tmp_path)] == ["queued", "joined", "collected"]
 
@@ -197,7 +197,7 @@ def test_intake_lets_the_ledger_sync_between_incidents_only(
     work = begun(intake)
     intake.tidy()
     assert file.stat().st_size == before
-    intake.finished(work, RunOutcome(incident=INCIDENT, state=IncidentState.COMPLETE))
+    intake.finished(work, Done(incident=INCIDENT, state=IncidentState.COMPLETE))
     intake.tidy()
     assert file.stat().st_size > before
 

@@ -1,4 +1,4 @@
-"""The ledger: what it keeps over a death, and what it does when the file is gone, full, or no file at all."""
+"""The ledger: what survives the daemon, and what happens if the file is missing, damaged or on a full disk."""
 
 from __future__ import annotations
 
@@ -30,8 +30,8 @@ def path(tmp_path: Path) -> str:
     return str(tmp_path / "ledger.sqlite")
 
 
-def test_ledger_knows_a_core_again_after_a_restart(path: str) -> None:
-    """The same file is not collected twice; a new core at the same path is another one."""
+def test_ledger_recognizes_a_core_after_a_restart(path: str) -> None:
+    """The same file is not collected twice; a new core at the same path is a different one."""
     ledger = Ledger(path)
     assert ledger.seen(core()) is None
     number = ledger.record(core(), pipeline="crash")
@@ -48,8 +48,8 @@ def test_ledger_knows_a_core_again_after_a_restart(path: str) -> None:
 
 
 @pytest.mark.parametrize("stage", ["recorded", "queued", "held", "begun"])
-def test_ledger_gives_back_what_was_not_finished(path: str, stage: str) -> None:
-    """Recorded and not finished: never forgotten, and the number of tries is known."""
+def test_ledger_lists_what_was_not_finished(path: str, stage: str) -> None:
+    """An unfinished marker is never forgotten, and the number of attempts is known."""
     ledger = Ledger(path)
     number = ledger.record(core(process=ProcessRef(pid=7, start_time_ticks=9)), pipeline="crash")
     if stage != "recorded":
@@ -62,8 +62,8 @@ def test_ledger_gives_back_what_was_not_finished(path: str, stage: str) -> None:
     assert (entry.tries, entry.incident) == ((1, "i1") if stage == "begun" else (0, None))
 
 
-def test_ledger_tells_those_who_joined_the_incident(path: str) -> None:
-    """One case, several markers: all learn the incident, the joined ones keep their fate."""
+def test_ledger_gives_joined_markers_their_incident(path: str) -> None:
+    """All markers of a case get its incident; those that joined keep their fate."""
     ledger = Ledger(path)
     first, second, late = (ledger.record(core(inode=n), pipeline="crash") for n in (1, 2, 3))
     ledger.decide(first, Fate.QUEUED)
@@ -77,7 +77,7 @@ def test_ledger_tells_those_who_joined_the_incident(path: str) -> None:
 
 
 def test_ledger_counts_fates_and_losses(path: str) -> None:
-    """For the status: what came in, what became of it, what the kernel says was lost."""
+    """For `status`: markers by fate, and losses reported by the kernel."""
     ledger = Ledger(path)
     for inode in range(4):
         number = ledger.record(core(inode=inode), pipeline="crash")
@@ -91,7 +91,7 @@ def test_ledger_counts_fates_and_losses(path: str) -> None:
 
 
 def test_ledger_remembers_small_texts(path: str) -> None:
-    """A position in the kernel's log, the last alarm."""
+    """Such as a position in the kernel log."""
     ledger = Ledger(path)
     ledger.remember("kernel.kmsg", "boot 1")
     ledger.remember("kernel.kmsg", "boot 2")
@@ -101,7 +101,7 @@ def test_ledger_remembers_small_texts(path: str) -> None:
 
 
 def test_ledger_keeps_what_was_spent(path: str) -> None:
-    """Budgets outlive the daemon; a wall clock that was set back does not make them last for ever."""
+    """Budgets survive the daemon; a wall clock that is set back does not keep them exhausted forever."""
     ledger = Ledger(path)
     number = ledger.record(core(), pipeline="crash")
     ledger.begin(number, "i1")
@@ -116,7 +116,7 @@ def test_ledger_keeps_what_was_spent(path: str) -> None:
 
 
 def test_ledger_is_bounded(path: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Old rows go, their counts stay; what is open never goes."""
+    """Old rows are deleted but still counted; pending ones are never deleted."""
     monkeypatch.setattr(ledger_module, "MAX_ROWS", 10)
     monkeypatch.setattr(ledger_module, "MAX_NOTES", 3)
     ledger = Ledger(path)
@@ -133,8 +133,8 @@ def test_ledger_is_bounded(path: str, monkeypatch: pytest.MonkeyPatch) -> None:
     assert db.execute("SELECT count(*) FROM notes").fetchone() == (3,)
 
 
-def test_ledger_is_private_and_no_symlink(path: str, tmp_path: Path) -> None:
-    """It holds names and paths of other people's processes."""
+def test_ledger_is_private_and_follows_no_symlink(path: str, tmp_path: Path) -> None:
+    """It contains names and paths of other users' processes."""
     Ledger(path).close()
     assert stat.S_IMODE(os.stat(path).st_mode) == 0o600
     (tmp_path / "link").symlink_to(tmp_path / "target")
@@ -144,7 +144,7 @@ def test_ledger_is_private_and_no_symlink(path: str, tmp_path: Path) -> None:
 
 
 def test_ledger_sets_a_damaged_file_aside(path: str) -> None:
-    """A power cut must not stop the collection of evidence for ever."""
+    """A power cut must not stop the collection of evidence forever."""
     Path(path).write_bytes(b"no database" * 1000)
     ledger = Ledger(path)
     assert ledger.problem is None
@@ -153,7 +153,7 @@ def test_ledger_sets_a_damaged_file_aside(path: str) -> None:
 
 
 def test_ledger_goes_on_in_memory_without_its_directory(tmp_path: Path) -> None:
-    """The daemon does not depend on it, and says so."""
+    """The daemon does not depend on the file, and reports the problem."""
     ledger = Ledger(str(tmp_path / "missing" / "ledger.sqlite"))
     assert ledger.problem is not None
     number = ledger.record(core(), pipeline="crash")
@@ -169,7 +169,7 @@ def test_ledger_goes_on_in_memory_without_its_directory(tmp_path: Path) -> None:
 
 @pytest.fixture
 def unreadable(path: str) -> str:
-    """A ledger with a queued case of two markers, a collected core and a loss; none can open it for now."""
+    """A ledger that cannot be opened, with a queued case of two markers, a collected core and a loss."""
     before = Ledger(path)
     for number, fate, case in ((1, Fate.QUEUED, 1), (2, Fate.JOINED, 1), (3, Fate.COLLECTED, 3)):
         assert before.record(core(number), pipeline="crash") == number
@@ -182,20 +182,20 @@ def unreadable(path: str) -> str:
     return path
 
 
-def mend(path: str) -> None:
+def repair(path: str) -> None:
     os.rmdir(path)
     os.rename(f"{path}.aside", path)
 
 
 def test_ledger_overwrites_nothing_in_a_file_that_could_not_be_opened(unreadable: str) -> None:
-    """What was recorded meanwhile comes after what the file has; what it owes is known from then on, once."""
+    """What was recorded in memory is appended to the file, and what was pending in the file is returned once."""
     ledger = Ledger(unreadable)
     assert ledger.problem is not None
     meanwhile = ledger.record(core(4), pipeline="crash")
     ledger.decide(meanwhile, Fate.QUEUED)
     ledger.add_lost("exits", 2)
     assert ledger.regained() == []
-    mend(unreadable)
+    repair(unreadable)
     ledger.tidy(idle=True)
     assert ledger.problem is None
     later = ledger.record(core(5), pipeline="crash")
@@ -224,7 +224,11 @@ def test_ledger_leaves_the_locks_of_an_open_file_alone(path: str) -> None:
     """POSIX drops all of a process's locks on a file when it closes any descriptor of it; fcntl(2)."""
     ledger = Ledger(path)
     ledger.record(core(1), pipeline="crash")
-    ledger._degrade(sqlite3.OperationalError("for a test"))
+    other = sqlite3.connect(path, isolation_level=None)
+    other.execute("BEGIN IMMEDIATE")
+    ledger.record(core(2), pipeline="crash")
+    assert ledger.problem is not None, "the file is locked: it goes on in memory"
+    other.close()
     ledger.tidy(idle=True)
     assert ledger.problem is None
     # Another process that closes the file as its last user would delete the journal under the daemon.
@@ -262,7 +266,7 @@ ledger.close()
 
 
 def test_ledger_goes_on_in_memory_when_the_disk_is_full_and_returns(path: str) -> None:
-    """No marker is lost between the two: what was recorded in memory is in the file afterwards."""
+    """What was recorded in memory is in the file afterwards."""
     done = subprocess.run([sys.executable, "-c", FULL, path], capture_output=True, text=True, check=True)
     assert done.stdout.splitlines() == ["True recorded recorded 500", "None"]
     again = Ledger(path)
@@ -288,7 +292,7 @@ ledger.close()
 
 
 def test_ledger_keeps_a_batch_whose_commit_meets_a_full_disk(path: str) -> None:
-    """A flood on a full disk: what the transaction held goes to memory, all of it, once."""
+    """In a flood on a full disk, the whole transaction moves to memory, once."""
     done = subprocess.run([sys.executable, "-c", FULL_BATCH, path], capture_output=True, text=True, check=True)
     assert done.stdout.splitlines() == ["True", "True queued {'queued': 499, 'recorded': 1} {'exits': 7}"]
     again = Ledger(path)
@@ -296,8 +300,8 @@ def test_ledger_keeps_a_batch_whose_commit_meets_a_full_disk(path: str) -> None:
     assert again.lost() == {"exits": 7}
 
 
-def test_ledger_syncs_its_disk_only_while_idle_and_seldom(path: str) -> None:
-    """A commit never writes the log back, however long it is; the next idle minute does, and begins it anew."""
+def test_ledger_writes_its_log_back_only_while_idle(path: str) -> None:
+    """A commit never writes the log back, however long it is; `tidy` does, and restarts it."""
     ledger = Ledger(path)
     file, journal = Path(path), Path(f"{path}-wal")
     before = file.stat().st_size
@@ -317,8 +321,8 @@ def test_ledger_syncs_its_disk_only_while_idle_and_seldom(path: str) -> None:
     assert Ledger(path).counts() == {"recorded": 1, "suppressed": 2999}
 
 
-def test_ledger_bounds_its_log_in_a_flood_without_end(path: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Busy for hours: the log must not fill the disk that evidence goes to."""
+def test_ledger_limits_its_log_during_an_endless_flood(path: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The log must not fill the disk that evidence is written to."""
     monkeypatch.setattr(ledgerfile, "MAX_JOURNAL_BYTES", 1 << 16)
     ledger = Ledger(path)
     for inode in range(100):
@@ -344,7 +348,7 @@ while True:
 
 
 def test_ledger_keeps_what_was_recorded_when_the_daemon_is_killed(path: str) -> None:
-    """SIGKILL at any instant: every row that was acknowledged is there."""
+    """SIGKILL at any instant: every acknowledged row is kept."""
     for _ in range(3):
         child = subprocess.Popen([sys.executable, "-c", KILLED, path], stdout=subprocess.PIPE)
         assert child.stdout is not None
@@ -357,16 +361,28 @@ def test_ledger_keeps_what_was_recorded_when_the_daemon_is_killed(path: str) -> 
         ledger.close()
 
 
-def test_identity_is_the_sources_own_where_there_is_no_core() -> None:
-    """A record of the kernel's log comes again after a restart; a manual request does not."""
+def test_identity_comes_from_the_trigger_if_there_is_no_core() -> None:
+    """A kernel log record is seen again after a restart; a manual request is not."""
     line = Marker(kind=MarkerKind.KERNEL_LOG, trigger="kernel", at_s=0.0, attributes={"identity": "boot:7"})
     assert identity(line) == "kernel:boot:7"
     assert identity(Marker(kind=MarkerKind.MANUAL, trigger="manual", at_s=0.0)) is None
 
 
 def test_ledger_takes_any_text(path: str) -> None:
-    """Names are data: quotes and zeros form no statement."""
+    """Names are data: quotes and null characters in them are harmless."""
     ledger = Ledger(path)
     number = ledger.record(core(comm="'); DROP TABLE markers; --\0"), pipeline="crash")
     (entry,) = ledger.pending()
     assert (entry.id, entry.marker.comm) == (number, "'); DROP TABLE markers; --\0")
+
+
+def test_ledger_is_recreated_when_its_file_was_removed(path: str) -> None:
+    """SQLite goes on writing to a deleted file: the next `tidy` notices."""
+    ledger = Ledger(path)
+    number = ledger.record(Marker(kind=MarkerKind.MANUAL, trigger="test", at_s=0.0), pipeline="crash")
+    for file in Path(path).parent.iterdir():
+        file.unlink()
+    ledger.tidy(idle=True)
+    assert ledger.problem is None
+    ledger.close()
+    assert [entry.id for entry in Ledger(path).pending()] == [number]

@@ -1,0 +1,139 @@
+"""
+The bulk phase of an incident: the steps that remain once its light evidence is written.
+
+First come light steps whose evidence did not fit into memory, then bulk; the bulk of one incident is copied at a time.
+"""
+
+from __future__ import annotations
+
+import time
+from collections import deque
+
+import msgspec
+
+from collector.model.case import merge
+from collector.model.incident import StepStatus
+from collector.model.pressure import Budget, Decision, StepClass, Verdict
+from collector.pipeline.steps import Step
+from collector.pressure.gate import decide
+from collector.runner import events
+from collector.runner.coroutine import Task, sleep
+from collector.runner.incident_run import IncidentRun, step_end
+from collector.runner.light_job import with_losses
+from collector.runner.pool import ensure_worker
+from collector.runner.protocol import Done, RecordSteps, RunStep
+
+BACK_OFF_S = (0.25, 2.0)
+"""First and longest pause between two checks of the gate by a waiting step."""
+
+TURN_S = 0.1
+"""How often an incident checks whether it is its turn to copy: usually that takes minutes."""
+
+
+def run_remaining_steps(run: IncidentRun, turns: deque[str]) -> Task[None]:
+    """
+    Run the steps that have not ended: light ones, then bulk, each in the order of the configuration file.
+
+    Args:
+        run: The incident, after its light phase.
+        turns: Ids of all incidents that have bulk to copy, the one whose turn it is first.
+    """
+    ended = {end.id for end in run.ends}
+    left = [step for step in run.pipeline.steps if step.id not in ended]
+    bulk = [step for step in left if not step.is_light]
+    for step in left:
+        if step.is_light:
+            yield from _run_step(run, step)
+    if not bulk:
+        return
+    turns.append(run.id)
+    try:
+        since_s = time.monotonic()
+        while turns[0] != run.id and not run.pool.stopping:
+            yield from sleep(TURN_S)
+        run.deadline_s += time.monotonic() - since_s
+        for step in bulk:
+            yield from _run_step(run, step)
+    finally:
+        turns.remove(run.id)
+
+
+def _run_step(run: IncidentRun, step: Step) -> Task[None]:
+    verdict = yield from _ask_gate(run, step)
+    started_s, start_s = time.time(), time.monotonic()
+    if verdict.decision is Decision.PROCEED:
+        done = yield from _perform(run, step)
+    else:
+        done = Done(status=StepStatus.SKIPPED, reason=verdict.reason)
+    run.waited_s += done.waited_s
+    head = run.heads.get(step.id)
+    end = step_end(step, done, verdict, started_s=head.started_s if head else started_s, start_s=start_s)
+    written = head.written if head else None
+    if written is not None:
+        end = with_losses(end, (written,))
+    run.ends.append(end)
+    recorded = yield from run.record(RecordSteps(archive=run.archive, incident=run.id, ends=(end,)))
+    if recorded.reason:
+        run.tell(events.JournalFailed(incident=run.id, reason=recorded.reason))
+    run.tell_finished(end, done, written)
+
+
+def _ask_gate(run: IncidentRun, step: Step) -> Task[Verdict]:
+    """Return the gate's final verdict on a step, after any wait that it asked for."""
+    since_s: float | None = None
+    pause_s = BACK_OFF_S[0]
+    while True:
+        waited_s = run.waited_s + (0.0 if since_s is None else time.monotonic() - since_s)
+        verdict = decide(
+            run.sampler.sample(run.lock),
+            budget=_budget(run, step),
+            limits=step.limits,
+            reserve_bytes=run.reserve_bytes,
+            waited_s=waited_s,
+            held=since_s is not None,
+        )
+        if verdict.decision is not Decision.WAIT or run.out_of_time():
+            run.waited_s = waited_s
+            return verdict
+        if since_s is None:
+            since_s = time.monotonic()
+            run.tell(events.StepWaiting(incident=run.id, step=step.id, reason=verdict.reason))
+        yield from sleep(min(pause_s, max(0.0, step.limits.wait_s - waited_s)))
+        pause_s = min(2 * pause_s, BACK_OFF_S[1])
+
+
+def _budget(run: IncidentRun, step: Step) -> Budget:
+    """Bulk counts as heavy on a file system without direct I/O: it goes through the page cache."""
+    if step.budget.step_class is StepClass.DIRECT and not run.direct:
+        return msgspec.structs.replace(step.budget, step_class=StepClass.HEAVY)
+    return step.budget
+
+
+def _perform(run: IncidentRun, step: Step) -> Task[Done]:
+    if reason := run.out_of_time():
+        return Done(status=StepStatus.SKIPPED, reason=reason)
+    run.tell(events.StepStarted(incident=run.id, step=step.id))
+    yield from ensure_worker(run.pool, run.sampler)
+    deadline_s = min(time.monotonic() + step.timeout_s, run.deadline_s)
+    job = RunStep(
+        archive=run.archive,
+        incident=run.id,
+        step=step.id,
+        collector=step.collector,
+        marker=merge(run.markers()),
+        deadline_s=deadline_s,
+        limits=step.limits,
+        budget=_budget(run, step),
+        reserve_bytes=run.reserve_bytes,
+        copy=run.settings.copy,
+        redaction=run.settings.redaction,
+        goes_on=step.id in run.heads,
+        waited_s=run.waited_s,
+        ticks=run.sampler.ticks,
+    )
+
+    def progress(size_bytes: int) -> None:
+        run.tell(events.StepProgressed(incident=run.id, step=step.id, size_bytes=size_bytes))
+
+    result = yield from run.pool.perform(job, deadline_s=deadline_s, progress=progress, stoppable=True)
+    return result.done

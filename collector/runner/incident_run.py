@@ -1,0 +1,169 @@
+"""One incident under way: its header, and what its light and its bulk phase share."""
+
+from __future__ import annotations
+
+import os
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+
+from collector import __version__
+from collector.archive.layout import new_id
+from collector.host.identity import MachineIdentity
+from collector.model.incident import MANIFEST_VERSION, IncidentHeader, StepEnd
+from collector.model.marker import Marker
+from collector.model.pressure import Verdict
+from collector.pipeline.run_types import RunSettings
+from collector.pipeline.steps import Pipeline, Step
+from collector.pressure.sampler import Sampler
+from collector.runner import events
+from collector.runner.coroutine import Task
+from collector.runner.pool import Claim, Pool, ensure_worker
+from collector.runner.protocol import ARCHIVE_JOB_S, Done, Job, Written
+from collector.runner.worker_process import JobResult
+
+OUT_OF_TIME = "the incident's time was up"
+STOPPED = "the collector was stopped"
+
+
+def open_header(
+    markers: tuple[Marker, ...], pipeline: Pipeline, *, identity: MachineIdentity, config_hash: str, now_s: float
+) -> IncidentHeader:
+    """
+    Return the header of a new incident.
+
+    Args:
+        markers: At least one.
+        pipeline: What will run; the manifest must account for its steps.
+        identity: The machine.
+        config_hash: Of the configuration in force.
+        now_s: Wall clock, seconds since the epoch.
+    """
+    return IncidentHeader(
+        version=MANIFEST_VERSION,
+        id=new_id(now_s),
+        pipeline=pipeline.name,
+        markers=markers,
+        host=identity.host,
+        boot_id=identity.boot_id,
+        kernel=identity.kernel,
+        collector_version=__version__,
+        config_hash=config_hash,
+        started_s=now_s,
+        planned=tuple(step.id for step in pipeline.steps),
+        optional=tuple(step.id for step in pipeline.steps if not step.required),
+    )
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class EarlyPart:
+    """The part of a step that was read early: when, since the epoch, and what of it was written, if it was."""
+
+    started_s: float
+    written: Written | None
+
+
+@dataclass(slots=True, kw_only=True)
+class IncidentRun:
+    """
+    The state of one incident under way.
+
+    Args:
+        pool: Warm workers.
+        sampler: The supervisor's.
+        tell: Receives every event.
+        header: The incident's id, markers and circumstances.
+        pipeline: The steps to run.
+        settings: From the configuration.
+        markers: Returns the markers known so far: more of the same crash may arrive during the run.
+    """
+
+    pool: Pool
+    sampler: Sampler
+    tell: Callable[[events.AnyEvent], None]
+    header: IncidentHeader
+    pipeline: Pipeline
+    settings: RunSettings
+    markers: Callable[[], tuple[Marker, ...]]
+    start_s: float = field(default_factory=time.monotonic)
+    deadline_s: float = field(init=False)
+    waited_s: float = 0.0
+    """How long the gate has held up the incident: the waits of all steps share one budget."""
+    reserve_bytes: int = 0
+    direct: bool = True
+    """The archive's file system supports direct I/O."""
+    lock: int = -1
+    """Holds the lock on the incident's directory once there is one."""
+    ends: list[StepEnd] = field(default_factory=list)
+    heads: dict[str, EarlyPart] = field(default_factory=dict)
+    """The early parts of steps that have more to collect, by step id."""
+
+    def __post_init__(self) -> None:
+        self.deadline_s = self.start_s + self.pipeline.timeout_s
+
+    @property
+    def id(self) -> str:
+        return self.header.id
+
+    @property
+    def archive(self) -> str:
+        return self.settings.archive
+
+    def close(self) -> None:
+        """Release the lock."""
+        if self.lock >= 0:
+            os.close(self.lock)
+            self.lock = -1
+
+    def out_of_time(self) -> str:
+        """Return why no further step may begin, or an empty string."""
+        if self.pool.stopping:
+            return STOPPED
+        return OUT_OF_TIME if time.monotonic() >= self.deadline_s else ""
+
+    def writing_deadline_s(self) -> float:
+        """The incident's deadline, monotonic; past it, enough time to save what there is. Busy disks are only slow."""
+        return max(self.deadline_s, time.monotonic() + ARCHIVE_JOB_S)
+
+    def perform(
+        self, job: Job, deadline_s: Callable[[], float], *, claim: Claim | None = None, fds: Sequence[int] = ()
+    ) -> Task[JobResult]:
+        """Run a job that may safely be repeated: it is, once, if its worker dies."""
+        for _ in range(2):
+            if claim is None or claim.worker is None:
+                yield from ensure_worker(self.pool, self.sampler)
+            result = yield from self.pool.perform(job, deadline_s=deadline_s(), claim=claim, fds=fds)
+            if not result.died:
+                break
+        return result
+
+    def record(self, job: Job) -> Task[Done]:
+        """Run a job that only writes the archive's own records."""
+        return (yield from self.perform(job, lambda: time.monotonic() + ARCHIVE_JOB_S)).done
+
+    def tell_finished(self, end: StepEnd, *parts: Done | Written | None) -> None:
+        """Tell that a step has ended, and the sum of what its *parts* wrote."""
+        self.tell(
+            events.StepFinished(
+                incident=self.id,
+                end=end,
+                artifacts=sum(part.artifacts for part in parts if part),
+                size_bytes=sum(part.size_bytes for part in parts if part),
+            )
+        )
+
+
+def step_end(step: Step, done: Done, verdict: Verdict, *, started_s: float, start_s: float) -> StepEnd:
+    """Return how *step* ended, which began at *started_s* since the epoch; this part of it at *start_s*, monotonic."""
+    return StepEnd(
+        id=step.id,
+        collector=step.collector.name,
+        status=done.status,
+        reason=done.reason,
+        hint=done.hint,
+        started_s=started_s,
+        duration_s=round(time.monotonic() - start_s, 6),
+        verdict=verdict,
+        speed_changes=done.speed_changes,
+        more_changes=done.more_changes,
+    )
