@@ -1,6 +1,7 @@
-"""``python -m benchmarks``: run all of it, as root, on a machine that does nothing else. About half an hour.
+"""
+``python -m benchmarks``: run the default parts as root on an otherwise idle machine; about half an hour.
 
-*starving*, *loops* and *second* run only if they are named.
+The other parts run only if they are named.
 """
 
 from __future__ import annotations
@@ -25,16 +26,16 @@ DISK = 10 * GIB  # the largest copy and some room
 
 
 @dataclass(frozen=True, kw_only=True)
-class Asked:
+class PartSettings:
     """
-    What a part is to do.
+    Settings of one part.
 
     Args:
-        scratch: A directory of its own.
-        runs: How often; ``None``: as often as the part itself says.
+        scratch: A directory for this part only.
+        runs: Number of runs; ``None`` for the part's default.
         cells: Cells of *starving*.
-        earlier: What the part found before.
-        keep: Takes what there is so far; for parts that take long.
+        earlier: The results of an earlier run of the part.
+        keep: Called with intermediate results by parts that take long.
     """
 
     scratch: Path
@@ -44,15 +45,15 @@ class Asked:
     keep: Callable[[Any], None]
 
 
-Part = Callable[[Asked], object]
+Part = Callable[[PartSettings], object]
 
 
 def on_a_disk(part: Callable[[Path, int], object]) -> Part:
-    """Give a part a fresh disk in the scratch directory."""
+    """Run a part on a fresh disk in the scratch directory."""
 
-    def run_there(asked: Asked) -> object:
-        with disk(asked.scratch, DISK) as target:
-            return part(target, asked.runs or RUNS)
+    def run_there(settings: PartSettings) -> object:
+        with disk(settings.scratch, DISK) as target:
+            return part(target, settings.runs or RUNS)
 
     return run_there
 
@@ -62,16 +63,16 @@ PARTS: dict[str, Part] = {
     "dense": on_a_disk(throughput.dense),
     "memory": on_a_disk(throughput.memory),
     "holes": on_a_disk(throughput.holes),
-    "stall": lambda asked: stall.rounds(asked.scratch, asked.runs or RUNS),
-    "starving": lambda asked: starving.matrix(
-        asked.scratch, asked.cells, asked.runs or starving.PAIRS, asked.earlier, asked.keep
+    "stall": lambda settings: stall.rounds(settings.scratch, settings.runs or RUNS),
+    "starving": lambda settings: starving.matrix(
+        settings.scratch, settings.cells, settings.runs or starving.PAIRS, settings.earlier, settings.keep
     ),
-    "loops": lambda asked: prompt.loops(asked.scratch, asked.runs or prompt.CRASHES),
-    "second": lambda asked: prompt.second(asked.scratch, asked.runs or prompt.ROUNDS),
-    "slab": lambda asked: slab.rounds(asked.scratch, asked.runs or RUNS),
+    "loops": lambda settings: prompt.loops(settings.scratch, settings.runs or prompt.CRASHES),
+    "second": lambda settings: prompt.second(settings.scratch, settings.runs or prompt.ROUNDS),
+    "slab": lambda settings: slab.rounds(settings.scratch, settings.runs or RUNS),
 }
 DEFAULT = ["dense", "memory", "holes", "stall"]
-"""The others want to be named: *starving* takes all memory of the machine but 50 MiB."""
+"""The others have to be named: *starving* takes all but 50 MiB of the machine's memory."""
 
 WITH_FIO = {"dense", "memory", "holes"}
 RESULTS = Path(__file__).parent / "results"
@@ -79,7 +80,7 @@ STEAL = 7  # proc(5), /proc/stat
 
 
 def main() -> int:
-    """Run what is asked for; what is not keeps its earlier results."""
+    """Run the named parts; the others keep their earlier results."""
     given = arguments()
     parts = given.parts or DEFAULT
     if os.geteuid() != 0:
@@ -88,7 +89,7 @@ def main() -> int:
     if WITH_FIO & set(parts) and shutil.which("fio") is None:
         print("needs fio; on Debian: apt-get install fio", file=sys.stderr)
         return 69
-    signal.signal(signal.SIGTERM, lambda number, _: sys.exit(128 + number))  # everything is put back on the way out
+    signal.signal(signal.SIGTERM, lambda number, _: sys.exit(128 + number))  # everything is restored on the way out
     results: dict[str, Any] = {}
     if (given.results / "results.json").exists():
         results = json.loads((given.results / "results.json").read_text())
@@ -101,14 +102,14 @@ def main() -> int:
     for part in parts:
         before = processor_times()
         with tempfile.TemporaryDirectory(dir=given.scratch, prefix="collector-bench-") as scratch:
-            asked = Asked(
+            settings = PartSettings(
                 scratch=Path(scratch),
                 runs=given.runs,
                 cells=given.cells,
                 earlier=results.get(part),
                 keep=lambda found, part=part: keep(part, found),  # type: ignore[misc]
             )
-            found = PARTS[part](asked)
+            found = PARTS[part](settings)
         spent = [after - was for after, was in zip(processor_times(), before, strict=True)]
         results["machine"][f"stolen while {part}"] = f"{spent[STEAL] / sum(spent):.1%} of the processors' time"
         keep(part, found)
@@ -131,7 +132,7 @@ def arguments() -> argparse.Namespace:
         "--cells",
         type=starving.cells_of,
         default="",
-        help="of starving: MIB or MIB:BESIDE, with commas; beside nothing, cp or allocator [all of"
+        help="for starving: MIB or MIB:BESIDE, separated by commas; BESIDE is nothing, cp or allocator [all of"
         f" {', '.join(map(str, starving.AMOUNTS))}]",
     )
     parser.add_argument("--results", type=Path, default=RESULTS, help="where results.json and results.md go")
@@ -142,12 +143,12 @@ def arguments() -> argparse.Namespace:
 
 
 def processor_times() -> list[int]:
-    """Return the ticks that all processors spent so far, by what on; guests' time is in user's."""
+    """Return the ticks of all processors by kind; guest time is included in user time."""
     return [int(ticks) for ticks in Path("/proc/stat").read_text().splitlines()[0].split()[1:9]]
 
 
 def machine(scratch: Path) -> dict[str, str]:
-    """Say what it was measured on."""
+    """Describe the machine."""
     below = run("findmnt", "-no", "SOURCE,FSTYPE", "-T", scratch)
     return {
         "kernel": platform.release(),

@@ -1,8 +1,8 @@
 """
-Memory that is taken, so that an exact amount is left.
+Takes memory so that an exact amount is left.
 
-A process of its own holds it, the OOM killer's first victim. It watches how much is left, and gives all of it back
-when that is next to nothing for long; it goes with whoever started it, even if that is killed.
+A separate process holds it, the OOM killer's first victim. It watches how much is left, and frees all of it if that
+stays close to nothing; it exits with the process that started it, even if that one is killed.
 """
 
 from __future__ import annotations
@@ -20,13 +20,13 @@ from typing import Self
 from benchmarks.machine import MIB, fields
 
 LEAST = 20 * MIB
-"""Never fill beyond this, and do not stay below it for `LONG_S`, whatever runs beside."""
+"""Never leave less than this, nor stay below it for `LONG_S`, whatever else runs."""
 
 LONG_S = 5.0
 LOOK_S = 0.05
 STEP = 256 * MIB
 CLOSE = MIB
-"""Counters are exact to about 1 MiB: each processor keeps up to 125 pages of a change to itself for a second."""
+"""Counters are exact to about 1 MiB: each processor delays reporting up to 125 pages by a second."""
 
 SETTLE_S = 0.3
 TRIES = 400
@@ -36,11 +36,11 @@ DROP = Path("/proc/sys/vm/drop_caches")
 
 
 class BallastLostError(Exception):
-    """The holder is gone: killed for lack of memory, most likely. All memory is free again."""
+    """The holder has ended, most likely killed by the OOM killer. All its memory is free again."""
 
 
 class Ballast:
-    """The holder, as the benchmark sees it."""
+    """The benchmark's side of the holder."""
 
     def __enter__(self) -> Self:
         self._holder = held()
@@ -52,10 +52,10 @@ class Ballast:
 
     def leave(self, available: int) -> int:
         """
-        Grow or shrink until so many bytes are available; return how many are. A holder that was lost is replaced.
+        Grow or shrink until *available* bytes are left; return how many are. A holder that has ended is replaced.
 
         Raises:
-            ValueError: If that is next to nothing.
+            ValueError: If *available* is close to nothing.
             BallastLostError: If the holder is killed meanwhile.
         """
         if available < 2 * LEAST:
@@ -65,7 +65,7 @@ class Ballast:
         return self._ask("leave", available)[0]
 
     def seen(self) -> tuple[int, bool]:
-        """Return the least that was left since the last question or `leave`, and whether all was given back."""
+        """Return the least that was left since the last call or `leave`, and whether all was freed."""
         least, freed = self._ask("seen", 0)
         return least, bool(freed)
 
@@ -97,10 +97,10 @@ def held() -> subprocess.Popen[str]:
 
 class Holder:
     """
-    The file on tmpfs, in the process that holds it.
+    The holder's side: a file on tmpfs.
 
-    What is left counts page cache in full: MemAvailable takes off up to a watermark's worth of it, so beside `cp`
-    it falls by 80 MiB without anything being wanting. The two agree right after `leave`.
+    All page cache counts as left: MemAvailable excludes up to a watermark's worth of it, so beside `cp` it falls by
+    80 MiB although nothing is short. The two agree right after `leave`.
     """
 
     def __init__(self) -> None:
@@ -138,7 +138,7 @@ class Holder:
         return found
 
     def look(self) -> None:
-        """Note what is left; give all back if it is too little for too long."""
+        """Record what is left; free everything if it is too little for too long."""
         if self._offset is None:
             return
         left, now_s = obtainable(fields("/proc/meminfo")) + self._offset, time.monotonic()
@@ -161,17 +161,17 @@ class Holder:
 
 
 def obtainable(memory: dict[str, int]) -> int:
-    """Return what is free or could be made so, reserves included."""
+    """Return the bytes that are free or reclaimable, reserves included."""
     return memory["MemFree"] + memory["Active(file)"] + memory["Inactive(file)"] + memory["KReclaimable"]
 
 
 def serve() -> None:
-    """Do as standard input says, and look around in between, until it ends."""
+    """Execute the commands on standard input until it ends, watching memory in between."""
     libc = ctypes.CDLL(None)
     libc.prctl(PR_SET_PDEATHSIG, signal.SIGKILL)
     Path("/proc/self/oom_score_adj").write_text(str(FIRST_VICTIM))
     holder = Holder()
-    libc.mlockall(MCL_CURRENT)  # whoever watches must not wait for memory
+    libc.mlockall(MCL_CURRENT)  # the watcher must not wait for memory
     while True:
         if not select.select([0], [], [], LOOK_S)[0]:
             holder.look()

@@ -1,4 +1,4 @@
-"""Everything that can copy a file: the engine in a warm worker, and what a user would pick instead."""
+"""The engine in a warm worker, and the tools that a user would pick instead."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Self
 
-from benchmarks.machine import GIB, Watch, fields
+from benchmarks.machine import GIB, PeakWatch, fields
 
 WORKER = """
 import json, os, sys
@@ -41,7 +41,7 @@ for line in sys.stdin:
 
 
 @dataclass
-class Result:
+class CopyRun:
     """One run. Bytes and seconds."""
 
     seconds: float
@@ -56,13 +56,13 @@ class Result:
 
 
 @dataclass(frozen=True)
-class Command:
-    """A copier that is a command; ``{source}``, ``{target}`` and ``{size}`` are filled in."""
+class CommandCopier:
+    """A command; ``{source}``, ``{target}`` and ``{size}`` are substituted."""
 
     name: str
     argv: tuple[str, ...]
 
-    def run(self, source: Path, target: Path, watch: Watch) -> tuple[float, float, int]:
+    def run(self, source: Path, target: Path, watch: PeakWatch) -> tuple[float, float, int]:
         size = source.stat().st_size
         argv = [word.format(source=source, target=target / "copy", size=size) for word in self.argv]
         before = resource.getrusage(resource.RUSAGE_CHILDREN)
@@ -81,11 +81,11 @@ class Command:
         return elapsed
 
 
-class Fio(Command):
+class Fio(CommandCopier):
     """
-    The limit: fio writes a small random buffer again and again, and reads no source.
+    The upper limit: fio writes a small random buffer repeatedly and reads no source.
 
-    It takes 0.3 s to start, which is not the disk's fault: its own figure counts, without that.
+    It takes 0.3 s to start, so its own figure is used, which excludes that.
     """
 
     def _seconds(self, output: bytes, elapsed: float) -> float:
@@ -94,7 +94,7 @@ class Fio(Command):
 
 
 class Engine:
-    """The engine in a process that is warm already, as a worker of the daemon is."""
+    """The engine in a warm process, like a worker of the daemon."""
 
     def __init__(self, name: str, **settings: object) -> None:
         self.name, self.settings = name, settings
@@ -105,7 +105,7 @@ class Engine:
         assert self._child.stdout is not None
         self._child.stdout.readline()
 
-    def run(self, source: Path, target: Path, watch: Watch) -> tuple[float, float, int]:
+    def run(self, source: Path, target: Path, watch: PeakWatch) -> tuple[float, float, int]:
         assert self._child.stdin is not None
         assert self._child.stdout is not None
         watch.pid = self._child.pid
@@ -126,10 +126,10 @@ class Engine:
         self._child.wait()
 
 
-Copier = Command | Engine
+Copier = CommandCopier | Engine
 
-CP = Command("cp + fsync", ("sh", "-c", "cp {source} {target} && sync {target}"))
-SHUTIL = Command(
+CP = CommandCopier("cp + fsync", ("sh", "-c", "cp {source} {target} && sync {target}"))
+SHUTIL = CommandCopier(
     "shutil.copyfile + fsync",
     (
         sys.executable,
@@ -137,12 +137,12 @@ SHUTIL = Command(
         "import os,shutil; shutil.copyfile('{source}','{target}'); f=open('{target}'); os.fsync(f)",
     ),
 )
-DD = Command("dd 1M + fsync", ("dd", "if={source}", "of={target}", "bs=1M", "conv=fsync"))
-DD_DIRECT = Command("dd 1M direct", ("dd", "if={source}", "of={target}", "bs=1M", "oflag=direct", "conv=fsync"))
-COLLECTOR_COPY = Command(
+DD = CommandCopier("dd 1M + fsync", ("dd", "if={source}", "of={target}", "bs=1M", "conv=fsync"))
+DD_DIRECT = CommandCopier("dd 1M direct", ("dd", "if={source}", "of={target}", "bs=1M", "oflag=direct", "conv=fsync"))
+COLLECTOR_COPY = CommandCopier(
     "collector copy, adaptive", (sys.executable, "-m", "collector.cli.main", "copy", "{source}", "{target}")
 )
-DD_DIRECT_8 = Command("dd 8M direct", ("dd", "if={source}", "of={target}", "bs=8M", "oflag=direct", "conv=fsync"))
+DD_DIRECT_8 = CommandCopier("dd 8M direct", ("dd", "if={source}", "of={target}", "bs=8M", "oflag=direct", "conv=fsync"))
 
 
 def fio(depth: int) -> Fio:
@@ -153,18 +153,18 @@ def fio(depth: int) -> Fio:
     return Fio(f"fio io_uring QD {depth}", tuple(words.split()))
 
 
-def measured(copier: Copier, source: Path, target: Path) -> Result:
-    """Copy once to a fresh file, watched; remove the copy."""
+def measured(copier: Copier, source: Path, target: Path) -> CopyRun:
+    """Copy once to a new file while watching the machine; remove the copy."""
     os.sync()
     before, memory = fields("/proc/vmstat"), fields("/proc/meminfo")
-    watch = Watch()
+    watch = PeakWatch()
     with watch.watching():
         seconds, cpu, peak = copier.run(source, target, watch)
     after, memory_after = fields("/proc/vmstat"), fields("/proc/meminfo")
     left = (memory_after["Cached"] - memory_after["Shmem"]) - watch.cache_before
     blocks = (target / "copy").stat().st_blocks * 512
     (target / "copy").unlink()
-    return Result(
+    return CopyRun(
         seconds=seconds,
         cpu_seconds=cpu,
         cache_growth=max(0, watch.cache_peak - watch.cache_before),
@@ -177,8 +177,8 @@ def measured(copier: Copier, source: Path, target: Path) -> Result:
     )
 
 
-def row(copier: Copier, results: list[Result], data: int) -> dict[str, object]:
-    """Return medians over paired runs, as the tables show them."""
+def row(copier: Copier, results: list[CopyRun], data: int) -> dict[str, object]:
+    """Return the medians of paired runs as a row of a table."""
     middle = {
         name: sorted(asdict(result)[name] for result in results)[len(results) // 2] for name in asdict(results[0])
     }

@@ -1,4 +1,4 @@
-"""Crashes on demand, and what their incidents came to."""
+"""Crashes on demand, and what their incidents contain."""
 
 from __future__ import annotations
 
@@ -10,22 +10,22 @@ from typing import Any, Self
 
 SOURCE = Path(__file__).parent / "processes.c"
 LIGHT = ("memory", "processes", "process", "kernel_log")
-"""Steps that are light where the manifest does not tell the class of a step."""
+"""Steps that count as light if the manifest does not say the class of a step."""
 
 UNSEALED = "not sealed in time"
 
-Outcome = dict[str, Any]
+CrashResult = dict[str, Any]
 
 
 def compiled(directory: Path, name: str = "victim") -> Path:
-    """Compile the processes that run beside the daemon; *name* is the executable's, by which crashes are told apart."""
+    """Compile the processes that run beside the daemon; crashes are told apart by the executable's *name*."""
     program = directory / name
     subprocess.run(["gcc", "-O1", "-o", program, SOURCE], check=True)
     return program
 
 
 class Crasher:
-    """A process that maps a segment and dies when it is told."""
+    """A process that maps a segment and crashes when told to."""
 
     def __init__(self, program: Path, segment: Path) -> None:
         self._process = subprocess.Popen(
@@ -39,7 +39,7 @@ class Crasher:
         self.pid = int(self._process.stdout.readline())
 
     def crash(self) -> float:
-        """Let it dump core; return the wall clock right after the kernel had written that."""
+        """Let it dump core; return the wall clock right after the kernel has written the core."""
         assert self._process.stdin is not None
         output, _ = self._process.communicate("\n")
         status, done_s = output.split()
@@ -55,13 +55,13 @@ class Crasher:
             self._process.communicate("")
 
 
-def outcome(manifest: dict[str, Any] | None, done_s: float, segment_bytes: int) -> Outcome:
+def outcome(manifest: dict[str, Any] | None, done_s: float, segment_bytes: int) -> CrashResult:
     """
     Return what was archived, and after how many seconds.
 
-    Times count from the marker's moment: the later of the kernel's having written the core and the time in the
-    first marker. A marker may be earlier, for the daemon also hears of exits, and later, for it may be slow to
-    notice; *noticed_s* is by how much. Of an incident that is not sealed, what its journal tells so far counts.
+    Times count from the time at which the core was written or that of the first marker, whichever is later. A marker
+    may be earlier, since the daemon also watches exits, or later, since it may be slow to notice; *noticed_s* is the
+    difference. For an incident that is not sealed, its journal so far is used.
     """
     if manifest is None:
         return {"state": UNSEALED, "segment": UNSEALED}
@@ -90,7 +90,7 @@ def _is_light(step: dict[str, Any]) -> bool:
 
 
 def _read_s(step: dict[str, Any], artifact: dict[str, Any]) -> float:
-    """Return when an artifact was read; where the manifest does not tell, when its step was over."""
+    """Return when an artifact was read, or when its step ended if the manifest does not say."""
     return float(artifact.get("read_s") or step["started_s"] + step["duration_s"])
 
 

@@ -21,7 +21,7 @@ CRASH = "import ctypes; ctypes.string_at(0)"
 
 
 def main() -> None:
-    """Crash so many Python processes, one after the other, and time each until its incident stands."""
+    """Crash Python processes one after the other, and time each until its incident is archived."""
     count = int(sys.argv[1]) if len(sys.argv) > 1 else 20
     with tempfile.TemporaryDirectory(dir=".") as directory:
         print(json.dumps(measure(Path(directory).resolve(), count), indent=1))
@@ -52,7 +52,7 @@ def measure(directory: Path, count: int) -> dict[str, object]:
 
 
 def shipped(cores: Path, archive: Path) -> str:
-    """Return the shipped configuration for these directories, without segments and without budgets."""
+    """Return the shipped configuration with these directories, without segments and budgets."""
     text = (resources.files("collector.config") / "default.yaml").read_text()
     text = text.replace("/var/lib/collector ", f"{archive} ").replace("/var/crash, ", f"{cores}, ")
     text = text.replace("coalesce: 5s", "coalesce: 0s").replace("{count: 5,", "{count: 999,")
@@ -61,7 +61,7 @@ def shipped(cores: Path, archive: Path) -> str:
 
 
 def crash(archive: Path, expected: int) -> float:
-    """Let a process die; return the seconds from its end to its incident's final name."""
+    """Crash a process; return the seconds from its end until its incident has its final name."""
     subprocess.run(["sh", "-c", f"ulimit -c unlimited; exec {sys.executable} -c '{CRASH}'"], check=False)
     ended = time.monotonic()
     while len(list(archive.glob("*Z-??????"))) < expected:

@@ -1,4 +1,4 @@
-"""The machine's counters, and what a copier did to them."""
+"""The machine's counters, segments and disks."""
 
 from __future__ import annotations
 
@@ -31,13 +31,13 @@ def fields(path: str) -> dict[str, int]:
 
 
 def page_cache() -> int:
-    """Return bytes of page cache that are not tmpfs."""
+    """Return the bytes of page cache without tmpfs."""
     memory = fields("/proc/meminfo")
     return memory["Cached"] - memory["Shmem"]
 
 
 def reclaim() -> dict[str, int]:
-    """Return how often somebody had to reclaim memory itself."""
+    """Return how often processes were in direct reclaim."""
     counters = fields("/proc/vmstat")
     return {
         "allocstall": sum(value for name, value in counters.items() if name.startswith("allocstall")),
@@ -46,8 +46,8 @@ def reclaim() -> dict[str, int]:
 
 
 @dataclass
-class Watch:
-    """Peaks while something runs, sampled every 10 ms."""
+class PeakWatch:
+    """Peaks sampled every 10 ms while something runs."""
 
     cache_before: int = 0
     cache_peak: int = 0
@@ -118,11 +118,10 @@ def mounted(what: object, point: Path, kind: str, options: str) -> Iterator[Path
 @contextlib.contextmanager
 def disk(scratch: Path, size: int) -> Iterator[Path]:
     """
-    Mount a fresh ext4 of *size* bytes: a loop device with direct I/O over a file whose blocks are all written.
+    Mount a fresh ext4 of *size* bytes: a loop device with direct I/O over a file whose blocks are all allocated.
 
-    Where a file system discards what is deleted, or a disk is thin, whoever writes next waits until the store behind
-    it has found new blocks: 2 GiB took 3.4 s so and 1.7 s here, whatever wrote them, and 2.0 to 4.0 s in between.
-    That measures the store; most disks have their blocks.
+    On a thinly provisioned disk, or one that discards deleted blocks, writers wait for new blocks: there 2 GiB took
+    2.0 to 4.0 s with any tool, here 1.7 s. That would measure the storage behind the disk.
     """
     image, point = scratch / "disk.img", scratch / "disk"
     run("dd", "if=/dev/zero", f"of={image}", "bs=8M", f"count={size // (8 * MIB)}", "oflag=direct", "conv=fsync")

@@ -1,4 +1,4 @@
-"""Probes that are there before memory is short."""
+"""Probes that are started before memory is short."""
 
 from __future__ import annotations
 
@@ -8,8 +8,8 @@ import signal
 from benchmarks import stall
 
 
-class Probed(stall.Prober):
-    """A probe whose process is there before memory is short, and waits until it is told to begin."""
+class WaitingProber(stall.Prober):
+    """A prober whose process starts before memory is short, and waits until it is told to begin."""
 
     _pid = 0
 
@@ -22,7 +22,7 @@ class Probed(stall.Prober):
         return found
 
     def dismiss(self) -> None:
-        """End it without an answer, if it still runs."""
+        """Kill it without an answer if it is still running."""
         if self._pid:
             os.kill(self._pid, signal.SIGKILL)
             os.waitpid(self._pid, 0)

@@ -1,10 +1,10 @@
 """
-How promptly the evidence that vanishes first is read, on a machine with memory to spare.
+How promptly the most volatile evidence is read on a machine with enough memory.
 
-``python -m benchmarks loops``: beside eight busy loops, and what the burst of reading costs others. The loops, the
-daemon and a nice 0 probe are in one cgroup of the cpu controller; then each is in one of its own. The SCHED_FIFO probe
-is in neither: with CONFIG_RT_GROUP_SCHED a new cgroup has no real-time budget. What the kernel itself takes to write
-the core, 1 MiB, is in the cost.
+``python -m benchmarks loops``: beside eight busy loops, and what the burst of reading costs other processes. The loops,
+the daemon and a nice 0 probe share one cgroup of the cpu controller; then each has its own. The SCHED_FIFO probe is in
+neither: with CONFIG_RT_GROUP_SCHED a new cgroup has no real-time budget. The cost includes the time in which the kernel
+writes the core of 1 MiB.
 
 ``python -m benchmarks second``: a crash while the 3 GiB segment of an earlier one is being copied.
 """
@@ -24,7 +24,7 @@ from typing import Any
 from benchmarks import stall
 from benchmarks.crashes import Crasher, compiled, outcome
 from benchmarks.machine import GIB, MIB, segment
-from benchmarks.shipped import Shipped, cgroup, core_pattern
+from benchmarks.shipped import ShippedDaemon, cgroup, core_pattern
 
 LOOPS = 8
 CRASHES = 10
@@ -32,12 +32,12 @@ ROUNDS = 3
 SEGMENT, SMALL, LARGE = 256 * MIB, 16 * MIB, 3 * GIB
 DISK = 5 * GIB
 AROUND_S = 1.0
-"""Probes count for so long from the order to crash, and for as long before it."""
+"""Seconds before and after the order to crash in which probes are counted."""
 
 APART_S = 2.5
 LIMIT_S = 300.0
 UNDER_WAY = 256 * MIB
-"""What A's copy has written when B crashes."""
+"""Bytes that A's copy has written when B crashes."""
 
 SECTOR = 512
 
@@ -46,7 +46,7 @@ Sample = tuple[float, float]
 
 
 class Lateness:
-    """The probe *late* of ``processes.c``: how late a process wakes that sleeps until 5 ms are over."""
+    """The probe *late* of ``processes.c``: how late a process wakes up from a sleep of 5 ms."""
 
     def __init__(self, program: Path, policy: str, cpu: Path | None) -> None:
         self._process = subprocess.Popen(
@@ -56,7 +56,7 @@ class Lateness:
             (cpu / "cgroup.procs").write_text(str(self._process.pid))
 
     def stop(self) -> list[Sample]:
-        """Return the wall clock when due and the seconds late of each."""
+        """Return for each sleep the wall clock at which it should have ended, and the seconds by which it was late."""
         output, _ = self._process.communicate(b"")
         numbers = array.array("d", output)
         return list(zip(numbers[::2], numbers[1::2], strict=True))
@@ -69,7 +69,7 @@ class Lateness:
 
 @contextlib.contextmanager
 def looping(program: Path, groups: list[Path]) -> Iterator[None]:
-    """Keep the processors busy, with one loop for each of *groups*."""
+    """Keep the processors busy with one loop in each of *groups*."""
     loops = [subprocess.Popen([program, "spin"], start_new_session=True) for _ in groups]
     try:
         for loop, group in zip(loops, groups, strict=True):
@@ -82,7 +82,7 @@ def looping(program: Path, groups: list[Path]) -> Iterator[None]:
 
 
 def loops(scratch: Path, crashes: int) -> Found:
-    """Crash so many times beside the loops, for each of the two ways to divide the processors."""
+    """Crash *crashes* times beside the loops, for each of the two divisions of the processors."""
     with stall.slow_disk(DISK) as disk, segment(SMALL) as mapped, core_pattern(disk / "cores"):
         return {
             "loops": LOOPS,
@@ -101,7 +101,7 @@ def _beside_loops(scratch: Path, disk: Path, mapped: Path, crashes: int, *, toge
         names = [] if together else [f"loop-{number}" for number in range(LOOPS)]
         groups = [stack.enter_context(cgroup("cpu", name)) for name in names] or [own] * LOOPS
         probed = own if together else stack.enter_context(cgroup("cpu", "probe"))
-        daemon = stack.enter_context(Shipped(disk, scratch, cpu=own))
+        daemon = stack.enter_context(ShippedDaemon(disk, scratch, cpu=own))
         stack.enter_context(looping(program, groups))
         probes = {"SCHED_FIFO": Lateness(program, "fifo", None), "nice 0": Lateness(program, "other", probed)}
         for probe in probes.values():
@@ -118,7 +118,7 @@ def _beside_loops(scratch: Path, disk: Path, mapped: Path, crashes: int, *, toge
 
 
 def _lateness(samples: list[Sample], ordered: list[float]) -> Found:
-    """Return p50, p99 and the maximum, in ms, without and with a crash, and how many samples each rests on."""
+    """Return p50, p99 and the maximum in ms and the number of samples, without and with a crash."""
     found: Found = {}
     for name, after_s in (("quiet", -AROUND_S), ("crash", 0.0)):
         late = sorted(
@@ -132,14 +132,14 @@ def _lateness(samples: list[Sample], ordered: list[float]) -> Found:
 
 
 def second(scratch: Path, rounds: int) -> list[Found]:
-    """Let B crash while A's segment is being copied, so many times."""
+    """Let B crash while A's segment is being copied, *rounds* times."""
     found: list[Found] = []
     with (
         stall.slow_disk(DISK) as disk,
         segment(LARGE) as large,
         segment(SEGMENT) as small,
         core_pattern(disk / "cores"),
-        Shipped(disk, scratch) as daemon,
+        ShippedDaemon(disk, scratch) as daemon,
     ):
         first, other = compiled(scratch, "first"), compiled(scratch, "second")
         for _ in range(rounds):
@@ -160,7 +160,7 @@ def second(scratch: Path, rounds: int) -> list[Found]:
 
 
 def written(disk: Path) -> int:
-    """Return bytes that have been written to the disk so far. Source: Documentation/block/stat.rst."""
+    """Return the bytes written to the disk so far. Source: Documentation/block/stat.rst."""
     device = os.stat(disk).st_dev
     stat = Path(f"/sys/dev/block/{os.major(device)}:{os.minor(device)}/stat").read_text()
     return int(stat.split()[6]) * SECTOR

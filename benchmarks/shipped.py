@@ -1,4 +1,4 @@
-"""The daemon as it is shipped, on a disk of the benchmark's, in cgroups of its own."""
+"""The daemon as shipped, on a disk of the benchmark and in its own cgroups."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ UNIT = HERE.parent / "systemd" / "collector.service"
 CGROUPS = Path("/sys/fs/cgroup")
 CORE_PATTERN = Path("/proc/sys/kernel/core_pattern")
 LOCK = "/tmp/core_pattern.lock"
-"""The end-to-end tests' own: none of them sets ``core_pattern`` meanwhile."""
+"""The lock of the end-to-end tests: none of them sets ``core_pattern`` meanwhile."""
 
 DROP_IN = """\
 version: 1
@@ -35,22 +35,23 @@ storm:        # as shipped: 5, 10 and 20, fewer than there are runs
   per_uid: {{count: 10000}}
   total: {{count: 10000}}
 """
-"""All that differs from the shipped configuration. Cores and archive are on one disk, as in ``/var``."""
+"""The differences from the shipped configuration. Cores and archive are on one disk, as in ``/var``."""
 
 ID = re.compile(r"\d{8}T\d{6}\.\d{6}Z-[0-9a-f]{6}")
 STARTED_S, STOPPED_S, POLL_S = 30, 60, 0.1
 
 
-class Shipped:
+class ShippedDaemon:
     """
-    ``collector daemon`` with the shipped configuration, and what its unit sets as far as it can be set here.
+    ``collector daemon`` with the shipped configuration and the settings of its unit, as far as they can be applied
+    here.
 
-    MemoryHigh has no counterpart in cgroup v1, and without CAP_SYS_RESOURCE the score for the OOM killer stays 0.
+    MemoryHigh has no counterpart in cgroup v1, and without CAP_SYS_RESOURCE ``oom_score_adj`` stays 0.
 
     Args:
-        disk: Where archive and cores go.
+        disk: For archive and cores.
         scratch: For the configuration, the log and the runtime directory.
-        cpu: A cgroup of the cpu controller to run in; none otherwise.
+        cpu: The cgroup of the cpu controller to run in, if any.
     """
 
     def __init__(self, disk: Path, scratch: Path, *, cpu: Path | None = None) -> None:
@@ -87,7 +88,7 @@ class Shipped:
         return self._process is not None and self._process.poll() is None
 
     def start(self) -> None:
-        """Start it, while memory is plentiful, and wait until it watches."""
+        """Start it while memory is plentiful, and wait until it is ready."""
         daemon = [sys.executable, "-m", "collector.cli.main", "daemon", "--config", str(self._config)]
         with self.log.open("ab") as log:
             began = log.tell()
@@ -107,7 +108,7 @@ class Shipped:
         time.sleep(1)
 
     def stop(self) -> None:
-        """Stop it, in the end with all its workers."""
+        """Stop it and kill what is left of its workers."""
         if self._process is None:
             return
         self._process.terminate()
@@ -118,12 +119,12 @@ class Shipped:
         self._process.wait()
 
     def stalled_ms(self) -> float:
-        """Return for how long any of its processes has waited for memory so far."""
+        """Return how many ms any of its processes has waited for memory so far."""
         some = (self._unified / "memory.pressure").read_text().splitlines()[0]
         return int(some.rpartition("total=")[2]) / 1000
 
     def sealed(self, pid: int, limit_s: float) -> dict[str, Any] | None:
-        """Wait for the incident of the process *pid*; return its manifest, ``None`` if there is none in time."""
+        """Wait for the incident of process *pid*; return its manifest, or ``None`` if there is none in time."""
         end_s = time.monotonic() + limit_s
         seen: set[str] = set()
         while time.monotonic() < end_s and self.runs:
@@ -137,7 +138,7 @@ class Shipped:
         return None
 
     def unfinished(self, pid: int) -> dict[str, Any] | None:
-        """Return what the journal of the incident of *pid* tells, as a manifest would, without an end."""
+        """Return the journal of the unfinished incident of *pid* in the form of a manifest."""
         for partial in self.archive.glob("*.partial"):
             with contextlib.suppress(FileNotFoundError, ValueError):  # just sealed; a line half written
                 header: dict[str, Any] = json.loads((partial / "incident.json").read_text())
@@ -150,7 +151,7 @@ class Shipped:
         return None
 
     def clear(self) -> None:
-        """Delete what has been archived, as operations.md says that one may, and the cores."""
+        """Delete all archived incidents, as operations.md allows, and the cores."""
         for name in self._incidents():
             shutil.rmtree(self.archive / name, ignore_errors=True)
         for core in self.cores.iterdir():
@@ -181,7 +182,7 @@ def _lines(path: Path) -> list[dict[str, Any]]:
 
 @contextlib.contextmanager
 def cgroup(controller: str, name: str) -> Iterator[Path]:
-    """Make a cgroup; all in it must have ended in the end."""
+    """Make a cgroup; all processes in it must have ended when the block does."""
     path = CGROUPS / controller / f"collector-bench-{name}-{os.getpid()}"
     path.mkdir()
     try:
@@ -196,7 +197,7 @@ def cgroup(controller: str, name: str) -> Iterator[Path]:
 
 @contextlib.contextmanager
 def core_pattern(directory: Path) -> Iterator[None]:
-    """Let cores go to *directory*; what was set before is set again."""
+    """Let cores go to *directory*; restore the previous setting afterwards."""
     with open(LOCK, "w") as lock:
         fcntl.flock(lock, fcntl.LOCK_EX)
         before = CORE_PATTERN.read_text()

@@ -1,10 +1,10 @@
 """
-What looking at all processes costs the kernel: the slab's growth, at its peak and afterwards.
+What reading all processes costs the kernel: the growth of the slab, at its peak and afterwards.
 
-Whoever opens files of ``/proc/PID`` leaves inodes and dentries behind. Each reader runs beside crowds of idle
-processes; dentries and inodes of earlier readers are dropped before. The collector's step has been imported when it
-begins, as in a worker, and the workers of the whole incident are warm; `ps` and `sos` start afresh, and what their
-start costs shows beside the smallest crowd.
+Opening files of ``/proc/PID`` leaves inodes and dentries behind. Each reader runs beside crowds of idle processes; the
+dentries and inodes of earlier readers are dropped first. The collector's step is already imported when it begins, as in
+a worker, and the workers of the whole incident are warm; `ps` and `sos` are started each time, and what that costs
+shows beside the smallest crowd.
 """
 
 from __future__ import annotations
@@ -25,11 +25,11 @@ from benchmarks.machine import MIB, fields, run
 
 CROWDS = (100, 5_000, 10_000)
 OTHERS = 1_000
-"""Room for everybody else's processes."""
+"""Allowance for all other processes."""
 
 PERIOD_S = 0.01
 SETTLE_S = 1.0
-"""The kernel frees inodes and dentries a grace period late; what is left is what is left after this time."""
+"""The kernel frees inodes and dentries after a grace period; what is left is measured after this time."""
 
 FORKER = r"""
 #include <signal.h>
@@ -108,28 +108,28 @@ ON_A_LINE = 'echo ready; read -r _; exec "$@" > /dev/null'
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Reader:
-    """A command that looks at all processes; it says "ready", and begins when it gets a line."""
+class ProcessReader:
+    """A command that reads all processes; it prints "ready", and begins when it receives a line."""
 
     name: str
     argv: tuple[str, ...]
     most_runs: int = 100
 
 
-def ours(name: str, *before: str, root: str = "/") -> Reader:
-    """Return the collector's step; what lies below any *root* but ``/`` it reads as it is, and in full."""
-    return Reader(name=name, argv=(*before, sys.executable, "-c", STEP, root))
+def ours(name: str, *before: str, root: str = "/") -> ProcessReader:
+    """Return the collector's step; with another *root* than ``/`` it reads that ``/proc`` directly and in full."""
+    return ProcessReader(name=name, argv=(*before, sys.executable, "-c", STEP, root))
 
 
-def theirs(name: str, *argv: str, most_runs: int = 100) -> Reader:
-    """Return another program, held by a shell until its turn."""
-    return Reader(name=name, argv=("sh", "-c", ON_A_LINE, "sh", *argv), most_runs=most_runs)
+def theirs(name: str, *argv: str, most_runs: int = 100) -> ProcessReader:
+    """Return another program, started by a waiting shell."""
+    return ProcessReader(name=name, argv=("sh", "-c", ON_A_LINE, "sh", *argv), most_runs=most_runs)
 
 
-def readers(scratch: Path) -> list[Reader]:
-    """Return all that this machine has."""
+def readers(scratch: Path) -> list[ProcessReader]:
+    """Return all readers that this machine has."""
     found = [
-        Reader(
+        ProcessReader(
             name="collector, the whole default incident",
             argv=(sys.executable, "-c", INCIDENT, str(scratch / "archive")),
         ),
@@ -147,7 +147,7 @@ def readers(scratch: Path) -> list[Reader]:
 
 
 def rounds(scratch: Path, runs: int) -> list[dict[str, Any]]:
-    """Measure every reader beside every crowd, in turn; medians, in MiB and seconds."""
+    """Measure every reader beside every crowd in turn; return medians in MiB and seconds."""
     (scratch / "crowd.c").write_text(FORKER)
     run("gcc", "-O1", "-static", "-o", scratch / "crowd", scratch / "crowd.c")
     found = []
@@ -166,7 +166,7 @@ def rounds(scratch: Path, runs: int) -> list[dict[str, Any]]:
 
 @contextlib.contextmanager
 def crowd(program: Path, processes: int) -> Iterator[None]:
-    """Keep so many idle processes; their parent ends them and waits for them when its input ends."""
+    """Keep *processes* idle processes; their parent ends them when its input ends."""
     with (
         at_least("pid_max", processes + OTHERS),
         at_least("threads-max", processes + OTHERS),
@@ -180,7 +180,7 @@ def crowd(program: Path, processes: int) -> Iterator[None]:
 
 @contextlib.contextmanager
 def at_least(name: str, value: int) -> Iterator[None]:
-    """Raise a limit of the kernel for a while."""
+    """Raise a kernel limit temporarily."""
     path = Path("/proc/sys/kernel", name)
     before = path.read_text()
     if int(before) < value:
@@ -192,8 +192,8 @@ def at_least(name: str, value: int) -> Iterator[None]:
             path.write_text(before)
 
 
-def growth(reader: Reader) -> dict[str, float]:
-    """Run *reader* once; return by how much the slab grew at its peak, and what was left of that."""
+def growth(reader: ProcessReader) -> dict[str, float]:
+    """Run *reader* once; return the growth of the slab at its peak and afterwards."""
     with subprocess.Popen(
         reader.argv, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL
     ) as process:
@@ -238,7 +238,7 @@ def peak() -> Iterator[list[int]]:
 
 
 def settled() -> int:
-    """Return the slab's bytes once they stand still, after half a minute in any case: others use the machine, too."""
+    """Return the slab's bytes once they are stable, or after half a minute: others use the machine, too."""
     after = slab()
     for _ in range(30):
         before = after

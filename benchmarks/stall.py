@@ -1,11 +1,11 @@
 """
-The harm to others: a machine with little memory left and a slow disk, while each copier runs.
+Harm to others: each copier runs on a machine with little memory left and a slow disk.
 
-Ballast on tmpfs leaves about 1 GiB available; a loop disk is held to 100 MiB/s. Its image lies in memory, too: the
-limit is all that is slow about it, and the other disk is another one. With both on one disk of a virtual machine, most
-of what looked like the copier's harm was the host's: of 31 syncs on the slow disk that took more than 15 ms beside the
-engine, 28 coincided with one on the other. Probes start at an intended rate, and one that starts late counts its wait:
-a probe that hangs for a second hides nothing.
+Ballast on tmpfs leaves about 1 GiB available; a loop disk is throttled to 100 MiB/s. Its image is in memory, so only
+the throttle makes it slow, and the other disk is a separate one. With both on one disk of a virtual machine, most of
+what looked like the copier's harm was the host's: of 31 syncs on the slow disk that took more than 15 ms beside the
+engine, 28 coincided with one on the other. Probes are due at a fixed rate, and latency counts from the due time: a
+probe that hangs for a second hides nothing.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ from pathlib import Path
 
 from benchmarks.ballast import Ballast
 from benchmarks.copiers import COLLECTOR_COPY, CP, DD_DIRECT, Copier, Engine
-from benchmarks.machine import GIB, MIB, Watch, disk, reclaim, segment
+from benchmarks.machine import GIB, MIB, PeakWatch, disk, reclaim, segment
 
 RATE = 100 * MIB
 AVAILABLE = GIB
@@ -33,7 +33,7 @@ IDLE_S = 20
 PERIOD_S = 0.02
 
 SURGE = 256 * MIB
-"""What a process may want at once. With a few MiB at a time kswapd keeps up, beside any copier."""
+"""Memory that a process allocates at once. With a few MiB at a time kswapd keeps up beside any copier."""
 
 SURGE_PERIOD_S = 5.0
 
@@ -46,10 +46,10 @@ Probe = Callable[[], object]
 
 class Prober:
     """
-    Runs one probe again and again and notes how late each is done, counted from when it was due.
+    Runs one probe repeatedly and records how long after its due time each run is done.
 
-    In a process of its own, forked for each round: threads would measure each other's share of the interpreter.
-    Probes start by turns: at once, they would measure each other's share of the processors.
+    It runs in a process forked for each round: threads would measure each other's share of the interpreter. Probes
+    start at different times, or they would measure each other's share of the processors.
     """
 
     def __init__(self, name: str, probe: Probe, period_s: float = PERIOD_S) -> None:
@@ -93,7 +93,7 @@ def touch() -> None:
 
 
 def surge() -> None:
-    """Make a segment and give it back."""
+    """Allocate a segment and free it."""
     fd = os.memfd_create("surge")
     try:
         os.posix_fallocate(fd, 0, SURGE)
@@ -108,7 +108,7 @@ def spawn() -> None:
 
 @contextlib.contextmanager
 def writer(directory: Path) -> Iterator[Probe]:
-    """Write 4 KiB and sync them."""
+    """Yield a probe that writes and syncs 4 KiB."""
     fd = os.open(directory / "probe", os.O_CREAT | os.O_WRONLY, 0o600)
     block = os.urandom(4096)
 
@@ -124,7 +124,7 @@ def writer(directory: Path) -> Iterator[Probe]:
 
 @contextlib.contextmanager
 def slow_disk(size: int = DISK) -> Iterator[Path]:
-    """Mount a disk that is held to `RATE`, on an image in memory; tmpfs takes direct I/O since Linux 6.6."""
+    """Mount a disk throttled to `RATE`, on an image in memory; tmpfs supports direct I/O since Linux 6.6."""
     with (
         tempfile.TemporaryDirectory(dir="/dev/shm", prefix="collector-bench-") as memory,
         disk(Path(memory), size) as slow,
@@ -135,7 +135,7 @@ def slow_disk(size: int = DISK) -> Iterator[Path]:
 
 @contextlib.contextmanager
 def held(point: Path, rate: int) -> Iterator[None]:
-    """Let the block layer hold all writes to the disk of *point* to *rate* bytes a second."""
+    """Let the block layer throttle all writes to the disk of *point* to *rate* bytes per second."""
     device = os.stat(point).st_dev
     number = f"{os.major(device)}:{os.minor(device)}"
     THROTTLE.write_text(f"{number} {rate}")
@@ -146,8 +146,8 @@ def held(point: Path, rate: int) -> Iterator[None]:
 
 
 def one(copier: Copier | None, source: Path, slow: Path, probers: list[Prober]) -> dict[str, object]:
-    """Run a copier, or nothing for a while, under the probes."""
-    before, watch = reclaim(), Watch()
+    """Run a copier, or nothing for `IDLE_S`, while the probes run."""
+    before, watch = reclaim(), PeakWatch()
     for turn, prober in enumerate(probers):
         prober.start(PERIOD_S * turn / len(probers))
     started = time.monotonic()
@@ -171,10 +171,10 @@ def one(copier: Copier | None, source: Path, slow: Path, probers: list[Prober]) 
 
 def rounds(other: Path, runs: int) -> dict[str, object]:
     """
-    Return all rounds of copies to a slow disk, with *other* on another one: idle, then each copier, *runs* times over.
+    Return *runs* rounds of copies to a slow disk, with *other* on another disk: idle, then each copier.
 
-    ``collector copy`` is a process of its own each time and knows nothing of the disk; the engine is a worker
-    that goes on, as the daemon's do, and knows it from the second round on.
+    ``collector copy`` is a new process each time that knows nothing about the disk; the engine is a lasting worker,
+    like the daemon's, and knows it from the second round on.
     """
     found: list[dict[str, object]] = []
     with (

@@ -1,12 +1,13 @@
 """
-A crash on a machine that has next to no memory left, with the daemon as it is shipped.
+Crashes on a machine with almost no memory left, with the daemon as shipped.
 
-``python -m benchmarks starving [--cells 400:cp,50:nothing]``. For each amount of available memory, and beside
-nothing, a `cp` to the same disk and a process that keeps allocating: pairs of a window without a crash and one with,
-by turns; then one such pair under the probes, which want memory themselves.
+``python -m benchmarks starving [--cells 400:cp,50:nothing]``. For each amount of available memory, beside nothing, a
+`cp` to the same disk, or a process that keeps allocating: alternating pairs of a window without a crash and one with;
+then one such pair with the probes, which need memory themselves.
 
-One daemon serves all cells: started while memory is plentiful, warm ever after, as in life. Archive and cores are on
-a disk that is held to 100 MiB/s, as in the part *stall*. An incident is deleted once its manifest has been read.
+One daemon serves all cells: it is started while memory is plentiful and stays warm, as on a real machine. Archive and
+cores are on a disk throttled to 100 MiB/s, as in the part *stall*. An incident is deleted once its manifest has been
+read.
 """
 
 from __future__ import annotations
@@ -25,25 +26,25 @@ from benchmarks import stall
 from benchmarks.ballast import Ballast, BallastLostError
 from benchmarks.crashes import UNSEALED, Crasher, compiled, outcome
 from benchmarks.machine import GIB, MIB, reclaim, segment
-from benchmarks.probed import Probed
-from benchmarks.shipped import Shipped, core_pattern
+from benchmarks.probed import WaitingProber
+from benchmarks.shipped import ShippedDaemon, core_pattern
 
 AMOUNTS = (1000, 400, 200, 100, 50)
 LEAST_AMOUNT = 50
 BESIDES = ("nothing", "cp", "allocator")
 PAIRS = 5
 WINDOW_S = 6.0
-"""A window lasts this long at least, and one with a crash until the incident is sealed: rates count."""
+"""A window lasts at least this long, and one with a crash until the incident is sealed: rates are compared."""
 
 LIMIT_S = 180.0
-"""An incident that is not sealed by then counts as that, and the daemon is started afresh."""
+"""An incident that is not sealed by then counts as unsealed, and the daemon is restarted."""
 
 PATIENCE_S = {"nothing": LIMIT_S, "cp": 15.0, "allocator": 15.0}
 """
-What runs beside a crash ends so long after it, and the window with it, if the incident is not sealed by then.
+What runs beside a crash is stopped after this time, and the window ends, if the incident is not sealed by then.
 
-From then on there is calm, and what has been held back may follow. In 15 s, `cp` to a disk of 100 MiB/s lets anybody
-write a few small files.
+What was held back can follow in the calm after that. In 15 s beside `cp` to a disk of 100 MiB/s anybody can write a few
+small files.
 """
 
 SEGMENT, SOURCE, DISK = 256 * MIB, 2 * GIB, 4 * GIB
@@ -51,7 +52,7 @@ ALLOCATED = 64 * MIB
 PLENTY = 4 * GIB
 LOG_LINES = 10
 SETTLED_S = {"nothing": 0.0, "cp": 2.0, "allocator": 0.5}
-"""How long what runs beside has been at it when a window begins; `cp` has filled what may be dirty in 1 s."""
+"""How long the other process has been running when a window begins; `cp` reaches the dirty limit within 1 s."""
 
 Found = dict[str, Any]
 Cell = tuple[int, str]
@@ -59,10 +60,10 @@ Cell = tuple[int, str]
 
 def cells_of(text: str) -> list[Cell]:
     """
-    Return the cells that an option names: ``400:cp,50`` are one of 400 MiB and all of 50 MiB.
+    Parse the option for cells: ``400:cp,50`` are one cell of 400 MiB and all cells of 50 MiB.
 
     Raises:
-        ValueError: If that is not what it says.
+        ValueError: If the syntax or an amount is wrong.
     """
     cells: list[Cell] = []
     for word in text.split(",") if text else map(str, AMOUNTS):
@@ -74,19 +75,19 @@ def cells_of(text: str) -> list[Cell]:
 
 
 @dataclass(frozen=True)
-class Setting:
-    """What all cells have in common."""
+class CellSetup:
+    """What all cells share."""
 
-    daemon: Shipped
+    daemon: ShippedDaemon
     ballast: Ballast
     program: Path
     segment: Path
     source: Path
     disk: Path
-    probers: tuple[Probed, ...]
+    probers: tuple[WaitingProber, ...]
 
     def window(self, cell: Cell, *, crash: bool, probed: bool = False) -> Found:
-        """Measure one window: make the machine short of memory, start what runs beside, crash or not."""
+        """Measure one window: make memory short, start the other process, crash or not."""
         amount, beside = cell
         self.daemon.clear()
         subprocess.run(["sync", "-f", self.disk], check=True)
@@ -102,7 +103,7 @@ class Setting:
             time.sleep(SETTLED_S[beside])
             for prober in probers:
                 prober.begin()
-            counted = Counted(self)
+            counted = WindowCounters(self)
             done_s = victim.crash() if victim else 0.0
             manifest = self.daemon.sealed(victim.pid, PATIENCE_S[beside]) if victim else None
             found |= counted.until(WINDOW_S)
@@ -116,14 +117,14 @@ class Setting:
         return found
 
     def start_afresh(self) -> None:
-        """Start the daemon, again if it runs, with memory to spare."""
+        """Restart the daemon while memory is plentiful."""
         self.ballast.leave(PLENTY)
         self.daemon.stop()
         self.daemon.start()
 
     @contextlib.contextmanager
     def _beside(self, beside: str, available: int) -> Iterator[None]:
-        """Let something run beside; it is started without a copy of this process, which would want memory."""
+        """Run another process, started without forking this one, which would need memory."""
         target = self.disk / "beside"
         commands: dict[str, list[object]] = {
             "cp": ["setpriv", "--pdeathsig", "KILL", "sh", "-c", 'while cp "$0" "$1"; do :; done', self.source, target],
@@ -144,16 +145,16 @@ class Setting:
             target.unlink(missing_ok=True)
 
 
-class Counted:
-    """What a window counts, from when this is made."""
+class WindowCounters:
+    """Counts what happens in a window, from the creation of this object on."""
 
-    def __init__(self, setting: Setting) -> None:
+    def __init__(self, setting: CellSetup) -> None:
         self._setting = setting
         self._before, self._stalled_ms = reclaim(), setting.daemon.stalled_ms()
         self._began_s = time.monotonic()
 
     def until(self, least_s: float) -> Found:
-        """Return the counts, once the window has lasted so long."""
+        """Return the counts once the window has lasted *least_s*."""
         time.sleep(max(0.0, self._began_s + least_s - time.monotonic()))
         seconds, after = time.monotonic() - self._began_s, reclaim()
         least, given_back = self._setting.ballast.seen()
@@ -169,8 +170,8 @@ class Counted:
         return found
 
 
-def measure(setting: Setting, which: Cell, pairs: int) -> Found:
-    """Measure one amount beside one thing; what goes wrong ends that cell only, and what it has is kept."""
+def measure(setting: CellSetup, which: Cell, pairs: int) -> Found:
+    """Measure one cell; an error ends that cell only and keeps what was measured."""
     found: Found = {"available_mib": which[0], "beside": which[1], "pairs": []}
     began_s = time.monotonic()
     try:
@@ -184,8 +185,8 @@ def measure(setting: Setting, which: Cell, pairs: int) -> Found:
     return found | {"took_s": round(time.monotonic() - began_s)}
 
 
-def pair_of(setting: Setting, which: Cell, *, crash_first: bool, probed: bool = False) -> Found:
-    """Measure a window without a crash and one with."""
+def pair_of(setting: CellSetup, which: Cell, *, crash_first: bool, probed: bool = False) -> Found:
+    """Measure a window without a crash and one with a crash."""
     pair: Found = {}
     for crash in (True, False) if crash_first else (False, True):
         window = setting.window(which, crash=crash, probed=probed)
@@ -202,10 +203,10 @@ def matrix(scratch: Path, cells: list[Cell], pairs: int, earlier: Found | None, 
 
     Args:
         scratch: For the daemon's configuration and log.
-        cells: In this order.
-        pairs: Pairs of windows for each.
-        earlier: What was found before; cells that are not measured now keep it.
-        keep: Called with all that is known after each cell: a run that is killed keeps what it has.
+        cells: Measured in this order.
+        pairs: Pairs of windows per cell.
+        earlier: Earlier results; cells that are not measured now keep them.
+        keep: Called with all results after each cell, so that a killed run keeps them.
     """
     found: Found = dict(earlier or {}) | {
         "window_s": WINDOW_S,
@@ -218,16 +219,16 @@ def matrix(scratch: Path, cells: list[Cell], pairs: int, earlier: Found | None, 
         segment(SOURCE) as source,
         segment(SEGMENT) as mapped,
         core_pattern(disk / "cores"),
-        Shipped(disk, scratch) as daemon,
+        ShippedDaemon(disk, scratch) as daemon,
         stall.writer(disk) as synced,
         Ballast() as ballast,
     ):
         probers = (
-            Probed("fork + exec", stall.spawn),
-            Probed("touch 8 MiB", stall.touch),
-            Probed("fsync, same disk", synced),
+            WaitingProber("fork + exec", stall.spawn),
+            WaitingProber("touch 8 MiB", stall.touch),
+            WaitingProber("fsync, same disk", synced),
         )
-        setting = Setting(daemon, ballast, compiled(scratch), mapped, source, disk, probers)
+        setting = CellSetup(daemon, ballast, compiled(scratch), mapped, source, disk, probers)
         for which in cells:
             found["cells"][f"{which[0]}:{which[1]}"] = measure(setting, which, pairs)
             keep(found)

@@ -14,7 +14,7 @@ WITHIN = 1.3
 
 
 def starving(found: Found) -> list[str]:
-    """Return the tables of the part *starving*, and what it says of the issue's claims."""
+    """Return the tables of the part *starving*, and how each cell meets the requirements."""
     cells: list[Found] = sorted(found["cells"].values(), key=lambda cell: (cell["beside"] != "nothing", cell["beside"]))
     reference = middle(_crashes(found["cells"].get(REFERENCE, {})), "sealed_s")
     head = [
@@ -93,7 +93,7 @@ PARTS: dict[str, Callable[[Any], list[str]]] = {"starving": starving, "loops": l
 
 
 def middle(found: Iterable[Found], name: str) -> float | None:
-    """Return the median of those that have that number."""
+    """Return the median of *name* over the results that have it."""
     numbers = [one[name] for one in found if one.get(name) is not None]
     return statistics.median(numbers) if numbers else None
 
@@ -107,7 +107,7 @@ def _quiet(cell: Found) -> list[Found]:
 
 
 def _void(window: Found) -> bool:
-    """Tell whether the machine was no longer short of memory: the watchdog had given all of it back."""
+    """Return whether memory was no longer short because the ballast had been freed."""
     return bool(window["ballast_given_back"])
 
 
@@ -148,7 +148,7 @@ def _probes(cells: list[Found]) -> list[str]:
 
 
 def _verdicts(cells: list[Found], reference: float | None) -> list[str]:
-    """Return one line for each cell that does not show what the issue asks for."""
+    """Return one line per cell: the requirements that it does not meet."""
     lines = []
     for cell in cells:
         crashes, quiet = _crashes(cell), _quiet(cell)

@@ -1,4 +1,4 @@
-"""Horizontal bars, as one small SVG file."""
+"""Horizontal bar charts as small SVG files."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ STYLE = "font: 13px sans-serif; fill: #222"
 
 
 def bars(path: Path, title: str, values: dict[str, float], unit: str) -> None:
-    """Write *values* as bars with their numbers; the engine's own stand out."""
+    """Write *values* as labelled bars; the engine's are highlighted."""
     top = max(values.values(), default=0) or 1
     height = ROW * (len(values) + 2)
     lines = [

@@ -1,4 +1,4 @@
-"""How fast, for how much CPU, and at what cost to the memory: dense, huge, sparse and fragmented segments."""
+"""Speed, CPU time and memory of copies of dense, huge-page, sparse and fragmented segments."""
 
 from __future__ import annotations
 
@@ -6,15 +6,15 @@ from collections.abc import Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
 
-from benchmarks.copiers import CP, DD, DD_DIRECT, DD_DIRECT_8, SHUTIL, Copier, Engine, Result, fio, measured, row
+from benchmarks.copiers import CP, DD, DD_DIRECT, DD_DIRECT_8, SHUTIL, Copier, CopyRun, Engine, fio, measured, row
 from benchmarks.machine import GIB, MIB, mounted, segment
 
 Table = dict[str, object]
 
 
 def paired(title: str, source: Path, target: Path, copiers: Sequence[Copier], *, data: int, runs: int) -> Table:
-    """Run all copiers in turn, *runs* times: what disturbs one round disturbs all of it."""
-    results: dict[str, list[Result]] = {copier.name: [] for copier in copiers}
+    """Run all copiers in turn, *runs* times, so that a disturbance affects all of them."""
+    results: dict[str, list[CopyRun]] = {copier.name: [] for copier in copiers}
     for _ in range(runs):
         for copier in copiers:
             results[copier.name].append(measured(copier, source, target))
@@ -23,7 +23,7 @@ def paired(title: str, source: Path, target: Path, copiers: Sequence[Copier], *,
 
 
 def dense(target: Path, runs: int) -> list[Table]:
-    """Copy 2 GiB of small and of huge pages, beside everything that could do it."""
+    """Copy 2 GiB of small and of huge pages with the engine and with all other tools."""
     theirs = [CP, SHUTIL, DD, DD_DIRECT, DD_DIRECT_8, *(fio(depth) for depth in (1, 2, 4, 8))]
     digest = Engine("engine bounce + xxh3, max", method="bounce", rate="max", digest="xxh3_128")
     with ours() as engines, digest, shipped("max") as full, shipped("adaptive") as adaptive:
@@ -40,7 +40,7 @@ def dense(target: Path, runs: int) -> list[Table]:
 
 
 def memory(target: Path, runs: int) -> list[Table]:
-    """Copy little and much: the memory it takes must be the same."""
+    """Copy a small and a large segment: both must take the same memory."""
     found = []
     with ours() as engines:
         for size in (GIB // 4, 8 * GIB):
@@ -51,7 +51,7 @@ def memory(target: Path, runs: int) -> list[Table]:
 
 
 def holes(target: Path, runs: int) -> list[Table]:
-    """Copy what is mostly hole, and what is cut to pieces."""
+    """Copy a segment that is mostly holes, and a fragmented one."""
     with ours() as engines:
         with segment(65_536, pieces=1000, stride=65 * MIB) as source:
             title = "Sparse, 64 GiB with 1,000 pieces of 64 KiB"
@@ -63,12 +63,12 @@ def holes(target: Path, runs: int) -> list[Table]:
 
 
 WRITES: dict[str, tuple[int, int]] = {"splice": (4, MIB), "mmap": (2, 2 * MIB), "bounce": (2, 2 * MIB)}
-"""Writers and chunk that suit each method at full speed; what a longest pipe holds is 1 MiB."""
+"""Writers and chunk size that suit each method at full speed; a pipe holds at most 1 MiB."""
 
 
 @contextmanager
 def ours() -> Iterator[list[Copier]]:
-    """Start the engine once per method."""
+    """Start one engine per method."""
     with ExitStack() as stack:
         yield [
             stack.enter_context(
@@ -85,5 +85,5 @@ def ours() -> Iterator[list[Copier]]:
 
 
 def shipped(rate: str) -> Engine:
-    """Start the engine as the shipped configuration has it."""
+    """Start the engine with the settings of the shipped configuration."""
     return Engine(f"engine auto, {rate}", rate=rate)

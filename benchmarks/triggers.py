@@ -1,11 +1,11 @@
 """
-How soon a crash is on record, and what listening costs while nothing happens.
+How soon a crash is recorded, and what watching for crashes costs while nothing happens.
 
     sudo python benchmarks/triggers.py [latency] [idle] [storm]
 
 *latency*: from the close of a core, or the exit of a process, to its marker on disk: the row in the ledger
-and ``incident.json`` of the incident, as the ledger and the daemon's log tell. All on one wall clock; the
-instant of the crash is taken just before it.
+and ``incident.json`` of the incident, according to the ledger and the daemon's log. All by the same wall clock; the
+time of the crash is taken just before it.
 
 *idle*: CPU time of the whole daemon (workers included) with every trigger on, while other processes fork
 1,000 times a second, and while they also exec.
@@ -135,7 +135,7 @@ def latency(directory: Path, rounds: int = 100) -> dict[str, list[float]]:
 
 
 def record(rows: dict[str, list[float]], directory: Path, what: str, begun_s: float) -> None:
-    """Wait for the next marker and its incident, and note how long both took."""
+    """Wait for the next marker and its incident, and record how long each took."""
     database = f"file:{directory}/archive/ledger.sqlite?mode=ro"
     while True:
         with contextlib.closing(sqlite3.connect(database, uri=True)) as db:
@@ -153,7 +153,7 @@ def record(rows: dict[str, list[float]], directory: Path, what: str, begun_s: fl
 
 
 def idle(directory: Path, seconds: int = 20) -> dict[str, float]:
-    """Return percent of one core that the daemon takes."""
+    """Return the daemon's CPU use in percent of one core."""
     (directory / "forker.c").write_text(FORKER)
     subprocess.run(["gcc", "-O1", "-o", directory / "forker", directory / "forker.c"], check=True)
     shares = {}
@@ -204,7 +204,7 @@ def rows_of(directory: Path) -> int:
 
 
 def status_s(directory: Path) -> float:
-    """Ask for the status; return how long the answer took."""
+    """Request the status; return how many seconds the answer took."""
     with socket.socket(socket.AF_UNIX, socket.SOCK_SEQPACKET) as client:
         client.connect(str(directory / "run" / "control.sock"))
         begun_s = time.monotonic()
@@ -219,7 +219,7 @@ def rss(pid: int) -> int:
 
 
 def main() -> None:
-    """Run what is asked for, all by default."""
+    """Run the named benchmarks, by default all."""
     asked = sys.argv[1:] or ["latency", "idle", "storm"]
     for name in asked:
         with tempfile.TemporaryDirectory(prefix="collector-bench-") as directory:

@@ -1,4 +1,4 @@
-"""Real segments, real file systems on loop devices, and what the kernel says of their pages."""
+"""Real segments, real file systems on loop devices, and what the kernel says about their pages."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ BOUNCE = CopySettings(rate="max", method=MethodChoice.BOUNCE)
 
 
 @dataclass(frozen=True)
-class Directory:
+class Destination:
     """A destination: its path and a descriptor on it."""
 
     path: Path
@@ -36,10 +36,10 @@ class Directory:
 
 
 @contextlib.contextmanager
-def opened_directory(path: Path) -> Iterator[Directory]:
+def opened_directory(path: Path) -> Iterator[Destination]:
     fd = os.open(path, os.O_RDONLY | os.O_DIRECTORY)
     try:
-        yield Directory(path, fd)
+        yield Destination(path, fd)
     finally:
         os.close(fd)
 
@@ -73,7 +73,7 @@ def scattered(size: int, count: int, length: int, seed: int = 1) -> list[tuple[i
 
 
 def copied(
-    source: Path, target: Directory, name: str = "copy", settings: CopySettings = FAST, **more: object
+    source: Path, target: Destination, name: str = "copy", settings: CopySettings = FAST, **more: object
 ) -> CopyReport:
     fd = os.open(source, os.O_RDONLY)
     try:
@@ -83,7 +83,7 @@ def copied(
 
 
 def cached(path: Path) -> CacheStat:
-    """Return what the page cache holds of a file."""
+    """Return the pages of a file that are in the page cache."""
     fd = os.open(path, os.O_RDONLY)
     try:
         found = cachestat(fd)
@@ -102,7 +102,7 @@ def blocks_bytes(path: Path) -> int:
 
 
 def memory_kib(*names: str) -> int:
-    """Return the sum of what ``/proc/self/status`` says of this process's memory."""
+    """Return the sum of fields of ``/proc/self/status`` in KiB."""
     fields = dict(line.split(":", 1) for line in Path("/proc/self/status").read_text().splitlines())
     return sum(int(fields[name].split()[0]) for name in names)
 

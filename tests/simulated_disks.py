@@ -1,4 +1,4 @@
-"""Disks and their users in simulated time: a clock that only the simulation moves."""
+"""Disks and their users in simulated time."""
 
 from __future__ import annotations
 
@@ -8,26 +8,27 @@ import math
 from collections.abc import Callable
 from dataclasses import dataclass, field
 
-from collector.copying.rate.controller import MIB
-from collector.copying.rate.limiter import Pace
+from collector.copying.rate.controller import Controller
+from collector.copying.rate.limiter import Limiter
+from collector.copying.rate.window import MIB
 
 Disk = Callable[[float, int], float]
-"""Takes the time at which a write of so many bytes begins; returns when it is done. Time never goes back."""
+"""Takes the start time and the size of a write; returns when it is done. Time never goes back."""
 
-PROBE_BYTES = 16 << 10  # 4 KiB, and what the journal adds to it
+PROBE_BYTES = 16 << 10  # 4 KiB and what the journal adds
 
 
 @dataclass
 class Simulation:
     """
-    Writers that keep a pace, and a process beside them that writes a little every 20 ms.
+    Writers that keep to a limiter's rate, and another process that writes a little every 20 ms.
 
     Args:
-        probing: Whether there is such a process; it begins a second before time 0. *waited* tells how long its writes
-            took from the first chunk on.
+        probing: Whether there is such a process; it starts a second before time 0. *waited* holds its
+            latencies from the first chunk on.
     """
 
-    pace: Pace
+    limiter: Limiter | Controller
     disk: Disk
     writers: int = 2
     probing: bool = False
@@ -52,12 +53,12 @@ class Simulation:
                 case "free" if now < turn:
                     later(turn, "free")
                 case "free" if now <= since + seconds:
-                    turn = now + self.pace.turn(now, MIB)
+                    turn = now + self.limiter.reserve(now, MIB)
                     later(turn, "write")
                 case "write":
                     later(self.disk(now, MIB), "done", now)
                 case "done":
-                    self.pace.done(now, MIB, now - start)
+                    self.limiter.record(now, MIB, now - start)
                     written.append((start, now))
                     later(now, "free")
                 case "probe" if now <= since + seconds:
@@ -68,9 +69,11 @@ class Simulation:
         return written
 
 
-def drive(pace: Pace, disk: Disk, *, seconds: float, writers: int = 2, since: float = 0.0) -> list[tuple[float, float]]:
-    """Let *writers* write for *seconds*, alone on the disk; return start and end of each chunk."""
-    return Simulation(pace, disk, writers).run(seconds, since=since)
+def drive(
+    limiter: Limiter | Controller, disk: Disk, *, seconds: float, writers: int = 2, since: float = 0.0
+) -> list[tuple[float, float]]:
+    """Let *writers* write for *seconds* without another process; return start and end of each chunk."""
+    return Simulation(limiter, disk, writers).run(seconds, since=since)
 
 
 def rate_of(written: list[tuple[float, float]], since: float = 0.0) -> float:
@@ -91,7 +94,7 @@ def steady(rate: float, *, overhead_s: float = 0.0001) -> Disk:
 
 
 def throttled(rate: float, *, slice_s: float = 0.1) -> Disk:
-    """A fast disk behind a throttle: free within its budget of a slice of time, else held to the next."""
+    """A fast disk behind a throttle: unlimited within the budget of a time slice, then held until the next one."""
     spent: dict[int, float] = {}
     fast = steady(3000 * MIB)
 
@@ -106,7 +109,7 @@ def throttled(rate: float, *, slice_s: float = 0.1) -> Disk:
 
 
 def saving(rate: float, *, saved: int) -> Disk:
-    """A fast disk behind a throttle that lets time be made up for: what is not used is saved up to a bound."""
+    """A fast disk behind a token bucket: unused budget is saved up to a bound."""
     budget, last = float(saved), 0.0
     fast = steady(3000 * MIB)
 
@@ -123,10 +126,10 @@ def saving(rate: float, *, saved: int) -> Disk:
 
 class BlockThrottle:
     """
-    The kernel's throttle before a fast disk, first come, first served.
+    The kernel's throttle in front of a fast disk; first come, first served.
 
-    Bytes are counted against whole slices of 0.1 s since the slice began; what exceeds them waits for the end of the
-    slice and for its own length. Past slices are forgotten except the last two, so as much is saved up. Source:
+    Bytes are charged to whole slices of 0.1 s; a write that exceeds them waits for the end of the slice and for its own
+    length. All past slices but the last two are forgotten, so that much is saved up. Source:
     block/blk-throttle.c, ``tg_within_bps_limit`` and ``throtl_trim_slice`` (Linux 6.18).
     """
 

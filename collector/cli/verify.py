@@ -10,7 +10,7 @@ from collector.archive.read import ArchiveReader
 from collector.cli.options import archive_option, archive_path, config_option, json_option
 from collector.cli.text import escape_control
 from collector.config.load import find, load_lenient
-from collector.copying import buffers, readback
+from collector.copying import buffers, hashing
 from collector.model.copying import Digest
 from collector.model.errors import ArchiveError
 
@@ -30,7 +30,7 @@ def verify_command(*, incidents: tuple[str, ...], archive: str | None, config: s
     buffers.warm()
 
     def digest_of(fd: int, algorithm: str) -> str:
-        return readback.digest(fd, algorithm=Digest(algorithm), rate=rate)
+        return hashing.digest(fd, algorithm=Digest(algorithm), rate=rate)
 
     found: dict[str, list[ArtifactCheck]] = {}
     unreadable: dict[str, str] = {}

@@ -1,1 +1,1 @@
-"""The copy engine: plan, source, sink, pace."""
+"""The copy engine: copies files and streams to a disk without page cache."""

@@ -1,4 +1,4 @@
-"""Small files wait for one another, to be synced by few journal commits instead of one each."""
+"""Small files are synced together, with a few journal commits instead of one each."""
 
 from __future__ import annotations
 
@@ -7,8 +7,8 @@ import os
 from collector.host.syscalls import call
 from collector.model.errors import CopyError
 
-MOST_FILES = 64
-MOST_BYTES = 1 << 20
+MAX_FILES = 64
+MAX_BYTES = 1 << 20
 START = 2  # SYNC_FILE_RANGE_WRITE
 
 _waiting: list[tuple[int, int]] = []
@@ -19,28 +19,28 @@ def later(fd: int, size: int) -> None:
     """
     Take over *fd*, a file of *size* bytes written through the cache, until the next `sync_all`.
 
-    Comes by itself once 64 files or 1 MiB wait: that much may be dirty, no more.
+    Calls `sync_all` itself once 64 files or 1 MiB are waiting: no more than that may be dirty.
 
     Raises:
         CopyError: As `sync_all`.
     """
     _waiting.append((fd, size))
-    if len(_waiting) >= MOST_FILES or sum(size for _, size in _waiting) >= MOST_BYTES:
+    if len(_waiting) >= MAX_FILES or sum(size for _, size in _waiting) >= MAX_BYTES:
         sync_all()
 
 
 def sync_all() -> None:
     """
-    Bring all waiting files to the disk and drop their pages from the cache.
+    Sync and close all waiting files and drop their pages from the cache.
 
     Raises:
-        CopyError: If the disk does not take one of them; all others are synced before.
+        CopyError: If one of them cannot be synced; all others are, first.
     """
     files = [fd for fd, _ in _waiting]
     _waiting.clear()
     first: OSError | None = None
     for fd in files:
-        # All blocks are allocated in one transaction; the first fdatasync commits it for all.
+        # All blocks are allocated in one transaction; the first fdatasync commits it for all files.
         try:
             call("sync_file_range", fd, 0, 0, START)
         except OSError as exc:
@@ -54,5 +54,5 @@ def sync_all() -> None:
         finally:
             os.close(fd)
     if first:
-        # No errno: it is not the file that is written just now that does not fit, but one that stands already.
-        raise CopyError(f"cannot sync small files: {first.strerror}", hint="look at the disk") from first
+        # No errno: what failed is an earlier file, not the one that is being written.
+        raise CopyError(f"cannot sync small files: {first.strerror}", hint="see the kernel log") from first

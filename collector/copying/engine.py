@@ -1,26 +1,27 @@
-"""The copy of one regular file: planned, paced, written past the page cache, published whole."""
+"""Copies one regular file: planned, rate-limited, written past the page cache, published when complete."""
 
 from __future__ import annotations
 
 import errno
 import os
 import time
-from collections.abc import Callable, Iterable
+from collections.abc import Callable
+from contextlib import closing
 
 from collector.copying.buffers import POOL_BYTES, lease
 from collector.copying.hashing import Hasher
-from collector.copying.plan import chunks
-from collector.copying.rate.throttle import Steering, always_go, ignore, pace_for
-from collector.copying.reader import Reader
-from collector.copying.sink import KEPT, PAGE, Sink, failed
-from collector.copying.source import Source, SourceError
-from collector.copying.worth import Worth
-from collector.copying.writers import Crew, Outcome
+from collector.copying.plan import PAGE, chunks
+from collector.copying.rate.throttle import Throttle, always_go, ignore, limiter_for
+from collector.copying.sink import KEPT, Sink, failed
+from collector.copying.source import MergedExtents, Source, SourceError, SourceReader
+from collector.copying.writers import WriteResult, Writers
 from collector.host import disk, filesystem
 from collector.model.artifact import Method
 from collector.model.copying import CopyReport, CopySettings, Digest, Feedback, MethodChoice
 from collector.model.errors import CopyError
 from collector.model.units import mib
+
+FALLBACKS = "{} chunks went through the buffer: the source changed, or the disk takes no pages"
 
 
 def copy(
@@ -36,58 +37,57 @@ def copy(
     progress: Callable[[int], None] = ignore,
 ) -> CopyReport:
     """
-    Copy an open regular file to *name*, holes and all, without page cache, and sync it.
+    Copy an open regular file to *name*, keeping its holes and bypassing the page cache, and sync it.
 
     Args:
-        source_fd: Open for reading; stays the caller's.
-        directory_fd: Of the destination; syncing it stays the caller's.
-        name: Of the destination in that directory; ``NAME.part`` meanwhile, mode 0600.
+        source_fd: Open for reading; the caller closes it.
+        directory_fd: The destination's directory; the caller syncs it.
+        name: The destination's name in that directory; ``NAME.part`` meanwhile, mode 0600.
         settings: Method, rate, chunk, writers, digest.
-        offset: First byte to copy; a multiple of 4096.
-        limit_bytes: Most bytes to copy; the copy is then marked truncated.
-        room_bytes: Most bytes that it may take on the disk; a copy that needs more is refused whole.
-        ask: Advice between chunks, at most every 50 ms; calls come one at a time, from any writer.
-        progress: Told the data bytes copied so far, in the same way.
+        offset: First byte to copy; a multiple of the page size.
+        limit_bytes: Maximum number of bytes to copy; if that leaves some out, the copy is marked truncated.
+        room_bytes: Maximum space on the disk; a copy that needs more is refused as a whole.
+        ask: The gate; asked between chunks, at most every 50 ms. Calls come one at a time, from any writer.
+        progress: Called with the data bytes copied so far, in the same way.
 
     Returns:
-        What became of it. After STOP, or a source that shrank, or ENOSPC, EDQUOT or EIO midway: the
-        whole chunks up to there, *truncated*, with the reason.
+        What was copied. After STOP, a source that shrank, or ENOSPC, EDQUOT or EIO midway: the complete chunks before
+        that, *truncated*, with the reason.
 
     Raises:
         CopyError: If nothing could be copied; nothing is left behind.
     """
     started, cpu = time.monotonic(), time.process_time()
     source = Source(source_fd, offset, limit_bytes)
-    with Sink(directory_fd, name) as sink:
+    with closing(Sink(directory_fd, name)) as sink:
         method, why = choose(settings, source, sink)
-        pace = pace_for(settings.rate, os.fstat(directory_fd).st_dev)
-        steering = Steering(pace=pace, ask=ask, flush=sink.flush, flushes=sink.flushes)
+        limiter = limiter_for(settings.rate, os.fstat(directory_fd).st_dev)
+        throttle = Throttle(limiter=limiter, ask=ask, flush=sink.flush, flushes=sink.flushes)
         hasher = Hasher(settings.digest) if settings.digest is not Digest.NONE else None
         chunk = chunk_size(settings, sink.align)
-        worth = Worth(source, sink)
+        extents = MergedExtents(source, sink.align)
         if room_bytes is not None:
-            _require_room(worth, room_bytes)
-        sink.reserve((extent for extent, _ in worth), shift=source.start, size=source.size)
-        plan = chunks(worth, size=chunk, align=sink.align)
-        reading = Steering(pace=pace_for(settings.rate, source.status.st_dev, reading=True))
-        with lease(settings.writers, chunk) as buffers, Reader(source, reading) as reader:
-            outcome = Crew(
+            _require_room(extents, room_bytes)
+        sink.reserve((extent for extent, _ in extents), shift=source.start, size=source.size)
+        reading = Throttle(limiter=limiter_for(settings.rate, source.status.st_dev, reading=True))
+        with lease(settings.writers, chunk) as buffers, closing(SourceReader(source, reading)) as reader:
+            result = Writers(
                 source=source,
                 reader=reader,
                 sink=sink,
-                plan=plan,
+                plan=chunks(extents, size=chunk, align=sink.align),
                 method=method,
-                steering=steering,
+                throttle=throttle,
                 hasher=hasher,
                 progress=progress,
             ).run(buffers)
-        _give_up_on(outcome, name)
-        failing = outcome.error is not None and not isinstance(outcome.error, SourceError)
-        sink.publish(outcome.end - source.start, failing=failing)
+        _raise_if_useless(result, name)
+        size = result.end - source.start
+        sink.publish(size, failing=result.error is not None and not isinstance(result.error, SourceError))
         return CopyReport(
-            size_bytes=outcome.end - source.start,
-            data_bytes=outcome.data_bytes,
-            extents=outcome.extents,
+            size_bytes=size,
+            data_bytes=result.data_bytes,
+            extents=result.extents,
             method=method,
             method_reason=why,
             direct=sink.direct,
@@ -96,66 +96,55 @@ def copy(
             writers=settings.writers,
             seconds=time.monotonic() - started,
             cpu_seconds=time.process_time() - cpu,
-            digest=hasher.text() if hasher and outcome.error is None else None,
+            digest=hasher.text() if hasher and result.error is None else None,
             changed=source.changed(),
-            truncated=outcome.reason is not None or source.cut,
-            truncated_reason=outcome.reason or (f"limited to {limit_bytes} bytes" if source.cut else None),
-            pauses=steering.pauses,
-            slow_downs=steering.slow_downs + reading.slow_downs,
-            gate_reason=steering.gate_reason,
-            notes=tuple(notes(outcome)),
+            truncated=result.reason is not None or source.cut,
+            truncated_reason=result.reason or (f"limited to {limit_bytes} bytes" if source.cut else None),
+            pauses=throttle.pauses,
+            slow_downs=throttle.slow_downs + reading.slow_downs,
+            gate_reason=throttle.gate_reason,
+            notes=(FALLBACKS.format(result.fallbacks),) if result.fallbacks else (),
         )
 
 
 def chunk_size(settings: CopySettings, align: int) -> int:
-    """Return the chunk that was asked for, as a multiple of *align* that the buffers have room for."""
+    """Return the configured chunk length, reduced to a multiple of *align* that fits the buffers."""
     room = min(settings.chunk_bytes, POOL_BYTES // settings.writers)
     return max(align, room // align * align)
 
 
-def choose(settings: CopySettings, source: Source, sink: Sink) -> tuple[Method, str]:
-    """Choose between handing over pages, mapping and reading; return the choice and its reason."""
+def choose(settings: CopySettings, source: Source, sink: Sink) -> tuple[Method, str]:  # noqa: PLR0911 - a list of rules
+    """Choose between splicing, mapping and reading; return the method and the reason."""
     if source.kind != filesystem.TMPFS:
         return Method.BOUNCE, f"a source on {source.kind} is read past the page cache"
     if sink.align > PAGE:
-        return Method.BOUNCE, f"the destination takes blocks of {sink.align} bytes, more than a page"
+        return Method.BOUNCE, f"the destination needs blocks of {sink.align} bytes, more than a page"
     if settings.digest is not Digest.NONE:
-        return Method.BOUNCE, "a digest is computed beside the copy"
+        return Method.BOUNCE, "the digest is computed during the copy"
     if settings.method is not MethodChoice.AUTO:
         return Method(settings.method), "as configured"
     if sink.kind in (filesystem.BTRFS, filesystem.OVERLAY) or disk.needs_stable_pages(sink.device):
-        return Method.BOUNCE, f"{sink.kind} or its disk must not see pages change under a write"
+        return Method.BOUNCE, f"{sink.kind} or its disk must not see pages change during a write"
+    if source.on_huge_pages:
+        return Method.MMAP, "huge pages cost least when they are mapped"
     return Method.SPLICE, "pages of tmpfs go to the disk as they are"
 
 
-def notes(outcome: Outcome) -> Iterable[str]:
-    """Yield what the report has no field for."""
-    if outcome.fallbacks:
-        yield f"{outcome.fallbacks} chunks went through the buffer: the source changed, or the disk takes no pages"
-
-
-def _require_room(worth: Worth, room_bytes: int) -> None:
-    """Look before anything is reserved: the gate, asked between chunks, would find the reserve gone."""
-    needed = sum(extent.end - extent.start for extent, _ in worth)
+def _require_room(extents: MergedExtents, room_bytes: int) -> None:
+    """Check before anything is allocated: otherwise the gate, asked between chunks, would find the disk too full."""
+    needed = sum(extent.end - extent.start for extent, _ in extents)
     if needed > room_bytes:
         raise CopyError(
-            f"its {mib(needed)} do not fit: the disk has {mib(room_bytes)} free above its reserve", errno=errno.ENOSPC
+            f"its {mib(needed)} do not fit: the disk has {mib(room_bytes)} free above the reserve", errno=errno.ENOSPC
         )
 
 
-def _failed(exc: OSError, name: str) -> CopyError:
-    if isinstance(exc, SourceError):
-        return failed(exc, f"cannot read the source of {name!r}")
-    return failed(exc, f"cannot copy to {name!r}")
-
-
-def _give_up_on(outcome: Outcome, name: str) -> None:
-    """Raise if an error left nothing worth keeping."""
-    match outcome.error:
-        case None:
-            return
-        case OSError() as exc:
-            if exc.errno not in KEPT or outcome.data_bytes == 0:
-                raise _failed(exc, name) from exc
-        case exc:
-            raise exc
+def _raise_if_useless(result: WriteResult, name: str) -> None:
+    """Raise the error that ended the copy unless what was written before it is worth keeping."""
+    exc = result.error
+    if isinstance(exc, OSError):
+        if exc.errno not in KEPT or result.data_bytes == 0:
+            what = "read the source of" if isinstance(exc, SourceError) else "copy to"
+            raise failed(exc, f"cannot {what} {name!r}") from exc
+    elif exc:
+        raise exc

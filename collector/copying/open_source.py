@@ -1,4 +1,4 @@
-"""Opening what is to be copied, without being led astray."""
+"""Opens the file to be copied without being tricked into opening something else, and notes whose it was."""
 
 from __future__ import annotations
 
@@ -15,13 +15,13 @@ READ_FLAGS = os.O_RDONLY | os.O_CLOEXEC | os.O_NOCTTY | os.O_NONBLOCK
 
 INSTEAD = {
     stat.S_IFDIR: "name one file in it",
-    stat.S_IFLNK: "name what it leads to; readlink -f tells",
+    stat.S_IFLNK: "name its target; see readlink -f",
     stat.S_IFIFO: "use cat",
     stat.S_IFCHR: "use cat",
     stat.S_IFBLK: "use dd",
-    stat.S_IFSOCK: "a socket holds no file; ss -xp tells whose it is",
+    stat.S_IFSOCK: "a socket holds no file; ss -xp shows whose it is",
 }
-"""What to do with a source that is no regular file."""
+"""Hints for sources that are not regular files."""
 
 
 def open_source(path: str) -> int:
@@ -29,7 +29,7 @@ def open_source(path: str) -> int:
     Open a regular file for copying; ``/proc/PID/fd/N`` opens what that process holds open.
 
     Raises:
-        StepError: If it is anything but a regular file, or its size says nothing of its content.
+        StepError: If it is not a regular file, or its size says nothing about its content.
         OSError: As open(2) gives it.
     """
     fd = _open(path)
@@ -55,17 +55,17 @@ def _open(path: str) -> int:
 
 def open_descriptor(directory_fd: int, number: int) -> int:
     """
-    Open what another process has open: a memfd, a file that was unlinked since, any other.
+    Open a file that another process has open: a memfd, one that has been unlinked since, or any other.
 
-    The link is the kernel's own and must be followed; what it leads to is looked at first, because
-    opening a device or a FIFO can do something.
+    The link is the kernel's own and must be followed; its target is checked first, because opening a device or a FIFO
+    can have side effects.
 
     Args:
-        directory_fd: On that process's ``/proc/PID/fd``; it cannot turn into another process's.
+        directory_fd: On that process's ``/proc/PID/fd``, which cannot turn into another process's.
         number: The descriptor in that process.
 
     Raises:
-        StepError: If it is anything but a regular file, or is replaced meanwhile.
+        StepError: If it is not a regular file, or is replaced meanwhile.
         OSError: As open(2) gives it.
     """
     name = str(number)
@@ -79,7 +79,7 @@ def open_descriptor(directory_fd: int, number: int) -> int:
 
 
 def _require_regular(mode: int, what: str) -> None:
-    """Look before a file is opened: opening a device or a FIFO can do something."""
+    """Check before a file is opened: opening a device or a FIFO can have side effects."""
     if not stat.S_ISREG(mode):
         hint = INSTEAD.get(stat.S_IFMT(mode))
         raise StepError(f"{what} is a {kind_of(mode)}, not a regular file", hint=hint)

@@ -1,11 +1,14 @@
-"""What to move and in what pieces: pure arithmetic over extents."""
+"""What to copy and in which pieces: pure arithmetic on extents."""
 
 from __future__ import annotations
 
+import mmap
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 
 from collector.model.errors import PlanError
+
+PAGE = mmap.PAGESIZE
 
 
 @dataclass(frozen=True, slots=True)
@@ -23,10 +26,10 @@ class Chunk:
 
     Args:
         start: First byte in the source.
-        end: Behind its last byte; unaligned only at the end of the source.
-        extent: What it was cut from.
-        before: Data bytes of all earlier chunks.
-        solid: False if it spans a hole too small to be worth a piece of its own.
+        end: One past its last byte; unaligned only at the end of the source.
+        extent: The extent that it is part of.
+        before: Data bytes in all earlier chunks.
+        solid: False if it spans a hole too small to be skipped.
     """
 
     start: int
@@ -37,22 +40,21 @@ class Chunk:
 
     @property
     def size(self) -> int:
-        """Return the length in bytes."""
         return self.end - self.start
 
 
 def merge(extents: Iterable[Extent], *, align: int, end: int, gap: int = 0) -> Iterator[tuple[Extent, bool]]:
     """
-    Widen extents to multiples of *align*, clip them to *end*, and join those that are then no more than *gap* apart.
-
-    Yields:
-        Ordered, disjoint extents, each with whether it is data all through.
+    Widen extents to multiples of *align*, clip them to *end*, and join those that are then at most *gap* apart.
 
     Args:
         extents: Ordered and disjoint, as SEEK_DATA and SEEK_HOLE give them.
-        align: Logical block of the destination; a power of two.
+        align: Logical block size of the destination in bytes; a power of two.
         end: Where the copy ends.
-        gap: Longest hole that is not worth a write of its own. Of one block: it costs as much as an extent.
+        gap: Longest hole in bytes that is written rather than skipped: a hole of one block costs as much as an extent.
+
+    Yields:
+        Ordered, disjoint extents, each with whether it is data throughout.
     """
     start = stop = 0
     solid = True
@@ -79,22 +81,22 @@ def chunks(extents: Iterable[tuple[Extent, bool]], *, size: int, align: int) -> 
 
     Args:
         extents: As `merge` yields them.
-        size: Longest chunk in bytes; a positive multiple of *align*. Cuts fall on its multiples, so
-            that chunks share huge pages and windows.
-        align: Logical block in bytes; a power of two.
+        size: Maximum chunk length in bytes; a positive multiple of *align*. Chunks end at multiples of it, so that
+            none straddles a huge page or a window.
+        align: Logical block size in bytes; a power of two.
 
     Yields:
-        Ordered chunks that tile the extents without gap or overlap; only the last may end unaligned.
+        Ordered chunks that cover the extents without gap or overlap; only the last may end unaligned.
 
     Raises:
-        PlanError: If *size* is not a positive multiple of *align*, or *align* no power of two.
+        PlanError: If *size* is not a positive multiple of *align*, or *align* is not a power of two.
 
     Source: open(2), NOTES, "O_DIRECT"; statx(2), ``STATX_DIOALIGN`` (Linux 6.1).
     """
     if align <= 0 or align & (align - 1):
-        raise PlanError(f"an alignment of {align} bytes is no power of two")
+        raise PlanError(f"an alignment of {align} bytes is not a power of two")
     if size <= 0 or size % align:
-        raise PlanError(f"chunks of {size} bytes are no multiple of {align}")
+        raise PlanError(f"a chunk of {size} bytes is not a positive multiple of {align}")
     before = 0
     for extent, solid in extents:
         start = extent.start

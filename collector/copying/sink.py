@@ -1,4 +1,4 @@
-"""Where a copy goes: a temporary name, direct writes where the file takes them, one sync, one rename."""
+"""Where a copy goes: a temporary name, direct writes where the file system supports them, one sync, one rename."""
 
 from __future__ import annotations
 
@@ -8,34 +8,30 @@ import fcntl
 import functools
 import os
 from collections.abc import Callable, Iterable
-from types import TracebackType
-from typing import Self
 
-from collector.copying.plan import Extent
+from collector.copying.plan import PAGE, Extent
 from collector.host import disk, filesystem, syscalls
 from collector.host.syscalls import call, rename_noreplace
 from collector.model.errors import CopyError
 
 PART = ".part"
-SMALL = "too small to gain by it: through the cache, synced with others, dropped"
-PAGE = 4096
+SMALL = "too small to benefit: through the cache, synced with others, dropped"
 KEEP_SIZE = 1  # FALLOC_FL_KEEP_SIZE
 NO_RESERVE = (errno.EOPNOTSUPP, errno.ENOSYS, errno.EINVAL)
 
 
 class Sink:
     """
-    A file that appears under its name only once it is whole, and never replaces another.
+    A file that appears under its name only once it is complete, and never replaces another.
 
     Args:
-        directory_fd: Where; not on tmpfs, which is the memory that is to be spared.
-        name: Under which; ``NAME.part`` until `publish`.
-        direct: False for a file too small to gain by it.
+        directory_fd: The destination; not on tmpfs, which is the memory to be spared.
+        name: The file's name; ``NAME.part`` until `publish`.
+        direct: False for a file too small to benefit from direct writes.
 
     Attributes:
-        published: True once the file has its name.
-        align: Bytes that offsets and lengths of writes must be multiples of.
-        direct: False once a write is known to pass through the page cache; *direct_reason* says why.
+        align: Offsets and lengths of writes must be multiples of this many bytes.
+        direct: False once writes are known to pass through the page cache; *direct_reason* says why.
 
     Raises:
         CopyError: If the directory is on tmpfs, or a file of that name or a ``.part`` of it exists.
@@ -51,30 +47,27 @@ class Sink:
             self.fd = os.open(self._part, flags, 0o600, dir_fd=directory_fd)
         except OSError as exc:
             raise failed(exc, f"cannot create {self._part!r}") from exc
-        self.published = False
-        self._checked = self._buffered = False
+        self._published = self._checked = self._buffered = False
         try:
             os.fchmod(self.fd, 0o600)
             self.kind, self.device = filesystem.beneath(self.fd)
             self.align, self.direct, self.direct_reason = self._go_direct() if direct else (1, False, SMALL)
             self._buffered = self.align == 1
         except BaseException:
-            self.discard()
+            self.close()
             raise
 
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(self, kind: type[BaseException] | None, exc: BaseException | None, tb: TracebackType | None) -> None:
-        if self.published:
-            self.close()
-        else:
-            self.discard()
+    def close(self) -> None:
+        """Close the file; delete it unless it was published."""
+        if not self._published:
+            with contextlib.suppress(OSError):
+                os.unlink(self._part, dir_fd=self._directory_fd)
+        os.close(self.fd)
 
     def _refuse(self) -> None:
         if filesystem.is_memory(self._directory_fd):
             raise CopyError(
-                f"the destination of {self._name!r} is on tmpfs: a copy there eats the memory it is to spare",
+                f"the destination of {self._name!r} is on tmpfs: a copy there uses up the memory it is meant to spare",
                 hint="put the archive on a disk",
                 errno=errno.EOPNOTSUPP,
             )
@@ -85,13 +78,13 @@ class Sink:
     def _go_direct(self) -> tuple[int, bool, str]:
         offered = syscalls.direct_alignment(self.fd)
         if offered is not None and not offered.offset:
-            return 1, False, f"this file on {self.kind} takes no direct writes (statx DIOALIGN 0)"
+            return 1, False, f"this file on {self.kind} does not support direct writes (statx DIOALIGN 0)"
         align = max(PAGE, offered.offset, offered.memory) if offered else PAGE
         try:
             fcntl.fcntl(self.fd, fcntl.F_SETFL, os.O_WRONLY | os.O_DIRECT)
         except OSError as exc:
-            return 1, False, f"{self.kind} takes no direct writes ({exc.strerror})"
-        # Nothing to be done about these, and none of the file's own pages stay: the kernel drops them itself.
+            return 1, False, f"{self.kind} does not support direct writes ({exc.strerror})"
+        # These cannot be helped, and none of the file's own pages stay: the kernel drops them itself.
         if self.kind == filesystem.BTRFS and not filesystem.is_nocow(self.fd):
             return align, False, "btrfs with checksums passes direct writes through the page cache"
         if self.kind == filesystem.EXT4 and not filesystem.has_extents(self.fd):
@@ -100,30 +93,26 @@ class Sink:
             return align, False, "the loop device under it passes writes through the page cache of its image"
         return align, True, "O_DIRECT"
 
-    def reserve(self, extents: Iterable[Extent], *, shift: int, size: int) -> int:
+    def reserve(self, extents: Iterable[Extent], *, shift: int, size: int) -> None:
         """
-        Allocate the data extents, moved down by *shift*, of a file of *size* bytes; return their bytes.
+        Allocate the data extents, moved down by *shift*, of a file of *size* bytes.
 
-        No space is found out here, before the first byte is written, and the ranges may then be
-        written in parallel.
+        A lack of space shows here, before the first byte is written, and the ranges may then be written in parallel.
 
         Raises:
             CopyError: If there is no space; nothing is left behind.
         """
-        total = 0
-        can = True
         try:
             for extent in extents:
-                if can:
-                    can = self._allocate(extent.start - shift, extent.end - extent.start)
-                total += extent.end - extent.start
+                if not self._allocate(extent.start - shift, extent.end - extent.start):
+                    break
             os.ftruncate(self.fd, -(-size // self.align) * self.align)
         except (OSError, OverflowError) as exc:
             known = exc if isinstance(exc, OSError) else OSError(errno.EFBIG, os.strerror(errno.EFBIG))
             raise failed(known, f"cannot reserve {size} bytes for {self._name!r}") from exc
-        return total
 
     def _allocate(self, offset: int, size: int) -> bool:
+        """Allocate a range; return False if the file system cannot."""
         try:
             call("fallocate64", self.fd, KEEP_SIZE, offset, size)
         except OSError as exc:
@@ -134,10 +123,10 @@ class Sink:
 
     def write(self, address: int, size: int, offset: int) -> None:
         """
-        Write *size* bytes of memory at *address*, both aligned where the file is direct.
+        Write *size* bytes of memory at *address*, both aligned if the file takes direct writes.
 
         Raises:
-            OSError: As pwrite(2) gives it; ``EFAULT`` if the memory is a mapping that was cut short.
+            OSError: As pwrite(2) gives it; ``EFAULT`` if the memory is a mapping whose file was truncated.
         """
         written = 0
         while written < size:
@@ -149,7 +138,7 @@ class Sink:
         Write the *size* bytes whose pages are in *pipe*.
 
         Raises:
-            OSError: As splice(2) gives it; ``EINVAL`` where the file system takes no pages.
+            OSError: As splice(2) gives it; ``EINVAL`` if the file system takes no pages.
         """
         written = 0
         while written < size:
@@ -157,7 +146,7 @@ class Sink:
         self._settle(offset, size)
 
     def _settle(self, offset: int, size: int) -> None:
-        """Leave nothing of a write in the page cache."""
+        """Remove what a write left in the page cache."""
         if self._buffered:
             filesystem.flush_and_drop(self.fd, offset, size)
         elif not self._checked:
@@ -165,10 +154,10 @@ class Sink:
 
     def _check(self, offset: int, size: int) -> None:
         """
-        Look once whether direct writes stay in the page cache after all.
+        Check once whether direct writes stay in the page cache after all.
 
         Raises:
-            OSError: ``EOPNOTSUPP`` if they stay for good: an overlay whose upper layer cannot be seen is on tmpfs.
+            OSError: ``EOPNOTSUPP`` if they cannot be removed: an overlay whose upper layer is hidden and on tmpfs.
         """
         self._checked = True
         found = filesystem.cached_pages(self.fd, offset, size) if self.direct else 0
@@ -182,23 +171,17 @@ class Sink:
 
     @property
     def flush(self) -> Callable[[], None] | None:
-        """Return what brings all that was written so far from the disk's write cache to the medium, if it has one."""
+        """Return a function that flushes the disk's write cache, if it has one."""
         return self._flush if disk.has_write_cache(self.device) else None
 
     def _flush(self) -> None:
-        """
-        Flush.
-
-        Raises:
-            CopyError: If that fails; what of it is lost, nobody knows.
-        """
         try:
             os.fdatasync(self.fd)
         except OSError as exc:
             raise failed(exc, f"cannot flush {self._name!r}") from exc
 
     def flushes(self) -> int | None:
-        """Count the flushes that the disk has done so far, for whomever; ``None`` where nobody can tell."""
+        """Return how often the disk was flushed so far, by anybody; ``None`` if it does not count."""
         return disk.flushes(self._disks)
 
     @functools.cached_property
@@ -206,32 +189,33 @@ class Sink:
         return disk.disks(self.device)
 
     def put(self, data: memoryview) -> None:
-        """Append *data* through the page cache, and leave it there until it is synced."""
+        """Append *data* through the page cache; it stays there until it is synced."""
         while data:
             data = data[os.write(self.fd, data) :]
 
     def publish(self, size: int, *, sync: bool = True, failing: bool = False) -> None:
         """
-        Set the exact length, bring everything to the disk unless told not to, and give the file its name.
+        Set the exact length, *sync* the file, and give it its name. The caller syncs the directory.
 
-        The directory itself is the caller's to sync. A disk that is *failing* anyway may fail to sync, too.
+        On a disk that is *failing*, a sync that fails too is ignored.
 
         Raises:
-            CopyError: If the disk cannot take it, or the name is taken meanwhile; nothing is left behind.
+            CopyError: If the sync fails, or the name has been taken meanwhile; nothing is left behind.
         """
+        ignored = (OSError,) if failing else ()
         try:
             if sync:
                 if os.fstat(self.fd).st_size != size:
                     os.ftruncate(self.fd, size)
-                with contextlib.suppress(*(OSError,) * failing):
+                with contextlib.suppress(*ignored):
                     os.fdatasync(self.fd)
-                # Cutting the last block zeroes it through the page cache: the one page that a copy dirties.
-                with contextlib.suppress(*(OSError,) * failing):
+                # Truncating the last block zeroes its rest through the page cache: the only page that a copy dirties.
+                with contextlib.suppress(*ignored):
                     filesystem.flush_and_drop(self.fd, 0, 0)
             self._rename()
         except OSError as exc:
             raise failed(exc, f"cannot finish {self._name!r}") from exc
-        self.published = True
+        self._published = True
 
     def _rename(self) -> None:
         try:
@@ -239,35 +223,25 @@ class Sink:
         except OSError as exc:
             if exc.errno not in (errno.EINVAL, errno.ENOSYS):
                 raise
-            # NFS and some FUSE file systems do not know the flag; a link does not replace either.
+            # NFS and some FUSE file systems do not know the flag; a link does not replace a file either.
             os.link(self._part, self._name, src_dir_fd=self._directory_fd, dst_dir_fd=self._directory_fd)
             os.unlink(self._part, dir_fd=self._directory_fd)
 
-    def close(self) -> None:
-        """Close the descriptor."""
-        os.close(self.fd)
-
-    def discard(self) -> None:
-        """Remove what was written so far."""
-        with contextlib.suppress(OSError):
-            os.unlink(self._part, dir_fd=self._directory_fd)
-        os.close(self.fd)
-
 
 KEPT = frozenset({errno.ENOSPC, errno.EDQUOT, errno.EIO})
-"""Errors that leave the chunks before them good: they were written, and are worth having."""
+"""After these errors the chunks written before are kept: they are valid and worth having."""
 
 HINTS = {
     errno.ENOSPC: "free space there, or copy less; for a step, lower its max_total",
     errno.EDQUOT: "raise the quota of the destination's owner",
     errno.EROFS: "remount the file system read-write, or choose another destination",
-    errno.EEXIST: "if no other copy writes it, remove it: a killed one left it behind",
-    errno.EIO: "look at the kernel log: the disk fails",
+    errno.EEXIST: "if no other copy is writing it, remove it: a killed one left it behind",
+    errno.EIO: "see the kernel log: the disk is failing",
     errno.EOPNOTSUPP: "if the destination keeps its files in memory, choose one on a disk",
     errno.EACCES: "run as the owner of the destination's directory",
 }
 
 
 def failed(exc: OSError, message: str) -> CopyError:
-    """Turn an error of the kernel into one that says what to do."""
+    """Turn a kernel error into one with a hint."""
     return CopyError(f"{message}: {exc.strerror}", hint=HINTS.get(exc.errno or 0), errno=exc.errno)

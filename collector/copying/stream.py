@@ -1,25 +1,26 @@
-"""Writing what has no file of its own: small texts and streams of unknown length, without page cache."""
+"""Writes what has no file of its own, small texts and streams of unknown length, bypassing the page cache."""
 
 from __future__ import annotations
 
+import itertools
 import os
 import time
-from collections.abc import Callable, Iterable
-from dataclasses import dataclass, field
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import closing
+from dataclasses import dataclass
 
 from collector.copying import deferred_sync
 from collector.copying.buffers import Buffer, lease
 from collector.copying.hashing import Hasher
-from collector.copying.rate.throttle import Steering, Stopped, always_go, ignore, pace_for
+from collector.copying.rate.throttle import Stopped, Throttle, always_go, ignore, limiter_for
 from collector.copying.sink import KEPT, Sink, failed
 from collector.model.artifact import Method, Truncated
 from collector.model.copying import CopyReport, Digest, Feedback
-from collector.model.errors import CopyError
 
 BUFFER_BYTES = 1 << 20
 SMALL_BYTES = 64 << 10
-"""Up to here a file is written through the cache and dropped from it at the next sync of many:
-60 files of 300 bytes took 10 ms and 62 flushes so, 33 ms and 124 flushes with O_DIRECT and a sync each."""
+"""Up to this size a file is written through the cache and dropped from it when many are synced together:
+60 files of 300 bytes took 10 ms and 62 flushes that way, 33 ms and 124 flushes with O_DIRECT and a sync each."""
 
 
 def write(
@@ -27,46 +28,54 @@ def write(
     *,
     directory_fd: int,
     name: str,
+    rate: str | int = "adaptive",
     digest: Digest = Digest.XXH3_128,
     ask: Callable[[], Feedback] = always_go,
     progress: Callable[[int], None] = ignore,
-    limit_bytes: int | None = None,
 ) -> CopyReport:
     """
     Write *pieces* to *name* through one buffer of 1 MiB.
 
-    A file of at most 64 KiB is durable only after `deferred_sync.sync_all`, which is the caller's to call at the
-    end of a step; a larger one is when this returns.
+    A file of at most 64 KiB is not held back, and is durable only after `deferred_sync.sync_all`, which the caller
+    calls at the end of a step; a larger one is durable when this returns.
 
     Args:
         pieces: A stream; it ends by itself, by `Truncated`, or by an error.
-        directory_fd: Of the destination; syncing it stays the caller's.
-        name: Of the destination; ``NAME.part`` meanwhile, mode 0600.
+        directory_fd: The destination's directory; the caller syncs it.
+        name: The destination's name; ``NAME.part`` meanwhile, mode 0600.
+        rate: As in `CopySettings`.
         digest: Computed as the bytes are written.
-        ask: Advice before each full buffer.
-        progress: Told the bytes written so far.
-        limit_bytes: Most bytes to keep.
+        ask: The gate; asked before each MiB.
+        progress: Called with the bytes written so far.
 
     Returns:
-        What became of it; *truncated* after `Truncated`, an `OSError` of the stream, STOP, the limit,
-        or ENOSPC, EDQUOT or EIO midway.
+        What was written; *truncated* after `Truncated`, an `OSError` of the stream, STOP, or ENOSPC, EDQUOT or EIO
+        midway.
 
     Raises:
         CopyError: If nothing could be written; nothing is left behind.
-        Exception: Whatever else the stream raises, after what came before it is published.
+        Exception: Any other that the stream raises, after what came before it is published.
     """
     started, cpu = time.monotonic(), time.process_time()
-    steering = Steering(pace=pace_for("adaptive", os.fstat(directory_fd).st_dev), ask=ask)
+    stream = SourceStream(pieces)
+    throttle = Throttle(limiter=limiter_for(rate, os.fstat(directory_fd).st_dev), ask=ask)
     hasher = Hasher(digest) if digest is not Digest.NONE else None
     with lease(1, BUFFER_BYTES) as (buffer,):
-        spout = Spout(directory_fd, name, buffer, steering, hasher, progress, limit_bytes)
-        sink = spout.run(pieces)
-    if spout.raised:
-        raise spout.raised
+        blocks = fill(buffer.view, stream)
+        used = next(blocks, 0)
+        with closing(Sink(directory_fd, name, direct=used > SMALL_BYTES)) as sink:
+            writer = StreamWriter(name, sink, buffer, throttle, hasher, progress)
+            if used > SMALL_BYTES:
+                writer.write(itertools.chain((used,), blocks))
+            else:
+                writer.write_small(used)
+    if stream.raised:
+        raise stream.raised
+    reason = writer.reason or stream.reason
     return CopyReport(
-        size_bytes=spout.size,
-        data_bytes=spout.size,
-        extents=min(1, spout.size),
+        size_bytes=writer.size,
+        data_bytes=writer.size,
+        extents=min(1, writer.size),
         method=Method.WRITE,
         method_reason="",
         direct=sink.direct,
@@ -75,113 +84,113 @@ def write(
         writers=1,
         seconds=time.monotonic() - started,
         cpu_seconds=time.process_time() - cpu,
-        digest=hasher.text() if hasher and not spout.lost else None,
-        truncated=spout.reason is not None,
-        truncated_reason=spout.reason,
-        pauses=steering.pauses,
-        slow_downs=steering.slow_downs,
-        gate_reason=steering.gate_reason,
+        digest=hasher.text() if hasher and not writer.failing else None,
+        truncated=reason is not None,
+        truncated_reason=reason,
+        pauses=throttle.pauses,
+        slow_downs=throttle.slow_downs,
+        gate_reason=throttle.gate_reason,
     )
 
 
-def drain(
-    pieces: Iterable[bytes | memoryview], take: Callable[[memoryview], None]
-) -> tuple[str | None, Exception | None]:
+class SourceStream:
     """
-    Give *pieces* to *take*, one after the other, until they end in whatever way.
+    Iterates over a stream until it ends for whatever reason.
 
-    Returns:
-        Why these were not all, ``None`` if they were; and what the stream raised that its owner must hear.
-
-    Raises:
-        CopyError: The destination's own: nothing of it is kept.
+    Attributes:
+        reason: Why it is incomplete; ``None`` if it is not.
+        raised: An exception of the stream that the caller has to raise once what came before it is kept.
     """
-    try:
-        for piece in pieces:
-            take(memoryview(piece))
-    except (Truncated, Stopped) as exc:
-        return exc.reason or "stopped by the gate", None
-    except Full as exc:
-        return str(exc), None
-    except OSError as exc:
-        return f"the source failed: {exc.strerror or exc}", None
-    except CopyError:
-        raise
-    except Exception as exc:  # noqa: BLE001 - the owner's; raised again once what came before is kept
-        return str(exc), exc
-    return None, None
+
+    def __init__(self, pieces: Iterable[bytes | memoryview]) -> None:
+        self._pieces = pieces
+        self.reason: str | None = None
+        self.raised: Exception | None = None
+
+    def __iter__(self) -> Iterator[memoryview]:
+        try:
+            for piece in self._pieces:
+                yield memoryview(piece)
+        except Truncated as exc:
+            self.reason = exc.reason
+        except OSError as exc:
+            self.reason = f"the source failed: {exc.strerror or exc}"
+        except Exception as exc:  # noqa: BLE001 - the caller raises it
+            self.reason, self.raised = str(exc), exc
 
 
-class Full(Exception):  # noqa: N818 - a signal, not an error
-    """The limit is reached, or the disk takes no more; the message says which."""
+def fill(view: memoryview, pieces: Iterable[memoryview]) -> Iterator[int]:
+    """Copy *pieces* to *view*, from its start again each time that it is full; yield how many bytes it then holds."""
+    used = 0
+    for piece in pieces:
+        left = piece
+        while left:
+            count = min(len(view) - used, len(left))
+            view[used : used + count] = left[:count]
+            used += count
+            left = left[count:]
+            if used == len(view):
+                yield used
+                used = 0
+    if used:
+        yield used
 
 
 @dataclass(slots=True)
-class Spout:
+class StreamWriter:
     """
-    One stream on its way through one buffer.
+    Writes what is in a buffer to a file, and publishes it.
 
-    *size* is what reached the file, *reason* why that is not all, *raised* what the caller must hear.
+    *size* is what was written, *reason* why that is not everything; the disk may be *failing*.
     """
 
-    directory_fd: int
     name: str
+    sink: Sink
     buffer: Buffer
-    steering: Steering
+    throttle: Throttle
     hasher: Hasher | None
     progress: Callable[[int], None]
-    limit: int | None
     size: int = 0
     reason: str | None = None
-    raised: Exception | None = None
-    lost: bool = False
-    _used: int = 0
-    _sink: Sink | None = field(default=None)
+    failing: bool = False
 
-    def run(self, pieces: Iterable[bytes | memoryview]) -> Sink:
-        """Write all pieces and publish the file."""
-        try:
-            self._pour(pieces)
-            return self._finish()
-        except BaseException:
-            if self._sink and not self._sink.published:
-                self._sink.discard()
-            raise
+    def write(self, blocks: Iterable[int]) -> None:
+        """Write the buffer once for each of *blocks*, the number of bytes that it holds at that time."""
+        self.throttle.flush, self.throttle.flushes = self.sink.flush, self.sink.flushes
+        for used in blocks:
+            try:
+                self.throttle.wait(used)
+            except Stopped as exc:  # what was read already is kept; a part of a buffer is the last one
+                if used == BUFFER_BYTES:
+                    self.reason = exc.reason or "stopped by the gate"
+            if not self._write_block(used) or self.reason:
+                break
+        self.sink.publish(self.size, failing=self.failing)
 
-    def _pour(self, pieces: Iterable[bytes | memoryview]) -> None:
-        self.reason, self.raised = drain(pieces, self._add)
-
-    def _add(self, piece: memoryview) -> None:
-        while piece:
-            room = min(len(self.buffer.view) - self._used, len(piece))
-            if self.limit is not None:
-                room = min(room, self.limit - self.size - self._used)
-                if room <= 0:
-                    raise Full(f"limited to {self.limit} bytes")
-            self.buffer.view[self._used : self._used + room] = piece[:room]
-            self._used += room
-            piece = piece[room:]
-            if self._used == len(self.buffer.view):
-                self.steering.turn(self._used)
-                self._flush()
-
-    def _flush(self) -> None:
-        used, self._used = self._used, 0
-        if self._sink is None:
-            self._sink = Sink(self.directory_fd, self.name)
-            self.steering.flush, self.steering.flushes = self._sink.flush, self._sink.flushes
-        sink = self._sink
-        padded = -(-used // sink.align) * sink.align
+    def _write_block(self, used: int) -> bool:
+        """Write *used* bytes; return False if the disk takes no more."""
+        padded = -(-used // self.sink.align) * self.sink.align
         self.buffer.view[used:padded] = bytes(padded - used)
         started = time.monotonic()
         try:
-            sink.write(self.buffer.address, padded, self.size)
+            self.sink.write(self.buffer.address, padded, self.size)
         except OSError as exc:
             if exc.errno not in KEPT or not self.size:
                 raise failed(exc, f"cannot write {self.name!r}") from exc
-            self.lost = True
-            raise Full(f"{exc.strerror} at byte {self.size}") from exc
-        self.steering.done(padded, time.monotonic() - started)
+            self.reason, self.failing = f"{exc.strerror} at byte {self.size}", True
+            return False
+        self.throttle.record(padded, time.monotonic() - started)
+        self._count(used)
+        return True
+
+    def write_small(self, used: int) -> None:
+        """Write *used* bytes through the page cache, to be synced with others."""
+        try:
+            self.sink.put(self.buffer.view[:used])
+        except OSError as exc:
+            raise failed(exc, f"cannot write {self.name!r}") from exc
+        self.sink.publish(used, sync=False)
+        deferred_sync.later(os.dup(self.sink.fd), used)
         self._count(used)
 
     def _count(self, used: int) -> None:
@@ -189,27 +198,3 @@ class Spout:
             self.hasher.update(self.buffer.view[:used])
         self.size += used
         self.progress(self.size)
-
-    def _finish(self) -> Sink:
-        if self._sink is None and self._used <= SMALL_BYTES:
-            return self._small()
-        try:
-            if self._used:
-                self._flush()
-        except Full as exc:
-            self.reason = self.reason or str(exc)
-        assert self._sink is not None  # noqa: S101 - a flush opens it
-        self._sink.publish(self.size, failing=self.lost)
-        self._sink.close()
-        return self._sink
-
-    def _small(self) -> Sink:
-        sink = self._sink = Sink(self.directory_fd, self.name, direct=False)
-        try:
-            sink.put(self.buffer.view[: self._used])
-        except OSError as exc:
-            raise failed(exc, f"cannot write {self.name!r}") from exc
-        sink.publish(self._used, sync=False)
-        deferred_sync.later(sink.fd, self._used)
-        self._count(self._used)
-        return sink

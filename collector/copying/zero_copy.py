@@ -1,4 +1,4 @@
-"""Two ways to write a chunk of tmpfs without copying it in memory. One carrier per writer."""
+"""Two ways to write a chunk of tmpfs without copying it in memory. Each writer has its own `ZeroCopy`."""
 
 from __future__ import annotations
 
@@ -11,40 +11,22 @@ import os
 import threading
 from collections.abc import Iterator
 from dataclasses import dataclass
-from typing import Protocol
 
-from collector.copying.plan import Chunk
+from collector.copying.plan import PAGE, Chunk
 from collector.copying.sink import Sink
-from collector.copying.source import PAGE, Source, SourceError
+from collector.copying.source import Source, SourceError
 from collector.host.syscalls import LIBC, MAP_FAILED
 
 WINDOW_BYTES = 32 << 20
-"""At most 37 MiB are unmapped with one flush of the other processors' TLBs."""
+"""The kernel unmaps at most 37 MiB with one flush of the other processors' TLBs."""
 
 
-class Carrier(Protocol):
-    """Carries chunks from a source to a sink."""
-
-    def carry(self, chunk: Chunk, offset: int) -> bool:
-        """
-        Write *chunk* at *offset*; False if it has to be read into a buffer instead.
-
-        Raises:
-            OSError: As the destination gives it.
-        """
-        ...
-
-    def close(self) -> None:
-        """Give back what the carrier holds."""
-        ...
-
-
-class Pipe:
+class Splice:
     """
-    The pages themselves, handed through a pipe: splice(2), twice.
+    Hands the pages themselves over through a pipe: splice(2), twice.
 
-    Nothing is mapped, so a hole is never filled, a truncation is a short read, and there are no
-    page tables. 0.10 s of CPU per GiB where a mapping costs 0.17, measured side by side.
+    Nothing is mapped, so a hole is never filled, a truncation is a short read, and there are no page tables. On pages
+    of 4 KiB it took 0.10 s of CPU per GiB where a mapping took 0.17, measured side by side.
     """
 
     def __init__(self, source: Source, sink: Sink, size: int) -> None:
@@ -54,28 +36,34 @@ class Pipe:
 
     def _open(self, size: int) -> None:
         self._out, self._in = os.pipe()
-        self._room = fcntl.fcntl(self._in, fcntl.F_GETPIPE_SZ)
-        while size > self._room:
+        self._capacity = fcntl.fcntl(self._in, fcntl.F_GETPIPE_SZ)
+        while size > self._capacity:
             try:
-                self._room = fcntl.fcntl(self._in, fcntl.F_SETPIPE_SZ, size)
-            except OSError:  # above pipe-max-size, or no memory for so long a ring: chunks go in parts
+                self._capacity = fcntl.fcntl(self._in, fcntl.F_SETPIPE_SZ, size)
+            except OSError:  # above pipe-max-size, or no memory for a ring of this length: chunks go in parts
                 size //= 2
 
-    def carry(self, chunk: Chunk, offset: int) -> bool:
-        """Write a chunk; False if the source ends within it, or the destination takes no pages."""
+    def write(self, chunk: Chunk, offset: int) -> bool:
+        """
+        Write *chunk* at *offset*; return False if the source ends within it, or the destination takes no pages.
+
+        Raises:
+            OSError: As the destination gives it.
+            SourceError: If the source cannot be read.
+        """
         done = 0
         while not self._refused and done < chunk.size:
-            size = min(self._room, chunk.size - done)
+            size = min(self._capacity, chunk.size - done)
             try:
                 got = os.splice(self._source.fd, self._in, size, offset_src=chunk.start + done)
             except OSError as exc:
                 raise SourceError(exc.errno, exc.strerror) from exc
             try:
                 if got % PAGE:
-                    return self._spill()
+                    return self._discard()
                 self._sink.splice(self._out, got, offset + done)
             except OSError as exc:
-                self._spill()
+                self._discard()
                 if exc.errno != errno.EINVAL:
                     raise
                 self._refused = True
@@ -85,22 +73,21 @@ class Pipe:
             done += got
         return done == chunk.size
 
-    def _spill(self) -> bool:
-        """Throw away what is in the pipe."""
+    def _discard(self) -> bool:
+        """Discard what is in the pipe by opening another one."""
         ends = self._in, self._out
-        self._open(self._room)
+        self._open(self._capacity)
         for fd in ends:
             os.close(fd)
         return False
 
     def close(self) -> None:
-        """Close both ends."""
         os.close(self._in)
         os.close(self._out)
 
 
 @dataclass(slots=True)
-class Window:
+class MappedWindow:
     """A mapped part of the source. Python never touches it: only the kernel reads it, for a write."""
 
     start: int
@@ -108,28 +95,24 @@ class Window:
     address: int
     users: int = 0
 
-    def unmap(self) -> None:
-        """Give up the mapping."""
-        LIBC.munmap(self.address, self.end - self.start)
 
-
-class Windows:
+class MappedWindows:
     """
-    The part of a source that is mapped just now, lent to all writers of a copy.
+    The mapped part of a source, shared by all writers of a copy.
 
-    A mapping costs 2 MiB of page tables per GiB, so it is short. One for all: with one per writer, four
-    writers spent a seventh of their CPU on telling each other's processors what was unmapped. Two are mapped
-    at most: a writer that would need a third waits for the slowest.
+    A mapping costs 2 MiB of page tables per GiB, so only a window of the source is mapped. It is shared because with
+    one window each, four writers spent a seventh of their CPU on flushing one another's TLBs. At most two are mapped: a
+    writer that needs a third waits for the slowest.
     """
 
     def __init__(self, source: Source) -> None:
         self._source = source
         self._changed = threading.Condition()
-        self._mapped: list[Window] = []
+        self._mapped: list[MappedWindow] = []
 
     @contextlib.contextmanager
     def lend(self, chunk: Chunk) -> Iterator[int]:
-        """Lend the address at which a chunk is mapped."""
+        """Lend the address at which *chunk* is mapped."""
         with self._changed:
             while (window := self._find(chunk)) is None:
                 self._changed.wait()
@@ -141,61 +124,65 @@ class Windows:
                 window.users -= 1
                 if len(self._mapped) > 1 and not window.users:
                     if window is self._mapped[0]:
-                        self._drop_unused()
+                        self.unmap_unused()
                     self._changed.notify_all()
 
-    def _find(self, chunk: Chunk) -> Window | None:
-        """Return the window that holds a chunk, mapped if need be; ``None`` if two are in use."""
+    def _find(self, chunk: Chunk) -> MappedWindow | None:
+        """Return the window that holds *chunk*, mapping it if necessary; ``None`` while two others are in use."""
         for window in self._mapped:
             if window.start <= chunk.start and chunk.end <= window.end:
                 return window
-        self._drop_unused()
+        self.unmap_unused()
         if len(self._mapped) > 1:
             return None
         self._mapped.append(self._map(chunk))
         return self._mapped[-1]
 
-    def _drop_unused(self) -> None:
+    def unmap_unused(self) -> None:
         unused = [window for window in self._mapped if not window.users]
         self._mapped = [window for window in self._mapped if window.users]
         for window in unused:
-            window.unmap()
+            LIBC.munmap(window.address, window.end - window.start)
 
-    def _map(self, chunk: Chunk) -> Window:
+    def _map(self, chunk: Chunk) -> MappedWindow:
         start = max(chunk.extent.start, chunk.start // WINDOW_BYTES * WINDOW_BYTES)
         end = max(chunk.end, min(chunk.extent.end, (chunk.start // WINDOW_BYTES + 1) * WINDOW_BYTES))
         address = LIBC.mmap(None, end - start, mmap.PROT_READ, mmap.MAP_SHARED, self._source.fd, start)
         if address == MAP_FAILED:
             number = ctypes.get_errno()
             raise OSError(number, os.strerror(number))
-        return Window(start, end, address)
-
-    def close(self) -> None:
-        """Unmap what is left; no writer may be at work any more."""
-        self._drop_unused()
+        return MappedWindow(start, end, address)
 
 
 @dataclass(slots=True)
-class Mapping:
-    """Pages of the source by their addresses."""
+class MappedPages:
+    """Writes the pages of the source from a mapping."""
 
     source: Source
     sink: Sink
-    windows: Windows
+    windows: MappedWindows
 
-    def carry(self, chunk: Chunk, offset: int) -> bool:
-        """Write a chunk; False if it is not, or does not stay, data all through."""
+    def write(self, chunk: Chunk, offset: int) -> bool:
+        """
+        Write *chunk* at *offset*; return False if it is not, or does not stay, data throughout.
+
+        Raises:
+            OSError: As the destination gives it.
+        """
         if not (chunk.solid and self.source.solid(chunk)):
             return False
         try:
             with self.windows.lend(chunk) as address:
                 self.sink.write(address, chunk.size, offset)
         except OSError as exc:
-            if exc.errno != errno.EFAULT:  # cut short meanwhile
+            if exc.errno != errno.EFAULT:  # the source was truncated meanwhile
                 raise
             return False
-        # What lies behind the end of a file, in its last page, may be anybody's.
+        # Beyond the end of a file, its last page may hold another process's data.
         return os.fstat(self.source.fd).st_size >= chunk.end
 
     def close(self) -> None:
-        """Leave the windows to the other writers."""
+        """The windows belong to all writers."""
+
+
+ZeroCopy = Splice | MappedPages

@@ -33,15 +33,16 @@ class CopySettings(msgspec.Struct, frozen=True, kw_only=True):
     How bulk data is copied.
 
     Args:
-        method: ``splice`` (least CPU: the pages themselves are handed over), ``mmap`` (written from a
-            mapping), ``bounce`` (digest computed on the bytes that are written), or ``auto``, which
+        method: ``splice`` (hands the pages themselves over), ``mmap`` (writes from a mapping; least CPU on
+            huge pages), ``bounce`` (digest computed on the bytes that are written), or ``auto``, which
             decides and records why.
         rate: ``adaptive`` yields to other writers of the disk, ``max`` does not; a size per second
-            such as ``200MiB/s`` is an upper bound, below which it yields as ``adaptive`` does.
-        chunk_bytes: Length of one write; all writers together have 4 MiB. Longer chunks make other
+            such as ``200MiB/s`` is an upper bound, for streamed artifacts too, below which it yields as
+            ``adaptive`` does.
+        chunk_bytes: Length of one write, cut to 4 MiB for all writers together. Longer chunks make other
             writers of the disk wait longer.
-        writers: Number of writes in flight.
-        digest: Digest computed during a copy; ``none`` leaves it to sealing.
+        writers: Writes in flight.
+        digest: Digest computed beside a copy; ``none`` leaves it to sealing.
     """
 
     method: MethodChoice = MethodChoice.AUTO

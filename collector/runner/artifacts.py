@@ -6,7 +6,7 @@ import contextlib
 import errno
 import os
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from contextlib import ExitStack
 from dataclasses import dataclass, field
 from typing import Any
@@ -120,13 +120,16 @@ class Writer:
     def _body(self, artifact: Artifact, fd: int, name: str) -> CopyReport:
         match artifact.body:
             case bytes() as data:
-                return stream.write((data,), directory_fd=fd, name=name, ask=self.ask, progress=self._moved)
+                return self._stream((data,), fd, name)
             case Bulk() as bulk:
                 return self._bulk(bulk, fd, name)
             case HardLink() as link:
                 return self._link(link, fd, name)
             case pieces:
-                return stream.write(pieces, directory_fd=fd, name=name, ask=self.ask, progress=self._moved)
+                return self._stream(pieces, fd, name)
+
+    def _stream(self, pieces: Iterable[bytes | memoryview], fd: int, name: str) -> CopyReport:
+        return stream.write(pieces, directory_fd=fd, name=name, rate=self.copy.rate, ask=self.ask, progress=self._moved)
 
     def _bulk(self, bulk: Bulk, fd: int, name: str) -> CopyReport:
         return engine.copy(

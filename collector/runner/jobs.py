@@ -14,7 +14,7 @@ from collector.archive.read import ArchiveReader
 from collector.archive.seal import seal
 from collector.archive.store import Store
 from collector.collectors.base import Context
-from collector.copying import buffers, readback
+from collector.copying import buffers, hashing
 from collector.host import process, syscalls
 from collector.host.files import Host
 from collector.host.filesystem import holds_memory, nearest_directory
@@ -242,6 +242,6 @@ def _add_digests(job: AddDigests, sampler: Sampler, report: Reporter) -> Done:
             return Feedback(Advice.STOP, "an incident goes first") if report.interrupted() else gate()
 
         def digest_of(fd: int) -> str:
-            return readback.digest(fd, algorithm=Digest.XXH3_128, rate=job.copy.rate, ask=ask, progress=report.progress)
+            return hashing.digest(fd, algorithm=Digest.XXH3_128, rate=job.copy.rate, ask=ask, progress=report.progress)
 
         return Done(artifacts=add_digests(archive, job.incident, digest_of))

@@ -18,7 +18,7 @@ from pathlib import PurePosixPath
 import msgspec
 
 from collector.copying.buffers import SPOOL_BYTES
-from collector.copying.stream import drain
+from collector.copying.stream import SourceStream
 from collector.model.artifact import Artifact, Bulk, HardLink, SourceInfo, Truncated
 from collector.model.errors import CopyError, StepError
 
@@ -83,7 +83,9 @@ class Spool:
             self._memory[at : at + len(piece)] = piece
             at += len(piece)
 
-        reason, raised = drain((body,) if isinstance(body, bytes) else body, add)
+        stream = SourceStream((body,) if isinstance(body, bytes) else body)
+        for piece in stream:
+            add(piece)
         head = SpoolRecord(
             step=step,
             path=str(artifact.path),
@@ -91,15 +93,15 @@ class Spool:
             media=artifact.media,
             source=artifact.source,
             truncated=artifact.truncated,
-            cut=reason or "",
+            cut=stream.reason or "",
         )
         size, text = at - start, msgspec.json.encode(head)
         add(memoryview(text))
         PREFIX.pack_into(self._memory, at, 0, 0)
         PREFIX.pack_into(self._memory, self._end, size, len(text))
         self._end = at
-        if raised:
-            raise raised
+        if stream.raised:
+            raise stream.raised
 
 
 @contextlib.contextmanager

@@ -1,4 +1,4 @@
-"""The plan is arithmetic; it holds for every layout of extents."""
+"""Properties of the plan for any layout of extents."""
 
 from __future__ import annotations
 
@@ -52,7 +52,7 @@ def test_chunks_cover_all_data_once_and_in_order(layout: tuple[list[Extent], int
 
 @given(layouts(), ALIGNS, SIZES)
 def test_chunks_are_aligned_and_short(layout: tuple[list[Extent], int], align: int, size: int) -> None:
-    """Each starts on a block, ends on one or at the end of the copy, and cuts fall on multiples of the size."""
+    """Each starts on a block, ends on one or at the end of the copy, and does not cross a multiple of the size."""
     extents, end = layout
     for chunk in plan(extents, end, align, size):
         assert chunk.start % align == 0
@@ -62,10 +62,10 @@ def test_chunks_are_aligned_and_short(layout: tuple[list[Extent], int], align: i
 
 
 @given(layouts(), ALIGNS, SIZES)
-def test_chunks_touch_no_more_than_one_block_beside_the_data(
+def test_chunks_add_less_than_a_block_at_each_end_of_an_extent(
     layout: tuple[list[Extent], int], align: int, size: int
 ) -> None:
-    """Holes stay holes: rounding adds less than a block at each end of an extent."""
+    """Holes stay holes, apart from rounding and holes of one page."""
     extents, end = layout
     found = plan(extents, end, align, size)
     data = sum(extent.end - extent.start for extent in extents)
@@ -76,10 +76,10 @@ def test_chunks_touch_no_more_than_one_block_beside_the_data(
 
 
 @given(layouts(), ALIGNS, SIZES, st.sampled_from([0, PAGE]))
-def test_chunks_are_solid_only_where_all_of_them_is_data(
+def test_chunks_are_solid_only_when_they_are_data_throughout(
     layout: tuple[list[Extent], int], align: int, size: int, gap: int
 ) -> None:
-    """A chunk that may be mapped holds no byte of a hole: mapping a hole allocates it."""
+    """A chunk that may be mapped contains no hole: reading a mapped hole allocates it."""
     extents, end = layout
     for chunk in plan(extents, end, align, size, gap):
         if chunk.solid:
@@ -88,7 +88,7 @@ def test_chunks_are_solid_only_where_all_of_them_is_data(
 
 
 @given(layouts(), ALIGNS, SIZES)
-def test_chunks_know_what_came_before_them(layout: tuple[list[Extent], int], align: int, size: int) -> None:
+def test_chunks_know_the_bytes_before_them(layout: tuple[list[Extent], int], align: int, size: int) -> None:
     """*before* is the sum of all earlier chunks."""
     total = 0
     for chunk in plan(*layout, align, size):
@@ -97,7 +97,7 @@ def test_chunks_know_what_came_before_them(layout: tuple[list[Extent], int], ali
 
 
 @pytest.mark.parametrize(("size", "align"), [(0, 4096), (-4096, 4096), (5000, 4096), (4096, 0), (4096, 3000)])
-def test_chunks_refuse_sizes_that_no_disk_takes(size: int, align: int) -> None:
-    """An alignment is a power of two, and a chunk a multiple of it."""
+def test_chunks_refuse_sizes_and_alignments_that_do_not_fit(size: int, align: int) -> None:
+    """An alignment is a power of two, and a chunk size a multiple of it."""
     with pytest.raises(PlanError):
         list(chunks([(Extent(0, 4096), True)], size=size, align=align))

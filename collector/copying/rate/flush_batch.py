@@ -1,4 +1,4 @@
-"""How much may lie in a disk's own write cache: pure arithmetic over what flushing it took."""
+"""How many bytes to write between two flushes of a disk's write cache: pure arithmetic on flush latencies."""
 
 from __future__ import annotations
 
@@ -7,89 +7,88 @@ from dataclasses import dataclass, field
 
 from collector.copying.rate.window import MIB
 
-LEAST = MIB
-MOST = 64 * MIB
+SMALLEST = MIB
+LARGEST = 64 * MIB
 FACTOR = 2
 
 SHARED_S, ALONE_S = 0.003, 0.03
-"""Longest that a flush may take for what it drains: whoever else syncs meanwhile waits as long, and hardly notices.
-Where nobody does, batches of a MiB or two would take half of a disk's speed for nothing."""
+"""Longest time that a flush may spend draining the cache. Whoever else syncs meanwhile waits as long and hardly
+notices. If nobody does, batches of one or two MiB would halve the disk's speed for nothing."""
 
 SHARED_FOR_S = 5.0
-"""After somebody else's flush he is expected again for so long."""
+"""For this long after somebody else's flush, another one is expected."""
 
 SAMPLES = 3
-"""Flushes of one size before it is judged by the middle one: a busy machine delays one, another one finds the cache
-emptied by somebody else."""
+"""A batch size is judged by the median of this many flushes: a busy machine delays one of them, and another one finds
+the cache already drained by somebody else."""
 
-REST, LONGEST_REST = 4, 64
-"""Judgements before a size is tried again that was too large; twice as many each time that it still is."""
+FIRST_REST, LONGEST_REST = 4, 64
+"""Judgements before a size that was too large is tried again; doubled each time that it is still too large."""
 
 
 @dataclass(slots=True)
-class WriteCache:
+class FlushBatch:
     """
-    When to tell a disk to flush, as a database beside the copy would have to.
+    Decides when the copy flushes the disk's write cache, so that other processes' syncs find little in it.
 
-    A flush takes a time of its own, and for each byte that lies in the cache: the two least batches show both. A batch
-    grows until what it drains is noticed, and more than the flush itself. A disk that keeps nothing back gets a flush
-    every 64 MiB; one that is a file of its host, written through the host's page cache, every MiB or two while others
-    flush it, too, and every 16 or 32 while nobody does.
+    A flush has a fixed cost and a cost per byte in the cache: the two smallest batches reveal both. A batch doubles
+    until draining it takes noticeably long and longer than the fixed cost. A disk without a volatile cache is flushed
+    every 64 MiB. A disk that is a file in the host's page cache is flushed every one or two MiB while others flush it
+    too, and every 16 or 32 MiB otherwise.
 
     Attributes:
-        batch: Bytes that may be written before the next flush.
-        limit_s: Longest that a flush may take for what it drains.
+        size: Bytes to write before the next flush.
+        limit_s: Longest time that a flush may spend draining the cache.
     """
 
-    batch: int = LEAST
+    size: int = SMALLEST
     limit_s: float = ALONE_S
     _shared_s: float = -math.inf
-    _own_s: float = math.inf
-    _least_s: float = math.inf
+    _fixed_s: float = math.inf
+    _smallest_s: float = math.inf
     _rest: int = 0
-    _next_rest: int = REST
-    _taken_s: list[float] = field(default_factory=list)
+    _next_rest: int = FIRST_REST
+    _samples: list[float] = field(default_factory=list)
 
-    def shared(self, now_s: float) -> None:
-        """Tell that somebody else flushed the disk just now, or may have."""
+    def mark_shared(self, now_s: float) -> None:
+        """Note that somebody else flushed the disk just now, or may have."""
         self._shared_s = now_s
-        self._keep_to(SHARED_S)
+        self._set_limit(SHARED_S)
 
-    def flushed(self, now_s: float, latency_s: float) -> float:
-        """Learn from a flush of about `batch` bytes; return the seconds that it drained them, as far as is known."""
+    def record(self, now_s: float, latency_s: float) -> float:
+        """Learn from a flush of about `size` bytes; return how many seconds of it drained them, as far as is known."""
         if now_s - self._shared_s >= SHARED_FOR_S:
-            self._keep_to(ALONE_S)
-        drained_s = max(0.0, latency_s - self._own_s)
-        self._own_s = min(self._own_s, latency_s)  # a disk that stood still for a moment was measured too slow
-        self._taken_s.append(latency_s)
-        if len(self._taken_s) == SAMPLES:
-            taken_s = sorted(self._taken_s)[SAMPLES // 2]
-            self._taken_s.clear()
-            self._judge(taken_s)
-        return drained_s
+            self._set_limit(ALONE_S)
+        drain_s = max(0.0, latency_s - self._fixed_s)
+        self._fixed_s = min(self._fixed_s, latency_s)  # a disk that stood still for a moment was measured too slow
+        self._samples.append(latency_s)
+        if len(self._samples) == SAMPLES:
+            median_s = sorted(self._samples)[SAMPLES // 2]
+            self._samples.clear()
+            self._judge(median_s)
+        return drain_s
 
-    def _keep_to(self, limit_s: float) -> None:
-        """Begin anew, if *limit_s* is another one."""
+    def _set_limit(self, limit_s: float) -> None:
         if limit_s != self.limit_s:
-            self.limit_s, self.batch, self._rest, self._next_rest = limit_s, LEAST, 0, REST
-            self._taken_s.clear()
+            self.limit_s, self.size, self._rest, self._next_rest = limit_s, SMALLEST, 0, FIRST_REST
+            self._samples.clear()
 
-    def _judge(self, taken_s: float) -> None:
-        if self.batch == LEAST:
-            self._least_s = taken_s
-        elif self.batch == FACTOR * LEAST and not self._rest:
-            self._own_s = max(0.0, (FACTOR * self._least_s - taken_s) / (FACTOR - 1))
-        drained_s = taken_s - self._own_s
-        if self.batch > LEAST and drained_s > max(self.limit_s, self._own_s):
-            self._shrink(drained_s / self.batch)
+    def _judge(self, median_s: float) -> None:
+        if self.size == SMALLEST:
+            self._smallest_s = median_s
+        elif self.size == FACTOR * SMALLEST and not self._rest:
+            self._fixed_s = max(0.0, (FACTOR * self._smallest_s - median_s) / (FACTOR - 1))
+        drain_s = median_s - self._fixed_s
+        if self.size > SMALLEST and drain_s > max(self.limit_s, self._fixed_s):
+            self._shrink(drain_s / self.size)
         elif self._rest:
             self._rest -= 1
             if not self._rest:
-                self.batch = LEAST  # begin anew: the disk's own time may have been another's
-        elif self.batch < MOST:
-            self.batch *= FACTOR
+                self.size = SMALLEST  # measure again: the fixed cost may have been somebody else's
+        elif self.size < LARGEST:
+            self.size *= FACTOR
 
     def _shrink(self, per_byte_s: float) -> None:
-        while self.batch > LEAST and self.batch * per_byte_s > self.limit_s:
-            self.batch //= FACTOR
+        while self.size > SMALLEST and self.size * per_byte_s > self.limit_s:
+            self.size //= FACTOR
         self._rest, self._next_rest = self._next_rest, min(LONGEST_REST, 2 * self._next_rest)

@@ -1,102 +1,54 @@
 """
-How fast to write: pure functions of the times that the engine measured.
+When the next chunk may be written: pure arithmetic on the latencies that the engine measured.
 
-O_DIRECT spares the memory; only pacing spares the disk's other users. Beside one writer that keeps a
-slow disk busy, another process's fsync waits for whole chunks; with gaps it slips in between.
+O_DIRECT protects the memory; only a limited rate protects the disk's other users. Beside a writer that keeps a
+slow disk busy, another process's fsync waits for whole chunks; with gaps between them it slips in.
 """
 
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Protocol
 
-from collector.copying.rate.controller import Adaptive
-from collector.copying.rate.flush_batch import WriteCache
+from collector.copying.rate.controller import Controller
+from collector.copying.rate.flush_batch import FlushBatch
 
 
-class Pace(Protocol):
-    """When the next chunk may start."""
+@dataclass(slots=True)
+class Limiter:
+    """
+    At most *bound* bytes per second, and less where *controller* says so; without either, full speed.
+
+    Unused time is not saved up for a burst.
+    """
+
+    bound: float | None = None
+    controller: Controller | None = None
+    _next_s: float = 0.0
 
     @property
     def slow_downs(self) -> int:
-        """Return how often it backed off."""
-        ...
+        """Return how often the controller cut its rate; the bound itself slows nothing down."""
+        return self.controller.slow_downs if self.controller else 0
 
     @property
-    def cache(self) -> WriteCache | None:
+    def flush_batch(self) -> FlushBatch | None:
         """Return how much may lie in the disk's write cache; ``None`` for as much as it takes."""
-        ...
+        return self.controller.flush_batch if self.controller else None
 
-    def turn(self, now_s: float, size: int) -> float:
-        """Book *size* bytes; return how many seconds from *now_s* to wait before writing them."""
-        ...
+    def reserve(self, now_s: float, size: int) -> float:
+        """Reserve the time for *size* bytes; return how many seconds from *now_s* to wait before writing them."""
+        start_s = now_s + (self.controller.reserve(now_s, size) if self.controller else 0.0)
+        if self.bound is not None:
+            start_s = max(start_s, self._next_s)
+            self._next_s = start_s + size / self.bound
+        return start_s - now_s
 
-    def done(self, now_s: float, size: int, latency_s: float) -> None:
-        """Tell that a write of *size* bytes took *latency_s*."""
-        ...
+    def record(self, now_s: float, size: int, latency_s: float) -> None:
+        """Pass on that a write of *size* bytes took *latency_s*."""
+        if self.controller:
+            self.controller.record(now_s, size, latency_s)
 
-    def flushed(self, now_s: float, latency_s: float) -> None:
-        """Tell that a flush of the disk's write cache took *latency_s*."""
-        ...
-
-    def stalled(self, now_s: float, share: float) -> None:
-        """Tell the share of time that others waited for I/O, from PSI less the copy's own waiting."""
-        ...
-
-
-@dataclass(slots=True)
-class Max:
-    """As fast as the disk takes it."""
-
-    slow_downs: int = 0
-    cache: None = None
-
-    def turn(self, now_s: float, size: int) -> float:  # noqa: ARG002
-        """Never wait."""
-        return 0.0
-
-    def done(self, now_s: float, size: int, latency_s: float) -> None:
-        """Learn nothing."""
-
-    def flushed(self, now_s: float, latency_s: float) -> None:
-        """Learn nothing."""
-
-    def stalled(self, now_s: float, share: float) -> None:
-        """Learn nothing."""
-
-
-@dataclass(slots=True)
-class Bounded:
-    """At most *rate* bytes per second, and less where *yielding* says so; unused time is not saved up for a burst."""
-
-    rate: float
-    yielding: Adaptive
-    next_s: float = 0.0
-
-    @property
-    def slow_downs(self) -> int:
-        """Return how often others needed the disk; the bound itself slows nothing down."""
-        return self.yielding.slow_downs
-
-    @property
-    def cache(self) -> WriteCache:
-        """Return what the other copies to that disk know."""
-        return self.yielding.cache
-
-    def turn(self, now_s: float, size: int) -> float:
-        """Wait for the end of the last chunk's share of time."""
-        start = max(now_s + self.yielding.turn(now_s, size), self.next_s)
-        self.next_s = start + size / self.rate
-        return start - now_s
-
-    def done(self, now_s: float, size: int, latency_s: float) -> None:
-        """Pass on what the disk does."""
-        self.yielding.done(now_s, size, latency_s)
-
-    def flushed(self, now_s: float, latency_s: float) -> None:
-        """Pass on what the disk does."""
-        self.yielding.flushed(now_s, latency_s)
-
-    def stalled(self, now_s: float, share: float) -> None:
-        """Pass on that others wait."""
-        self.yielding.stalled(now_s, share)
+    def record_flush(self, now_s: float, latency_s: float) -> None:
+        """Pass on that a flush of the disk's write cache took *latency_s*."""
+        if self.controller:
+            self.controller.record_flush(now_s, latency_s)

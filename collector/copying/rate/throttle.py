@@ -1,59 +1,59 @@
-"""Between chunks: ask the gate, keep the pace, stop where told."""
+"""Between chunks: ask the gate, keep to the rate, flush the disk's cache, stop when told to."""
 
 from __future__ import annotations
 
+import functools
 import math
-import os
 import threading
 import time
 from collections.abc import Callable
 from dataclasses import dataclass, field
 
-from collector.copying.rate.controller import Adaptive
-from collector.copying.rate.flush_batch import WriteCache
-from collector.copying.rate.limiter import Bounded, Max, Pace
+from collector.copying.rate.controller import Controller
+from collector.copying.rate.flush_batch import FlushBatch
+from collector.copying.rate.limiter import Limiter
 from collector.model.copying import Advice, Feedback
 from collector.model.errors import UsageError
 
 ASK_EVERY_S = 0.05
 TRICKLE_INTERVAL_S = 0.25
-"""At TRICKLE, one chunk in so many seconds: 4 MiB/s at the usual chunk."""
-
-PSI_EVERY_S = 2.0  # the kernel renews its sums every 2 s; Documentation/accounting/psi.rst
-
-_learnt: dict[tuple[int, bool], Adaptive] = {}
+"""Seconds per chunk at TRICKLE: 4 MiB/s at the usual chunk size."""
 
 
 def always_go() -> Feedback:
-    """Advise to go on."""
     return Feedback(Advice.GO)
 
 
-def nobody_can_tell() -> None:
-    """Count no flushes."""
+def no_flush_count() -> None:
+    return None
 
 
 def ignore(_: int) -> None:
-    """Tell nobody."""
+    return None
 
 
-def pace_for(rate: str | int, device: int, *, reading: bool = False) -> Pace:
+@functools.cache
+def limiter_for(rate: str | int, device: int, *, reading: bool = False) -> Limiter:
     """
-    Return the pace of writing to *device* (``st_dev``), or of reading from it.
+    Return the limiter of writes to *device* (``st_dev``), or of reads from it; it outlives the copy.
 
-    What `Adaptive` learnt of a disk outlives the copy: the next file starts at its rate.
+    Whatever the rate, one controller learns the disk: the next file starts at what the last one found out.
 
     Raises:
-        UsageError: If *rate* is neither ``adaptive``, nor ``max``, nor a positive number.
+        UsageError: If *rate* is neither ``adaptive``, nor ``max``, nor a positive number of bytes per second.
     """
     if rate == "max":
-        return Max()
-    adaptive = _learnt.setdefault((device, reading), Adaptive())
+        return Limiter()
     if rate == "adaptive":
-        return adaptive
+        return Limiter(controller=controller_for(device, reading=reading))
     if isinstance(rate, int) and rate > 0:
-        return Bounded(rate, adaptive)
+        return Limiter(rate, controller_for(device, reading=reading))
     raise UsageError(f"a rate of {rate!r}", hint="adaptive, max, or bytes per second, above 0")
+
+
+@functools.cache
+def controller_for(device: int, *, reading: bool) -> Controller:  # noqa: ARG001 - the cache's key
+    return Controller()
 
 
 class Stopped(Exception):  # noqa: N818 - a signal, not an error
@@ -65,94 +65,91 @@ class Stopped(Exception):  # noqa: N818 - a signal, not an error
 
 
 @dataclass(slots=True, kw_only=True)
-class Steering:
+class Throttle:
     """
-    One copy's way between the gate and the disk. Calls are serialised by the caller, except `done`.
+    Holds one copy back as the gate and the disk demand. The caller serialises calls of `wait`; `record` is thread-safe.
 
     Args:
-        pace: Decides the wait before each chunk.
+        limiter: Decides the wait before each chunk.
         ask: The gate; asked at most every 50 ms, from whichever thread takes the next chunk.
-        flush: Empties the disk's write cache, where it has one.
-        flushes: Counts what the disk has flushed, for whomever; looked at around each flush.
+        flush: Flushes the disk's write cache, if it has one.
+        flushes: Counts the flushes of the disk, whoever asked for them; called before and after each flush.
     """
 
-    pace: Pace
+    limiter: Limiter
     ask: Callable[[], Feedback] = always_go
     flush: Callable[[], None] | None = None
-    flushes: Callable[[], int | None] = nobody_can_tell
+    flushes: Callable[[], int | None] = no_flush_count
     pauses: int = 0
-    gate_slow_downs: int = 0
+    _gate_slow_downs: int = field(init=False, default=0)
     _reasons: dict[Advice, str] = field(init=False, default_factory=dict)
     _slow_downs_before: int = field(init=False)
     _asked_s: float = field(init=False, default=0.0)
     _advice: Advice = field(init=False, default=Advice.GO)
-    _waited_s: float = field(init=False, default=0.0)
     _cached: int = field(init=False, default=0)
     _latency_s: float = field(init=False, default=0.0)
-    _turn_s: float = field(init=False, default=0.0)
+    _started_s: float = field(init=False, default=0.0)
     _flushes_seen: int | None = field(init=False, default=None)
     _flush_s: tuple[float, float] = field(init=False, default=(0.0, 0.0))
-    _psi: tuple[float, float, float] | None = field(init=False, default=None)
     _lock: threading.Lock = field(init=False, default_factory=threading.Lock)
     _flushing: threading.Lock = field(init=False, default_factory=threading.Lock)
 
     def __post_init__(self) -> None:
-        self._slow_downs_before = self.pace.slow_downs
+        self._slow_downs_before = self.limiter.slow_downs
 
     @property
     def slow_downs(self) -> int:
-        """Return how often the pace or the gate slowed this copy down."""
-        return self.gate_slow_downs + self.pace.slow_downs - self._slow_downs_before
+        """Return how often the limiter or the gate slowed this copy down."""
+        return self._gate_slow_downs + self.limiter.slow_downs - self._slow_downs_before
 
     @property
     def gate_reason(self) -> str | None:
-        """Return what the gate said when it first slowed this copy down, and when it first held it."""
+        """Return what the gate said when it first slowed this copy down, and when it first paused it."""
         return "; ".join(f"{advice}: {reason}" for advice, reason in self._reasons.items()) or None
 
-    def turn(self, size: int) -> None:
+    def wait(self, size: int) -> None:
         """
         Wait until *size* bytes may be written.
 
         Raises:
             Stopped: If the gate says so.
         """
-        self._look_up()
+        self._consult()
         now = time.monotonic()
         with self._lock:
-            wait = max(self.pace.turn(now, size), self._held_back(now))
-            self._turn_s = now + wait
-        while (left := now + wait - time.monotonic()) > 0:
+            start = now + max(self.limiter.reserve(now, size), self._gate_delay(now))
+            self._started_s = start
+        while (left := start - time.monotonic()) > 0:
             time.sleep(min(left, ASK_EVERY_S))
-            self._look_up()  # at 100 KiB/s a chunk waits for 10 s
+            self._consult()  # at 100 KiB/s a chunk waits for 10 s
 
-    def _held_back(self, now: float) -> float:
-        """Return how long the gate's advice lets the next chunk wait."""
+    def _gate_delay(self, now: float) -> float:
+        """Return how many seconds the gate's advice holds the next chunk back."""
         match self._advice:
-            case Advice.SLOW:  # a write, and a pause as long: with two writers before, one and half the rate
-                return max(0.0, self._turn_s + 2 * self._latency_s - now)
+            case Advice.SLOW:  # a write, then a pause as long: one writer at half the rate, instead of two
+                return max(0.0, self._started_s + 2 * self._latency_s - now)
             case Advice.TRICKLE:
-                return max(0.0, self._turn_s + TRICKLE_INTERVAL_S - now)
+                return max(0.0, self._started_s + TRICKLE_INTERVAL_S - now)
         return 0.0
 
-    def done(self, size: int, latency_s: float) -> None:
-        """Tell the pace what a write took; flush, if as much lies in the disk's cache as may."""
+    def record(self, size: int, latency_s: float) -> None:
+        """Count a write that took *latency_s*; flush once a batch may lie in the disk's cache."""
         with self._lock:
             now = time.monotonic()
-            self._waited_s += latency_s
             self._latency_s = latency_s
-            self.pace.done(now, size, latency_s - self._flushing_within(now - latency_s, now))
+            self.limiter.record(now, size, latency_s - self._flushing_within(now - latency_s, now))
             self._cached += size
-        flush, cache = self.flush, self.pace.cache
-        if flush and cache and self._cached >= cache.batch:
-            with self._flushing:  # one at a time; meanwhile the other writers go on, and wait here when it is theirs
-                if self._cached >= cache.batch:
-                    self._empty(flush, cache)
+        flush, batch = self.flush, self.limiter.flush_batch
+        if flush and batch and self._cached >= batch.size:
+            with self._flushing:  # one at a time: the others go on writing until it is their turn to flush
+                if self._cached >= batch.size:
+                    self._timed_flush(flush, batch)
 
     def _flushing_within(self, began_s: float, ended_s: float) -> float:
-        """Return how much of a write's time the last flush took: what waits behind that is not late."""
+        """Return how much of a write's time the last flush took: a write that waits for it is not late."""
         return max(0.0, min(ended_s, self._flush_s[1]) - max(began_s, self._flush_s[0]))
 
-    def _empty(self, flush: Callable[[], None], cache: WriteCache) -> None:
+    def _timed_flush(self, flush: Callable[[], None], batch: FlushBatch) -> None:
         before, started = self.flushes(), time.monotonic()
         with self._lock:
             self._cached = 0
@@ -162,21 +159,16 @@ class Steering:
         with self._lock:
             now = time.monotonic()
             self._flush_s = (started, now)
-            self._waited_s += now - started
-            counts = before is not None and before != after
-            if not counts or self._flushes_seen not in (None, before):
-                cache.shared(now)
+            counted = before is not None and before != after
+            if not counted or self._flushes_seen not in (None, before):
+                batch.mark_shared(now)
             self._flushes_seen = after
-            self.pace.flushed(now, now - started)
-
-    def _look_up(self) -> None:
-        """Ask the gate, and look at the other processes, if the last time is long ago."""
-        now = time.monotonic()
-        if now - self._asked_s >= ASK_EVERY_S:
-            self._consult()
-            self._watch_others(now)
+            self.limiter.record_flush(now, now - started)
 
     def _consult(self) -> None:
+        """Ask the gate unless it was asked within the last 50 ms; wait while it says PAUSE."""
+        if time.monotonic() - self._asked_s < ASK_EVERY_S:
+            return
         while True:
             feedback = self.ask()
             before, self._advice = self._advice, feedback.advice
@@ -188,36 +180,7 @@ class Steering:
                     return
             self._reasons.setdefault(feedback.advice, feedback.reason)
             if feedback.advice is not Advice.PAUSE:
-                self.gate_slow_downs += before is not feedback.advice
+                self._gate_slow_downs += before is not feedback.advice
                 return
             self.pauses += before is not Advice.PAUSE
             time.sleep(ASK_EVERY_S)
-
-    def _watch_others(self, now: float) -> None:
-        """Compare PSI's io ``some`` with the own waiting: what is above it, others waited."""
-        if self._psi and now - self._psi[0] < PSI_EVERY_S:
-            return
-        stalled_s = io_stall_s()
-        if stalled_s is None:
-            return
-        if self._psi:
-            elapsed = now - self._psi[0]
-            own = min(elapsed, self._waited_s - self._psi[2])
-            with self._lock:
-                self.pace.stalled(now, (stalled_s - self._psi[1] - own) / elapsed)
-        self._psi = (now, stalled_s, self._waited_s)
-
-
-def io_stall_s() -> float | None:
-    """Return the seconds since boot in which some task waited for I/O; ``None`` without PSI."""
-    try:
-        fd = os.open("/proc/pressure/io", os.O_RDONLY | os.O_CLOEXEC)
-    except OSError:
-        return None
-    try:
-        first = os.read(fd, 256).split(b"\n", 1)[0]
-    except OSError:  # EOPNOTSUPP: built in and switched off
-        return None
-    finally:
-        os.close(fd)
-    return int(first.rpartition(b"total=")[2]) / 1e6

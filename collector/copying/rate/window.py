@@ -1,4 +1,4 @@
-"""What the writes of a tenth of a second tell about a disk: pure arithmetic over the times that the engine measured."""
+"""What a tenth of a second of writing shows about a disk: pure arithmetic on the latencies that the engine measured."""
 
 from __future__ import annotations
 
@@ -7,106 +7,103 @@ from dataclasses import dataclass
 MIB = 1 << 20
 
 LENGTH_S = 0.09
-CHUNKS = 4
-"""Shortest interval that is judged. A throttle of the block layer holds what exceeds its budget until the next tenth
-of a second: an interval of a little less ends with the write that was held."""
+MIN_WRITES = 4
+"""Shortest window that is judged. The block layer's throttle holds back what exceeds its budget until the next tenth
+of a second: a window slightly shorter than that ends with the write that was held back."""
 
 BLOCKED_S = 0.02
-"""A late write of so long ends the interval at full speed: the 10 MiB that the next slice of a throttle of 100 MiB/s
-passes at once would hold everybody for up to 0.1 s more."""
+"""At full speed a late write of this length ends the window early: a throttle of 100 MiB/s lets the first 10 MiB of its
+next slice through immediately, which would block everybody for up to another 0.1 s."""
 
-PATIENCE_S = 0.002
+SLOW_S = 0.002
 """A disk that writes a MiB faster than this is never called busy: nobody notices waiting for it."""
 
-BUSY_LIMIT = 0.95
-"""Share of a slower disk's time above which it is kept busy."""
+BUSY_SHARE = 0.95
+"""A slow disk is busy if writes were pending for more than this share of the window."""
 
-HELD_UP = 0.1
-UNUSUAL = 3.0
-"""A write is late if it takes that share of the interval, and so many times as long as the fastest one of its size."""
+LATE_SHARE = 0.1
+LATE_FACTOR = 3.0
+"""A write is late if it took this share of the window and this many times as long as the fastest one of its size."""
 
 
 @dataclass(slots=True)
-class Interval:
-    """What was written from *start_s* to *end_s*."""
+class Window:
+    """The writes from *start_s* to *end_s*."""
 
     start_s: float
     end_s: float = 0.0
-    chunks: int = 0
+    writes: int = 0
     size: int = 0
-    waited_s: float = 0.0
+    pending_s: float = 0.0
     noticed_s: float = 0.0
     worst_s: float = 0.0
     largest: int = 0
-    least_s: float = 0.0
+    fastest_s: float = 0.0
 
     def add(self, now_s: float, size: int, latency_s: float) -> None:
-        """Count a write that ended just now. What it waited before the start was the last interval's."""
+        """Count a write that ended just now; the part of its latency before the window belongs to the previous one."""
         inside_s = min(latency_s, now_s - self.start_s)
         self.end_s = now_s
-        self.chunks += 1
+        self.writes += 1
         self.size += size
-        self.waited_s += inside_s
+        self.pending_s += inside_s
         self.noticed_s += inside_s
         self.worst_s = max(self.worst_s, inside_s)
-        if size > self.largest or (size == self.largest and latency_s < self.least_s):
-            self.largest, self.least_s = size, latency_s
+        if size > self.largest or (size == self.largest and latency_s < self.fastest_s):
+            self.largest, self.fastest_s = size, latency_s
 
-    def wait(self, now_s: float, latency_s: float, drained_s: float) -> None:
+    def add_flush(self, now_s: float, latency_s: float, drain_s: float) -> None:
         """
-        Count a flush that ended just now, and drained what was written for *drained_s*.
+        Count a flush that ended just now and spent *drain_s* on draining the cache.
 
-        However long it takes, no write was late for it. The rest of its time says nothing of the disk's speed. Of what
-        it drained one half counts: others wait for one batch, and not for a chunk of each writer.
+        A flush never makes a write late, and the fixed part of its latency says nothing about the disk's speed. Half of
+        the drain counts as noticed: others wait for one batch, not for one chunk per writer.
         """
         inside_s = min(latency_s, now_s - self.start_s)
         self.end_s = now_s
-        self.waited_s += inside_s
-        self.noticed_s += min(inside_s, drained_s / 2)
+        self.pending_s += inside_s
+        self.noticed_s += min(inside_s, drain_s / 2)
 
-    def join(self, later: Interval) -> None:
-        """Add an interval that follows on this one."""
+    def extend(self, later: Window) -> None:
+        """Append the window that follows this one."""
         self.end_s = later.end_s
         self.size += later.size
         self.worst_s = later.worst_s
 
     @property
     def full(self) -> bool:
-        """Tell whether it is long enough to be judged."""
-        return self.chunks >= CHUNKS and self.elapsed_s >= LENGTH_S
+        return self.writes >= MIN_WRITES and self.elapsed_s >= LENGTH_S
 
     @property
     def blocked(self) -> bool:
-        """Tell whether it must not become longer: a write was held, and the next one will be held for longer."""
-        return self.chunks >= CHUNKS and self.worst_s >= BLOCKED_S and self.late
+        """Return whether the window must end early: a write was held back, and the next would be held back longer."""
+        return self.writes >= MIN_WRITES and self.worst_s >= BLOCKED_S and self.late
 
     @property
     def elapsed_s(self) -> float:
-        """Return its length."""
         return self.end_s - self.start_s
 
     @property
     def speed(self) -> float:
-        """Return the bytes per second that were written."""
+        """Return the bytes written per second."""
         return self.size / self.elapsed_s
 
     @property
     def slow(self) -> bool:
         """
-        Tell whether the disk takes long for a MiB.
+        Return whether the disk takes long for a MiB.
 
-        Of writes side by side each waits for the others, too. A small write costs as much as a large one: a
-        disk is not slow for seeking between pieces.
+        Concurrent writes also wait for one another. A small write costs as much as a large one: a disk that seeks
+        between small writes is not slow.
         """
-        side_by_side = max(1.0, self.waited_s / self.elapsed_s)
-        return self.noticed_s / side_by_side / max(self.chunks, self.size / MIB) > PATIENCE_S
+        concurrent = max(1.0, self.pending_s / self.elapsed_s)
+        return self.noticed_s / concurrent / max(self.writes, self.size / MIB) > SLOW_S
 
     @property
     def busy(self) -> bool:
-        """Tell whether a slow disk was kept busy."""
-        return self.slow and self.waited_s > BUSY_LIMIT * self.elapsed_s
+        return self.slow and self.pending_s > BUSY_SHARE * self.elapsed_s
 
     @property
     def late(self) -> bool:
-        """Tell whether a write waited for long, and not because all of them do."""
-        return self.worst_s > max(HELD_UP * self.elapsed_s, UNUSUAL * self.least_s)
+        """Return whether one write took long although not all of them do."""
+        return self.worst_s > max(LATE_SHARE * self.elapsed_s, LATE_FACTOR * self.fastest_s)

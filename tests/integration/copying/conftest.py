@@ -6,11 +6,11 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from copying_fixtures import Directory, file_system, opened_directory
+from copying_fixtures import Destination, file_system, opened_directory
 
 
 @pytest.fixture
-def target(scratch: Path) -> Iterator[Directory]:
+def target(scratch: Path) -> Iterator[Destination]:
     path = scratch / "target"
     path.mkdir()
     with opened_directory(path) as directory:

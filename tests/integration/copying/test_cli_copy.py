@@ -18,7 +18,7 @@ from signal import SIGHUP, SIGINT, SIGTERM, Signals
 from typing import Any
 
 import pytest
-from copying_fixtures import MIB, Directory, same, scattered, segment
+from copying_fixtures import MIB, Destination, same, scattered, segment
 
 COLLECTOR = [sys.executable, "-m", "collector.cli.main"]
 
@@ -31,8 +31,8 @@ def collector(*arguments: object) -> subprocess.CompletedProcess[str]:
     return subprocess.run(command, capture_output=True, text=True, check=False, timeout=60)
 
 
-def test_cli_copy_reports_all_there_is_to_know_as_json(target: Directory) -> None:
-    """One document, with every figure by which a copy is judged."""
+def test_cli_copy_reports_every_figure_as_json(target: Destination) -> None:
+    """One document with all that describes the copy."""
     with segment(20 * MIB + 5, pieces=scattered(20 * MIB, 4, 10_000)) as source:
         done = collector("--json", "--digest", "sha256", "--rate", "1GiB/s", source, target.path)
         copy = target.path / source.name
@@ -48,8 +48,8 @@ def test_cli_copy_reports_all_there_is_to_know_as_json(target: Directory) -> Non
     assert report["source"]["uid"] == os.geteuid()
 
 
-def test_cli_copy_says_what_it_did(target: Directory) -> None:
-    """For people: size, rate, method and why; no progress in a pipe."""
+def test_cli_copy_says_what_it_did(target: Destination) -> None:
+    """For people: size, rate, method and its reason; no progress in a pipe."""
     with segment(3 * MIB) as source:
         done = collector(source, target.path / "copy")
     assert done.returncode == 0
@@ -58,7 +58,7 @@ def test_cli_copy_says_what_it_did(target: Directory) -> None:
     assert done.stderr == ""
 
 
-def test_cli_copy_shows_progress_on_a_terminal(target: Directory) -> None:
+def test_cli_copy_shows_progress_on_a_terminal(target: Destination) -> None:
     """Rate and time left, while it runs."""
     ours, theirs = pty.openpty()
     with segment(8 * MIB) as source:
@@ -89,8 +89,10 @@ def test_cli_copy_shows_progress_on_a_terminal(target: Directory) -> None:
         (("{source}", "/dev/shm/collector-test-copy"), 73, "tmpfs"),
     ],
 )
-def test_cli_copy_refuses_with_a_reason(target: Directory, arguments: tuple[str, ...], status: int, word: str) -> None:
-    """The exit status for scripts, a sentence for people, no traceback for anybody."""
+def test_cli_copy_refuses_with_a_reason(
+    target: Destination, arguments: tuple[str, ...], status: int, word: str
+) -> None:
+    """An exit status for scripts, a sentence for people, never a traceback."""
     (target.path / "taken").touch()
     with segment(4096) as source:
         done = collector(*(text.format(source=source, target=target.path) for text in arguments))
@@ -102,9 +104,9 @@ def test_cli_copy_refuses_with_a_reason(target: Directory, arguments: tuple[str,
 
 @contextlib.contextmanager
 def started(
-    source: Path, target: Directory, *options: str, prefix: tuple[str, ...] = (), **more: Any
+    source: Path, target: Destination, *options: str, prefix: tuple[str, ...] = (), **more: Any
 ) -> Iterator[subprocess.Popen[str]]:
-    """Start a copy to ``copy``; what is within runs once there is a ``.part``."""
+    """Start a copy to ``copy``; enter the block once there is a ``.part``."""
     command = [*HEEDING, *prefix, *COLLECTOR, "copy", *options, str(source), str(target.path / "copy")]
     with subprocess.Popen(command, **{"stderr": subprocess.PIPE, "text": True, **more}) as running:
         try:
@@ -116,8 +118,8 @@ def started(
 
 
 @pytest.mark.parametrize("number", [SIGINT, SIGTERM, SIGHUP])
-def test_cli_copy_leaves_nothing_behind_when_a_signal_ends_it(target: Directory, number: Signals) -> None:
-    """An interrupted copy is no file, and the status is what a shell expects."""
+def test_cli_copy_leaves_nothing_behind_when_a_signal_ends_it(target: Destination, number: Signals) -> None:
+    """An interrupted copy leaves no file, and the status is what a shell expects."""
     with segment(64 * MIB) as source, started(source, target, "--rate", "10MiB/s") as running:
         running.send_signal(number)
         _, said = running.communicate(timeout=10)
@@ -127,8 +129,8 @@ def test_cli_copy_leaves_nothing_behind_when_a_signal_ends_it(target: Directory,
 
 
 @pytest.mark.parametrize("number", [SIGINT, SIGTERM, SIGHUP])
-def test_cli_copy_ends_the_same_when_signals_keep_coming(target: Directory, number: Signals) -> None:
-    """Whoever is impatient gets the same status, the same line, and no ``.part``."""
+def test_cli_copy_ends_the_same_when_signals_keep_coming(target: Destination, number: Signals) -> None:
+    """An impatient user gets the same status, the same line, and no ``.part``."""
     with segment(64 * MIB) as source, started(source, target, "--rate", "10MiB/s") as running:
         while running.poll() is None:
             running.send_signal(number)
@@ -139,8 +141,8 @@ def test_cli_copy_ends_the_same_when_signals_keep_coming(target: Directory, numb
     assert target.names() == []
 
 
-def test_cli_copy_tells_a_script_that_a_signal_ended_it(target: Directory) -> None:
-    """Also then there is one document."""
+def test_cli_copy_tells_a_script_that_a_signal_ended_it(target: Destination) -> None:
+    """There is one JSON document then, too."""
     with (
         segment(64 * MIB) as source,
         started(source, target, "--json", "--rate", "10MiB/s", stdout=subprocess.PIPE) as running,
@@ -150,8 +152,8 @@ def test_cli_copy_tells_a_script_that_a_signal_ended_it(target: Directory) -> No
     assert json.loads(told)["exit_code"] == 143
 
 
-def test_cli_copy_is_whole_or_nothing_whenever_a_signal_comes(target: Directory) -> None:
-    """Up to the last moment the status tells which of the two; a ``.part`` there never is."""
+def test_cli_copy_is_whole_or_nothing_whenever_a_signal_comes(target: Destination) -> None:
+    """Up to the last moment the status says which; there is never a ``.part``."""
     rng = random.Random(1)
     with segment(32 * MIB) as source:
         for _ in range(12):
@@ -166,7 +168,7 @@ def test_cli_copy_is_whole_or_nothing_whenever_a_signal_comes(target: Directory)
                 os.unlink("copy", dir_fd=target.fd)
 
 
-def test_cli_copy_goes_on_under_nohup(target: Directory) -> None:
+def test_cli_copy_goes_on_under_nohup(target: Destination) -> None:
     """A signal that is ignored when the copy starts stays ignored."""
     with segment(8 * MIB) as source:
         with started(source, target, "--rate", "10MiB/s", prefix=("nohup",), stdout=subprocess.PIPE) as running:
@@ -176,8 +178,8 @@ def test_cli_copy_goes_on_under_nohup(target: Directory) -> None:
         assert same(source, target.path / "copy")
 
 
-def test_cli_copy_leaves_nothing_behind_when_its_terminal_hangs_up(target: Directory) -> None:
-    """A lost connection is SIGHUP, and a bar that can no longer be drawn."""
+def test_cli_copy_leaves_nothing_behind_when_its_terminal_hangs_up(target: Destination) -> None:
+    """A lost connection means SIGHUP and a progress bar that can no longer be drawn."""
     ours, theirs = pty.openpty()
     terminal = {"stdin": theirs, "stdout": theirs, "stderr": theirs, "env": {**os.environ, "TERM": "xterm"}}
     with (
@@ -190,7 +192,7 @@ def test_cli_copy_leaves_nothing_behind_when_its_terminal_hangs_up(target: Direc
     assert target.names() == []
 
 
-def test_cli_copy_says_what_to_do_with_what_a_killed_one_left(target: Directory) -> None:
+def test_cli_copy_says_what_to_do_with_the_part_of_a_killed_copy(target: Destination) -> None:
     """SIGKILL leaves a ``.part`` and nothing else; the next copy neither takes nor replaces it."""
     with segment(64 * MIB) as source:
         with started(source, target, "--rate", "10MiB/s") as running:
@@ -199,12 +201,12 @@ def test_cli_copy_says_what_to_do_with_what_a_killed_one_left(target: Directory)
     assert target.names() == ["copy.part"]
     assert done.returncode == 73
     assert "copy.part" in done.stderr
-    assert "hint: if no other copy writes it, remove it: a killed one left it behind" in done.stderr
+    assert "hint: if no other copy is writing it, remove it: a killed one left it behind" in done.stderr
 
 
 @contextlib.contextmanager
 def odd(kind: str, scratch: Path) -> Iterator[Path]:
-    """Make what is no regular file."""
+    """Make something other than a regular file."""
     path = scratch / kind
     with contextlib.ExitStack() as stack:
         match kind:
@@ -231,8 +233,8 @@ def odd(kind: str, scratch: Path) -> Iterator[Path]:
         ("character device", "use cat"),
     ],
 )
-def test_cli_copy_refuses_what_is_no_regular_file(scratch: Path, target: Directory, kind: str, hint: str) -> None:
-    """Wrong usage, at once, with what to do instead."""
+def test_cli_copy_refuses_what_is_not_a_regular_file(scratch: Path, target: Destination, kind: str, hint: str) -> None:
+    """A usage error with a hint."""
     with odd(kind, scratch) as source:
         done = collector(source, target.path / "copy")
     assert done.returncode == 64
@@ -241,8 +243,8 @@ def test_cli_copy_refuses_what_is_no_regular_file(scratch: Path, target: Directo
     assert target.names() == []
 
 
-def test_cli_copy_does_not_even_open_a_fifo(scratch: Path, target: Directory) -> None:
-    """Whoever waits to write into it goes on waiting."""
+def test_cli_copy_does_not_even_open_a_fifo(scratch: Path, target: Destination) -> None:
+    """A writer that waits for a reader goes on waiting."""
     with odd("FIFO", scratch) as source, subprocess.Popen(["sh", "-c", 'echo > "$0"', source]) as writer:
         collector(source, target.path / "copy")
         with pytest.raises(subprocess.TimeoutExpired):
@@ -253,8 +255,8 @@ def test_cli_copy_does_not_even_open_a_fifo(scratch: Path, target: Directory) ->
 @pytest.mark.parametrize(
     "source", ["/proc/version", "/proc/self/status", "/sys/kernel/mm/transparent_hugepage/enabled"]
 )
-def test_cli_copy_refuses_what_the_kernel_makes_while_it_is_read(target: Directory, source: str) -> None:
-    """Its size says 0 bytes, or a page: a copy would be empty or cut, and call itself whole."""
+def test_cli_copy_refuses_files_that_the_kernel_generates(target: Destination, source: str) -> None:
+    """Their size is 0 or a page: a copy would be empty or truncated without saying so."""
     with open(source) as file:
         for path in (source, f"/proc/{os.getpid()}/fd/{file.fileno()}"):
             done = collector(path, target.path / "copy")
@@ -267,17 +269,17 @@ def test_cli_copy_refuses_what_the_kernel_makes_while_it_is_read(target: Directo
 @pytest.mark.parametrize("directory", ["/dev/shm", "/var/tmp"])
 @pytest.mark.parametrize("size", [0, 5000])
 def test_cli_copy_takes_an_open_file_through_the_process_that_has_it(
-    target: Directory, directory: str, size: int
+    target: Destination, directory: str, size: int
 ) -> None:
-    """Below /proc, and yet a file on tmpfs or a disk; one that is empty has an empty copy."""
+    """A descriptor below /proc leads to a file on tmpfs or a disk; the copy of an empty file is empty."""
     with segment(size, directory=directory) as source, source.open() as file:
         for name, path in (("named", source), ("held", f"/proc/{os.getpid()}/fd/{file.fileno()}")):
             assert collector(path, target.path / name).returncode == 0
             assert same(source, target.path / name)
 
 
-def test_cli_copy_says_so_when_it_may_not_read(target: Directory) -> None:
-    """Not wrong usage: 77, by which a script knows that it has to be somebody else."""
+def test_cli_copy_says_so_when_it_may_not_read(target: Destination) -> None:
+    """Status 77 tells a script to run as somebody else."""
     with segment(4096) as source:
         source.chmod(0)
         done = powerless(source, target.path / "copy")
@@ -285,8 +287,8 @@ def test_cli_copy_says_so_when_it_may_not_read(target: Directory) -> None:
     assert f"{source}: Permission denied" in done.stderr
 
 
-def test_cli_copy_says_so_when_it_may_not_write(target: Directory) -> None:
-    """Neither is a directory that belongs to somebody else a full disk."""
+def test_cli_copy_says_so_when_it_may_not_write(target: Destination) -> None:
+    """A directory that belongs to somebody else is status 77, too."""
     target.path.chmod(0o500)
     with segment(4096) as source:
         done = powerless(source, target.path / "copy")
@@ -296,7 +298,7 @@ def test_cli_copy_says_so_when_it_may_not_write(target: Directory) -> None:
 
 
 def powerless(*arguments: object) -> subprocess.CompletedProcess[str]:
-    """Run it as one whom the modes of files bind."""
+    """Run it without the capability to ignore file modes."""
     drop = ("setpriv", "--bounding-set=-dac_override,-dac_read_search") if os.geteuid() == 0 else ()
     command = [*drop, *COLLECTOR, "copy", *map(str, arguments)]
     return subprocess.run(command, capture_output=True, text=True, check=False)
@@ -304,7 +306,7 @@ def powerless(*arguments: object) -> subprocess.CompletedProcess[str]:
 
 @pytest.mark.root
 def test_cli_copy_says_what_to_do_when_the_disk_is_full(small_disk: Path) -> None:
-    """The hint is for whoever typed the command: there is no step here."""
+    """The hint fits the command line: it does not mention a step."""
     with segment(80 * MIB) as source:
         done = collector(source, small_disk / "copy")
     assert done.returncode == 73

@@ -1,4 +1,4 @@
-"""The copy on disks that are full, read-only, failing, or of other kinds."""
+"""Copies to disks that are full, read-only, failing, or of another file system."""
 
 from __future__ import annotations
 
@@ -41,7 +41,7 @@ pytestmark = pytest.mark.root
 
 @dataclass(frozen=True, kw_only=True)
 class Row:
-    """One file system of the matrix, and what a copy to it says of itself."""
+    """One file system of the matrix, and what a copy to it reports."""
 
     kind: str
     options: str = "rw"
@@ -93,8 +93,8 @@ def destination(row: Row, scratch: Path) -> Iterator[Path]:
 
 
 @pytest.mark.parametrize("name", MATRIX)
-def test_copy_holds_its_promises_on_every_file_system(scratch: Path, name: str) -> None:
-    """Content, holes, an empty page cache, and the truth about direct writes, on each."""
+def test_copy_keeps_its_promises_on_every_file_system(scratch: Path, name: str) -> None:
+    """Content, holes, an empty page cache, and a correct report about direct writes."""
     row = MATRIX[name]
     size = 128 * MIB + 333
     with (
@@ -117,7 +117,7 @@ def test_copy_holds_its_promises_on_every_file_system(scratch: Path, name: str) 
 
 
 def pages_in_cache(path: Path) -> int | None:
-    """Count by mincore where cachestat sees nothing: through an overlay."""
+    """Count by mincore: through an overlay cachestat sees nothing."""
     fd = os.open(path, os.O_RDONLY)
     try:
         return cached_pages(fd, 0, os.fstat(fd).st_size)
@@ -125,8 +125,8 @@ def pages_in_cache(path: Path) -> int | None:
         os.close(fd)
 
 
-def test_copy_keeps_few_dirty_pages_where_an_overlay_hides_a_fallback(scratch: Path) -> None:
-    """What sync_file_range says nothing of, through an overlay, is written back and dropped all the same."""
+def test_copy_keeps_few_dirty_pages_when_an_overlay_hides_a_fallback(scratch: Path) -> None:
+    """Through an overlay sync_file_range does nothing; pages are written back and dropped all the same."""
     with (
         segment(64 * MIB) as source,
         file_system(scratch, "ext4", options="data=journal") as disk,
@@ -145,7 +145,7 @@ def test_copy_keeps_few_dirty_pages_where_an_overlay_hides_a_fallback(scratch: P
 
 
 def test_copy_refuses_an_overlay_in_memory(scratch: Path) -> None:
-    """The root of a live system, or a container's: an overlay whose upper layer is on tmpfs."""
+    """The root of a live system or a container can be an overlay whose upper layer is on tmpfs."""
     memory = scratch / "memory"
     memory.mkdir()
     with (
@@ -163,7 +163,7 @@ def test_copy_refuses_an_overlay_in_memory(scratch: Path) -> None:
 
 @pytest.mark.parametrize("settings", [FAST, MMAP, BOUNCE], ids=["auto", "mmap", "bounce"])
 def test_copy_refuses_an_overlay_in_memory_that_it_cannot_see(scratch: Path, settings: CopySettings) -> None:
-    """The upper layer is in another mount namespace: pages that no flush gets rid of give it away."""
+    """The upper layer is in another mount namespace: pages that no flush removes give it away."""
     memory = scratch / "memory"
     memory.mkdir()
     with segment(4 * MIB) as source, contextlib.ExitStack() as stack:
@@ -179,10 +179,10 @@ def test_copy_refuses_an_overlay_in_memory_that_it_cannot_see(scratch: Path, set
         assert list(merged.iterdir()) == []
 
 
-def test_copy_finds_a_fallback_on_a_kernel_that_tells_nothing_of_it(
+def test_copy_finds_a_fallback_when_the_kernel_does_not_report_it(
     scratch: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Linux before 6.1 knows no STATX_DIOALIGN and before 6.5 no cachestat: mincore tells."""
+    """Linux before 6.1 has no STATX_DIOALIGN and before 6.5 no cachestat: mincore is used."""
     monkeypatch.setattr("collector.host.syscalls.direct_alignment", lambda fd: None)
     for user in ("syscalls", "filesystem"):
         monkeypatch.setattr(f"collector.host.{user}.cachestat", lambda fd, **_: None)
@@ -196,8 +196,8 @@ def test_copy_finds_a_fallback_on_a_kernel_that_tells_nothing_of_it(
         assert pages_in_cache(disk / "copy") == 0
 
 
-def test_copy_finds_out_before_the_first_byte_that_the_disk_is_full(small_disk: Path) -> None:
-    """Reserving fails at once: nothing was written, nothing is left."""
+def test_copy_fails_before_the_first_byte_when_the_disk_is_full(small_disk: Path) -> None:
+    """Reserving fails: nothing is written, nothing is left."""
     with segment(80 * MIB) as source, opened_directory(small_disk) as target:
         before = os.statvfs(small_disk).f_bfree
         with pytest.raises(CopyError) as raised:
@@ -209,7 +209,7 @@ def test_copy_finds_out_before_the_first_byte_that_the_disk_is_full(small_disk: 
 
 
 def test_stream_keeps_what_came_before_the_disk_was_full(small_disk: Path) -> None:
-    """A stream has no length to reserve: what fits is kept, truncated, and says why."""
+    """A stream has no length to reserve: what fits is kept and marked truncated."""
     data = os.urandom(MIB)
     with opened_directory(small_disk) as target:
         report = stream.write((data for _ in range(100)), directory_fd=target.fd, name="stream")
@@ -231,7 +231,7 @@ def test_copy_needs_a_writable_destination(small_disk: Path) -> None:
 
 
 def test_copy_keeps_what_came_before_the_disk_failed(scratch: Path) -> None:
-    """A disk that fails midway: the chunks before it are good, and kept."""
+    """The chunks before the failure are valid and kept."""
     size = 400 * MIB
     with (
         failing_disk(scratch) as path,
@@ -250,7 +250,7 @@ def test_copy_keeps_what_came_before_the_disk_failed(scratch: Path) -> None:
 
 @contextlib.contextmanager
 def failing_disk(scratch: Path) -> Iterator[Path]:
-    """An ext4 whose writes fail with EIO after 64 MiB: its image is a memfd that may not grow again."""
+    """An ext4 whose writes fail with EIO after 64 MiB: its image is a truncated memfd that may not grow again."""
     point = scratch / "point"
     point.mkdir()
     fd = os.memfd_create("disk", os.MFD_ALLOW_SEALING)
@@ -266,8 +266,8 @@ def failing_disk(scratch: Path) -> Iterator[Path]:
         os.close(fd)
 
 
-def test_copy_says_that_the_quota_is_used_up(scratch: Path) -> None:
-    """EDQUOT is not ENOSPC: another hint."""
+def test_copy_reports_an_exhausted_quota(scratch: Path) -> None:
+    """EDQUOT has another hint than ENOSPC."""
     with file_system(scratch, "btrfs") as point:
         run("btrfs", "quota", "enable", point)
         run("btrfs", "subvolume", "create", point / "target")

@@ -18,7 +18,7 @@ from copying_fixtures import (
     MIB,
     MMAP,
     SPLICE,
-    Directory,
+    Destination,
     blocks_bytes,
     cached,
     copied,
@@ -34,13 +34,11 @@ from copying_fixtures import (
 from collector.copying import engine, open_source
 from collector.copying.buffers import Buffer, lease
 from collector.copying.plan import Chunk, Extent
-from collector.copying.rate import throttle
 from collector.copying.rate.flush_batch import ALONE_S, SHARED_S
-from collector.copying.rate.limiter import Max
-from collector.copying.rate.throttle import Steering
-from collector.copying.reader import Reader
-from collector.copying.source import Source
-from collector.copying.zero_copy import WINDOW_BYTES, Windows
+from collector.copying.rate.limiter import Limiter
+from collector.copying.rate.throttle import Throttle, controller_for, limiter_for
+from collector.copying.source import Source, SourceReader
+from collector.copying.zero_copy import WINDOW_BYTES, MappedWindows
 from collector.host.files import describe
 from collector.model.artifact import Method
 from collector.model.copying import Advice, CopySettings, Digest, Feedback, MethodChoice
@@ -51,8 +49,8 @@ METHODS = pytest.mark.parametrize("settings", [SPLICE, MMAP, BOUNCE], ids=["spli
 
 @METHODS
 @pytest.mark.parametrize("size", [0, 1, 4095, 4096, 4097, MIB, 5 * MIB + 123])
-def test_copy_is_identical_for_every_length(target: Directory, settings: CopySettings, size: int) -> None:
-    """Whatever the tail, the copy has the source's bytes, and exactly so many."""
+def test_copy_is_identical_for_every_length(target: Destination, settings: CopySettings, size: int) -> None:
+    """Whatever the tail, the copy has the source's bytes and length."""
     with segment(size) as source:
         report = copied(source, target, settings=settings)
         assert same(source, target.path / "copy")
@@ -61,8 +59,8 @@ def test_copy_is_identical_for_every_length(target: Directory, settings: CopySet
 
 
 @METHODS
-def test_copy_leaves_no_page_in_the_cache(target: Directory, settings: CopySettings) -> None:
-    """Not one page of the destination stays behind: the memory is spared."""
+def test_copy_leaves_no_page_in_the_cache(target: Destination, settings: CopySettings) -> None:
+    """Not one page of the destination stays in memory."""
     with segment(64 * MIB + 5) as source:
         report = copied(source, target, settings=settings)
     found = cached(target.path / "copy")
@@ -71,8 +69,8 @@ def test_copy_leaves_no_page_in_the_cache(target: Directory, settings: CopySetti
 
 
 @METHODS
-def test_copy_adds_no_shmem_when_the_segment_is_sparse(target: Directory, settings: CopySettings) -> None:
-    """Holes are never faulted in: a sparse segment must not eat the memory that is left."""
+def test_copy_adds_no_shmem_when_the_segment_is_sparse(target: Destination, settings: CopySettings) -> None:
+    """Holes are never faulted in: a sparse segment must not use up the memory that is left."""
     pieces = scattered(64 << 30, 1000, 64 << 10)
     with segment(64 << 30, pieces=pieces) as source:
         before = blocks_bytes(source)
@@ -89,8 +87,8 @@ def test_copy_adds_no_shmem_when_the_segment_is_sparse(target: Directory, settin
                 assert not any(os.pread(file.fileno(), 4096, offset + len(data)))
 
 
-def test_copy_takes_allocated_but_unwritten_ranges_for_holes(target: Directory) -> None:
-    """What was only fallocated holds nothing: it is neither read nor given blocks in the copy."""
+def test_copy_takes_allocated_but_unwritten_ranges_for_holes(target: Destination) -> None:
+    """What was only fallocated is neither read nor given blocks in the copy."""
     with segment(64 * MIB, pieces=[(32 * MIB, b"x" * 4096)]) as source:
         with source.open("r+b") as file:
             os.posix_fallocate(file.fileno(), 0, 64 * MIB)
@@ -99,8 +97,8 @@ def test_copy_takes_allocated_but_unwritten_ranges_for_holes(target: Directory) 
     assert report.data_bytes == 4096
 
 
-def test_copy_keeps_the_mode_private_whatever_the_umask(target: Directory) -> None:
-    """An artifact is its owner's alone, whatever the umask of the process."""
+def test_copy_keeps_the_mode_private_whatever_the_umask(target: Destination) -> None:
+    """Only its owner may read an artifact, whatever the umask of the process."""
     before = os.umask(0o777)
     try:
         with segment(4096) as source:
@@ -110,11 +108,11 @@ def test_copy_keeps_the_mode_private_whatever_the_umask(target: Directory) -> No
     assert (target.path / "copy").stat().st_mode & 0o7777 == 0o600
 
 
-def test_copy_never_writes_what_lies_behind_the_end_of_the_file(small_disk: Path, scratch: Path) -> None:
-    """Stores behind the end of a mapped file stay in its last page; they must not reach the disk."""
+def test_copy_never_writes_what_lies_beyond_the_end_of_the_file(small_disk: Path, scratch: Path) -> None:
+    """Stores beyond the end of a mapped file stay in its last page; they must not reach the disk."""
     stray = b"stray secret of another process " * 8
     with segment(2 * MIB + 100) as source, source.open("r+b") as file, mmap.mmap(file.fileno(), 0) as mapping:
-        # The last page is mapped as a whole; a view on it ends at the file's end, the memory does not.
+        # The last page is mapped as a whole; a view of it ends at the end of the file, the memory does not.
         import ctypes
 
         address = ctypes.addressof(ctypes.c_char.from_buffer(mapping))
@@ -127,8 +125,8 @@ def test_copy_never_writes_what_lies_behind_the_end_of_the_file(small_disk: Path
         assert subprocess.run(["grep", "-qa", "stray secret", image], check=False).returncode == 1
 
 
-def test_copy_reads_a_part_when_told_an_offset_and_a_limit(target: Directory) -> None:
-    """A range is copied to the start of the file and marked as not all there was."""
+def test_copy_reads_a_part_when_told_an_offset_and_a_limit(target: Destination) -> None:
+    """A range is copied to the start of the file and marked as incomplete."""
     with segment(8 * MIB) as source:
         data = source.read_bytes()
         report = copied(source, target, offset=MIB, limit_bytes=3 * MIB + 7)
@@ -138,8 +136,8 @@ def test_copy_reads_a_part_when_told_an_offset_and_a_limit(target: Directory) ->
 
 
 @pytest.mark.parametrize("algorithm", [Digest.XXH3_128, Digest.SHA256])
-def test_copy_digests_what_standard_tools_digest(target: Directory, algorithm: Digest) -> None:
-    """The digest is of the whole content, holes included: anybody can check it with their own tool."""
+def test_copy_digests_what_standard_tools_digest(target: Destination, algorithm: Digest) -> None:
+    """The digest is of the whole content, holes included, so that standard tools can check it."""
     with segment(40 * MIB + 3, pieces=scattered(40 * MIB, 10, 8192)) as source:
         report = copied(source, target, settings=CopySettings(rate="max", digest=algorithm))
         data = source.read_bytes()
@@ -152,20 +150,24 @@ def test_copy_digests_what_standard_tools_digest(target: Directory, algorithm: D
     assert report.digest == f"{algorithm}:{expected}"
 
 
-def test_copy_maps_huge_pages(target: Directory, scratch: Path) -> None:
-    """A segment on a tmpfs of huge pages is copied as any other."""
+@pytest.mark.parametrize("huge", ["always", "never"])
+def test_copy_maps_a_segment_when_it_lies_on_huge_pages(target: Destination, scratch: Path, huge: str) -> None:
+    """There a mapping takes the least CPU, elsewhere twice that of splice."""
     if os.geteuid() != 0:
         pytest.skip("needs root: mounts a tmpfs with huge=always")
     point = scratch / "huge"
     point.mkdir()
-    with mounted("none", point, "tmpfs", "huge=always,size=64m"), segment(17 * MIB + 9, directory=str(point)) as source:
-        report = copied(source, target, settings=MMAP)
+    with (
+        mounted("none", point, "tmpfs", f"huge={huge},size=64m"),
+        segment(17 * MIB + 9, directory=str(point)) as source,
+    ):
+        report = copied(source, target)
         assert same(source, target.path / "copy")
-    assert report.method is Method.MMAP
+    assert report.method is (Method.MMAP if huge == "always" else Method.SPLICE)
 
 
-def test_copy_of_a_file_on_disk_is_read_past_the_cache(target: Directory) -> None:
-    """A core file is not in memory: reading it must not bring it there."""
+def test_copy_of_a_file_on_disk_is_read_past_the_cache(target: Destination) -> None:
+    """Reading a core file must not bring it into memory."""
     source = target.path / "core"
     data = os.urandom(9 * MIB + 77)
     source.write_bytes(data)
@@ -179,8 +181,8 @@ def test_copy_of_a_file_on_disk_is_read_past_the_cache(target: Directory) -> Non
     assert (target.path / "copy").read_bytes() == data
 
 
-def test_copy_stops_where_the_gate_says_so(target: Directory) -> None:
-    """STOP keeps a file without gaps, marked truncated with the gate's reason."""
+def test_copy_stops_where_the_gate_says_so(target: Destination) -> None:
+    """STOP leaves a file without gaps, marked truncated with the gate's reason."""
     copied_bytes = [0]
 
     def ask() -> Feedback:
@@ -200,8 +202,8 @@ def test_copy_stops_where_the_gate_says_so(target: Directory) -> None:
     assert 0 < len(kept) == report.size_bytes == report.data_bytes < 256 * MIB
 
 
-def test_copy_pauses_until_the_gate_opens(target: Directory) -> None:
-    """PAUSE waits and asks again; the report counts how often, and says why."""
+def test_copy_pauses_until_the_gate_opens(target: Destination) -> None:
+    """PAUSE waits and asks again; the report says how often and why."""
     short = Feedback(Advice.PAUSE, "memory is short")
     answers = iter([short, short, Feedback(Advice.SLOW, "memory is nearly short")])
     with segment(4 * MIB) as source:
@@ -211,8 +213,8 @@ def test_copy_pauses_until_the_gate_opens(target: Directory) -> None:
     assert report.gate_reason == "pause: memory is short; slow: memory is nearly short"
 
 
-def test_copy_passes_on_what_the_callback_raises_and_leaves_nothing(target: Directory) -> None:
-    """A broken callback is the caller's; half a file is nobody's."""
+def test_copy_raises_what_the_callback_raises_and_leaves_nothing(target: Destination) -> None:
+    """An exception of the callback is the caller's; no half-written file stays."""
 
     def ask() -> Feedback:
         raise ZeroDivisionError
@@ -223,8 +225,8 @@ def test_copy_passes_on_what_the_callback_raises_and_leaves_nothing(target: Dire
 
 
 @METHODS
-def test_copy_says_that_the_source_shrank(target: Directory, settings: CopySettings) -> None:
-    """A segment cut short meanwhile: what was read is kept, truncated is said, no SIGBUS."""
+def test_copy_says_that_the_source_shrank(target: Destination, settings: CopySettings) -> None:
+    """A segment is truncated meanwhile: what was read is kept and marked truncated, without SIGBUS."""
     settings = CopySettings(rate=200 * MIB, method=settings.method)
     with segment(64 * MIB) as source:
 
@@ -240,8 +242,8 @@ def test_copy_says_that_the_source_shrank(target: Directory, settings: CopySetti
     assert (target.path / "copy").read_bytes() == data[: 20 * MIB + 10]
 
 
-def test_copy_says_that_the_source_grew(target: Directory) -> None:
-    """What is appended meanwhile is not in the copy, and the report says that the source changed."""
+def test_copy_says_that_the_source_grew(target: Destination) -> None:
+    """What is appended meanwhile is not copied, and the report says that the source changed."""
     with segment(8 * MIB) as source:
         data = source.read_bytes()
 
@@ -254,8 +256,8 @@ def test_copy_says_that_the_source_grew(target: Directory) -> None:
     assert not report.truncated
 
 
-def test_copy_refills_no_hole_that_is_punched_meanwhile(target: Directory) -> None:
-    """Pages given back between plan and write are not allocated again by mapping them."""
+def test_copy_refills_no_hole_that_is_punched_meanwhile(target: Destination) -> None:
+    """Pages freed between plan and write are not allocated again by mapping them."""
     with segment(64 * MIB) as source:
 
         def progress(done: int) -> None:
@@ -270,8 +272,8 @@ def test_copy_refills_no_hole_that_is_punched_meanwhile(target: Directory) -> No
     assert report.notes
 
 
-def test_copy_of_a_segment_under_live_writers_has_the_digest_of_its_bytes_on_disk(target: Directory) -> None:
-    """Bounce digests the very bytes that it writes, however wildly the source changes."""
+def test_copy_of_a_segment_under_live_writers_has_the_digest_of_its_bytes_on_disk(target: Destination) -> None:
+    """Bounce digests exactly the bytes that it writes, however much the source changes."""
     stop = threading.Event()
     with segment(32 * MIB) as source:
         writer = subprocess.Popen(["python3", "-c", SCRIBBLER, source])
@@ -297,8 +299,8 @@ with open(sys.argv[1], "r+b") as file, mmap.mmap(file.fileno(), 0) as mapping:
 """
 
 
-def test_copy_reads_a_memfd_and_an_unlinked_file_of_another_process(target: Directory) -> None:
-    """What has no name any more is reached through the process that holds it."""
+def test_copy_reads_a_memfd_and_an_unlinked_file_of_another_process(target: Destination) -> None:
+    """A file without a name is reached through a process that has it open."""
     holder = subprocess.Popen(["python3", "-c", HOLDER], stdout=subprocess.PIPE, text=True)
     try:
         assert holder.stdout is not None
@@ -340,14 +342,14 @@ def planted(kind: str, directory: Path) -> Iterator[Path]:
 
 
 @pytest.mark.parametrize("kind", ["fifo", "symlink", "directory"])
-def test_source_is_refused_when_it_is_no_regular_file(scratch: Path, kind: str) -> None:
-    """Neither is a FIFO waited for, nor a link followed."""
+def test_source_is_refused_when_it_is_not_a_regular_file(scratch: Path, kind: str) -> None:
+    """A FIFO must not block, and a link must not be followed."""
     with planted(kind, scratch) as path, pytest.raises((StepError, OSError)):
         open_source.open_source(str(path))
 
 
 def test_source_is_refused_when_the_descriptor_is_a_pipe() -> None:
-    """A descriptor's link is followed only to a regular file: opening a FIFO or a device does something."""
+    """A descriptor's link is followed only to a regular file: opening a FIFO or a device has side effects."""
     read, write = os.pipe()
     try:
         with pytest.raises(StepError, match="FIFO"):
@@ -358,7 +360,7 @@ def test_source_is_refused_when_the_descriptor_is_a_pipe() -> None:
 
 
 def test_source_is_described_with_owner_mode_mtime_and_attributes(scratch: Path) -> None:
-    """The copy is root's and private; whose the source was stands in the record."""
+    """The copy belongs to root; the record says whose the source was."""
     path = scratch / "file"
     path.write_bytes(b"x")
     path.chmod(0o640)
@@ -374,7 +376,7 @@ def test_source_is_described_with_owner_mode_mtime_and_attributes(scratch: Path)
 
 
 def test_copy_refuses_a_destination_in_memory() -> None:
-    """A copy from tmpfs to tmpfs doubles what is in memory; it is refused before a byte moves."""
+    """A copy from tmpfs to tmpfs doubles the memory used; it is refused before the first byte."""
     with segment(4096) as source, opened_directory(Path("/dev/shm")) as shm, pytest.raises(CopyError) as raised:
         copied(source, shm, f"{source.name}.copy")
     assert raised.value.errno == errno.EOPNOTSUPP
@@ -383,8 +385,8 @@ def test_copy_refuses_a_destination_in_memory() -> None:
 
 @pytest.mark.parametrize("planted_name", ["copy", "copy.part"])
 @pytest.mark.parametrize("as_link", [True, False])
-def test_copy_touches_nothing_that_stands_at_its_names(target: Directory, planted_name: str, as_link: bool) -> None:
-    """Neither a file nor a symlink planted at an output name is written through or replaced."""
+def test_copy_does_not_touch_existing_files_of_its_names(target: Destination, planted_name: str, as_link: bool) -> None:
+    """A file or symlink planted at an output name is neither written through nor replaced."""
     victim = target.path / "victim"
     victim.write_bytes(b"precious")
     if as_link:
@@ -398,7 +400,7 @@ def test_copy_touches_nothing_that_stands_at_its_names(target: Directory, plante
     assert target.names() == sorted(["victim", planted_name])
 
 
-def test_copy_does_not_replace_a_file_that_appears_meanwhile(target: Directory) -> None:
+def test_copy_does_not_replace_a_file_that_appears_meanwhile(target: Destination) -> None:
     """The last step is a rename that never replaces."""
 
     def progress(done: int) -> None:
@@ -411,7 +413,7 @@ def test_copy_does_not_replace_a_file_that_appears_meanwhile(target: Directory) 
     assert target.names() == ["copy"]
 
 
-def test_copy_uses_the_same_memory_for_every_size(target: Directory) -> None:
+def test_copy_uses_the_same_memory_for_every_size(target: Destination) -> None:
     """Buffers are lent, not allocated: private memory does not grow with the file."""
     with segment(4 * MIB) as small, segment(128 * MIB) as large:
         copied(small, target, "warm", MMAP)
@@ -422,8 +424,8 @@ def test_copy_uses_the_same_memory_for_every_size(target: Directory) -> None:
 
 
 @METHODS
-def test_copy_reads_over_single_pages_of_hole_without_filling_them(target: Directory, settings: CopySettings) -> None:
-    """A page of data after each page of hole is one write per chunk, and still not one page more in memory."""
+def test_copy_merges_across_holes_of_one_page_without_filling_them(target: Destination, settings: CopySettings) -> None:
+    """A page of data after each page of hole is one write per chunk, and adds not one page of memory."""
     with segment(16 * MIB, pieces=[(at, b"x" * 4096) for at in range(0, 16 * MIB, 8192)]) as source:
         before = blocks_bytes(source)
         report = copied(source, target, settings=settings)
@@ -435,7 +437,7 @@ def test_copy_reads_over_single_pages_of_hole_without_filling_them(target: Direc
 
 @METHODS
 def test_copy_writes_chunks_in_few_requests(small_disk: Path, settings: CopySettings) -> None:
-    """A chunk longer than the longest pipe must not fall to pieces of 64 KiB."""
+    """A chunk longer than the longest pipe must not be split into pieces of 64 KiB."""
     settings = msgspec.structs.replace(settings, chunk_bytes=2 * MIB)
     with segment(32 * MIB) as source, opened_directory(small_disk) as target:
         before = writes_to(small_disk)
@@ -456,10 +458,8 @@ def disk_of(directory: Path) -> Path:
 
 @pytest.mark.parametrize("rate", ["adaptive", 10**10])
 @METHODS
-def test_copy_leaves_little_in_the_disks_own_cache(
-    small_disk: Path, settings: CopySettings, rate: str | int, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    """Another process's fsync flushes the disk, and waits for all that lies in its cache, whoever wrote it."""
+def test_copy_leaves_little_in_the_disks_own_cache(small_disk: Path, settings: CopySettings, rate: str | int) -> None:
+    """Another process's fsync flushes the disk and waits for everything in its cache, whoever wrote it."""
     settings = msgspec.structs.replace(settings, rate=rate)
     cache = disk_of(small_disk) / "queue/write_cache"
     commits = {}
@@ -467,7 +467,7 @@ def test_copy_leaves_little_in_the_disks_own_cache(
         try:
             for kind in ("write through", "write back"):
                 cache.write_text(kind)
-                monkeypatch.setattr(throttle, "_learnt", {})
+                forget_disks()
                 before = commits_of_ext4(small_disk)
                 copied(source, target, settings=settings)
                 commits[kind] = commits_of_ext4(small_disk) - before
@@ -478,11 +478,9 @@ def test_copy_leaves_little_in_the_disks_own_cache(
 
 
 @pytest.mark.parametrize("alone", [True, False], ids=["alone", "shared"])
-def test_copy_sees_whether_others_flush_the_disk(
-    small_disk: Path, alone: bool, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    """Small batches are for others' sake: beside nobody they would cost time for nothing."""
-    monkeypatch.setattr(throttle, "_learnt", {})
+def test_copy_sees_whether_others_flush_the_disk(small_disk: Path, alone: bool) -> None:
+    """Small batches are for others' sake: without them they would cost time for nothing."""
+    forget_disks()
     settings = CopySettings(rate="adaptive")
     done = threading.Event()
 
@@ -502,9 +500,14 @@ def test_copy_sees_whether_others_flush_the_disk(
             done.set()
             if not alone:
                 other.join()
-        pace = throttle.pace_for("adaptive", os.fstat(target.fd).st_dev)
-    assert pace.cache is not None
-    assert pace.cache.limit_s == (ALONE_S if alone else SHARED_S)
+        controller = controller_for(os.fstat(target.fd).st_dev, reading=False)
+    assert controller.flush_batch.limit_s == (ALONE_S if alone else SHARED_S)
+
+
+def forget_disks() -> None:
+    """A new disk may have the device number of one that was removed."""
+    limiter_for.cache_clear()
+    controller_for.cache_clear()
 
 
 def commits_of_ext4(directory: Path) -> int:
@@ -518,8 +521,8 @@ def mapped(source: Path) -> int:
     return Path("/proc/self/maps").read_text().count(source.name)
 
 
-def test_copy_by_mapping_shares_one_window_among_writers(target: Directory) -> None:
-    """What is mapped at a time does not grow with the writers."""
+def test_copy_by_mapping_shares_one_window_among_writers(target: Destination) -> None:
+    """The mapped part does not grow with the number of writers."""
     settings = msgspec.structs.replace(MMAP, writers=4)
     with segment(256 * MIB) as source:
         most = 0
@@ -529,13 +532,13 @@ def test_copy_by_mapping_shares_one_window_among_writers(target: Directory) -> N
             most = max(most, mapped(source))
 
         copied(source, target, settings=settings, progress=progress)
-    assert most <= 2  # one just left by the slowest
+    assert most <= 2  # the second is still used by the slowest
 
 
 def test_windows_are_never_more_than_two() -> None:
-    """Who needs a third while two are in use waits: a slow writer must not leave a trail of mappings."""
+    """A writer that needs a third waits: a slow writer must not leave a trail of mappings."""
     with segment(3 * WINDOW_BYTES) as path, path.open("rb") as file:
-        windows = Windows(Source(file.fileno(), 0, None))
+        windows = MappedWindows(Source(file.fileno(), 0, None))
         whole = Extent(0, 3 * WINDOW_BYTES)
         first, second, third = (Chunk(at, at + MIB, whole, at) for at in range(0, 3 * WINDOW_BYTES, WINDOW_BYTES))
         arrived = threading.Event()
@@ -555,11 +558,11 @@ def test_windows_are_never_more_than_two() -> None:
         other.join()
         with windows.lend(second):
             assert mapped(path) == 1
-        windows.close()
+        windows.unmap_unused()
         assert mapped(path) == 0
 
 
-def test_copy_by_mapping_keeps_its_page_tables_small(target: Directory) -> None:
+def test_copy_by_mapping_keeps_its_page_tables_small(target: Destination) -> None:
     """A mapping costs 2 MiB of page tables per GiB: the window slides."""
     with segment(512 * MIB) as source:
         copied(source, target, "warm", MMAP, limit_bytes=4 * MIB)
@@ -573,8 +576,8 @@ def test_copy_by_mapping_keeps_its_page_tables_small(target: Directory) -> None:
     assert most - before <= 512
 
 
-def test_copy_refuses_a_size_that_no_file_system_has(target: Directory) -> None:
-    """Anybody can make an empty segment of 8 EiB: that is no bug, and a step goes on to the next one."""
+def test_copy_refuses_a_size_that_no_file_system_has(target: Destination) -> None:
+    """Anybody can make an empty segment of 8 EiB: that is not a bug, and a step goes on to the next one."""
     with segment(0) as source:
         os.truncate(source, (1 << 63) - 1)
         with pytest.raises(CopyError) as raised:
@@ -584,17 +587,17 @@ def test_copy_refuses_a_size_that_no_file_system_has(target: Directory) -> None:
 
 
 def test_copy_with_a_digest_keeps_what_came_before_its_source_failed(
-    target: Directory, monkeypatch: pytest.MonkeyPatch
+    target: Destination, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """A poisoned page of the source is EIO: the first part is as good as without a digest, but has none."""
-    read = Reader.read
+    """Reading a poisoned page is EIO: the part before it is kept, without a digest."""
+    read = SourceReader.read
 
-    def fail(self: Reader, buffer: Buffer, offset: int, size: int) -> int:
+    def fail(self: SourceReader, buffer: Buffer, offset: int, size: int) -> int:
         if offset >= 8 * MIB:
             raise OSError(errno.EIO, os.strerror(errno.EIO))
         return read(self, buffer, offset, size)
 
-    monkeypatch.setattr(Reader, "read", fail)
+    monkeypatch.setattr(SourceReader, "read", fail)
     with segment(16 * MIB) as source:
         report = copied(source, target, settings=CopySettings(digest=Digest.SHA256))
         assert (target.path / "copy").read_bytes() == source.read_bytes()[: 8 * MIB]
@@ -604,10 +607,10 @@ def test_copy_with_a_digest_keeps_what_came_before_its_source_failed(
 
 @METHODS
 @pytest.mark.parametrize("digest", [Digest.NONE, Digest.XXH3_128])
-def test_copy_says_that_a_source_of_many_pieces_shrank(
-    target: Directory, settings: CopySettings, digest: Digest
+def test_copy_says_that_a_source_of_many_extents_shrank(
+    target: Destination, settings: CopySettings, digest: Digest
 ) -> None:
-    """More pieces than are remembered are looked up as they come: those cut off meanwhile must not pass for holes."""
+    """Extents beyond the remembered ones are looked up later: those cut off meanwhile must not count as holes."""
     pieces = [(at * 16_384, os.urandom(4096)) for at in range(3000)]
     with segment(3000 * 16_384, pieces=pieces) as source:
 
@@ -626,8 +629,8 @@ def test_copy_says_that_a_source_of_many_pieces_shrank(
 
 
 @METHODS
-def test_copy_blames_the_source_for_its_errors(target: Directory, settings: CopySettings) -> None:
-    """A source that cannot be read is not the destination's fault."""
+def test_copy_blames_the_source_for_its_errors(target: Destination, settings: CopySettings) -> None:
+    """The error names the side that failed."""
     with segment(4 * MIB) as source:
         unreadable = os.open(source, os.O_WRONLY)
         try:
@@ -640,8 +643,8 @@ def test_copy_blames_the_source_for_its_errors(target: Directory, settings: Copy
     assert target.names() == []
 
 
-def test_copy_needs_room_for_the_data_that_it_would_write(target: Directory) -> None:
-    """Neither do holes count, nor are pages of hole that are written (0014) forgotten."""
+def test_copy_needs_room_for_the_data_that_it_would_write(target: Destination) -> None:
+    """Holes do not count, except those of one page, which are written (0014)."""
     far = [(64 * MIB, b"x" * MIB)]
     comb = [(at, b"x" * 4096) for at in range(0, 4 * MIB, 8192)]
     with segment(65 * MIB, pieces=far) as source:
@@ -652,28 +655,45 @@ def test_copy_needs_room_for_the_data_that_it_would_write(target: Directory) -> 
     assert target.names() == ["far"]
 
 
-class Counting(Max):
-    """Full speed, and how often it was asked."""
+class Counting(Limiter):
+    """Never waits, and counts how often it was asked."""
 
-    turns = 0
-    writes = 0
+    reserved = 0
+    recorded = 0
 
-    def turn(self, now_s: float, size: int) -> float:
-        self.turns += 1
+    def reserve(self, now_s: float, size: int) -> float:
+        self.reserved += 1
         return 0.0
 
-    def done(self, now_s: float, size: int, latency_s: float) -> None:
-        self.writes += 1
+    def record(self, now_s: float, size: int, latency_s: float) -> None:
+        self.recorded += 1
 
 
 @pytest.mark.parametrize("directory", ["/dev/shm", "/var/tmp"])
-def test_reader_keeps_a_pace_on_a_disk(directory: str) -> None:
-    """A core is read from a disk that others read from, too; memory is nobody's queue."""
-    pace = Counting()
+def test_reader_keeps_to_a_rate_on_a_disk(directory: str) -> None:
+    """A core is read from a disk that others read from too; memory needs no limit."""
+    limiter = Counting()
     with segment(4 * MIB, directory=directory) as path, path.open("rb") as file:
         source = Source(file.fileno(), 0, None)
-        with lease(1, MIB) as (buffer,), Reader(source, Steering(pace=pace)) as reader:
+        with lease(1, MIB) as (buffer,), contextlib.closing(SourceReader(source, Throttle(limiter=limiter))) as reader:
             for at in range(0, 4 * MIB, MIB):
                 assert reader.read(buffer, at, MIB) == MIB
     expected = 0 if directory == "/dev/shm" else 4
-    assert (pace.turns, pace.writes) == (expected, expected)
+    assert (limiter.reserved, limiter.recorded) == (expected, expected)
+
+
+@pytest.mark.parametrize(
+    ("asked", "writers", "align", "chunk"),
+    [
+        (1 << 20, 2, 4096, 1 << 20),
+        (64 << 20, 4, 4096, 1 << 20),
+        (64 << 20, 1, 4096, 4 << 20),
+        (100_000, 2, 4096, 98_304),
+        (100, 2, 4096, 4096),
+        (100_000, 2, 65_536, 65_536),
+    ],
+)
+def test_chunk_fits_the_buffers_and_the_disk(asked: int, writers: int, align: int, chunk: int) -> None:
+    """Whatever is configured, no memory is allocated for it."""
+    settings = CopySettings(chunk_bytes=asked, writers=writers)
+    assert engine.chunk_size(settings, align) == chunk

@@ -1,4 +1,4 @@
-"""Sources that change, and copiers that die, at any moment."""
+"""Sources that change and copiers that are killed at any moment."""
 
 from __future__ import annotations
 
@@ -7,12 +7,13 @@ import random
 import signal
 import subprocess
 import sys
+import threading
 import time
 from pathlib import Path
 
 import pytest
 import xxhash
-from copying_fixtures import MIB, Directory, copied, same, segment
+from copying_fixtures import MIB, Destination, copied, same, segment
 
 from collector.copying import engine
 from collector.model.copying import CopySettings, Digest, MethodChoice
@@ -45,12 +46,12 @@ while True:
 """
 
 
-def race(target: Directory, count: int, seed: int) -> set[str]:
+def race(target: Destination, count: int, seed: int) -> set[str]:
     """Copy a segment *count* times while another process truncates, extends and rewrites it."""
     seen = set()
     rng = random.Random(seed)
     with segment(2 * MIB) as source:
-        # Another process: a SIGBUS would be the copier's alone.
+        # In another process, so that only the copier could get a SIGBUS.
         mess = subprocess.Popen([sys.executable, "-c", MESS, source, str(seed)])
         try:
             for number in range(count):
@@ -69,8 +70,8 @@ def race(target: Directory, count: int, seed: int) -> set[str]:
     return seen
 
 
-def judged(target: Directory, source: Path, name: str, settings: CopySettings) -> str:
-    """Copy once; check that the report is true of the file that it describes."""
+def judged(target: Destination, source: Path, name: str, settings: CopySettings) -> str:
+    """Copy once; check that the report matches the file."""
     fd = os.open(source, os.O_RDONLY)
     before = os.fstat(fd).st_size
     try:
@@ -88,14 +89,14 @@ def judged(target: Directory, source: Path, name: str, settings: CopySettings) -
     return "truncated" if report.truncated else "whole" if before else "empty"
 
 
-def test_copy_tells_the_truth_when_the_source_changes_under_it(target: Directory) -> None:
-    """Truncate, extend, punch, rewrite: no crash, no hang, and every report is true."""
+def test_copy_reports_correctly_when_the_source_changes_under_it(target: Destination) -> None:
+    """Truncate, extend, punch, rewrite: no crash, no hang, and every report is correct."""
     assert {"truncated", "whole"} <= race(target, 150, seed=1)
 
 
 @pytest.mark.slow
 @pytest.mark.timeout(1200)
-def test_copy_tells_the_truth_in_ten_thousand_races(target: Directory) -> None:
+def test_copy_reports_correctly_in_ten_thousand_races(target: Destination) -> None:
     """The same, ten thousand times."""
     assert {"truncated", "whole"} <= race(target, 10_000, seed=2)
 
@@ -113,8 +114,8 @@ for number in range(100_000):
 
 
 @pytest.mark.parametrize("seed", range(6))
-def test_copy_leaves_nothing_unfinished_under_its_final_name_when_killed(target: Directory, seed: int) -> None:
-    """SIGKILL at any moment: what has the final name is whole; what is not has `.part`."""
+def test_copy_leaves_nothing_unfinished_under_its_final_name_when_killed(target: Destination, seed: int) -> None:
+    """SIGKILL at any moment: a file with the final name is complete; an incomplete one ends in `.part`."""
     with segment(8 * MIB + 5) as source:
         copier = subprocess.Popen(
             [sys.executable, "-c", COPIER, source, target.path], stdout=subprocess.PIPE, text=True
@@ -130,10 +131,8 @@ def test_copy_leaves_nothing_unfinished_under_its_final_name_when_killed(target:
         assert sum(name.endswith(".part") for name in names) <= 1
 
 
-def test_two_copies_at_once_do_not_share_a_buffer(target: Directory) -> None:
-    """Copies from several threads of one process: each has memory of its own."""
-    import threading
-
+def test_two_copies_at_once_do_not_share_a_buffer(target: Destination) -> None:
+    """Copies in several threads of one process have separate buffers."""
     with segment(24 * MIB) as first, segment(24 * MIB) as second:
         settings = CopySettings(rate="max", method=MethodChoice.BOUNCE, digest=Digest.XXH3_128)
         threads = [

@@ -1,22 +1,24 @@
 from __future__ import annotations
 
+import hashlib
 import os
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 import xxhash
-from copying_fixtures import MIB, Directory, cached, memory_kib, opened_directory, scattered, segment
+from copying_fixtures import MIB, Destination, cached, memory_kib, opened_directory, scattered, segment
 
-from collector.copying import deferred_sync, readback, stream
+from collector.copying import deferred_sync, hashing, stream
+from collector.copying.rate.limiter import Limiter
 from collector.model.artifact import Truncated
 from collector.model.copying import Advice, Digest, Feedback
 from collector.model.errors import CopyError, StepError
 
 
 @pytest.mark.parametrize("size", [0, 1, 300, 64 << 10, (64 << 10) + 1, MIB - 1, MIB, MIB + 1, 5 * MIB + 7])
-def test_stream_writes_every_length_with_its_digest(target: Directory, size: int) -> None:
-    """From nothing to many buffers: the bytes, their digest, and no page left behind."""
+def test_stream_writes_every_length_with_its_digest(target: Destination, size: int) -> None:
+    """From nothing to many buffers: the bytes and their digest."""
     data = os.urandom(size)
     pieces = [data[at : at + 70_001] for at in range(0, size, 70_001)]
     report = stream.write(pieces, directory_fd=target.fd, name="file")
@@ -28,7 +30,7 @@ def test_stream_writes_every_length_with_its_digest(target: Directory, size: int
     assert target.names() == ["file"]
 
 
-def test_stream_leaves_no_page_in_the_cache(target: Directory) -> None:
+def test_stream_leaves_no_page_in_the_cache(target: Destination) -> None:
     """Hundreds of small files and a large one: once synced, none of them is in memory."""
     for number in range(200):
         stream.write([b"x" * 300], directory_fd=target.fd, name=f"small{number}")
@@ -38,7 +40,7 @@ def test_stream_leaves_no_page_in_the_cache(target: Directory) -> None:
     assert sum(item.cached + item.dirty + item.writeback for item in found) == 0
 
 
-def test_small_files_are_never_more_than_a_few_dirty_pages(target: Directory) -> None:
+def test_small_files_are_never_more_than_a_few_dirty_pages(target: Destination) -> None:
     """Small files wait to be synced together, but not for long: 64 files, or 1 MiB."""
     most = 0
     for number in range(150):
@@ -48,8 +50,8 @@ def test_small_files_are_never_more_than_a_few_dirty_pages(target: Directory) ->
     assert most * 4096 <= 1.25 * MIB
 
 
-def test_stream_keeps_what_came_before_it_was_truncated(target: Directory) -> None:
-    """A stream that knows it is not all says so, and what came is kept."""
+def test_stream_keeps_what_came_before_it_was_truncated(target: Destination) -> None:
+    """A stream can say that it is incomplete; what came before is kept."""
 
     def pieces() -> Iterator[bytes]:
         yield b"some"
@@ -60,8 +62,8 @@ def test_stream_keeps_what_came_before_it_was_truncated(target: Directory) -> No
     assert (target.path / "file").read_bytes() == b"some"
 
 
-def test_stream_keeps_what_came_before_its_source_failed(target: Directory) -> None:
-    """A file of /proc whose process went away midway is worth what it gave."""
+def test_stream_keeps_what_came_before_its_source_failed(target: Destination) -> None:
+    """The process behind a /proc file can exit midway: what was read is kept."""
 
     def pieces() -> Iterator[bytes]:
         yield b"some"
@@ -73,38 +75,20 @@ def test_stream_keeps_what_came_before_its_source_failed(target: Directory) -> N
     assert (target.path / "file").read_bytes() == b"some"
 
 
-def test_stream_passes_on_a_step_error_after_keeping_what_came(target: Directory) -> None:
-    """The step fails as its collector says; its bytes are not lost."""
+def test_stream_passes_on_a_step_error_after_keeping_what_came(target: Destination) -> None:
+    """The step fails, but the bytes before the error are kept."""
 
     def pieces() -> Iterator[bytes]:
         yield b"some"
-        raise StepError("nothing more to be had")
+        raise StepError("nothing more to read")
 
     with pytest.raises(StepError, match="nothing more"):
         stream.write(pieces(), directory_fd=target.fd, name="file")
     assert (target.path / "file").read_bytes() == b"some"
 
 
-def test_stream_stops_at_its_limit(target: Directory) -> None:
-    """An endless source fills a file of the limit's length, not the disk."""
-
-    def endless() -> Iterator[bytes]:
-        while True:
-            yield b"y\n" * 30_000
-
-    report = stream.write(endless(), directory_fd=target.fd, name="file", limit_bytes=3 * MIB + 5)
-    assert (report.size_bytes, report.truncated) == (3 * MIB + 5, True)
-    assert (target.path / "file").stat().st_size == 3 * MIB + 5
-
-
-def test_stream_of_exactly_its_limit_is_whole(target: Directory) -> None:
-    """Nothing was left out, so nothing is truncated."""
-    report = stream.write([b"1234"], directory_fd=target.fd, name="file", limit_bytes=4)
-    assert (report.size_bytes, report.truncated) == (4, False)
-
-
-def test_stream_stops_where_the_gate_says_so(target: Directory) -> None:
-    """STOP keeps what is written, and says why that is not all."""
+def test_stream_stops_where_the_gate_says_so(target: Destination) -> None:
+    """STOP keeps what is written and says why it is incomplete."""
     report = stream.write(
         (bytes(MIB) for _ in range(50)),
         directory_fd=target.fd,
@@ -115,7 +99,31 @@ def test_stream_stops_where_the_gate_says_so(target: Directory) -> None:
     assert (target.path / "file").stat().st_size == report.size_bytes < 50 * MIB
 
 
-def test_stream_needs_no_more_memory_for_a_longer_stream(target: Directory) -> None:
+def test_stream_books_all_that_it_writes_with_its_limiter(target: Destination, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A rate in bytes bounds a stream too, including its last part; what is small is written with others."""
+    booked: list[tuple[float | None, int]] = []
+    reserve = Limiter.reserve
+
+    def book(self: Limiter, now_s: float, size: int) -> float:
+        booked.append((self.bound, size))
+        return reserve(self, now_s, size)
+
+    monkeypatch.setattr(Limiter, "reserve", book)
+    stream.write((bytes(500_000) for _ in range(5)), directory_fd=target.fd, name="file", rate=10**9)
+    stream.write((bytes(64 << 10),), directory_fd=target.fd, name="small", rate=10**9)
+    deferred_sync.sync_all()
+    assert booked == [(10**9, MIB), (10**9, MIB), (10**9, 2_500_000 - 2 * MIB)]
+
+
+def test_stream_keeps_its_last_part_when_the_gate_stops_it_there(target: Destination) -> None:
+    """What was read already is written: STOP spares what is still to come."""
+    report = stream.write(
+        (bytes(300_000),), directory_fd=target.fd, name="file", ask=lambda: Feedback(Advice.STOP, "memory is short")
+    )
+    assert (report.size_bytes, report.truncated) == (300_000, False)
+
+
+def test_stream_needs_no_more_memory_for_a_longer_stream(target: Destination) -> None:
     """One buffer for every length."""
     piece = bytes(65_536)
     stream.write((piece for _ in range(64)), directory_fd=target.fd, name="short")
@@ -124,7 +132,7 @@ def test_stream_needs_no_more_memory_for_a_longer_stream(target: Directory) -> N
     assert memory_kib("RssAnon") - before < 512
 
 
-def test_stream_refuses_a_name_that_is_taken(target: Directory) -> None:
+def test_stream_refuses_a_name_that_is_taken(target: Destination) -> None:
     """Nothing is replaced."""
     stream.write([b"first"], directory_fd=target.fd, name="file")
     with pytest.raises(CopyError):
@@ -134,7 +142,7 @@ def test_stream_refuses_a_name_that_is_taken(target: Directory) -> None:
 
 
 @pytest.mark.parametrize("algorithm", [Digest.XXH3_128, Digest.SHA256])
-def test_readback_digests_the_content_and_leaves_no_page(target: Directory, algorithm: Digest) -> None:
+def test_digest_is_of_the_content_and_leaves_no_page(target: Destination, algorithm: Digest) -> None:
     """What the disk returns, holes as zeros, read past the page cache."""
     size = 24 * MIB + 11
     with segment(size, pieces=scattered(24 * MIB, 5, 10_000), directory=str(target.path)) as path:
@@ -143,35 +151,33 @@ def test_readback_digests_the_content_and_leaves_no_page(target: Directory, algo
             os.fsync(file.fileno())
             os.posix_fadvise(file.fileno(), 0, 0, os.POSIX_FADV_DONTNEED)
             seen: list[int] = []
-            found = readback.digest(file.fileno(), algorithm=algorithm, rate="max", progress=seen.append)
+            found = hashing.digest(file.fileno(), algorithm=algorithm, rate="max", progress=seen.append)
         assert cached(path).cached == 0
-    import hashlib
-
     expected = xxhash.xxh3_128_hexdigest(data) if algorithm is Digest.XXH3_128 else hashlib.sha256(data).hexdigest()
     assert found == f"{algorithm}:{expected}"
     assert seen == sorted(seen)
     assert seen[-1] == size
 
 
-def test_readback_stops_where_the_gate_says_so(target: Directory) -> None:
-    """A digest that is not of all is none."""
+def test_digest_stops_where_the_gate_says_so(target: Destination) -> None:
+    """There is no digest of a part."""
     path: Path = target.path / "file"
     path.write_bytes(bytes(3 * MIB) + b"x")
     with path.open("rb") as file, pytest.raises(CopyError, match="memory is short"):
-        readback.digest(file.fileno(), ask=lambda: Feedback(Advice.STOP, "memory is short"))
+        hashing.digest(file.fileno(), ask=lambda: Feedback(Advice.STOP, "memory is short"))
 
 
-def test_readback_stops_within_a_hole(target: Directory) -> None:
-    """A file without data has nothing to be read, but digesting its hole takes time all the same."""
+def test_digest_stops_within_a_hole(target: Destination) -> None:
+    """A hole is not read, but digesting its zeros takes time."""
     with open(target.path / "hole", "wb+") as file:
         file.truncate(4 << 30)
         with pytest.raises(CopyError, match="an incident goes first"):
-            readback.digest(file.fileno(), ask=lambda: Feedback(Advice.STOP, "an incident goes first"))
+            hashing.digest(file.fileno(), ask=lambda: Feedback(Advice.STOP, "an incident goes first"))
 
 
 @pytest.mark.root
-def test_stream_leaves_nothing_where_not_even_its_first_buffer_fits(small_disk: Path) -> None:
-    """No empty file under the final name: that would look as if there had been nothing to write."""
+def test_stream_leaves_nothing_when_its_first_buffer_does_not_fit(small_disk: Path) -> None:
+    """An empty file would look as if there had been nothing to write."""
     with (small_disk / "filler").open("wb") as filler, opened_directory(small_disk) as target:
         while True:
             try:

@@ -8,6 +8,8 @@ from pathlib import Path, PurePosixPath
 
 import pytest
 
+from collector.copying.rate.limiter import Limiter
+from collector.copying.rate.throttle import always_go, ignore
 from collector.model.artifact import Artifact, Body, HardLink
 from collector.model.copying import Advice, CopySettings, Feedback
 from collector.model.errors import CopyError, StepError
@@ -58,3 +60,17 @@ def test_writer_closes_the_descriptor_when_it_fails(writer: Writer, scratch: Pat
         writer.write(artifact(name, HardLink(fd=fd)))
     assert descriptors() == before - 1
     assert (scratch / "core" / "core").read_bytes() == b"planted"
+
+
+def test_writer_passes_the_configured_rate_to_streams(scratch: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """`copy.rate` bounds what a collector streams as well as what it copies."""
+    rates: list[float | None] = []
+    monkeypatch.setattr(Limiter, "reserve", lambda self, now_s, size: rates.append(self.bound) or 0.0)
+    fd = os.open(scratch, os.O_RDONLY | os.O_DIRECTORY)
+    writer = Writer(
+        incident_fd=fd, step="dmesg", copy=CopySettings(rate=10**9), reserve_bytes=0, ask=always_go, progress=ignore
+    )
+    writer.write(artifact("bytes", bytes(100_000)))
+    writer.write(artifact("stream", iter([bytes(2 << 20)])))
+    os.close(fd)
+    assert rates == [10**9] * 3

@@ -9,17 +9,17 @@ from collector.model.copying import Digest
 
 
 def test_holes_are_digested_as_zeros_without_memory_for_them() -> None:
-    """A hole is as long as it likes: no page is allocated to digest it."""
+    """However long a hole is, no page is allocated to digest it."""
     hasher = Hasher(Digest.SHA256)
-    hasher.zeros(1)  # whatever is allocated once
+    hasher.zeros(1)  # makes all one-time allocations
     before = memory_kib("RssAnon", "RssShmem")
     hasher.zeros(3 << 20)
     assert memory_kib("RssAnon", "RssShmem") - before <= 64
     assert hasher.text() == f"sha256:{hashlib.sha256(bytes((3 << 20) + 1)).hexdigest()}"
 
 
-def test_holes_are_digested_in_pieces_between_which_others_are_heard() -> None:
-    """A hole of 16 TiB takes five minutes: whoever wants to end that must not wait for its end."""
+def test_holes_are_digested_in_pieces_so_that_they_can_be_interrupted() -> None:
+    """A hole of 16 TiB takes five minutes: the callback is called in between and may end it."""
     heard: list[int] = []
     whole, pieces = Hasher(Digest.XXH3_128), Hasher(Digest.XXH3_128)
     whole.zeros((2 << 30) + 5)
