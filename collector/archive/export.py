@@ -4,15 +4,13 @@ from __future__ import annotations
 
 import contextlib
 import os
-import signal
 import tarfile
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from typing import BinaryIO, NamedTuple
-
-import zstandard
 
 from collector.archive import directory
 from collector.archive.read import ArchiveReader
+from collector.host.compression import zstd
 from collector.host.filesystem import flush_and_drop, holds_memory
 from collector.model.errors import ArchiveError
 
@@ -24,12 +22,14 @@ DROP_BYTES = 8 << 20
 class DroppingReader:
     """A file whose pages are dropped from the cache once they are read."""
 
-    def __init__(self, fd: int) -> None:
+    def __init__(self, fd: int, check: Callable[[], None]) -> None:
         self._fd = fd
+        self._check = check
         self._at = self._dropped = 0
 
     def read(self, size: int) -> bytes:
         """Return the next *size* bytes, fewer at the end."""
+        self._check()
         data = os.pread(self._fd, size, self._at)
         self._at += len(data)
         if self._at - self._dropped >= DROP_BYTES or not data:
@@ -83,7 +83,7 @@ def _writing(path: str) -> Iterator[None]:
         raise ArchiveError(f"cannot write {path}: {exc.strerror}", hint="export it to a disk with more room") from exc
 
 
-def export(archive: ArchiveReader, incident: str, path: str) -> Exported:
+def export(archive: ArchiveReader, incident: str, path: str, *, check: Callable[[], None]) -> Exported:
     """
     Write *incident* to a new file at *path*, mode 0600: ``ID/…`` with every file in it.
 
@@ -91,36 +91,28 @@ def export(archive: ArchiveReader, incident: str, path: str) -> Exported:
         archive: The archive.
         incident: A sealed incident's id; its manifest is checked first.
         path: Must not exist.
+        check: Called before each read; what it raises ends the export.
 
     Raises:
         ArchiveError: If *path* cannot be created or written; nothing is left behind.
     """
     manifest = archive.manifest(incident)
     _refuse_memory(path)
-    with _created(path) as out:
-        there = _write(archive, incident, DroppingWriter(out, path))
+    try:
+        out = os.open(path, directory.CREATE_FLAGS, 0o600)
+    except FileExistsError as exc:
+        raise ArchiveError(f"{path} exists already", hint="name a file that does not exist") from exc
+    except OSError as exc:
+        raise ArchiveError(
+            f"cannot create {path}: {exc.strerror}", hint="name a file in a directory that you may write to"
+        ) from exc
+    try:
+        there = _write(archive, incident, DroppingWriter(out, path), check)
         with _writing(path):
             os.fsync(out)
         lengths = {artifact.path: artifact.size_bytes for artifact in manifest.artifacts()}
         missing = tuple(sorted(artifact for artifact, size in lengths.items() if there.get(artifact) != size))
         return Exported(os.fstat(out).st_size, missing)
-
-
-@contextlib.contextmanager
-def _created(path: str) -> Iterator[int]:
-    """Create the file; remove it after an error, or after a signal, which is not handled before it can be removed."""
-    mask = signal.pthread_sigmask(signal.SIG_BLOCK, (signal.SIGINT, signal.SIGTERM, signal.SIGHUP))
-    try:
-        out = os.open(path, directory.CREATE_FLAGS, 0o600)
-    except OSError as exc:
-        signal.pthread_sigmask(signal.SIG_SETMASK, mask)
-        if isinstance(exc, FileExistsError):
-            raise ArchiveError(f"{path} exists already", hint="name a file that does not exist") from exc
-        hint = "name a file in a directory that you may write to"
-        raise ArchiveError(f"cannot create {path}: {exc.strerror}", hint=hint) from exc
-    try:
-        signal.pthread_sigmask(signal.SIG_SETMASK, mask)
-        yield out
     except BaseException:
         with contextlib.suppress(OSError):
             os.unlink(path)
@@ -135,18 +127,17 @@ def _refuse_memory(path: str) -> None:
             raise ArchiveError(f"{path} is on tmpfs: the export would take memory", hint="name a file on a disk")
 
 
-def _write(archive: ArchiveReader, incident: str, out: DroppingWriter) -> dict[str, int]:
+def _write(archive: ArchiveReader, incident: str, out: DroppingWriter, check: Callable[[], None]) -> dict[str, int]:
     """Write all files; return their lengths by path."""
     there: dict[str, int] = {}
-    compressor = zstandard.ZstdCompressor(level=LEVEL)
     with (
         archive.incident(incident) as fd,
-        compressor.stream_writer(out, closefd=False) as packed,  # type: ignore[arg-type]
+        zstd.ZstdFile(out, "w", level=LEVEL) as packed,  # type: ignore[call-overload]  # only write() is called
         tarfile.open(fileobj=packed, mode="w|", format=tarfile.PAX_FORMAT) as tar,
     ):
         for name, status in directory.files(fd):
             with directory.opened_file(name, fd) as file:
-                tar.addfile(_member(f"{incident}/{name}", status), _binary(file))
+                tar.addfile(_member(f"{incident}/{name}", status), _binary(file, check))
             there[name] = status.st_size
     out.flush()
     return there
@@ -159,6 +150,6 @@ def _member(name: str, status: os.stat_result) -> tarfile.TarInfo:
     return member
 
 
-def _binary(fd: int) -> BinaryIO:
-    reader: object = DroppingReader(fd)
+def _binary(fd: int, check: Callable[[], None]) -> BinaryIO:
+    reader: object = DroppingReader(fd, check)
     return reader  # type: ignore[return-value]  # tarfile only calls read()

@@ -6,8 +6,8 @@ Names in the archive, all of which this program generates.
 
 from __future__ import annotations
 
+import os
 import re
-import secrets
 from datetime import UTC, datetime
 
 OPENING = ".opening"
@@ -31,7 +31,7 @@ COMPONENT = re.compile(r"[A-Za-z0-9_][A-Za-z0-9._-]{0,127}")
 def new_id(at_s: float) -> str:
     """Return an id that sorts by time and contains nothing an attacker could choose."""
     at = datetime.fromtimestamp(at_s, UTC)
-    return f"{at:%Y%m%dT%H%M%S.%f}Z-{secrets.token_hex(3)}"
+    return f"{at:%Y%m%dT%H%M%S.%f}Z-{os.urandom(3).hex()}"
 
 
 def is_id(name: str) -> bool:

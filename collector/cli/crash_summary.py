@@ -1,4 +1,4 @@
-"""What crashed, of what: the first question about an incident, answered from its markers and its core."""
+"""What crashed, and why: told from an incident's markers and its core."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ import msgspec
 
 from collector.archive import directory
 from collector.archive.read import ArchiveReader, IncidentSummary
-from collector.cli.text import escape_control
+from collector.cli.text import printable
 from collector.collectors.core.core import CoreSummary as Core
 from collector.model.case import merge
 from collector.model.errors import ArchiveError
@@ -18,18 +18,18 @@ from collector.model.signals import signal_name
 
 CORE_LIMIT = 1 << 20
 SHOWN = 200
-"""Characters of a text that an attacker may have made long."""
+"""Maximum characters of a text that an attacker may have made long."""
 
 
 def short(summary: IncidentSummary) -> str:
-    """Return ``COMM[PID] SIGNAL`` as far as it is known, in printable characters."""
+    """Return ``COMM[PID] SIGNAL``, as far as known."""
     pid = f"[{summary.pid}]" if summary.pid is not None else ""
     signal = f" {signal_name(summary.signal)}" if summary.signal is not None else ""
-    return escape_control(f"{(summary.comm or '')[:SHOWN]}{pid}{signal}".strip())
+    return printable(f"{(summary.comm or '')[:SHOWN]}{pid}{signal}".strip())
 
 
 def crash_facts(markers: tuple[Marker, ...]) -> list[str]:
-    """Return one line of what all markers together know of the process."""
+    """Return one line with what all markers together say about the process."""
     marker = merge(markers)
     process = f"[{marker.process.pid}]" if marker.process else ""
     facts = [
@@ -39,12 +39,12 @@ def crash_facts(markers: tuple[Marker, ...]) -> list[str]:
         marker.exe or "",
         "" if marker.unit is None else f"unit {marker.unit}",
     ]
-    told = ", ".join(escape_control(fact[:SHOWN]) for fact in facts if fact)
-    return [told] if told else []
+    line = ", ".join(printable(fact, limit=SHOWN) for fact in facts if fact)
+    return [line] if line else []
 
 
 def core_facts(archive: ArchiveReader, incident: str, manifest: Manifest) -> list[str]:
-    """Return what the core's notes say, in lines; the file, and the manifest's own id, may be anybody's."""
+    """Return lines with what the core's notes say; the file and the id in the manifest are not trusted."""
     paths = (
         artifact.path
         for step in manifest.steps
@@ -59,22 +59,22 @@ def core_facts(archive: ArchiveReader, incident: str, manifest: Manifest) -> lis
         with archive.incident(incident) as fd:
             core = msgspec.json.decode(directory.read(path, fd, limit=CORE_LIMIT), type=Core)
     except (ArchiveError, OSError, msgspec.DecodeError) as exc:
-        return [escape_control(f"{path} cannot be read: {exc}")]
-    return [escape_control(line) for line in _lines(core)]
+        return [printable(f"{path} cannot be read: {exc}")]
+    return [printable(line, limit=SHOWN) for line in _lines(core)]
 
 
 def _lines(core: Core) -> Iterator[str]:
     if not core.path:
         return
     if core.problem:
-        yield core.problem[:SHOWN]
+        yield core.problem
     if core.signal is not None:
         address = f" at {core.signal.fault_address}" if core.signal.fault_address else ""
         sender = f" from pid {core.signal.sender_pid}" if core.signal.sender_pid is not None else ""
         code = f" ({core.signal.code_name})" if core.signal.code_name else ""
-        yield f"{core.signal.name}{code}{address}{sender}"[:SHOWN]
+        yield f"{core.signal.name}{code}{address}{sender}"
     if core.command or core.arguments:
-        yield f"{core.command}: {core.arguments}"[:SHOWN]
+        yield f"{core.command}: {core.arguments}"
     if core.threads:
-        cut = ", cut off: not all of its memory is there" if core.cut_off else ""
+        cut = ", truncated: part of its memory is missing" if core.cut_off else ""
         yield f"threads: {core.threads}, mapped files: {core.mapped_files}{cut}"

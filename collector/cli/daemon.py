@@ -1,4 +1,4 @@
-"""``collector daemon``: what systemd starts."""
+"""``collector daemon``: the program that systemd starts."""
 
 from __future__ import annotations
 
@@ -12,9 +12,9 @@ from collector.daemon.supervisor import Supervisor
 @click.command("daemon")
 @archive_option
 @config_option
-@click.option("--verbose", is_flag=True, help="Log each step's beginning, too.")
+@click.option("--verbose", is_flag=True, help="Also log the start of each step.")
 def daemon_command(*, archive: str | None, config: str | None, verbose: bool) -> int:
-    """Watch for crashes and collect; runs in the foreground, logs to standard error."""
+    """Watch for crashes and collect. Runs in the foreground and logs to standard error."""
     journal.configure(verbose=verbose)
     Supervisor(config, archive).run()
     return 0

@@ -10,10 +10,9 @@ import msgspec
 
 from collector.archive.read import ArchiveReader, IncidentSummary, UnderWay
 from collector.cli.crash_summary import core_facts, crash_facts, short
-from collector.cli.options import archive_option, archive_path, config_option, json_option
-from collector.cli.text import escape_control, escape_name, size, when
+from collector.cli.options import archive_options, archive_path, parsed
+from collector.cli.text import escape_name, printable, size, when
 from collector.model.artifact import ArtifactRecord
-from collector.model.errors import UsageError
 from collector.model.incident import Manifest, StepRecord, StepStatus
 from collector.model.marker import Marker
 from collector.model.pressure import SpeedChange
@@ -22,13 +21,11 @@ from collector.model.units import parse_seconds
 
 
 @click.command("list")
-@click.option("--since", metavar="AGE", help="Only those of the last 1h, 14d, …")
-@archive_option
-@config_option
-@json_option
+@click.option("--since", metavar="AGE", help="Only incidents of the last AGE, such as 1h or 14d.")
+@archive_options
 def list_command(*, since: str | None, archive: str | None, config: str | None, as_json: bool) -> int:
-    """List the incidents in the archive, oldest first, those under way included."""
-    oldest_s = _start(since)
+    """List the incidents in the archive. Oldest first, including those in progress."""
+    oldest_s = 0.0 if since is None else time.time() - parsed(parse_seconds, since)
     with ArchiveReader(archive_path(config, archive)) as opened:
         found = [one for one in opened.summaries() if isinstance(one, str) or one.started_s >= oldest_s]
     known = [one for one in found if isinstance(one, IncidentSummary)]
@@ -38,24 +35,15 @@ def list_command(*, since: str | None, archive: str | None, config: str | None, 
         return 0
     width = max((len(short(one)) for one in known), default=0)
     for one in found:
-        click.echo(_line(one, width) if isinstance(one, IncidentSummary) else escape_control(one))
+        click.echo(_line(one, width) if isinstance(one, IncidentSummary) else printable(one))
     if not found:
         click.echo("the archive is empty" if since is None else f"no incident in the last {since}", err=True)
     return 0
 
 
-def _start(since: str | None) -> float:
-    try:
-        return 0.0 if since is None else time.time() - parse_seconds(since)
-    except ValueError as exc:
-        raise UsageError(f"--since: {exc}") from exc
-
-
 @click.command("show")
 @click.argument("incident", metavar="ID")
-@archive_option
-@config_option
-@json_option
+@archive_options
 def show_command(*, incident: str, archive: str | None, config: str | None, as_json: bool) -> int:
     """Show one incident. ID may be the start or the end of an id, or `latest`."""
     with ArchiveReader(archive_path(config, archive)) as opened:
@@ -77,30 +65,30 @@ def _line(summary: IncidentSummary, width: int) -> str:
     text = (
         f"{summary.id}  {summary.state:<11} {size(summary.size_bytes):>10}  {what}{summary.trigger}: {summary.reason}"
     )
-    return escape_control(f"{text}  [{', '.join(bad)}]" if bad else text)
+    return printable(f"{text}  [{', '.join(bad)}]" if bad else text)
 
 
 def _describe(found: Manifest | UnderWay, path: str, core: list[str]) -> list[str]:
     took = f", took {found.ended_s - found.started_s:.2f} s" if isinstance(found, Manifest) else ""
     lines = [
         f"incident  {escape_name(found.id)}  {found.state}",
-        f"path      {escape_control(path)}",
+        f"path      {printable(path)}",
         *(f"crash     {line}" for line in crash_facts(found.markers)),
         *(f"core      {line}" for line in core),
         f"machine   {escape_name(found.host)}, Linux {escape_name(found.kernel)}",
         f"time      {when(found.started_s)}{took}",
-        *(f"marker    {line}" for marker in found.markers for line in _marker(marker)),
+        *(f"marker    {_marker(marker)}" for marker in found.markers),
     ]
     for step in found.steps:
         lines += ["", *_step(step)]
     missing = [step for step in found.planned if step not in {done.id for done in found.steps}]
     if missing:
-        told = "never run" if isinstance(found, Manifest) else "not yet run"
-        lines += ["", f"{told}: {escape_name(', '.join(missing))}"]
+        label = "never run" if isinstance(found, Manifest) else "not yet run"
+        lines += ["", f"{label}: {escape_name(', '.join(missing))}"]
     return lines
 
 
-def _marker(marker: Marker) -> list[str]:
+def _marker(marker: Marker) -> str:
     known: dict[str, Any] = {
         "pid": marker.process.pid if marker.process else None,
         "comm": marker.comm,
@@ -111,7 +99,7 @@ def _marker(marker: Marker) -> list[str]:
         "core": marker.core.path if marker.core else None,
     }
     facts = " ".join(f"{name}={escape_name(str(value))}" for name, value in known.items() if value is not None)
-    return [f"{escape_name(marker.trigger)}: {escape_name(marker.reason)} {facts}".rstrip()]
+    return f"{escape_name(marker.trigger)}: {escape_name(marker.reason)} {facts}".rstrip()
 
 
 def _step(step: StepRecord) -> list[str]:
@@ -134,14 +122,14 @@ def _change(change: SpeedChange) -> str:
 def _artifact(artifact: ArtifactRecord) -> str:
     marks = [
         mark
-        for mark, is_so in (
+        for mark, applies in (
             ("sparse", artifact.sparse),
             ("TRUNCATED", artifact.truncated),
-            ("source changed meanwhile", artifact.source_changed),
+            ("source changed during the copy", artifact.source_changed),
             ("buffered", artifact.direct is False and artifact.data_bytes >= 1 << 20),
             (f"gate {escape_name(artifact.gate_reason or '')}", artifact.gate_reason),
         )
-        if is_so
+        if applies
     ]
     text = f"{size(artifact.size_bytes):>10}  {artifact.path}"
     if artifact.source is not None:

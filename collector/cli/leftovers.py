@@ -1,4 +1,4 @@
-"""The archive before a run by hand: may it be made, and what has a killed run left behind in it."""
+"""The archive before a manual run: whether it can be created, and what a killed run left in it."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ import os
 import click
 
 from collector.archive.read import UNFINISHED, ArchiveReader
-from collector.cli.text import escape_control
+from collector.cli.text import printable
 from collector.daemon.requests import AS_ROOT
 from collector.host.filesystem import nearest_directory
 from collector.model.errors import ArchiveError, DeniedError
@@ -16,31 +16,31 @@ from collector.runner.housekeeping import recover
 from collector.runner.pool import Pool
 
 
-def check_may_make(path: str) -> None:
+def check_can_create(path: str) -> None:
     """
-    Refuse to begin where this user may not make the archive: a worker would say so too, but not who may.
+    Check that this user can create the archive; a worker's error would come later and not say who can.
 
     Raises:
-        DeniedError: If nothing is at *path*, and the directory above is not this user's to write.
+        DeniedError: If nothing is at *path*, and this user cannot write to the directory above it.
     """
     if os.path.lexists(path):
         return
     above = nearest_directory(os.path.dirname(path))
     if os.geteuid() != 0 and not os.access(above, os.W_OK | os.X_OK):
-        raise DeniedError(f"cannot make the archive {path}: this user may not write to {above}", hint=AS_ROOT)
+        raise DeniedError(f"cannot create the archive {path}: this user cannot write to {above}", hint=AS_ROOT)
 
 
 def unfinished(path: str) -> list[str]:
     """
-    Return the ids of the incidents in the archive at *path* that nobody works on and nobody has sealed.
+    Return the ids of the incidents in the archive at *path* that are neither in progress nor sealed.
 
     Raises:
-        DeniedError: If this user may not read it.
+        DeniedError: If this user cannot read it.
     """
     try:
         opened = ArchiveReader(path)
     except ArchiveError:
-        return []  # there is none yet; what else is wrong is told by whoever writes to it
+        return []  # not created yet; any other fault is reported when it is written to
     with opened:
         return [incident for incident in opened.unfinished() if _is_left(opened, incident)]
 
@@ -49,13 +49,13 @@ def _is_left(archive: ArchiveReader, incident: str) -> bool:
     try:
         return archive.under_way(incident).state == UNFINISHED
     except ArchiveError:
-        return incident in archive.unfinished()  # unreadable, if it was not just sealed
+        return incident in archive.unfinished()  # unreadable, unless it has just been sealed
 
 
 def seal_left(pool: Pool, archive: str) -> Task[None]:
-    """Seal them, and say so; no time is spent on waiting for those that are still held."""
+    """Seal unfinished incidents and print their ids; those that another process holds are left alone."""
     done = yield from recover(pool, archive, wait_s=0.0)
     for incident in done.sealed:
-        click.echo(f"sealed {incident}, which a killed run had left unfinished", err=True)
+        click.echo(f"sealed {incident}, which a killed run left unfinished", err=True)
     if done.reason:
-        click.echo(f"collector: {escape_control(done.reason)}", err=True)
+        click.echo(f"collector: {printable(done.reason)}", err=True)

@@ -1,4 +1,4 @@
-"""The command `collector`: its verbs, and the one place where errors become exit statuses."""
+"""The command `collector`: its verbs, and the one place that turns errors into exit statuses."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ import click
 from collector import __version__
 from collector.model.errors import CollectorError
 
-# Imported only when asked for: `collector notify` runs at crash time and must start small.
+# Imported on demand: `collector notify` runs at crash time and must start small.
 VERBS = {
     "run": "collector.cli.run:run_command",
     "daemon": "collector.cli.daemon:daemon_command",
@@ -30,7 +30,7 @@ VERBS = {
 }
 
 BROKEN_PIPE = 141
-"""As of a program that SIGPIPE ended, which is what a shell expects: 128 and the signal's number."""
+"""What a shell reports for a program that SIGPIPE ended: 128 plus the signal number."""
 
 INTERRUPTED = 130
 
@@ -39,11 +39,9 @@ class Verbs(click.Group):
     """A group that imports a verb's module when the verb is used."""
 
     def list_commands(self, ctx: click.Context) -> list[str]:  # noqa: ARG002 - click
-        """Return the verbs in the order in which people meet them."""
         return list(VERBS)
 
     def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:  # noqa: ARG002 - click
-        """Import and return a verb."""
         if cmd_name not in VERBS:
             return None
         module, _, name = VERBS[cmd_name].partition(":")
@@ -51,7 +49,7 @@ class Verbs(click.Group):
         return command
 
     def invoke(self, ctx: click.Context) -> Any:
-        """Run the verb; a reader that has seen enough (``| head``) ends it quietly."""
+        """Run the verb; if its reader closes the pipe (``| head``), end without a message."""
         try:
             return super().invoke(ctx)
         except BrokenPipeError:
@@ -65,12 +63,12 @@ def cli() -> None:
 
 
 def main(args: list[str] | None = None) -> None:
-    """Run the command line; every error is one line, a hint where there is one, and its exit status."""
+    """Run the command line and exit; an error is one line, a hint if there is one, and its exit status."""
     status = _run(sys.argv[1:] if args is None else args)
     try:
         sys.stdout.flush()
     except OSError:
-        # What is left cannot be written now nor when the interpreter ends, which would say so once more.
+        # Drop the rest: the interpreter would try to flush it again at exit, and report that error, too.
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
     sys.exit(status)
 
@@ -88,14 +86,14 @@ def _run(args: list[str]) -> int:
     except click.Abort:
         return _failed(INTERRUPTED, "interrupted", None, as_json=as_json)
     except OSError as exc:
-        return _failed(*_of_the_system(exc), as_json=as_json)
-    except Exception as exc:  # noqa: BLE001 - the last resort: whatever it is, scripts get an exit status
+        return _failed(*_system_error(exc), as_json=as_json)
+    except Exception as exc:  # noqa: BLE001 - the last resort: scripts get an exit status whatever happens
         return _failed(70, f"a bug: {type(exc).__name__}: {exc}", _traceback(), as_json=as_json)
     return result if isinstance(result, int) else 0
 
 
-def _of_the_system(exc: OSError) -> tuple[int, str, str | None]:
-    """Return exit status, message and hint for an error that no verb had foreseen."""
+def _system_error(exc: OSError) -> tuple[int, str, str | None]:
+    """Return exit status, message and hint for an error that no verb handles."""
     name = exc.filename if isinstance(exc.filename, str) else None
     message = ": ".join(part for part in (name, exc.strerror or str(exc)) if part)
     if isinstance(exc, PermissionError):
@@ -104,24 +102,24 @@ def _of_the_system(exc: OSError) -> tuple[int, str, str | None]:
 
 
 def _traceback() -> str:
-    import traceback  # noqa: PLC0415 - what only a bug needs
+    import traceback  # noqa: PLC0415 - only a bug needs it
 
-    return f"please report it with what follows\n{traceback.format_exc()}"
+    return f"please report it with this traceback\n{traceback.format_exc()}"
 
 
 def _failed(status: int, message: str, hint: str | None, *, as_json: bool, told: bool = False) -> int:
-    """Say on standard error what went wrong, unless it was *told*, and on standard output too for a script."""
-    from collector.cli.text import escape_lines  # noqa: PLC0415 - what only an error needs
+    """Print the error on standard error unless it was *told* already, and as JSON on standard output for scripts."""
+    from collector.cli.text import printable_lines  # noqa: PLC0415 - only an error needs it
 
     with contextlib.suppress(OSError):
         if not told:
-            click.echo(f"collector: {escape_lines(message)}", err=True)
+            click.echo(f"collector: {printable_lines(message)}", err=True)
             if hint:
-                click.echo(f"  hint: {escape_lines(hint)}", err=True)
+                click.echo(f"  hint: {printable_lines(hint)}", err=True)
     if as_json:
         import msgspec  # noqa: PLC0415
 
-        document = {"error": escape_lines(message), "hint": hint and escape_lines(hint), "exit_code": status}
+        document = {"error": printable_lines(message), "hint": hint and printable_lines(hint), "exit_code": status}
         with contextlib.suppress(OSError):
             click.echo(msgspec.json.encode(document))
     return status

@@ -1,4 +1,4 @@
-"""``collector notify``: tell the daemon of a crash, from a supervisor or a unit of systemd."""
+"""``collector notify``: tell the daemon about a crash, from a supervisor or a systemd unit."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ import click
 from collector.model.errors import DeniedError, UnreachableError, UsageError
 
 DEFAULT_SOCKET = "/run/collector/notify.sock"
-# Set by systemd for ExecStopPost=, and with MONITOR_ before them for the units of OnFailure= (systemd 251).
+# Set by systemd for ExecStopPost=, and with the prefix MONITOR_ for OnFailure= units (systemd 251).
 SERVICE_KEYS = ("SERVICE_RESULT", "EXIT_CODE", "EXIT_STATUS", "INVOCATION_ID")
 TRIGGER_KEYS = tuple(f"MONITOR_{key}" for key in (*SERVICE_KEYS, "UNIT"))
 _FACT = re.compile(r"[A-Za-z_][A-Za-z0-9_]{0,63}=.*", re.DOTALL)
@@ -20,14 +20,14 @@ _FACT = re.compile(r"[A-Za-z_][A-Za-z0-9_]{0,63}=.*", re.DOTALL)
 @click.command("notify")
 @click.argument("facts", nargs=-1, metavar="KEY=VALUE...")
 @click.option("--socket", "path", metavar="PATH", help="The daemon's socket, instead of the configured one.")
-@click.option("--systemd", is_flag=True, help="Add what systemd says in the environment; do nothing after a success.")
+@click.option("--systemd", is_flag=True, help="Add what systemd sets in the environment; do nothing after a success.")
 @click.option("--config", metavar="PATH", help="Configuration file [/etc/collector/collector.yaml].")
 def notify_command(*, facts: tuple[str, ...], path: str | None, systemd: bool, config: str | None) -> int:
     """
-    Tell the daemon of a crash.
+    Tell the daemon about a crash.
 
     Known keys: PID, START_TIME, COMM, EXE, UID, UNIT, SIGNAL, EXIT_STATUS, REASON. Others are kept as they are.
-    PID, START_TIME and UID are numbers; with another value the daemon is told all the same, and the exit status is 64.
+    PID, START_TIME and UID must be numbers; if one is not, the daemon is told without it, and the exit status is 64.
     """
     for fact in facts:
         if not _FACT.fullmatch(fact):
@@ -38,28 +38,28 @@ def notify_command(*, facts: tuple[str, ...], path: str | None, systemd: bool, c
             return 0
         said += [f"{key}={os.environ[key]}" for key in (*SERVICE_KEYS, *TRIGGER_KEYS) if key in os.environ]
     if not said:
-        raise UsageError("nothing to tell", hint="collector notify PID=4711 SIGNAL=SEGV")
-    # A line break would make two facts of one.
+        raise UsageError("no facts given", hint="collector notify PID=4711 SIGNAL=SEGV")
+    # A line break would split a fact in two.
     data = "\n".join(fact.replace("\n", " ") for fact in said).encode(errors="surrogateescape")
     _send(path or _socket(config), data)
-    # Last, so that no crash is lost or told later for it.
+    # Checked last, so that a mistake neither delays nor loses the notification.
     from collector.triggers.facts import misread, parse  # noqa: PLC0415 - 15 ms
 
     if wrong := misread(parse(data)):
         raise UsageError(
-            f"{', '.join(map(repr, wrong))}: not a number; the daemon was told of the crash without it",
+            f"{', '.join(map(repr, wrong))}: not a number; the daemon was told about the crash without it",
             hint="collector notify PID=4711 SIGNAL=SEGV",
         )
     return 0
 
 
 def _send(path: str, data: bytes) -> None:
-    """Send one datagram; never wait, for whoever calls may have a dying process to look after."""
+    """Send one datagram without waiting: the caller may be cleaning up after a dying process."""
     with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM | socket.SOCK_NONBLOCK | socket.SOCK_CLOEXEC) as client:
         try:
             client.sendto(data, path)
         except PermissionError as exc:
-            raise DeniedError(f"{path}: {exc.strerror}", hint="add your uid to the notify trigger") from exc
+            raise DeniedError(f"{path}: {exc.strerror}", hint="add your uid to `uids` of the notify trigger") from exc
         except BlockingIOError as exc:
             raise UnreachableError(f"{path}: the daemon's queue is full") from exc
         except OSError as exc:
@@ -68,10 +68,10 @@ def _send(path: str, data: bytes) -> None:
 
 
 def _socket(config: str | None) -> str:
-    """Return the path of the socket; the configuration is read only where the usual one is not there."""
+    """Return the path of the socket; the configuration is read only if the default one does not exist."""
     if config is None and os.path.exists(DEFAULT_SOCKET):
         return DEFAULT_SOCKET
-    from collector.config.directories import effective_runtime_directory  # noqa: PLC0415 - 30 ms, mostly not needed
+    from collector.config.directories import effective_runtime_directory  # noqa: PLC0415 - 30 ms, rarely needed
     from collector.config.load import find, load  # noqa: PLC0415
     from collector.config.nodes import text_of  # noqa: PLC0415
 

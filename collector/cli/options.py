@@ -1,4 +1,4 @@
-"""Options that several verbs share. Paths are plain text: `click.Path` would refuse them in words of its own."""
+"""Options that several verbs share. Paths are plain text: `click.Path` has error messages of its own."""
 
 from __future__ import annotations
 
@@ -10,30 +10,46 @@ import click
 
 from collector.config.directories import effective_archive_path
 from collector.config.load import find, load, load_lenient
-from collector.model.errors import ConfigError
+from collector.model.errors import ConfigError, UsageError
 
 F = TypeVar("F", bound=Callable[..., Any])
+T = TypeVar("T")
 
 
 def config_option(function: F) -> F:
-    """``--config PATH``."""
-    told = "Configuration file [/etc/collector/collector.yaml]."
-    return click.option("--config", metavar="PATH", help=told)(function)
+    text = "Configuration file [/etc/collector/collector.yaml]."
+    return click.option("--config", metavar="PATH", help=text)(function)
 
 
 def archive_option(function: F) -> F:
-    """``--archive DIR``."""
-    told = "Archive directory, instead of archive.path."
-    return click.option("--archive", metavar="DIR", help=told)(function)
+    text = "Archive directory, instead of archive.path."
+    return click.option("--archive", metavar="DIR", help=text)(function)
 
 
 def json_option(function: F) -> F:
-    """``--json``."""
-    return click.option("--json", "as_json", is_flag=True, help="One JSON document on standard output.")(function)
+    return click.option("--json", "as_json", is_flag=True, help="Print one JSON document on standard output.")(function)
+
+
+def archive_options(function: F) -> F:
+    """``--archive DIR``, ``--config PATH`` and ``--json``: what all commands that read the archive have."""
+    return archive_option(config_option(json_option(function)))
+
+
+def parsed(parse: Callable[[str], T], text: str) -> T:
+    """
+    Return ``parse(text)``.
+
+    Raises:
+        UsageError: With the message of the `ValueError` that *parse* raises.
+    """
+    try:
+        return parse(text)
+    except ValueError as exc:
+        raise UsageError(str(exc)) from exc
 
 
 def archive_path(config: str | None, archive: str | None) -> str:
-    """Return the archive that a verb means: the one named, else the configured one, also by a file with mistakes."""
+    """Return the archive given, else the configured one, even if the configuration has mistakes."""
     if archive is not None:
         return os.path.abspath(archive)
     path = find(config)

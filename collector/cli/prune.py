@@ -9,18 +9,16 @@ import msgspec
 
 from collector.archive.prune import inventory, prune
 from collector.archive.read import ArchiveReader
-from collector.cli.options import archive_option, archive_path, config_option, json_option
+from collector.cli.options import archive_options, archive_path
 from collector.cli.text import size
 from collector.config.load import find, load
 
 
 @click.command("prune")
-@click.option("--dry-run", is_flag=True, help="Say what would go; delete nothing.")
-@archive_option
-@config_option
-@json_option
+@click.option("--dry-run", is_flag=True, help="Show what would be deleted; delete nothing.")
+@archive_options
 def prune_command(*, dry_run: bool, archive: str | None, config: str | None, as_json: bool) -> int:
-    """Delete the incidents that archive.keep does not keep, oldest first; the newest always stays."""
+    """Delete the incidents that exceed archive.keep. The oldest go first; the newest always stays."""
     rules = load(find(config)).config.archive.keep
     with ArchiveReader(archive_path(config, archive)) as opened:
         sizes = {kept.id: kept.size_bytes for kept in inventory(opened)}
@@ -36,6 +34,6 @@ def prune_command(*, dry_run: bool, archive: str | None, config: str | None, as_
     if gone:
         click.echo(f"{verb} {len(gone)} of {len(sizes)} incidents, {size(sum(freed.values()))}", err=True)
     else:
-        held = f"{len(sizes)} incidents, {size(sum(sizes.values()))}"
-        click.echo(f"nothing to delete: archive.keep keeps all {held}", err=True)
+        kept = f"{len(sizes)} incidents, {size(sum(sizes.values()))}"
+        click.echo(f"nothing to delete: all {kept}, are within archive.keep", err=True)
     return 0

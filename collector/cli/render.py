@@ -1,8 +1,7 @@
-"""A run as people see it while it goes on, or as one JSON document at its end."""
+"""The progress of a run on a terminal, or its result as one JSON document."""
 
 from __future__ import annotations
 
-import contextlib
 import sys
 from typing import Any
 
@@ -14,78 +13,71 @@ from collector.daemon.messages import Answer, Reply
 from collector.model.incident import StepStatus
 from collector.runner import events
 
+ERASE_LINE = "\r\033[K"
+
 
 class Renderer:
     """
-    Shows events.
+    Prints events as they come.
 
     Args:
-        as_json: Say nothing until the end, then print one document.
+        as_json: Print nothing until the end, then one JSON document.
     """
 
     def __init__(self, *, as_json: bool) -> None:
         self._as_json = as_json
         self._steps: list[dict[str, Any]] = []
         self._archived: events.IncidentArchived | None = None
-        self._live: Any = None
-        self._stack = contextlib.ExitStack()
+        self._live = not as_json and sys.stderr.isatty()
 
     def __enter__(self) -> Renderer:
-        if not self._as_json and sys.stderr.isatty():
-            from rich.console import Console  # noqa: PLC0415 - 6 MiB that only a terminal needs
-
-            self._live = self._stack.enter_context(Console(stderr=True).status("collecting"))
+        self._show_now("collecting")
         return self
 
     def __exit__(self, *_: object) -> None:
-        self._stack.close()
+        self._show_now("")
 
     def event(self, event: Answer) -> None:
-        """Show one event."""
         match event:
             case events.IncidentOpened():
-                self._say(f"incident {event.incident}")
+                self._print(f"incident {event.incident}")
             case events.IncidentPruned():
-                self._say(f"deleted {event.incident}: {event.reason}")
+                self._print(f"deleted {event.incident}: {event.reason}")
             case events.StepStarted():
-                self._update(event.step)
+                self._show_now(event.step)
             case events.StepWaiting():
-                self._say(f"  {event.step:<16} waits: {event.reason}")
-                self._update(f"{event.step}: waiting for memory")
+                self._print(f"  {event.step:<16} waits: {event.reason}")
+                self._show_now(f"{event.step}: waiting for memory")
             case events.StepProgressed():
-                self._update(f"{event.step}: {size(event.size_bytes)}")
+                self._show_now(f"{event.step}: {size(event.size_bytes)}")
             case events.StepFinished():
                 self._finished(event)
             case events.IncidentArchived():
                 self._archived = event
-                self._update("reading back for digests")
+                self._show_now("reading back for digests")
             case _:
                 pass
 
     def reply(self, reply: Reply) -> int:
-        """Show how the run ended; return the exit status."""
-        self._stack.close()
-        self._live = None
+        """Print how the run ended; return the exit status."""
+        self._show_now("")
         done = self._archived
         if self._as_json:
-            click.echo(
-                msgspec.json.encode(
-                    {
-                        "exit_code": reply.exit_code,
-                        "incident": reply.incident,
-                        "path": done.path if done else None,
-                        "state": done.state if done else None,
-                        "size_bytes": done.size_bytes if done else 0,
-                        "duration_s": done.duration_s if done else None,
-                        "error": reply.message or None,
-                        "hint": reply.hint,
-                        "steps": self._steps,
-                    }
-                )
-            )
+            document = {
+                "exit_code": reply.exit_code,
+                "incident": reply.incident,
+                "path": done.path if done else None,
+                "state": done.state if done else None,
+                "size_bytes": done.size_bytes if done else 0,
+                "duration_s": done.duration_s if done else None,
+                "error": reply.message or None,
+                "hint": reply.hint,
+                "steps": self._steps,
+            }
+            click.echo(msgspec.json.encode(document))
         elif done is not None:
-            told = f"{done.artifacts} artifacts, {size(done.size_bytes)} in {done.duration_s:.2f} s"
-            click.echo(f"{done.state}: {told}", err=True)
+            figures = f"{done.artifacts} artifacts, {size(done.size_bytes)} in {done.duration_s:.2f} s"
+            click.echo(f"{done.state}: {figures}", err=True)
             click.echo(done.path)
         else:
             click.echo(f"collector: nothing was archived: {reply.message}", err=True)
@@ -96,19 +88,18 @@ class Renderer:
     def _finished(self, event: events.StepFinished) -> None:
         end = event.end
         self._steps.append({**msgspec.to_builtins(end), "artifacts": event.artifacts, "size_bytes": event.size_bytes})
-        told = f"{event.artifacts} artifacts, {size(event.size_bytes)}, {end.duration_s:.2f} s"
+        result = f"{event.artifacts} artifacts, {size(event.size_bytes)}, {end.duration_s:.2f} s"
         if end.status is not StepStatus.OK:
-            told = f"{told}: {end.reason}" if event.artifacts else end.reason
-        self._say(f"  {end.id:<16} {end.status:<9} {told}")
+            result = f"{result}: {end.reason}" if event.artifacts else end.reason
+        self._print(f"  {end.id:<16} {end.status:<9} {result}")
         if end.hint:
-            self._say(f"  {'':<16} hint: {end.hint}")
+            self._print(f"  {'':<16} hint: {end.hint}")
 
-    def _say(self, line: str) -> None:
-        if self._live is not None:  # above the spinner, not through it
-            self._live.console.print(line, markup=False, highlight=False, soft_wrap=True)
-        elif not self._as_json:
-            click.echo(line, err=True)
+    def _print(self, line: str) -> None:
+        if not self._as_json:
+            click.echo(f"{ERASE_LINE if self._live else ''}{line}", err=True)
 
-    def _update(self, text: str) -> None:
-        if self._live is not None:
-            self._live.update(text)
+    def _show_now(self, text: str) -> None:
+        """Show *text* on a terminal until the next line replaces it."""
+        if self._live:
+            click.echo(f"{ERASE_LINE}{text}", err=True, nl=False)

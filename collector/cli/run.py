@@ -1,4 +1,4 @@
-"""``collector run``: the straight line, by hand."""
+"""``collector run``: collect now, on demand."""
 
 from __future__ import annotations
 
@@ -9,15 +9,15 @@ import click
 
 from collector.cli.config_explain import show_forecast
 from collector.cli.delegate import by_daemon
-from collector.cli.leftovers import check_may_make, seal_left, unfinished
-from collector.cli.options import archive_option, config_option, json_option
+from collector.cli.leftovers import check_can_create, seal_left, unfinished
+from collector.cli.options import archive_options
 from collector.cli.render import Renderer
-from collector.cli.signals import heeded
+from collector.cli.signals import on_signal
 from collector.config.load import find
 from collector.daemon.messages import RunRequest, reply_of
 from collector.host.identity import identify
 from collector.model.errors import UsageError
-from collector.model.marker import Marker, ProcessRef
+from collector.model.marker import Marker
 from collector.pipeline.generation import Generation, generate
 from collector.pipeline.steps import Pipeline, select_steps, steps_for
 from collector.pressure.sampler import Sampler
@@ -31,21 +31,19 @@ from collector.triggers.manual import find_processes, manual_marker
 from collector.triggers.registry import TRIGGERS
 
 STOP_GRACE_S = 5.0
-"""How long the running step may go on after Ctrl-C."""
+"""How long the running step may continue after Ctrl-C."""
 
 
 @click.command("run")
-@click.option("--now", is_flag=True, help="Collect now; required, so that nobody collects by a typing error.")
+@click.option("--now", is_flag=True, help="Collect now; required, so that nothing is collected by mistake.")
 @click.option("--pipeline", metavar="NAME", help="Pipeline to run [crash].")
-@click.option("--reason", metavar="TEXT", default="", help="Why; goes into the manifest.")
-@click.option("--pid", "pids", metavar="PID", type=int, multiple=True, help="A live process to look at closely.")
+@click.option("--reason", metavar="TEXT", default="", help="Why; recorded in the manifest.")
 @click.option(
-    "--only", metavar="STEP", multiple=True, help="Run only this step, by id or collector; may be given again."
+    "--pid", "pids", metavar="PID", type=int, multiple=True, help="A live process to examine; may be repeated."
 )
-@click.option("--dry-run", is_flag=True, help="Show what would run and what the gate says now; write nothing.")
-@archive_option
-@config_option
-@json_option
+@click.option("--only", metavar="STEP", multiple=True, help="Run only this step (id or collector); may be repeated.")
+@click.option("--dry-run", is_flag=True, help="Show what would run and what the gate decides now; write nothing.")
+@archive_options
 def run_command(
     *,
     now: bool,
@@ -59,64 +57,56 @@ def run_command(
     as_json: bool,
 ) -> int:
     """
-    Open an incident by hand and wait until it is archived.
+    Collect an incident now and wait until it is archived.
 
-    A running daemon does the work with its warm workers, unless --archive or --config names
-    something else than its own.
+    A running daemon does the work, unless --archive or --config names others than its own.
     """
     if not now and not dry_run:
-        raise UsageError("nothing was run", hint="say `collector run --now`, or --dry-run to see what it would do")
-    processes = find_processes(pids)
+        raise UsageError("nothing was run", hint="use `collector run --now`, or --dry-run to see what it would do")
+    request = RunRequest(pipeline=pipeline, reason=reason, processes=find_processes(pids), only=only)
     generation = generate(find(config), TRIGGERS, archive=archive)
     if dry_run:
-        marker = manual_marker(reason, processes, uid=os.getuid())
-        return show_forecast(generation, _chosen(generation, pipeline, only, marker), marker, as_json=as_json)
+        marker = _marker(request)
+        return show_forecast(generation, _chosen(generation, request, marker), marker, as_json=as_json)
     with Renderer(as_json=as_json) as renderer:
-        request = RunRequest(pipeline=pipeline, reason=reason, processes=processes, only=only)
         named = archive is not None or config is not None
         status = by_daemon(generation, request, renderer, named=named)
-        if status is not None:
-            return status
-        return _here(generation, renderer, pipeline=pipeline, reason=reason, processes=processes, only=only)
+        return _run_here(generation, request, renderer) if status is None else status
 
 
-def _chosen(generation: Generation, pipeline: str | None, only: tuple[str, ...], marker: Marker) -> Pipeline:
+def _marker(request: RunRequest) -> Marker:
+    return manual_marker(request.reason, request.processes, uid=os.getuid())
+
+
+def _chosen(generation: Generation, request: RunRequest, marker: Marker) -> Pipeline:
     """
-    Return the steps that a run by hand takes: those asked for whose conditions its marker meets.
+    Return the requested steps whose conditions a manual run meets.
 
     Raises:
         UsageError: If there are none.
     """
-    asked = select_steps(generation.pipeline(pipeline), only)
+    asked = select_steps(generation.pipeline(request.pipeline), request.only)
     chosen = steps_for(asked, marker)
     if not chosen.steps:
         names = ", ".join(step.id for step in asked.steps)
         raise UsageError(
-            f"nothing to run by hand: {names} has a `when` that only a crash meets",
-            hint="`collector config explain` tells when each step runs",
+            f"nothing to run: the conditions (`when`) of {names} are only met by a crash",
+            hint="`collector config explain` shows when each step runs",
         )
     return chosen
 
 
-def _here(
-    generation: Generation,
-    renderer: Renderer,
-    *,
-    pipeline: str | None,
-    reason: str,
-    processes: tuple[ProcessRef, ...],
-    only: tuple[str, ...],
-) -> int:
-    check_may_make(generation.settings.archive)
+def _run_here(generation: Generation, request: RunRequest, renderer: Renderer) -> int:
+    check_can_create(generation.settings.archive)
     left = unfinished(generation.settings.archive)
-    marker = manual_marker(reason, processes, uid=os.getuid())
-    chosen = _chosen(generation, pipeline, only, marker)
+    marker = _marker(request)
+    chosen = _chosen(generation, request, marker)
     pool = Pool(generation.loaded.config.runtime.workers, generation.loaded.config.runtime)
     pool.fill()
     runner = Runner(pool, Sampler(), renderer.event)
     header = open_header((marker,), chosen, identity=identify(), config_hash=generation.loaded.hash, now_s=time.time())
 
-    def run() -> Task[Done]:
+    def task() -> Task[Done]:
         outcome = yield from runner.incident(header, chosen, generation.settings)
         if left:
             yield from seal_left(pool, generation.settings.archive)
@@ -125,8 +115,8 @@ def _here(
             yield from add_digests(pool, generation, outcome.incident)
         return outcome
 
-    # Ctrl-C ends the running step and seals what there is; a second one within the grace changes nothing.
-    with heeded(lambda _: pool.stop(time.monotonic() + STOP_GRACE_S)):
-        outcome = drive(run())
+    # Ctrl-C ends the running step, and what was collected is sealed; a second Ctrl-C changes nothing.
+    with on_signal(lambda _: pool.stop(time.monotonic() + STOP_GRACE_S)):
+        outcome = drive(task())
     pool.close()
     return renderer.reply(reply_of(outcome))

@@ -1,4 +1,4 @@
-"""The signals that end a command, and how they do."""
+"""How the signals that end a command do so."""
 
 from __future__ import annotations
 
@@ -13,18 +13,22 @@ ENDING = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
 
 
 @contextmanager
-def heeded(act: Callable[[int], None], *, afterwards: signal.Handlers | None = None) -> Iterator[None]:
+def on_signal(act: Callable[[int], None], *, afterwards: signal.Handlers | None = None) -> Iterator[None]:
     """
-    Call *act* with the number of each ending signal that comes; *afterwards* is what they do then, else as before.
+    Call *act* with the number of each ending signal that arrives inside the block.
 
-    What is ignored stays so: SIGHUP under nohup, SIGINT in a script's background job.
+    A signal that is ignored stays ignored: SIGHUP under nohup, SIGINT in a script's background job.
+
+    Args:
+        act: The handler.
+        afterwards: What the signals do after the block; by default what they did before it.
     """
 
     def handler(number: int, _frame: FrameType | None) -> None:
         act(number)
 
-    heeded_ones = [number for number in ENDING if signal.getsignal(number) is not signal.SIG_IGN]
-    before = {number: signal.signal(number, handler) for number in heeded_ones}
+    handled = [number for number in ENDING if signal.getsignal(number) is not signal.SIG_IGN]
+    before = {number: signal.signal(number, handler) for number in handled}
     try:
         yield
     finally:
@@ -32,6 +36,23 @@ def heeded(act: Callable[[int], None], *, afterwards: signal.Handlers | None = N
             signal.signal(number, old if afterwards is None else afterwards)
 
 
-def give_up(number: int) -> None:
-    """Raise what ends a command here and now: it cleans up on its way out."""
-    raise SignalError(f"ended by {signal.Signals(number).name}", number=number)
+@contextmanager
+def interruptible(product: str) -> Iterator[Callable[[], None]]:
+    """
+    Yield a function that raises `SignalError` once an ending signal has arrived.
+
+    The handler only takes note: an exception raised there could strike between the creation of a file and
+    the code that removes it. After the block the outcome is settled, and further signals are ignored.
+
+    Args:
+        product: What the command makes, and removes when it is interrupted; for the message.
+    """
+    noted: list[int] = []
+
+    def check() -> None:
+        if noted:
+            name = signal.Signals(noted[0]).name
+            raise SignalError(f"ended by {name}; the unfinished {product} was removed", number=noted[0])
+
+    with on_signal(noted.append, afterwards=signal.SIG_IGN):
+        yield check

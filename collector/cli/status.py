@@ -1,4 +1,4 @@
-"""``collector status``: what the daemon does now."""
+"""``collector status``: what the daemon is doing."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ import click
 import msgspec
 
 from collector.cli.options import config_option, json_option
-from collector.cli.text import escape_lines, escape_name, size, when
+from collector.cli.text import escape_name, printable_lines, size, when
 from collector.config.load import find
 from collector.daemon.messages import Status
 from collector.daemon.requests import runtime_directory, status_of
@@ -16,7 +16,11 @@ from collector.daemon.requests import runtime_directory, status_of
 @config_option
 @json_option
 def status_command(*, config: str | None, as_json: bool) -> int:
-    """Show the queue, the running step, memory as the gate sees it, and the last incidents."""
+    """
+    Show what the daemon is doing.
+
+    The queue, running steps, memory as the gate sees it, and the latest incidents.
+    """
     status = status_of(runtime_directory(find(config)))
     click.echo(msgspec.json.encode(status) if as_json else "\n".join(_lines(status)))
     return 0
@@ -35,14 +39,14 @@ def _lines(status: Status) -> list[str]:
         f"queue     {status.queued}",
     ]
     if status.config_problem:
-        lines.append(f"RELOAD FAILED, the old configuration is in force:\n{escape_lines(status.config_problem)}")
+        lines.append(f"RELOAD FAILED, the old configuration stays in force:\n{printable_lines(status.config_problem)}")
     if status.after_restart:
         lines.append(f"after a restart: {', '.join(status.after_restart)}")
     if status.ledger_problem:
         lines.append(f"LEDGER    {escape_name(status.ledger_problem)}")
     for running in status.running:
-        what = f"waits: {running.waiting_for}" if running.waiting_for else f"{size(running.size_bytes)}"
-        lines.append(f"running   {running.incident}: {running.step or 'opening'} {what}, {running.seconds:.1f} s")
+        state = f"waits: {running.waiting_for}" if running.waiting_for else size(running.size_bytes)
+        lines.append(f"running   {running.incident}: {running.step or 'opening'} {state}, {running.seconds:.1f} s")
     lines += [f"trigger   {trigger}: {escape_name(state)}" for trigger, state in status.triggers.items()]
     lines += [f"lost      {trigger}: {count}" for trigger, count in status.lost.items()]
     lines += [f"markers   {count} {fate}" for fate, count in status.fates.items()]

@@ -1,4 +1,4 @@
-"""``collector verify``: read incidents back from the disk and compare with their manifests."""
+"""``collector verify``: read incidents back from the disk and compare them with their manifests."""
 
 from __future__ import annotations
 
@@ -7,8 +7,8 @@ import msgspec
 
 from collector.archive.digests import ArtifactCheck, verify
 from collector.archive.read import ArchiveReader
-from collector.cli.options import archive_option, archive_path, config_option, json_option
-from collector.cli.text import escape_control
+from collector.cli.options import archive_options, archive_path
+from collector.cli.text import printable
 from collector.config.load import find, load_lenient
 from collector.copying import buffers, hashing
 from collector.model.copying import Digest
@@ -17,14 +17,13 @@ from collector.model.errors import ArchiveError
 
 @click.command("verify")
 @click.argument("incidents", metavar="[ID]...", nargs=-1)
-@archive_option
-@config_option
-@json_option
+@archive_options
 def verify_command(*, incidents: tuple[str, ...], archive: str | None, config: str | None, as_json: bool) -> int:
     """
-    Read incidents back, past the page cache, and compare lengths and digests.
+    Compare incidents with their manifests.
 
-    Without an ID, all incidents. Exit status 73 if one is not as it was archived.
+    Artifacts are read back from the disk, bypassing the page cache; lengths and digests must match. Without
+    ID, all incidents are verified. Exit status 73 if one differs from what was archived.
     """
     rate = load_lenient(find(config)).copy.rate
     buffers.warm()
@@ -52,15 +51,15 @@ def verify_command(*, incidents: tuple[str, ...], archive: str | None, config: s
 
 def _show(incident: str, findings: list[ArtifactCheck], unreadable: str | None) -> None:
     if unreadable:
-        click.echo(f"{incident}  BAD  {escape_control(unreadable)}")
+        click.echo(f"{incident}  BAD  {printable(unreadable)}")
         return
-    problems = [escape_control(f"{finding.path} {finding.problem}") for finding in findings if finding.problem]
+    problems = [printable(f"{finding.path} {finding.problem}") for finding in findings if finding.problem]
     checked = sum(finding.checked for finding in findings)
     undigested = sum(not finding.checked and not finding.problem for finding in findings)
     if problems:
         click.echo(f"{incident}  BAD  {len(problems)} of {len(findings)} artifacts differ")
     else:
-        told = f", {undigested} without a digest" if undigested else ""
-        click.echo(f"{incident}  ok  {checked} artifacts as archived{told}")
+        without = f", {undigested} without a digest" if undigested else ""
+        click.echo(f"{incident}  ok  {checked} artifacts as archived{without}")
     for problem in problems:
         click.echo(f"  {problem}")

@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-import hashlib
 import os
 from collections.abc import Callable
 from contextlib import closing
+from typing import TYPE_CHECKING
 
 import xxhash
 
@@ -14,6 +14,9 @@ from collector.copying.rate.throttle import Stopped, Throttle, always_go, ignore
 from collector.copying.source import Source, SourceReader
 from collector.model.copying import Digest, Feedback
 from collector.model.errors import CopyError
+
+if TYPE_CHECKING:
+    import hashlib
 
 HOLE_PIECE = 1 << 30
 READ_PIECE = 1 << 20
@@ -24,9 +27,13 @@ class Hasher:
 
     def __init__(self, algorithm: Digest) -> None:
         self.algorithm = algorithm
-        self._state: xxhash.xxh3_128 | hashlib._Hash = (
-            xxhash.xxh3_128() if algorithm is Digest.XXH3_128 else hashlib.sha256()
-        )
+        self._state: xxhash.xxh3_128 | hashlib._Hash
+        if algorithm is Digest.XXH3_128:
+            self._state = xxhash.xxh3_128()
+        else:
+            import hashlib  # noqa: PLC0415 - OpenSSL: 3.5 MiB of each process, and only SHA-256 needs it
+
+            self._state = hashlib.sha256()
 
     def update(self, data: bytes | memoryview) -> None:
         self._state.update(data)

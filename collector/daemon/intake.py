@@ -7,10 +7,9 @@ import time
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 
-import structlog
-
 from collector.archive.ledger import Ledger, LedgerEntry
 from collector.daemon.control import Client
+from collector.daemon.journal import get_logger
 from collector.daemon.loop import Loop
 from collector.daemon.messages import Reply, RunRequest
 from collector.model.admission import Admission, OwnProcesses, Ruling
@@ -31,7 +30,7 @@ MAX_TRIES = 2
 
 DISPLACED = "a newer marker of the same executable took its place"
 
-log = structlog.get_logger()
+log = get_logger()
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -11,10 +11,19 @@ import os
 import select
 import sys
 
-import structlog
-
 from collector.model.incident import StepEnd, StepStatus
 from collector.runner import events
+
+# structlog imports rich wherever it is installed, and asyncio imports ssl: 8 MiB that would stay in the daemon and in
+# each worker, and neither uses them. A module that is None cannot be imported; both do without.
+HIDDEN = {"rich", "ssl"} - sys.modules.keys()
+sys.modules.update(dict.fromkeys(HIDDEN))  # type: ignore[arg-type]
+import structlog  # noqa: E402
+
+for hidden in HIDDEN:
+    del sys.modules[hidden]
+
+get_logger = structlog.get_logger
 
 PIECE_BYTES = 4096
 """A pipe or socket that is writable takes this much without blocking (PIPE_BUF)."""
@@ -75,13 +84,13 @@ def configure(*, verbose: bool = False) -> structlog.stdlib.BoundLogger:
         logger_factory=lambda *_: lines,
         cache_logger_on_first_use=True,
     )
-    logger: structlog.stdlib.BoundLogger = structlog.get_logger()
+    logger: structlog.stdlib.BoundLogger = get_logger()
     return logger
 
 
 def log_event(event: events.AnyEvent) -> None:
     """Log an event of the runner, as a warning if evidence is missing or delayed."""
-    log = structlog.get_logger().bind(incident=event.incident)
+    log = get_logger().bind(incident=event.incident)
     fields = {name: getattr(event, name) for name in event.__struct_fields__ if name != "incident"}
     match event:
         case events.StepFinished(end=end):

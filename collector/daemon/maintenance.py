@@ -6,8 +6,7 @@ import time
 from collections import deque
 from collections.abc import Callable, Iterable
 
-import structlog
-
+from collector.daemon.journal import get_logger
 from collector.daemon.loop import Loop
 from collector.pipeline.generation import Generation
 from collector.pressure.sampler import Sampler
@@ -22,7 +21,7 @@ UNDIGESTED = 64
 RETENTION_S = 24 * 3600.0
 """Retention is applied after each incident, and at least daily."""
 
-log = structlog.get_logger()
+log = get_logger()
 
 
 class Maintenance:

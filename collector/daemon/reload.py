@@ -7,9 +7,9 @@ import os
 from dataclasses import replace
 
 import msgspec
-import structlog
 
 from collector.config.load import SYSTEM_PATH, drop_ins, find
+from collector.daemon.journal import get_logger
 from collector.daemon.messages import Reply
 from collector.model.errors import ConfigError
 from collector.pipeline.generation import Generation, generate
@@ -21,7 +21,7 @@ RELOADED = frozenset({"incident_timeout", "reload_on_change"})
 Stamp = tuple[tuple[str, int, int, int], ...]
 """Name, inode, size and mtime of each file that a load would read."""
 
-log = structlog.get_logger()
+log = get_logger()
 
 
 def used_at_start(generation: Generation) -> dict[str, object]:

@@ -7,15 +7,13 @@ import signal
 import time
 from functools import partial
 
-import structlog
-
 from collector import __version__
 from collector.archive import layout
 from collector.archive.ledger import Ledger
 from collector.daemon.activity import Activity
 from collector.daemon.control import Client, Control, lock_directory
 from collector.daemon.intake import Intake, Work
-from collector.daemon.journal import log_event
+from collector.daemon.journal import get_logger, log_event
 from collector.daemon.loop import Loop
 from collector.daemon.maintenance import Maintenance
 from collector.daemon.messages import (
@@ -52,7 +50,7 @@ TEND_S = 5.0
 LOOK_AT_FILES_S = 1.0
 """Interval at which changed files are noticed, where the configuration asks for it."""
 
-log = structlog.get_logger()
+log = get_logger()
 
 
 class Supervisor:

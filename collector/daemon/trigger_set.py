@@ -4,10 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable
 
-import structlog
-
 from collector.archive.ledger import Ledger
 from collector.daemon.intake import Intake
+from collector.daemon.journal import get_logger
 from collector.daemon.loop import Loop
 from collector.host.files import Host
 from collector.model.errors import CollectorError
@@ -16,7 +15,7 @@ from collector.pipeline.generation import Generation
 from collector.pipeline.steps import CompiledTrigger
 from collector.triggers.base import Trigger, TriggerContext
 
-log = structlog.get_logger()
+log = get_logger()
 
 
 class OpenTrigger:

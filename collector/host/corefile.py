@@ -3,13 +3,11 @@
 from __future__ import annotations
 
 import errno
-import io
 import os
 import time
 from collections.abc import Iterator
 
-import zstandard
-
+from collector.host.compression import zstd
 from collector.host.elfcore import NT_FILE, CoreError, CoreReader, MappedFile, notes, parse_mapped_files
 from collector.host.files import PIECE, Host, OpenFd, open_regular
 from collector.model.artifact import Truncated
@@ -18,10 +16,10 @@ from collector.model.marker import CoreRef
 
 ZSTD_MAGIC = b"\x28\xb5\x2f\xfd"
 OTHER_MAGICS = {b"\x04\x22\x4d\x18": "lz4 -d", b"\xfd7zX": "xz -d", b"\x1f\x8b": "gzip -d"}
-# systemd-coredump compresses at zstd's default level, whose window is 2 MiB. Every decoder must accept 8 MiB
-# (RFC 8878); a hostile frame may ask for gigabytes.
-MAX_WINDOW_BYTES = 8 << 20
-# A core's notes are near its start, so no more of a compressed one is unpacked.
+# systemd-coredump compresses at zstd's default level, whose window is 2 MiB; 8 MiB is the most
+# that any decoder must accept (RFC 8878). A hostile frame may ask for gigabytes.
+MAX_WINDOW_LOG = 23
+# Of a compressed core only so much is unpacked in search of its notes, which stand at its front.
 MAX_UNPACKED_BYTES = 256 << 20
 # A core's owner can delay others by a lease for 45 s. Source: proc_sys_fs(5), ``lease-break-time``.
 LEASE_S = 50.0
@@ -150,10 +148,9 @@ class ZstdReader:
     """Reads a zstd-compressed file forwards, up to `MAX_UNPACKED_BYTES` of its contents."""
 
     def __init__(self, fd: int) -> None:
-        file = io.FileIO(os.dup(fd))
-        file.seek(0)
-        decompressor = zstandard.ZstdDecompressor(max_window_size=MAX_WINDOW_BYTES)
-        self._stream = decompressor.stream_reader(file, read_size=PIECE)
+        self._fd = fd
+        self._position = 0
+        self._decompressor = zstd.ZstdDecompressor(options={zstd.DecompressionParameter.window_log_max: MAX_WINDOW_LOG})
         self._left = MAX_UNPACKED_BYTES
 
     def read(self, size: int) -> bytes:
@@ -161,14 +158,27 @@ class ZstdReader:
         size = min(size, self._left)
         parts: list[bytes] = []
         try:
-            while size > 0 and (part := self._stream.read(size)):
+            while size > 0 and (part := self._unpack(size)):
                 parts.append(part)
                 size -= len(part)
                 self._left -= len(part)
-        except zstandard.ZstdError as exc:
+        except zstd.ZstdError as exc:
             if not parts:
                 raise CoreError(f"damaged: {exc}") from exc
         return b"".join(parts)
+
+    def _unpack(self, size: int) -> bytes:
+        """Return at most *size* further bytes; none at the end of the frame or of the file."""
+        while not self._decompressor.eof:
+            packed = b""
+            if self._decompressor.needs_input:
+                packed = os.pread(self._fd, PIECE, self._position)
+                self._position += len(packed)
+                if not packed:
+                    break
+            if part := self._decompressor.decompress(packed, max_length=size):
+                return part
+        return b""
 
     def skip(self, size: int) -> None:
         while size > 0 and (part := self.read(min(size, PIECE))):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import mmap
 import os
 
 from collector.host.files import Host
@@ -24,7 +25,7 @@ class KernelFile:
     def __init__(self, host: Host, path: str, *, size: int) -> None:
         self.path = path
         self._fd = host.open(path)
-        self._buffer = bytearray(size)
+        self._buffer = mmap.mmap(-1, size, flags=mmap.MAP_PRIVATE)  # takes memory only as far as it is written to
         self._view = memoryview(self._buffer)
 
     def read(self) -> bytes:

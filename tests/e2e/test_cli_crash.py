@@ -1,4 +1,4 @@
-"""What crashed, of what: answered by `list` and `show` first."""
+"""`list` and `show` first say what crashed, and why."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ pytestmark = pytest.mark.root
 
 
 def test_list_and_show_say_first_what_crashed(daemon_factory: Callable[..., Daemon], crasher: Path) -> None:
-    """Name, PID and signal in the list; the core's own words before the artifacts; the end of an id is enough."""
+    """Name, PID and signal in the list; what the core says before the artifacts; the end of an id is enough."""
     daemon = daemon_factory()
     with core_pattern(f"{daemon.cores}/core.%e.%p"):
         pid = Victim(crasher).die()

@@ -1,4 +1,4 @@
-"""The command line beside a daemon: what is handed over to it, and what a lost or a slow end of the line means."""
+"""The command line beside a daemon: what is handed over, and what happens when either side ends first."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ import signal
 import subprocess
 from collections.abc import Callable
 
-from harness import HOLD, Daemon, config_of, held
+from harness import HOLD, Daemon, config_of, held, in_turn, wait_for
 
 MEMORY = "{id: memory, collector: proc_files}"
 
@@ -18,7 +18,7 @@ def run_in_background(daemon: Daemon, *arguments: str) -> subprocess.Popen[str]:
 
 
 def test_run_is_handed_to_the_daemon_only_if_that_would_do_the_same(daemon_factory: Callable[..., Daemon]) -> None:
-    """Its own file and archive, named: it does the work; others: this process does, and says why in one line."""
+    """With the daemon's own configuration and archive it does the work; with others this process does, and says why."""
     daemon = daemon_factory(config_of(MEMORY, triggers=()))
     assert daemon.run("run", "--now").returncode == 0
     assert [event["incident"] for event in daemon.events() if event["event"] == "incident.archived"]
@@ -28,13 +28,13 @@ def test_run_is_handed_to_the_daemon_only_if_that_would_do_the_same(daemon_facto
     daemon.config.write_text(daemon.config.read_text().replace("floor: 64MiB", "floor: 65MiB"))
     other = daemon.run("run", "--now")
     assert other.returncode == 0
-    assert f"the daemon is not used: its configuration, {daemon.config}, says something else\n" in other.stderr
+    assert f"the daemon is not used: its configuration, {daemon.config}, is different\n" in other.stderr
     assert len(daemon.incidents()) == 2
     assert sum(event["event"] == "incident.archived" for event in daemon.events()) == 1
 
 
 def test_run_is_not_done_twice_when_the_daemon_dies(daemon_factory: Callable[..., Daemon]) -> None:
-    """Once it was asked, its loss is exit status 69: what it had is sealed at its next start."""
+    """If it ends after it took the request, exit status 69: it seals what it has at its next start."""
     daemon = daemon_factory(config_of(HOLD, triggers=()), start=False)
     os.mkfifo(daemon.directory / "hold")
     daemon.start()
@@ -43,12 +43,12 @@ def test_run_is_not_done_twice_when_the_daemon_dies(daemon_factory: Callable[...
         daemon.stop(signal.SIGKILL)
         _, said = client.communicate(timeout=20)
     assert client.returncode == 69
-    assert "the daemon went away; what it had is sealed at its next start: `collector list`" in said
+    assert "the daemon ended; it seals what it has collected at its next start: `collector list`" in said
     assert daemon.incidents() == []
 
 
-def test_ctrl_c_ends_the_waiting_only(daemon_factory: Callable[..., Daemon]) -> None:
-    """The daemon goes on, and that is said."""
+def test_ctrl_c_only_ends_the_waiting(daemon_factory: Callable[..., Daemon]) -> None:
+    """The daemon continues, and the message says so."""
     daemon = daemon_factory(config_of(HOLD, triggers=()), start=False)
     os.mkfifo(daemon.directory / "hold")
     daemon.start()
@@ -57,7 +57,7 @@ def test_ctrl_c_ends_the_waiting_only(daemon_factory: Callable[..., Daemon]) -> 
         client.send_signal(signal.SIGINT)
         _, said = client.communicate(timeout=20)
     assert client.returncode == 130
-    assert "the daemon goes on: `collector status`" in said
+    assert "the daemon continues the run: `collector status`" in said
     assert daemon.wait_for_incidents(1)
 
 
@@ -69,3 +69,14 @@ def test_status_shows_each_mistake_on_its_own_line(daemon_factory: Callable[...,
     told = daemon.run("status").stdout
     assert r"\x0a" not in told
     assert sum("bogus" in line for line in told.splitlines()) == 2
+
+
+def test_daemon_logs_the_beginning_of_each_step_when_it_is_verbose(daemon_factory: Callable[..., Daemon]) -> None:
+    """For a terminal; by default the journal does not get these lines."""
+    daemon = daemon_factory(config_of(in_turn(MEMORY), triggers=()), start=False)
+    command = [*daemon.command, "daemon", "--verbose", "--config", str(daemon.config)]
+    with daemon.log.open("wb") as log:
+        daemon.process = subprocess.Popen(command, stderr=log)
+    wait_for(lambda: b"daemon.started" in daemon.log.read_bytes(), "daemon.started")
+    assert daemon.run("run", "--now").returncode == 0
+    assert "step.started" in [event["event"] for event in daemon.events()]

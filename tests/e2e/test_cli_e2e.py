@@ -1,9 +1,10 @@
-"""The command line as people and scripts use it: exit statuses, one JSON document, errors with a next step."""
+"""The command line as people and scripts use it: exit statuses, one JSON document, errors with hints."""
 
 from __future__ import annotations
 
 import json
 import os
+import pty
 import signal
 import subprocess
 import tarfile
@@ -11,9 +12,10 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-import zstandard
 from copying_fixtures import segment
 from harness import COLLECTOR, core_pattern, wait_for
+
+from collector.host.compression import zstd
 
 CONFIG = """
 version: 1
@@ -51,7 +53,7 @@ def document(done: subprocess.CompletedProcess[str]) -> Any:
 
 
 def test_run_prints_where_to_look(config: Path) -> None:
-    """The last line on standard output is the incident's path, and nothing else is there."""
+    """Standard output is the incident's path and nothing else."""
     done = collector(config, "run", "--now", "--only", "memory")
     assert done.returncode == 0, done.stderr
     assert (Path(done.stdout.strip()) / "manifest.json").is_file()
@@ -70,7 +72,7 @@ def test_list_show_and_verify_agree_on_an_incident(config: Path) -> None:
 
 
 def test_verify_finds_a_changed_artifact(config: Path) -> None:
-    """Another byte, another digest; a missing file is a finding, too."""
+    """A changed byte changes the digest; a missing file is reported, too."""
     made = document(collector(config, "run", "--now", "--json", "--only", "memory"))
     incident = Path(made["path"])
     changed = incident / "memory/proc/version"
@@ -86,7 +88,7 @@ def test_verify_finds_a_changed_artifact(config: Path) -> None:
 
 
 def test_prune_keeps_what_the_configuration_keeps(config: Path) -> None:
-    """Two stay, the oldest goes; a dry run deletes nothing."""
+    """The oldest incident beyond `count` is deleted; a dry run deletes nothing."""
     for _ in range(2):
         collector(config, "run", "--now", "--only", "memory")
     first, second = (one["id"] for one in document(collector(config, "list", "--json"))["incidents"])
@@ -99,7 +101,7 @@ def test_prune_keeps_what_the_configuration_keeps(config: Path) -> None:
 
 
 def test_dry_run_writes_nothing(config: Path, tmp_path: Path) -> None:
-    """It shows the steps, their bounds and the gate's verdict now."""
+    """It shows the steps, their limits and what the gate decides now."""
     plan = document(collector(config, "run", "--dry-run", "--json"))
     assert [step["id"] for step in plan["steps"]] == ["memory", "nothing"]
     assert plan["steps"][0]["verdict"]["decision"] == "proceed"
@@ -124,7 +126,7 @@ def test_dry_run_writes_nothing(config: Path, tmp_path: Path) -> None:
     ],
 )
 def test_errors_say_what_to_do(config: Path, arguments: tuple[str, ...], status: int, said: str) -> None:
-    """sysexits.h for scripts, a sentence for people, no traceback for anybody."""
+    """An exit status from sysexits.h and one sentence; never a traceback."""
     collector(config, "run", "--now", "--only", "memory")
     done = collector(config, *arguments)
     assert done.returncode == status
@@ -141,18 +143,31 @@ def test_bad_configuration_is_refused_with_its_place(config: Path) -> None:
 
 
 def test_archive_on_tmpfs_is_refused(config: Path) -> None:
-    """Writing there takes the memory that is short; nothing is left behind."""
+    """Writing there would use the memory that is short; nothing is left behind."""
     done = collector(config, "run", "--now", "--archive", f"/dev/shm/archive-{os.getpid()}")
     assert done.returncode == 73
     assert "tmpfs" in done.stderr
     assert not os.path.exists(f"/dev/shm/archive-{os.getpid()}")
 
 
-def test_doctor_finds_what_stands_in_the_way(config: Path) -> None:
-    """Every finding has a level, and what is not well has a hint."""
+def test_doctor_reports_every_area_with_hints(config: Path) -> None:
+    """Everything that is bad has a hint."""
     findings = document(collector(config, "doctor", "--json"))
     assert {finding["about"] for finding in findings} >= {"privileges", "memory", "cores", "daemon"}
     assert all(finding["hint"] for finding in findings if finding["level"] == "bad")
+
+
+def test_run_shows_the_running_step_on_a_terminal_only(config: Path) -> None:
+    """On a line that the next one replaces; a pipe gets whole lines without control characters."""
+    ours, theirs = pty.openpty()
+    arguments = [*COLLECTOR, "run", "--now", "--only", "memory", "--config", str(config)]
+    subprocess.run(arguments, stderr=theirs, stdout=subprocess.DEVNULL, check=True)
+    os.close(theirs)
+    shown = os.read(ours, 1 << 16)
+    os.close(ours)
+    assert b"\r\033[Kcollecting" in shown
+    assert b"\r\033[Kcomplete: " in shown
+    assert "\033" not in collector(config, "run", "--now", "--only", "memory").stderr
 
 
 def test_export_holds_every_file_of_the_incident(config: Path, tmp_path: Path) -> None:
@@ -162,7 +177,7 @@ def test_export_holds_every_file_of_the_incident(config: Path, tmp_path: Path) -
     done = collector(config, "export", "latest", "-o", str(bundle))
     assert done.returncode == 0, done.stderr
     assert bundle.stat().st_mode & 0o777 == 0o600
-    with zstandard.open(bundle) as packed, tarfile.open(fileobj=packed, mode="r|") as tar:
+    with zstd.open(bundle) as packed, tarfile.open(fileobj=packed, mode="r|") as tar:
         names = {member.name: (tar.extractfile(member) or packed).read() for member in tar}
     incident = Path(made["path"])
     on_disk = {f"{incident.name}/{path.relative_to(incident)}": path for path in incident.rglob("*") if path.is_file()}
@@ -175,8 +190,8 @@ def test_export_holds_every_file_of_the_incident(config: Path, tmp_path: Path) -
     assert (short.returncode, "memory/proc/loadavg" in short.stderr, "note:" in short.stderr) == (3, True, True)
 
 
-def test_export_takes_no_memory(config: Path) -> None:
-    """A file on tmpfs would take what is short; it is not even made."""
+def test_export_refuses_tmpfs(config: Path) -> None:
+    """Writing there would use the memory that is short; the file is not created."""
     collector(config, "run", "--now", "--only", "memory")
     bundle = Path(f"/dev/shm/collector-test-{os.getpid()}.tar.zst")
     done = collector(config, "export", "latest", "-o", str(bundle))
@@ -185,8 +200,8 @@ def test_export_takes_no_memory(config: Path) -> None:
     assert not bundle.exists()
 
 
-def test_incidents_are_found_by_a_configuration_with_mistakes(config: Path) -> None:
-    """At the worst hour: what is archived stays readable; what deletes insists on a good file."""
+def test_incidents_are_found_despite_mistakes_in_the_configuration(config: Path) -> None:
+    """Reading still works; `prune`, which deletes, insists on a valid file."""
     collector(config, "run", "--now", "--only", "memory")
     config.write_text(config.read_text() + "bogus: 1\n")
     for arguments in (("list",), ("show", "latest"), ("verify",)):
@@ -197,7 +212,7 @@ def test_incidents_are_found_by_a_configuration_with_mistakes(config: Path) -> N
 
 
 def test_show_says_what_to_do_about_a_step(config: Path) -> None:
-    """The hint stands below the reason."""
+    """The hint is below the reason."""
     step = "      - {id: tool, collector: command, with: {argv: [/no/such/tool]}}\n"
     config.write_text(config.read_text() + step)
     assert collector(config, "run", "--now", "--only", "tool").returncode == 3
@@ -205,8 +220,8 @@ def test_show_says_what_to_do_about_a_step(config: Path) -> None:
 
 
 @pytest.mark.root
-def test_doctor_doubts_a_program_that_takes_the_cores(config: Path) -> None:
-    """Only systemd-coredump is known to leave a core where the daemon watches, and only there."""
+def test_doctor_warns_of_an_unknown_core_handler(config: Path) -> None:
+    """Of the programs in core_pattern, only systemd-coredump is known to leave cores in a watched directory."""
     config.write_text(config.read_text() + CORES)
     with core_pattern("|/usr/share/apport/apport %p"):
         (cores,) = [one for one in document(collector(config, "doctor", "--json")) if one["about"] == "cores"]
@@ -220,11 +235,11 @@ def test_doctor_doubts_a_program_that_takes_the_cores(config: Path) -> None:
 
 
 def test_export_to_a_full_disk_is_one_line(config: Path, tmp_path: Path) -> None:
-    """Exit status 73, the file's name and the kernel's reason; no half of a file stays."""
+    """Exit status 73, the file's name and the kernel's reason; no partial file is left."""
     collector(config, "run", "--now", "--only", "memory")
     bundle = tmp_path / "incident.tar.zst"
     command = " ".join([*COLLECTOR, "export", "latest", "-o", str(bundle), "--config", str(config)])
-    # A limit to the length of files (EFBIG) is what a full disk (ENOSPC) is to whoever writes.
+    # A file size limit (EFBIG) stands in for a full disk (ENOSPC).
     limited = ["sh", "-c", f"ulimit -f 8; trap '' XFSZ; exec {command}"]
     done = subprocess.run(limited, capture_output=True, text=True, check=False)
     assert done.returncode == 73
@@ -246,8 +261,8 @@ pipelines:
 """
 
 
-def test_run_says_so_when_no_step_is_meant_for_it(config: Path, tmp_path: Path) -> None:
-    """An empty incident that calls itself complete would be the latest one from then on."""
+def test_run_is_refused_when_it_meets_no_condition(config: Path, tmp_path: Path) -> None:
+    """Otherwise an empty incident, marked complete, would become `latest`."""
     choosy = "collector: proc_files, when: {signal: [SEGV]}"
     config.write_text(config.read_text().replace("collector: proc_files", choosy))
     done = collector(config, "run", "--now", "--only", "memory")
@@ -258,7 +273,7 @@ def test_run_says_so_when_no_step_is_meant_for_it(config: Path, tmp_path: Path) 
 
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM, signal.SIGHUP])
 def test_run_cuts_a_copy_short_and_seals_it_when_a_signal_ends_it(tmp_path: Path, number: int) -> None:
-    """Ctrl-C, or an ssh session that drops: the copy ends at its next chunk, and what is there is archived."""
+    """Ctrl-C, or a dropped ssh session: the copy ends at its next chunk, and what is there is archived."""
     config = tmp_path / "collector.yaml"
     with segment(400 << 20) as source:
         config.write_text(SLOW.format(archive=tmp_path / "archive", segment=source.name))
@@ -281,7 +296,7 @@ def test_run_cuts_a_copy_short_and_seals_it_when_a_signal_ends_it(tmp_path: Path
 
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM, signal.SIGHUP])
 def test_export_leaves_nothing_when_a_signal_ends_it(config: Path, tmp_path: Path, number: int) -> None:
-    """Half an export under its final name would be sent for a whole one."""
+    """A partial export must not be mistaken for a complete one."""
     assert collector(config, "run", "--now", "--only", "memory").returncode == 0
     (incident,) = (tmp_path / "archive").glob("*Z-??????")
     with (incident / "memory" / "bulk").open("wb") as file:

@@ -1,4 +1,4 @@
-"""Errors as a script and a person meet them: one line, a status, a document, never a traceback for the expected."""
+"""Errors as people and scripts see them: one line, an exit status, a JSON document, no traceback."""
 
 from __future__ import annotations
 
@@ -40,8 +40,8 @@ def as_nobody(scratch: Path) -> list[str]:
     """
     Return what to put before a command to run it as nobody.
 
-    The interpreter and this checkout may lie where only root gets at them, such as in /root. In a mount
-    namespace of the command's own, such directories are covered by an overlay that lets everybody pass.
+    The interpreter and this checkout may be in directories that only root can enter, such as /root. In a mount
+    namespace for the command, such directories are covered by an overlay that everybody can enter.
     """
     needed = {Path(sys.executable), Path(sys.executable).resolve(), Path(__file__).resolve()}
     closed = {parent for path in needed for parent in path.parents if parent.stat().st_mode & 0o5 != 0o5}
@@ -54,8 +54,8 @@ def as_nobody(scratch: Path) -> list[str]:
     return ["unshare", "--mount", "sh", "-c", "\n".join(script), "sh"]
 
 
-def test_standard_output_that_takes_nothing_is_one_line(config: Path) -> None:
-    """A full disk at its end is exit status 73; a reader that has gone is no error to speak of."""
+def test_standard_output_that_fails_is_one_line(config: Path) -> None:
+    """A full disk is exit status 73; a reader that closed the pipe gets no message."""
     collector(config, "run", "--now")
     with open("/dev/full", "w") as full:
         done = collector(config, "list", stdout=full.fileno())
@@ -68,7 +68,7 @@ def test_standard_output_that_takes_nothing_is_one_line(config: Path) -> None:
 
 
 def test_json_errors_are_one_document(config: Path) -> None:
-    """Whatever fails, a script reads why from standard output, and a person from standard error."""
+    """Scripts read the reason from standard output, people from standard error."""
     for arguments, status in ((("show", "bogus"), 73), (("status",), 69), (("run",), 64), (("list", "--bogus"), 64)):
         done = collector(config, *arguments, "--json")
         said = json.loads(done.stdout)
@@ -77,8 +77,8 @@ def test_json_errors_are_one_document(config: Path) -> None:
         assert said.keys() == {"error", "hint", "exit_code"}
 
 
-def test_bug_is_told_with_its_place(config: Path) -> None:
-    """What nobody foresaw has exit status 70, and a traceback for the report."""
+def test_bug_is_reported_with_its_traceback(config: Path) -> None:
+    """An unexpected exception has exit status 70, and a traceback for the report."""
     broken = (
         "import sys, collector.cli.main as main, collector.cli.incidents as incidents\n"
         "incidents.ArchiveReader = None\n"
@@ -91,8 +91,8 @@ def test_bug_is_told_with_its_place(config: Path) -> None:
 
 
 @pytest.mark.root
-def test_doctor_looks_as_anybody(config: Path) -> None:
-    """What it may not look at is a finding; the kernel is not blamed for the owner of a file."""
+def test_doctor_works_for_every_user(config: Path) -> None:
+    """What it cannot read is a finding; missing permission is not reported as a missing kernel feature."""
     open_up(config.parent)
     done = collector(config, "doctor", "--json", nobody=True)
     found = {finding["about"]: finding["said"] for finding in json.loads(done.stdout)}
@@ -103,7 +103,7 @@ def test_doctor_looks_as_anybody(config: Path) -> None:
 
 @pytest.mark.root
 def test_denied_is_77_and_says_who_may(config: Path) -> None:
-    """Root's archive and root's daemon, asked by somebody else."""
+    """The archive and the daemon are root's; another user asks."""
     open_up(config.parent)
     collector(config, "run", "--now")
     (config.parent / "run").mkdir(mode=0o700)
@@ -121,8 +121,8 @@ def test_denied_is_77_and_says_who_may(config: Path) -> None:
         assert "Traceback" not in done.stderr
 
 
-def test_run_that_was_killed_is_told_and_sealed_by_the_next(config: Path) -> None:
-    """Without a daemon, too: seen by `list`, `show` and `doctor` until the next run seals it."""
+def test_killed_run_is_shown_and_sealed_by_the_next(config: Path) -> None:
+    """Without a daemon, too: `list`, `show` and `doctor` report it until the next run seals it."""
     fifo = config.parent / "hold"
     os.mkfifo(fifo)
     hold = f"{{id: hold, collector: command, timeout: 30s, with: {{argv: [/bin/cat, {fifo}]}}}}"
@@ -142,7 +142,7 @@ def test_run_that_was_killed_is_told_and_sealed_by_the_next(config: Path) -> Non
     config.write_text(once)
     following = collector(config, "run", "--now")
     assert following.returncode == 0
-    assert "which a killed run had left unfinished" in following.stderr
+    assert "which a killed run left unfinished" in following.stderr
     states = [one["state"] for one in json.loads(collector(config, "list", "--json").stdout)["incidents"]]
     assert states == ["interrupted", "complete"]
 

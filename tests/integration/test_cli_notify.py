@@ -50,7 +50,7 @@ def test_notify_tells_what_it_is_told(watch: NotifyWatch) -> None:
     assert (marker.process.pid, marker.signal, marker.attributes["NOTE"]) == (4711, 11, "a=b PID=1")
 
 
-@pytest.mark.parametrize("fact", ["PID=abc", "pid=1234567890123456", "UID=root", "START_TIME=1.5"])
+@pytest.mark.parametrize("fact", ["PID=abc", "pid=123456789012345678", "UID=root", "START_TIME=1.5"])
 def test_notify_tells_a_mistake_and_says_so(watch: NotifyWatch, fact: str) -> None:
     """A number that is none is an error, and yet no crash is lost for it."""
     assert notify(watch, fact, "UNIT=a.service") == 64
@@ -71,6 +71,16 @@ def test_notify_tells_what_systemd_says(watch: NotifyWatch) -> None:
     assert notify(watch, "--systemd", "UNIT=a.service", **said) == 0
     (marker,) = watch.read()
     assert (marker.unit, marker.signal, marker.reason.endswith("core-dump")) == ("a.service", 11, True)
+
+
+def test_notify_finds_the_socket_by_the_configuration(watch: NotifyWatch, tmp_path: Path) -> None:
+    """It is in the runtime directory, unless the trigger says otherwise."""
+    config = tmp_path / "collector.yaml"
+    config.write_text(
+        f"version: 1\nruntime: {{directory: {tmp_path}}}\npipelines: {{p: {{steps: [{{id: a, collector: dmesg}}]}}}}\n"
+    )
+    assert notify(None, "UNIT=a.service", "--config", str(config)) == 0
+    assert [marker.unit for marker in watch.read()] == ["a.service"]
 
 
 @pytest.mark.parametrize(("arguments", "status"), [((), 64), (("x",), 64), (("A=1", "--socket", "/nonexistent"), 69)])

@@ -13,11 +13,11 @@ from pathlib import Path
 import fake_core
 import msgspec
 import pytest
-import zstandard
 from collecting import Collected, collect, context, core_ref, manual
 
 from collector.collectors.core.core import Core, KeepCore
 from collector.collectors.shm.shm import Shm
+from collector.host.compression import zstd
 from collector.model.artifact import Bulk, HardLink
 
 needs_root = pytest.mark.skipif(os.geteuid() != 0, reason="core_pattern needs root")
@@ -140,7 +140,7 @@ def test_core_is_kept_as_configured(core_file: Path, keep: KeepCore, kind: type 
 def test_core_compressed_as_systemd_does_is_read_and_kept_as_it_is(tmp_path: Path) -> None:
     """With the attributes that systemd-coredump adds."""
     path = tmp_path / "core.engine.zst"
-    data = zstandard.ZstdCompressor().compress(fake_core.core(fake_core.crash(), loads=100))
+    data = zstd.compress(fake_core.core(fake_core.crash(), loads=100))
     path.write_bytes(data)
     with contextlib.suppress(OSError):
         os.setxattr(path, "user.coredump.hostname", b"db1\x1b[2J")

@@ -34,7 +34,7 @@ def collector(*arguments: object) -> subprocess.CompletedProcess[str]:
 def test_cli_copy_reports_every_figure_as_json(target: Destination) -> None:
     """One document with all that describes the copy."""
     with segment(20 * MIB + 5, pieces=scattered(20 * MIB, 4, 10_000)) as source:
-        done = collector("--json", "--digest", "sha256", "--rate", "1GiB/s", source, target.path)
+        done = collector("--json", "--digest", "sha256", "--rate", "1GiB/s", "--writers", "1", source, target.path)
         copy = target.path / source.name
         assert same(source, copy)
     report = json.loads(done.stdout)
@@ -46,6 +46,7 @@ def test_cli_copy_reports_every_figure_as_json(target: Destination) -> None:
         "pauses", "slow_downs", "changed", "truncated", "source",
     } <= report.keys()  # fmt: skip
     assert report["source"]["uid"] == os.geteuid()
+    assert report["writers"] == 1
 
 
 def test_cli_copy_says_what_it_did(target: Destination) -> None:
@@ -124,7 +125,7 @@ def test_cli_copy_leaves_nothing_behind_when_a_signal_ends_it(target: Destinatio
         running.send_signal(number)
         _, said = running.communicate(timeout=10)
     assert running.returncode == 128 + number
-    assert said == f"collector: ended by {number.name}: nothing is left of the copy\n"
+    assert said == f"collector: ended by {number.name}; the unfinished copy was removed\n"
     assert target.names() == []
 
 
@@ -137,7 +138,7 @@ def test_cli_copy_ends_the_same_when_signals_keep_coming(target: Destination, nu
             time.sleep(0.001)
         _, said = running.communicate(timeout=10)
     assert running.returncode == 128 + number
-    assert said == f"collector: ended by {number.name}: nothing is left of the copy\n"
+    assert said == f"collector: ended by {number.name}; the unfinished copy was removed\n"
     assert target.names() == []
 
 

@@ -47,7 +47,7 @@ def config(*arguments: str) -> Result:
 
 
 def test_config_check_of_a_good_file_is_silent_but_for_ok(good: Path) -> None:
-    """Nothing to say is said in one line."""
+    """One line, on standard output."""
     result = config("check", str(good))
     assert (result.return_value, result.output) == (0, f"{good}: ok\n")
 
@@ -104,6 +104,17 @@ def test_config_explain_tells_steps_and_conditions(good: Path) -> None:
     assert "PROCEED now" in config("explain", "cores", "--signal", "SEGV", "--config", str(good)).stdout
     other = config("explain", "cores", "--signal", "SIGABRT", "--config", str(good)).stdout
     assert "does not apply: signal is SIGABRT, not SIGSEGV" in other
+
+
+def test_config_explain_checks_conditions_against_the_options(good: Path) -> None:
+    """Command name, executable and unit meet conditions; the archive is where the disk is looked at."""
+    when = "when: {comm: [engine], exe: [/usr/bin/*], unit: [engine.service]}"
+    good.write_text(good.read_text().replace("when: {signal: [SIGSEGV]}", when))
+    crash = ["explain", "cores", "--exe", "/usr/bin/engine", "--unit", "engine.service", "--config", str(good)]
+    met = config(*crash, "--comm", "engine", "--archive", "/proc/none").stdout
+    assert "does not apply" not in met
+    assert "archived in /proc/none" in met
+    assert "does not apply: comm is 'other', not engine" in config(*crash, "--comm", "other").stdout
 
 
 def test_config_explain_json_holds_the_verdict(good: Path) -> None:

@@ -1,15 +1,14 @@
 from __future__ import annotations
 
-import io
 import os
 from collections.abc import Iterator
 from pathlib import Path
 
 import fake_core
 import pytest
-import zstandard
 
 from collector.host import corefile
+from collector.host.compression import zstd
 from collector.host.corefile import core_reader
 from collector.host.elfcore import MAX_DESC_BYTES, CoreError, CoreHeader, Layout, Note, notes, parse_mapped_files
 
@@ -79,7 +78,7 @@ def test_core_notes_of_other_owners_are_ignored(core_fd: int) -> None:
 
 def test_core_compressed_by_zstd_is_read(core_fd: int) -> None:
     """As systemd-coredump leaves it."""
-    data = zstandard.ZstdCompressor().compress(fake_core.core(fake_core.crash(), loads=50))
+    data = zstd.compress(fake_core.core(fake_core.crash(), loads=50))
     header, found = read(core_fd, data)
     assert len(found) == 5
     assert header.segments == 51
@@ -88,7 +87,7 @@ def test_core_compressed_by_zstd_is_read(core_fd: int) -> None:
 def test_core_compressed_and_cut_off_is_read_as_far_as_it_goes(core_fd: int) -> None:
     """Damage after the notes does not hide them."""
     plain = fake_core.core(fake_core.crash(), loads=1) + os.urandom(1 << 20)
-    data = zstandard.ZstdCompressor().compress(plain)
+    data = zstd.compress(plain)
     assert len(read(core_fd, data[: len(data) // 2])[1]) == 5
 
 
@@ -96,15 +95,15 @@ def test_core_that_unpacks_without_end_is_abandoned(core_fd: int, monkeypatch: p
     """A decompression bomb in front of the notes costs a bounded amount of work."""
     monkeypatch.setattr(corefile, "MAX_UNPACKED_BYTES", 1 << 20)
     bomb = fake_core.note(2, bytes(8 << 20)) + fake_core.crash()
-    packed = io.BytesIO()
-    with zstandard.ZstdCompressor().stream_writer(packed, closefd=False) as writer:
-        writer.write(fake_core.core(bomb))
-    assert read(core_fd, packed.getvalue())[1] == []
+    assert read(core_fd, zstd.compress(fake_core.core(bomb)))[1] == []
 
 
 def test_core_that_needs_a_huge_window_is_refused(core_fd: int) -> None:
     """The frame's header would make the decoder allocate 128 MiB."""
-    parameters = zstandard.ZstdCompressionParameters(window_log=27, enable_ldm=True)
-    data = zstandard.ZstdCompressor(compression_params=parameters).compress(os.urandom(32 << 20))
+    options = {
+        zstd.CompressionParameter.window_log: 27,
+        zstd.CompressionParameter.enable_long_distance_matching: 1,
+    }
+    data = zstd.compress(os.urandom(32 << 20), options=options)
     with pytest.raises(CoreError, match="damaged"):
         read(core_fd, data)

@@ -1,0 +1,60 @@
+"""Every verb of the command line, by walking click's tree: explained, documented, and tested."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator
+from pathlib import Path
+
+import click
+import pytest
+
+from collector.cli.main import cli
+
+ROOT = Path(__file__).parents[2]
+TESTS = [path.read_text() for path in sorted((ROOT / "tests").rglob("test_*.py")) if path != Path(__file__)]
+OPERATIONS = (ROOT / "docs" / "operations.md").read_text()
+SYNOPSIS = OPERATIONS.partition("## Commands")[2].partition("```\n")[2].partition("```")[0]
+EVERYWHERE = {"--help", "--version"}
+
+
+def commands(group: click.Group, *above: str) -> Iterator[tuple[str, click.Command]]:
+    context = click.Context(group)
+    for name in group.list_commands(context):
+        command = group.get_command(context, name)
+        assert command is not None
+        if isinstance(command, click.Group):
+            yield from commands(command, *above, name)
+        else:
+            yield " ".join((*above, name)), command
+
+
+COMMANDS = dict(commands(cli))
+OPTIONS = [
+    (name, option)
+    for name, command in COMMANDS.items()
+    for option in command.params
+    if isinstance(option, click.Option) and not EVERYWHERE & set(option.opts)
+]
+
+
+def is_tested(*words: str) -> bool:
+    """Return whether one test file names all *words* as arguments."""
+    return any(all(f'"{word}"' in text for word in words) for text in TESTS)
+
+
+@pytest.mark.parametrize("name", COMMANDS)
+def test_cli_command_is_explained_documented_and_tested(name: str) -> None:
+    """By its help, a line in docs/operations.md, and a test that names it."""
+    assert COMMANDS[name].help
+    assert re.search(rf"^collector {name}( |$)", SYNOPSIS, re.MULTILINE)
+    assert is_tested(*name.split())
+
+
+@pytest.mark.parametrize(("name", "option"), OPTIONS, ids=lambda part: getattr(part, "name", part))
+def test_cli_option_is_explained_documented_and_tested(name: str, option: click.Option) -> None:
+    """By its help, the command's line in docs/operations.md, and a test that names it."""
+    assert option.help
+    line = next(line for line in SYNOPSIS.splitlines() if line.startswith(f"collector {name} "))
+    assert set(re.findall(r"[-\w]+", line)) & set(option.opts)
+    assert any(is_tested(*name.split(), spelling) for spelling in option.opts)
