@@ -1,4 +1,4 @@
-"""What every test may use. Tests that need root say so; where CI is set, nothing is skipped."""
+"""Skips for what a machine lacks, with the reason; and the same environment for every run."""
 
 from __future__ import annotations
 
@@ -7,29 +7,40 @@ import signal
 from collections.abc import Generator
 
 import pytest
+from machine import NEEDS_ROOT, need
+
+OF_A_SERVICE = ("NOTIFY_SOCKET", "WATCHDOG_USEC", "WATCHDOG_PID", "RUNTIME_DIRECTORY", "MONITOR_", "COLUMNS")
 
 
-def pytest_configure() -> None:
-    """Let Ctrl-C and SIGHUP reach the programs under test: in the background or under nohup they would not."""
-    if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
-        signal.signal(signal.SIGINT, signal.default_int_handler)
-    if signal.getsignal(signal.SIGHUP) is signal.SIG_IGN:
-        signal.signal(signal.SIGHUP, signal.SIG_DFL)
+def pytest_configure(config: pytest.Config) -> None:
+    """Give the programs under test the same environment in a terminal, under nohup and in a service."""
+    for name in [name for name in os.environ if name.startswith(OF_A_SERVICE)]:
+        del os.environ[name]
+    os.umask(0o022)
+    os.environ.setdefault(
+        "PYTEST_DEBUG_TEMPROOT", "/var/tmp"
+    )  # a disk: /tmp may be a tmpfs, which no archive may lie on
+    config.addinivalue_line("markers", "needs(*names): programs, and devices or files that must be readable")
+    for number, handler in ((signal.SIGINT, signal.default_int_handler), (signal.SIGHUP, signal.SIG_DFL)):
+        if signal.getsignal(number) is signal.SIG_IGN:
+            signal.signal(number, handler)
 
 
 def pytest_runtest_setup(item: pytest.Item) -> None:
-    """Skip what needs root where there is none."""
-    if item.get_closest_marker("root") is not None and os.geteuid() != 0:
-        pytest.skip("needs root: mounts, core_pattern, cgroups")
+    """Skip a test whose markers name something that is not available."""
+    if item.get_closest_marker("root") is not None:
+        need("root")
+    for marker in item.iter_markers("needs"):
+        need(*marker.args)
 
 
 @pytest.hookimpl(wrapper=True)
 def pytest_runtest_makereport(
     item: pytest.Item, call: pytest.CallInfo[None]
 ) -> Generator[None, pytest.TestReport, pytest.TestReport]:
-    """In CI a test that cannot run has failed: a green run that tested nothing helps nobody."""
+    """In CI, turn skips into failures, except those for lack of root when not run as root."""
     report = yield
-    if report.skipped and os.environ.get("CI"):
+    if report.skipped and os.environ.get("CI") and not (os.geteuid() and NEEDS_ROOT in str(report.longrepr)):
         report.outcome = "failed"
         report.longrepr = f"skipped, and CI must not skip: {report.longrepr}"
     return report

@@ -11,7 +11,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
-import pytest
+from machine import need
 
 from collector.copying import engine
 from collector.host.syscalls import CacheStat, cachestat
@@ -108,10 +108,8 @@ def memory_kib(*names: str) -> int:
 
 
 def run(*command: object) -> str:
-    try:
-        done = subprocess.run([str(word) for word in command], check=True, capture_output=True, text=True)
-    except FileNotFoundError:
-        pytest.skip(f"needs {command[0]}; .ci/run names the packages")
+    need(str(command[0]))
+    done = subprocess.run([str(word) for word in command], check=True, capture_output=True, text=True)
     return done.stdout.strip()
 
 
@@ -136,6 +134,7 @@ def file_system(
     features: tuple[str, ...] = (),
 ) -> Iterator[Path]:
     """Make and mount a file system on a loop device below *base*."""
+    need("root")
     image, point = base / f"{uuid.uuid4().hex}.img", base / f"{uuid.uuid4().hex}.mnt"
     point.mkdir()
     with image.open("wb") as file:
@@ -163,6 +162,7 @@ def overlay(upper_file_system: Path, point: Path) -> Iterator[Path]:
 
 @contextlib.contextmanager
 def mounted(what: object, point: Path, kind: str, options: str) -> Iterator[Path]:
+    need("root")
     run("mount", "-t", kind, "-o", options, what, point)
     try:
         yield point

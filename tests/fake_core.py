@@ -1,4 +1,4 @@
-"""Core files of machines that are not at hand, laid out as their kernels do."""
+"""Synthetic core files of other architectures, laid out as their kernels write them."""
 
 from __future__ import annotations
 

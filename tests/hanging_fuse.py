@@ -1,11 +1,11 @@
 """
-A FUSE file system in which answers never come: raw protocol on ``/dev/fuse``, as a process of its own.
+A FUSE file system that does not answer: the raw protocol on ``/dev/fuse``, in a separate process.
 
 ``python tests/hanging_fuse.py MOUNTPOINT`` mounts, prints ``ready``, and serves until its standard
-input ends; then it aborts the connection, which frees whoever waits, and unmounts. It holds three files:
+input ends; then it aborts the connection, which releases all waiters, and unmounts. It has three files:
 
 ``slow``   opens, and never answers a read.
-``dirty``  answers reads with zeros and never answers a write: whoever unmaps a dirty page of it sleeps
+``dirty``  answers reads with zeros and never answers a write: a process that unmaps a dirty page of it sleeps
            with its ``mmap_lock`` held.
 ``text``   answers everything.
 
@@ -96,7 +96,7 @@ def main(mountpoint: str) -> None:
 
 @contextlib.contextmanager
 def mounted(mountpoint: Path) -> Iterator[Path]:
-    """Mount it for the time of a test, and free all who hang on it afterwards."""
+    """Mount it during the block; afterwards release all processes that hang on it."""
     process = subprocess.Popen(
         [sys.executable, __file__, str(mountpoint)],
         stdin=subprocess.PIPE,
@@ -131,7 +131,7 @@ libc.mmap(address, 4096, 3, mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS | 0x10, -1, 0)
 
 @contextlib.contextmanager
 def wedged_process(mountpoint: Path, *arguments: str) -> Iterator[int]:
-    """Yield the PID of a process that sleeps with its ``mmap_lock`` held; gone once the file system is."""
+    """Yield the PID of a process that sleeps holding its ``mmap_lock``; it ends with the file system."""
     process = subprocess.Popen(
         [sys.executable, "-c", WEDGE, str(mountpoint / "dirty"), *arguments], stdout=subprocess.PIPE, text=True
     )
@@ -146,7 +146,7 @@ def wedged_process(mountpoint: Path, *arguments: str) -> Iterator[int]:
 
 
 def wait_for_state(pid: int, state: str) -> None:
-    """Wait until a process is in a state as proc(5) names it: sleeping, also uninterruptibly."""
+    """Wait until a process is in *state*, a letter of proc_pid_stat(5)."""
     for _ in range(500):
         if Path(f"/proc/{pid}/stat").read_bytes().rpartition(b")")[2].split()[0] == state.encode():
             return

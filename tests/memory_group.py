@@ -1,4 +1,4 @@
-"""A memory cgroup of a test's own, v1 or v2: what a process adds is counted there, slab included, and limited."""
+"""A memory cgroup (v1 or v2) for one test: counts what a process adds, slab included, and can limit it."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from pathlib import Path
 
 
 class MemoryGroup:
-    """A fresh memory cgroup: what a process had before it moved in is charged elsewhere."""
+    """A new memory cgroup. What a process had before it was moved in stays charged to its old one."""
 
     def __init__(self) -> None:
         unified = Path("/sys/fs/cgroup/cgroup.controllers")
@@ -22,28 +22,34 @@ class MemoryGroup:
         self.path.mkdir()
 
     def limit(self, size: int) -> None:
-        """Let it hold at most *size* bytes."""
+        """Limit it to *size* bytes."""
         (self.path / ("memory.max" if self._v2 else "memory.limit_in_bytes")).write_text(str(size))
 
     def take(self, pid: int) -> None:
         """Move a process in."""
         (self.path / "cgroup.procs").write_text(str(pid))
 
+    def cache(self) -> tuple[int, int]:
+        """Return the bytes of shared memory and of page cache of files that are charged to it now."""
+        stat = dict(line.split() for line in (self.path / "memory.stat").read_text().splitlines())
+        shmem = int(stat["shmem"])
+        return shmem, int(stat["file" if self._v2 else "cache"]) - shmem
+
     @property
     def peak_bytes(self) -> int:
-        """The most that it has held."""
+        """Highest charge so far."""
         return int((self.path / ("memory.peak" if self._v2 else "memory.max_usage_in_bytes")).read_text())
 
     @property
     def hits(self) -> int:
-        """How often the limit was met: each time somebody in it had to reclaim memory."""
+        """How often the limit was reached: each time, a process in it had to reclaim memory."""
         if not self._v2:
             return int((self.path / "memory.failcnt").read_text())
         events = dict(line.split() for line in (self.path / "memory.events").read_text().splitlines())
         return int(events["max"])
 
     def remove(self) -> None:
-        """Remove it; whoever is still in it moves to its parent."""
+        """Move its processes to its parent and remove it."""
         for pid in (self.path / "cgroup.procs").read_text().split():
             with suppress(OSError):
                 (self.path.parent / "cgroup.procs").write_text(pid)
@@ -57,7 +63,7 @@ class MemoryGroup:
 
 @contextmanager
 def memory_group() -> Iterator[MemoryGroup]:
-    """Make one for the time of the block."""
+    """Create one, and remove it after the block."""
     group = MemoryGroup()
     try:
         yield group

@@ -63,13 +63,17 @@ def cli() -> None:
 
 
 def main(args: list[str] | None = None) -> None:
-    """Run the command line and exit; an error is one line, a hint if there is one, and its exit status."""
+    """Run the command line; every error is one line, a hint where there is one, and its exit status."""
+    if args is None and sys.getfilesystemencoding() != "utf-8":
+        # Names and configuration are UTF-8 whatever the locale says: what is recorded must not depend on who runs this.
+        os.execv(sys.executable, [sys.executable, "-X", "utf8", *sys.orig_argv[1:]])  # noqa: S606
     status = _run(sys.argv[1:] if args is None else args)
-    try:
-        sys.stdout.flush()
-    except OSError:
-        # Drop the rest: the interpreter would try to flush it again at exit, and report that error, too.
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+    for stream in (sys.stdout, sys.stderr):
+        try:
+            stream.flush()
+        except OSError:
+            # What is left cannot be written when the interpreter ends either, which would exit with status 120 for it.
+            os.dup2(os.open(os.devnull, os.O_WRONLY), stream.fileno())
     sys.exit(status)
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
 import importlib
 import inspect
@@ -23,6 +24,7 @@ from collector.collectors.base import Collector
 from collector.collectors.registry import COLLECTORS
 from collector.config.keys import keys_of, summary_of
 from collector.model.artifact import Bulk, Footprint, HardLink
+from collector.model.errors import StepError
 
 ROOT = Path(__file__).parents[2]
 MEDIA = {"text", "json", "jsonl", "binary"}
@@ -161,11 +163,11 @@ def test_collector_stopped_halfway_leaves_nothing_open(cls: type[Collector]) -> 
     """A worker may stop at any artifact: a full disk, a bug elsewhere."""
     before = os.listdir("/proc/self/fd")
     steps = make(cls).collect(context(manual(os.getpid()), timeout_s=3.0))
-    for artifact in steps:
+    with contextlib.suppress(StepError):  # without root some may read nothing
+        artifact = next(steps)
         if isinstance(artifact.body, Bulk | HardLink):
             os.close(artifact.body.fd)
         del artifact
-        break
     steps.close()  # type: ignore[attr-defined]
     assert os.listdir("/proc/self/fd") == before
 

@@ -19,6 +19,10 @@ for directory in /etc /usr/bin; do
     mkdir -p "$layers"/{upper,work}
     mount -t overlay overlay -o "lowerdir=$directory,upperdir=$layers/upper,workdir=$layers/work" "$directory"
 done
+rm -rf /etc/collector # in the overlay: the machine may have a collector of its own
+for directory in /var/crash /var/lib/systemd/coredump; do # the machine's own cores are not the test's
+    if [ -d "$directory" ]; then mount -t tmpfs tmpfs "$directory"; fi
+done
 mount -t tmpfs tmpfs /run
 ln -s "$collector" /usr/bin/collector
 cp -r "$units" /run/units

@@ -1,21 +1,22 @@
-"""Fixtures of the end-to-end tests; what they are made of is in `harness`."""
+"""Fixtures of the end-to-end tests."""
 
 from __future__ import annotations
 
-import subprocess
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
-from harness import CONFIG, HERE, Daemon, make_daemon, open_up
+from configuration import CRASHER, config_of
+from harness import HERE, Daemon, make_daemon, open_up
+from machine import compiled
 
 
 @pytest.fixture
 def daemon_factory(tmp_path: Path) -> Iterator[Callable[..., Daemon]]:
-    """Make daemons; each is ended with the test."""
+    """Create daemons; each is killed at the end of the test."""
     made: list[Daemon] = []
 
-    def make(config: str = CONFIG, *, start: bool = True) -> Daemon:
+    def make(config: str = config_of(), *, start: bool = True) -> Daemon:
         daemon = make_daemon(tmp_path, len(made), config)
         made.append(daemon)
         if start:
@@ -24,26 +25,22 @@ def daemon_factory(tmp_path: Path) -> Iterator[Callable[..., Daemon]]:
 
     yield make
     for daemon in made:
-        if daemon.process is not None and daemon.process.poll() is None:
-            daemon.process.kill()
-            daemon.process.wait()
+        daemon.kill()
 
 
 @pytest.fixture(scope="session")
 def crasher(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """The compiled crasher."""
-    return compiled("crasher", tmp_path_factory)
+    program = for_everybody("crasher", tmp_path_factory)
+    return program.rename(program.with_name(CRASHER))
 
 
 @pytest.fixture(scope="session")
 def actor(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """The compiled actor."""
-    return compiled("actor", tmp_path_factory)
+    return for_everybody("actor", tmp_path_factory)
 
 
-def compiled(name: str, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Compile a program of this directory, where every user can run it."""
-    program = tmp_path_factory.mktemp(name) / name
-    subprocess.run(["gcc", "-O1", "-o", str(program), str(HERE / f"{name}.c")], check=True)
+def for_everybody(name: str, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Compile a program of this directory so that every user can run it."""
+    program = compiled(HERE / f"{name}.c", tmp_path_factory.mktemp(name))
     open_up(program.parent)
     return program

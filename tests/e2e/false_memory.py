@@ -1,4 +1,4 @@
-"""Programs that see a machine short of memory: files of `/proc` are covered in a mount namespace of their own."""
+"""Simulates a machine short of memory: in a mount namespace, files are bind-mounted over those of `/proc`."""
 
 from __future__ import annotations
 
@@ -27,10 +27,10 @@ Node 0, zone   Normal
         protection: (0, 0)
 """
 KEPT = 16_384 * PAGE
-"""What the zone keeps back: its minimum."""
+"""The zone's minimum watermark, which is not available."""
 
 CACHE = 512 * PAGE
-"""What half of its page cache comes to."""
+"""Half of its page cache."""
 
 
 class FalseMemory:
@@ -52,22 +52,22 @@ class FalseMemory:
         self._write("pressure/memory", "some avg10=0.00 total=1000\nfull avg10=0.00 total=500\n")
 
     def offer(self, available: int) -> None:
-        """Let so many bytes be available."""
+        """Set MemAvailable, in bytes."""
         text = Path("/proc/meminfo").read_text()
         for name, size in {"MemAvailable": available, "MemFree": available, "Dirty": 0, "Writeback": 0}.items():
             text = re.sub(rf"^{name}: .*", f"{name}: {size // 1024:>12} kB", text, flags=re.MULTILINE)
         self._write("meminfo", f"{text:<8000}")
 
     def stall(self, count: int) -> None:
-        """Let allocstall be so many more than at the start."""
+        """Raise allocstall to *count* above its initial value."""
         self._write("vmstat", f"nr_free_pages 1\nallocstall_normal {1000 + count:>12}\npgscan_direct 7\n")
 
     def leave(self, room: int) -> None:
-        """Let so many bytes be had before reclaim."""
+        """Set the bytes that can be allocated before reclaim."""
         self._write("zoneinfo", ZONEINFO.format(free=f"{(room + KEPT - CACHE) // PAGE:<12}"))
 
     def _write(self, name: str, text: str) -> None:
-        """Write in place, in one piece and always of the same length: what is mounted is the inode."""
+        """Write in place, in one write of constant length: the mount refers to the inode."""
         path = self._directory / name
         path.touch()
         with path.open("r+") as file:
@@ -75,10 +75,10 @@ class FalseMemory:
 
     @property
     def prefix(self) -> tuple[str, ...]:
-        """A command before a command: that one finds these files in its `/proc`."""
+        """A command prefix that makes the command see these files in `/proc`."""
         binds = [f"mount --bind {shlex.quote(str(self._directory / name))} /proc/{name}" for name in NAMES]
         return ("unshare", "--mount", "sh", "-ec", "\n".join([*binds, 'exec "$@"']), "sh")
 
     def start(self, daemon: Daemon) -> None:
-        """Start *daemon* where these files stand in `/proc`."""
+        """Start *daemon* so that it sees these files in `/proc`."""
         daemon.start(*self.prefix)

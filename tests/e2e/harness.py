@@ -1,27 +1,28 @@
-"""A real daemon, real crashes, real cores."""
+"""A real daemon, real crashes and real cores for the end-to-end tests."""
 
 from __future__ import annotations
 
 import errno
-import fcntl
 import json
 import os
 import resource
 import signal
+import sqlite3
 import subprocess
 import sys
 import time
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import closing, contextmanager, suppress
 from pathlib import Path
 from typing import Any
+
+import psutil
+from configuration import write_config
 
 from collector.daemon.messages import Reply, Request, RunRequest, Status, StatusRequest
 from collector.daemon.requests import ask, connected
 
-CORE_PATTERN = Path("/proc/sys/kernel/core_pattern")
 HERE = Path(__file__).parent
-SHIPPED = HERE.parents[1] / "config" / "collector.yaml"
 COLLECTOR = [sys.executable, "-m", "collector.cli.main"]
 
 
@@ -36,7 +37,7 @@ def wait_for(condition: Callable[[], Any], what: str, timeout_s: float = 20.0) -
 
 
 class Daemon:
-    """A running ``collector daemon`` with directories of its own."""
+    """A ``collector daemon`` with its own directories."""
 
     def __init__(self, directory: Path, config: str) -> None:
         self.directory = directory
@@ -44,17 +45,14 @@ class Daemon:
         self.cores = directory / "cores"
         self.runtime = directory / "run"
         self.log = directory / "log"
-        self.config = directory / "collector.yaml"
         self.cores.mkdir(mode=0o1777, exist_ok=True)
         self.cores.chmod(0o1777)
-        self.config.write_text(
-            config.format(archive=self.archive, cores=self.cores, runtime=self.runtime, directory=directory)
-        )
+        self.config = write_config(directory, config)
         self.command = COLLECTOR
         self.process: subprocess.Popen[bytes] | None = None
 
     def start(self, *prefix: str) -> None:
-        """Start it and wait until it watches."""
+        """Start it and wait until its triggers are watching."""
         before = self.log.stat().st_size if self.log.exists() else 0
         with self.log.open("ab") as log:
             command = [*prefix, *COLLECTOR, "daemon", "--config", str(self.config)]
@@ -71,80 +69,57 @@ class Daemon:
         return self.process.pid
 
     def stop(self, number: int = signal.SIGTERM) -> int:
-        """Send a signal and wait for the end."""
+        """Send a signal and wait until the daemon ends; return its exit status."""
         assert self.process is not None
         self.process.send_signal(number)
         return self.process.wait(40)
 
-    def run(self, *arguments: str, **options: Any) -> subprocess.CompletedProcess[str]:
-        """Run a verb of the command line against this daemon's configuration."""
+    def kill(self) -> None:
+        """Kill it, its workers and their commands, also if they are blocked."""
+        if self.process is not None and self.process.poll() is None:
+            for process in psutil.Process(self.pid).children(recursive=True):
+                with suppress(psutil.NoSuchProcess):
+                    process.kill()
+            self.stop(signal.SIGKILL)
+
+    def run(self, *arguments: str | bytes, **options: Any) -> subprocess.CompletedProcess[str]:
+        """Run a ``collector`` command with this daemon's configuration."""
         command = [*COLLECTOR, *arguments, "--config", str(self.config)]
         return subprocess.run(command, capture_output=True, text=True, check=False, timeout=60, **options)
 
     def events(self) -> list[dict[str, Any]]:
-        """Return what it has logged."""
-        return [json.loads(line) for line in self.log.read_text().splitlines() if line.startswith("{")]
+        """Return the events in its log."""
+        return [json.loads(line) for line in self.log.read_bytes().splitlines() if line.startswith(b"{")]
 
     def incidents(self) -> list[dict[str, Any]]:
         """Return the manifests of all sealed incidents, oldest first."""
         return [json.loads(path.read_text()) for path in sorted(self.archive.glob("*Z-??????/manifest.json"))]
 
+    def ledger(self, columns: str) -> list[tuple[Any, ...]]:
+        """Return some columns, as SQL expressions, of every marker's row in the ledger, oldest first."""
+        with closing(sqlite3.connect(f"file:{self.archive}/ledger.sqlite?mode=ro", uri=True)) as db:
+            return db.execute(f"SELECT {columns} FROM markers ORDER BY id").fetchall()
+
+    def put_core(self, name: str) -> None:
+        """Create a core file as handlers do: complete, by a rename."""
+        hidden = self.directory / "unfinished"
+        hidden.write_bytes(b"\x7fELF" + name.encode() * 1024)
+        hidden.rename(self.cores / name)
+
     def wait_for_incidents(self, count: int, timeout_s: float = 30.0) -> list[dict[str, Any]]:
-        """Wait until so many are sealed."""
+        """Wait until *count* incidents are sealed; return their manifests."""
         return wait_for(lambda: (found := self.incidents())[count - 1 :] and found, f"{count} incidents", timeout_s)
 
 
-CONFIG = """
-version: 1
-archive: {{path: {archive}, reserve: 0%}}
-pressure: {{floor: 64MiB}}
-runtime: {{directory: {runtime}}}
-storm: {{coalesce: 0s}}
-triggers:
-  - {{id: cores, type: core_files, paths: ["{cores}"], match: ["core*"], pipeline: crash}}
-pipelines:
-  crash:
-    steps:
-      - {{id: memory, collector: proc_files}}
-      - {{id: processes, collector: process_table}}
-      - {{id: kernel_log, collector: dmesg}}
-      - {{id: core, collector: core}}
-      - {{id: segments, collector: shm, timeout: 60s, with: {{from: crashed_process}}}}
-"""
-
-
-def shipped(daemon: Daemon) -> str:
-    """Return the shipped configuration, its directories replaced by the test's."""
-    return (
-        SHIPPED.read_text()
-        .replace("/var/lib/collector", str(daemon.archive), 1)
-        .replace("[/var/crash, /var/lib/systemd/coredump]", f"[{daemon.cores}]")
-        + f"\nruntime: {{directory: {daemon.runtime}}}\n"
-    )
-
-
-@contextmanager
-def core_pattern(pattern: str) -> Iterator[None]:
-    """Let cores be written by *pattern*; what was set before is set again, whatever happens."""
-    with open("/tmp/core_pattern.lock", "w") as lock:
-        fcntl.flock(lock, fcntl.LOCK_EX)
-        before = CORE_PATTERN.read_text()
-        try:
-            CORE_PATTERN.write_text(pattern)
-            yield
-        finally:
-            CORE_PATTERN.write_text(before)
-
-
 def open_up(directory: Path) -> None:
-    """Let every user reach *directory*: pytest makes the ones above it for its own user only."""
+    """Make *directory* accessible to every user: pytest creates its parents for the current user only."""
     for closed in (directory, *directory.parents):
         if closed.stat().st_mode & 0o055 != 0o055:
             closed.chmod(0o755)
 
 
 class Victim:
-    """A process that maps files and dies when it is told."""
+    """A process that maps files, and crashes on request."""
 
     def __init__(
         self,
@@ -159,7 +134,7 @@ class Victim:
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
             user=user,
-            cwd=Path(program).parent,  # where a core goes while core_pattern is the kernel's own
+            cwd=Path(program).parent,  # a relative core_pattern writes its core here
             env=environment,
             preexec_fn=lambda: resource.setrlimit(resource.RLIMIT_CORE, unlimited),
         )
@@ -167,7 +142,7 @@ class Victim:
         assert self.process.stdout.readline() == b"ready\n"
 
     def die(self) -> int:
-        """Let it crash; return its PID once the kernel has written its core."""
+        """Crash it; return its PID once the kernel has written its core."""
         assert self.process.stdin is not None
         self.process.stdin.close()
         assert self.process.wait(60) == -signal.SIGSEGV
@@ -182,7 +157,7 @@ def meminfo() -> dict[str, int]:
 
 @contextmanager
 def segment(name: str, size: int, data: dict[int, bytes]) -> Iterator[str]:
-    """Make a segment in ``/dev/shm`` of *size* bytes, holes but for *data* by offset."""
+    """Create a segment of *size* bytes in ``/dev/shm``: *data* by offset, holes elsewhere."""
     path = f"/dev/shm/{name}-{os.getpid()}"
     fd = os.open(path, os.O_RDWR | os.O_CREAT | os.O_EXCL, 0o600)
     try:
@@ -196,44 +171,16 @@ def segment(name: str, size: int, data: dict[int, bytes]) -> Iterator[str]:
 
 
 def make_daemon(tmp_path: Path, number: int, config: str) -> Daemon:
-    """Make a daemon whose directories every user can reach."""
+    """Create a daemon whose directories are accessible to every user."""
     directory = tmp_path / f"daemon{number}"
     directory.mkdir()
     open_up(directory)
     return Daemon(directory, config)
 
 
-CORES = '{id: cores, type: core_files, paths: ["$cores"], match: ["core*"], pipeline: crash}'
-HOLD = '{id: hold, collector: command, timeout: 30s, with: {argv: [/bin/cat, "$directory/hold"]}}'
-"""A step that waits until a test lets it go; see `held`."""
-
-
-def config_of(*steps: str, triggers: tuple[str, ...] = (CORES,), more: str = "") -> str:
-    """
-    Return a configuration for `Daemon`.
-
-    Args:
-        steps: Steps, in flow style. ``$directory`` and ``$cores`` are the daemon's.
-        triggers: Triggers, likewise.
-        more: Further sections, likewise.
-    """
-    storm, _, _ = CONFIG.partition("triggers:")
-    listed = [f"  - {trigger}" for trigger in triggers] + ["pipelines:", "  crash:", "    steps:"]
-    text = "\n".join(
-        [more, "triggers:" if triggers else "triggers: []", *listed, *(f"      - {step}" for step in steps)]
-    )
-    text = text.replace("{", "{{").replace("}", "}}")
-    return storm + text.replace("$directory", "{directory}").replace("$cores", "{cores}") + "\n"
-
-
-def in_turn(step: str) -> str:
-    """Return *step* with a floor of its own: a light one is then not read first, but in its turn like the others."""
-    return step.removesuffix("}") + ", pressure: {floor: 1}}"
-
-
 @contextmanager
 def held(fifo: Path) -> Iterator[None]:
-    """Wait until a step reads *fifo*, hold it there for the time of the block, then let it go on."""
+    """Wait until a step reads *fifo*, and block it there during the block."""
     writer = wait_for(lambda: _writer(fifo), f"reader of {fifo}")
     try:
         yield
@@ -250,8 +197,12 @@ def _writer(fifo: Path) -> int | None:
         return None
 
 
+def steps_of(manifest: dict[str, Any]) -> dict[str, dict[str, Any]]:
+    return {step["id"]: step for step in manifest["steps"]}
+
+
 def contents(directory: Path) -> dict[str, bytes]:
-    """Return the bytes of every regular file below, by its path; no symlink is followed."""
+    """Return the content of every regular file below *directory* by relative path; symlinks are not followed."""
     files = (path for path in sorted(directory.rglob("*")) if path.is_file() and not path.is_symlink())
     return {str(path.relative_to(directory)): path.read_bytes() for path in files}
 
@@ -266,14 +217,14 @@ def answer_of(daemon: Daemon, request: Request) -> Reply | Status:
 
 
 def status_of(daemon: Daemon) -> Status:
-    """Return what `collector status` would show."""
+    """Return the daemon's status, as `collector status` does."""
     status = answer_of(daemon, StatusRequest())
     assert isinstance(status, Status)
     return status
 
 
 def run_now(daemon: Daemon, *only: str) -> Reply:
-    """Do as `collector run --now` does, with all steps or *only* some; return how it ended."""
+    """Run an incident, as `collector run --now` does, with all steps or *only* some; return the result."""
     reply = answer_of(daemon, RunRequest(only=only))
     assert isinstance(reply, Reply)
     return reply

@@ -1,5 +1,5 @@
 """
-PID 1 of a PID namespace, where PIDs come again at will: `unshare --pid --fork --mount-proc python recycler.py`.
+PID 1 of a PID namespace in which PIDs can be reused at will: `unshare --pid --fork --mount-proc python recycler.py`.
 
 ``recycler.py FIFO COMMAND...`` starts a victim, runs COMMAND with the victim's PID appended, replaces the
 victim by an impostor of the same PID while COMMAND is held at FIFO, and passes on COMMAND's exit status.
@@ -17,12 +17,12 @@ LAST_PID = Path("/proc/sys/kernel/ns_last_pid")
 
 
 def sleeper(**environment: str) -> subprocess.Popen[bytes]:
-    """Start a process that can be told by its environment."""
+    """Start a process that its environment identifies."""
     return subprocess.Popen(["/bin/sleep", "600"], env=environment)
 
 
 def recycle(victim: subprocess.Popen[bytes]) -> subprocess.Popen[bytes]:
-    """End a process and start another that has its PID."""
+    """Kill a process and start another with the same PID."""
     victim.kill()
     victim.wait()
     LAST_PID.write_text(str(victim.pid - 1))
@@ -32,7 +32,7 @@ def recycle(victim: subprocess.Popen[bytes]) -> subprocess.Popen[bytes]:
 
 
 def main(fifo: str, *command: str) -> int:
-    """Replace the victim while the command is held."""
+    """Replace the victim while the command is blocked."""
     victim = sleeper(WHO="victim")
     running = subprocess.Popen([*command, str(victim.pid)])
     with held(Path(fifo)):

@@ -1,4 +1,4 @@
-"""A booted systemd, with the units as shipped and those of a test."""
+"""A booted systemd with the shipped units and those of a test."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ UNIFIED = next(
     path for path in map(Path, ("/sys/fs/cgroup/unified", "/sys/fs/cgroup")) if (path / "cgroup.procs").exists()
 )
 PLAIN = "[Unit]\nDefaultDependencies=no\n"
-"""Nothing that a unit depends on by default is there to be started."""
+"""The default dependencies of a unit do not exist in this machine."""
 
 
 class Machine:
@@ -80,7 +80,7 @@ class Machine:
         return [json.loads(path.read_text()) for path in sorted(self.archive.glob("*Z-??????/manifest.json"))]
 
     def close(self) -> None:
-        """Pull the plug."""
+        """Kill the machine and remove its cgroups."""
         self._unshare.kill()
         self._unshare.wait()
         wait_for(self._removed, "end of the machine's processes")

@@ -7,7 +7,8 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
-from harness import Daemon, Victim, core_pattern
+from harness import Daemon, Victim
+from machine import core_pattern
 
 pytestmark = pytest.mark.root
 
@@ -18,11 +19,11 @@ def test_list_and_show_say_first_what_crashed(daemon_factory: Callable[..., Daem
     with core_pattern(f"{daemon.cores}/core.%e.%p"):
         pid = Victim(crasher).die()
         (manifest,) = daemon.wait_for_incidents(1)
-    assert f"  crasher[{pid}] " in daemon.run("list", "--since", "1h").stdout
+    assert f"  {crasher.name}[{pid}] " in daemon.run("list", "--since", "1h").stdout
     assert "no incident in the last 0.001s" in daemon.run("list", "--since", "0.001s").stderr
     shown = daemon.run("show", manifest["id"][-6:]).stdout
     facts, _, artifacts = shown.partition("\n\n")
-    assert f"crash     crasher[{pid}]" in facts
+    assert f"crash     {crasher.name}[{pid}]" in facts
     assert "core      SIGSEGV" in facts
     assert "core      threads: 1" in facts
     assert "core/core.json" in artifacts

@@ -7,9 +7,8 @@ import signal
 import subprocess
 from collections.abc import Callable
 
-from harness import HOLD, Daemon, config_of, held, in_turn, wait_for
-
-MEMORY = "{id: memory, collector: proc_files}"
+from configuration import HOLD, MEMORY, config_of, in_turn
+from harness import Daemon, held, wait_for
 
 
 def run_in_background(daemon: Daemon, *arguments: str) -> subprocess.Popen[str]:
@@ -25,7 +24,7 @@ def test_run_is_handed_to_the_daemon_only_if_that_would_do_the_same(daemon_facto
     elsewhere = daemon.run("run", "--now", "--archive", str(daemon.directory / "other"))
     assert elsewhere.returncode == 0
     assert f"the daemon is not used: its archive is {daemon.archive}\n" in elsewhere.stderr
-    daemon.config.write_text(daemon.config.read_text().replace("floor: 64MiB", "floor: 65MiB"))
+    daemon.config.write_text(daemon.config.read_text().replace("floor: 256MiB", "floor: 257MiB"))
     other = daemon.run("run", "--now")
     assert other.returncode == 0
     assert f"the daemon is not used: its configuration, {daemon.config}, is different\n" in other.stderr

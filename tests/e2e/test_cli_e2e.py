@@ -12,33 +12,20 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from configuration import MEMORY, config_of, write_config
 from copying_fixtures import segment
-from harness import COLLECTOR, core_pattern, wait_for
+from harness import COLLECTOR, wait_for
+from machine import core_pattern
 
 from collector.host.compression import zstd
 
-CONFIG = """
-version: 1
-archive: {{path: {archive}, reserve: 0%, keep: {{count: 2}}}}
-pressure: {{floor: 64MiB}}
-runtime: {{directory: {archive}-run}}
-pipelines:
-  crash:
-    steps:
-      - {{id: memory, collector: proc_files}}
-      - {{id: nothing, collector: files, with: {{paths: [/does/not/exist]}}}}
-"""
-CORES = """
-triggers:
-  - {id: cores, type: core_files, paths: [/var/lib/systemd/coredump, /var/crash/no/such], pipeline: crash}
-"""
+NOTHING = "{id: nothing, collector: files, with: {paths: [/does/not/exist]}}"
+CORES = "{id: cores, type: core_files, paths: [/var/lib/systemd/coredump, /var/crash/no/such], pipeline: crash}"
 
 
 @pytest.fixture
 def config(tmp_path: Path) -> Path:
-    path = tmp_path / "collector.yaml"
-    path.write_text(CONFIG.format(archive=tmp_path / "archive"))
-    return path
+    return write_config(tmp_path, config_of(MEMORY, NOTHING, triggers=(), archive={"keep": {"count": 2}}))
 
 
 def collector(config: Path, *arguments: str) -> subprocess.CompletedProcess[str]:
@@ -106,8 +93,8 @@ def test_dry_run_writes_nothing(config: Path, tmp_path: Path) -> None:
     assert [step["id"] for step in plan["steps"]] == ["memory", "nothing"]
     assert plan["steps"][0]["verdict"]["decision"] == "proceed"
     assert not (tmp_path / "archive").exists()
-    crashed = "{id: nothing, when: {comm: [crashed]}, "
-    config.write_text(config.read_text().replace("{id: nothing, ", crashed).replace("_files}", "_files, timeout: 10m}"))
+    when_crashed = "{id: nothing, collector: dmesg, when: {comm: [crashed]}}"
+    write_config(tmp_path, config_of("{id: memory, collector: proc_files, timeout: 10m}", when_crashed, triggers=()))
     told = collector(config, "run", "--dry-run").stdout
     assert "up to 10m," in told
     assert "  nothing " not in told  # a run by hand does not meet its condition either
@@ -211,18 +198,17 @@ def test_incidents_are_found_despite_mistakes_in_the_configuration(config: Path)
     assert collector(config, "prune").returncode == 78
 
 
-def test_show_says_what_to_do_about_a_step(config: Path) -> None:
-    """The hint is below the reason."""
-    step = "      - {id: tool, collector: command, with: {argv: [/no/such/tool]}}\n"
-    config.write_text(config.read_text() + step)
+def test_show_says_what_to_do_about_a_step(config: Path, tmp_path: Path) -> None:
+    """The hint stands below the reason."""
+    write_config(tmp_path, config_of("{id: tool, collector: command, with: {argv: [/no/such/tool]}}", triggers=()))
     assert collector(config, "run", "--now", "--only", "tool").returncode == 3
     assert "\n  hint   is it installed, and executable?\n" in collector(config, "show", "latest").stdout
 
 
 @pytest.mark.root
-def test_doctor_warns_of_an_unknown_core_handler(config: Path) -> None:
-    """Of the programs in core_pattern, only systemd-coredump is known to leave cores in a watched directory."""
-    config.write_text(config.read_text() + CORES)
+def test_doctor_doubts_a_program_that_takes_the_cores(config: Path, tmp_path: Path) -> None:
+    """Only systemd-coredump is known to leave a core where the daemon watches, and only there."""
+    write_config(tmp_path, config_of(MEMORY, triggers=(CORES,)))
     with core_pattern("|/usr/share/apport/apport %p"):
         (cores,) = [one for one in document(collector(config, "doctor", "--json")) if one["about"] == "cores"]
     assert cores["level"] == "warning"
@@ -248,23 +234,9 @@ def test_export_to_a_full_disk_is_one_line(config: Path, tmp_path: Path) -> None
     assert not bundle.exists()
 
 
-SLOW = """
-version: 1
-archive: {{path: {archive}, reserve: 0%}}
-pressure: {{floor: 64MiB}}
-runtime: {{directory: {archive}-run}}
-copy: {{rate: 4MiB/s}}
-pipelines:
-  crash:
-    steps:
-      - {{id: segments, collector: shm, timeout: 5m, with: {{segments: ["{segment}"]}}}}
-"""
-
-
-def test_run_is_refused_when_it_meets_no_condition(config: Path, tmp_path: Path) -> None:
-    """Otherwise an empty incident, marked complete, would become `latest`."""
-    choosy = "collector: proc_files, when: {signal: [SEGV]}"
-    config.write_text(config.read_text().replace("collector: proc_files", choosy))
+def test_run_says_so_when_no_step_is_meant_for_it(config: Path, tmp_path: Path) -> None:
+    """An empty incident that calls itself complete would be the latest one from then on."""
+    write_config(tmp_path, config_of("{id: memory, collector: proc_files, when: {signal: [SEGV]}}", triggers=()))
     done = collector(config, "run", "--now", "--only", "memory")
     assert done.returncode == 64
     assert "memory" in done.stderr
@@ -274,9 +246,9 @@ def test_run_is_refused_when_it_meets_no_condition(config: Path, tmp_path: Path)
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM, signal.SIGHUP])
 def test_run_cuts_a_copy_short_and_seals_it_when_a_signal_ends_it(tmp_path: Path, number: int) -> None:
     """Ctrl-C, or a dropped ssh session: the copy ends at its next chunk, and what is there is archived."""
-    config = tmp_path / "collector.yaml"
     with segment(400 << 20) as source:
-        config.write_text(SLOW.format(archive=tmp_path / "archive", segment=source.name))
+        step = f"{{id: segments, collector: shm, timeout: 5m, with: {{segments: [{source.name}]}}}}"
+        config = write_config(tmp_path, config_of(step, triggers=(), copy={"rate": "4MiB/s"}))
         running = subprocess.Popen(
             [*COLLECTOR, "run", "--now", "--json", "--config", str(config)], stdout=subprocess.PIPE
         )

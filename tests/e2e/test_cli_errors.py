@@ -9,24 +9,15 @@ import sys
 from pathlib import Path
 
 import pytest
+from configuration import HOLD, MEMORY, config_of, write_config
 from harness import COLLECTOR, held, open_up, wait_for
 
 NOBODY = 65534
-CONFIG = """
-version: 1
-archive: {{path: {directory}/archive, reserve: 0%}}
-pressure: {{floor: 64MiB}}
-runtime: {{directory: {directory}/run}}
-triggers: []
-pipelines: {{crash: {{steps: [{{id: memory, collector: proc_files}}]}}}}
-"""
 
 
 @pytest.fixture
 def config(tmp_path: Path) -> Path:
-    path = tmp_path / "collector.yaml"
-    path.write_text(CONFIG.format(directory=tmp_path))
-    return path
+    return write_config(tmp_path, config_of(MEMORY, triggers=()))
 
 
 def collector(
@@ -125,9 +116,8 @@ def test_killed_run_is_shown_and_sealed_by_the_next(config: Path) -> None:
     """Without a daemon, too: `list`, `show` and `doctor` report it until the next run seals it."""
     fifo = config.parent / "hold"
     os.mkfifo(fifo)
-    hold = f"{{id: hold, collector: command, timeout: 30s, with: {{argv: [/bin/cat, {fifo}]}}}}"
     once = config.read_text()
-    config.write_text(once.replace("steps: [", f"steps: [{hold}, "))
+    write_config(config.parent, config_of(HOLD, MEMORY, triggers=()))
     command = [*COLLECTOR, "run", "--now", "--config", str(config)]
     run = subprocess.Popen(command, stderr=subprocess.PIPE, text=True)
     with held(fifo):

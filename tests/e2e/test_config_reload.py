@@ -7,34 +7,19 @@ import signal
 from collections.abc import Callable
 from pathlib import Path
 
-from harness import CONFIG, Daemon, wait_for
+from configuration import MEMORY, UNBOUNDED, config_of
+from harness import Daemon, answer_of, status_of, wait_for
 
 from collector.config.load import load
-from collector.daemon.messages import ReloadRequest, Reply, Request, Status, StatusRequest
-from collector.daemon.requests import ask, connected
+from collector.daemon.messages import ReloadRequest, Reply
 
 EDITS = 100
 CRASHES = 10
 
-GENERATION = """
-version: 1
-archive: {{path: {archive}, reserve: 0%, keep: {{count: null}}}}
-pressure: {{floor: 64MiB}}
-runtime: {{directory: {runtime}}}
-storm:
-  coalesce: 0s
-  per_executable: {{count: 1000}}
-  per_uid: {{count: 1000}}
-  total: {{count: 1000}}
-  queue: 1000
-triggers:
-  - {{id: cores, type: core_files, paths: ["{cores}"], pipeline: crash}}
-pipelines:
-  crash:
-    steps:
-      - {{id: memory, collector: proc_files}}
-      - {{id: generation-0, collector: dmesg}}
-"""
+GENERATION = config_of(
+    MEMORY, "{id: generation-0, collector: proc_files}", archive={"keep": {"count": None}}, storm=UNBOUNDED
+)
+
 BAD = (
     "pipelines: {}\n",
     "version: 1\npipelines: {crash: {steps: [{id: a, collector: gone}]}}\n",
@@ -43,20 +28,6 @@ BAD = (
     "version: 7\n",
     "",
 )
-
-
-def answer_of(daemon: Daemon, request: Request) -> Reply | Status:
-    with connected(str(daemon.runtime)) as sock:
-        for answer in ask(sock, request):
-            assert isinstance(answer, Reply | Status)
-            return answer
-    raise AssertionError("no answer")
-
-
-def status_of(daemon: Daemon) -> Status:
-    status = answer_of(daemon, StatusRequest())
-    assert isinstance(status, Status)
-    return status
 
 
 def crash(daemon: Daemon, number: int) -> None:
@@ -118,10 +89,12 @@ def test_config_reload_storm_loses_no_incident(daemon_factory: Callable[..., Dae
 
 def test_config_reload_of_a_bad_file_keeps_the_old_one_and_says_so(daemon_factory: Callable[..., Daemon]) -> None:
     """Log, status and the exit status of `config reload` all say that the file was refused, and where it is wrong."""
-    daemon = daemon_factory(CONFIG)
+    daemon = daemon_factory()
     old = status_of(daemon).config_hash
-    put(daemon, daemon.config.read_text() + "copy: {rate: fast}\n")
-    place = f"{daemon.config}:17:14"
+    bad = daemon.config.read_text().replace("rate: adaptive", "rate: fast")
+    put(daemon, bad)
+    line = bad.partition("fast")[0].splitlines()
+    place = f"{daemon.config}:{len(line)}:{len(line[-1]) + 1}"
     result = daemon.run("config", "reload")
     assert result.returncode == 78
     assert place in result.stderr
@@ -132,9 +105,9 @@ def test_config_reload_of_a_bad_file_keeps_the_old_one_and_says_so(daemon_factor
 
 def test_config_reload_of_a_good_file_takes_effect(daemon_factory: Callable[..., Daemon]) -> None:
     """And once it is mended, all three say so."""
-    daemon = daemon_factory(CONFIG)
+    daemon = daemon_factory()
     old = status_of(daemon).config_hash
-    put(daemon, daemon.config.read_text().replace("64MiB", "65MiB"))
+    put(daemon, daemon.config.read_text().replace("256MiB", "257MiB"))
     assert daemon.run("config", "reload").returncode == 0
     status = status_of(daemon)
     assert status.config_problem is None
@@ -143,9 +116,9 @@ def test_config_reload_of_a_good_file_takes_effect(daemon_factory: Callable[...,
 
 def test_config_reload_on_change_needs_no_telling(daemon_factory: Callable[..., Daemon]) -> None:
     """With `reload_on_change`, an edit takes effect by itself; a bad one is refused as ever."""
-    daemon = daemon_factory(CONFIG.replace("{runtime}}}", "{runtime}, reload_on_change: true}}"))
+    daemon = daemon_factory(config_of(runtime={"reload_on_change": True}))
     text = daemon.config.read_text()
-    put(daemon, text.replace("64MiB", "65MiB"))
+    put(daemon, text.replace("256MiB", "257MiB"))
     good = load(str(daemon.config)).hash
     wait_for(lambda: status_of(daemon).config_hash == good, "new generation")
     put(daemon, text + "copi: {}\n")
@@ -155,7 +128,7 @@ def test_config_reload_on_change_needs_no_telling(daemon_factory: Callable[..., 
 
 def test_config_reload_of_a_drop_in_takes_effect(daemon_factory: Callable[..., Daemon]) -> None:
     """A drop-in is part of the configuration."""
-    daemon = daemon_factory(CONFIG)
+    daemon = daemon_factory()
     old = status_of(daemon).config_hash
     drop_in = daemon.directory / "conf.d" / "10-local.yaml"
     drop_in.parent.mkdir()

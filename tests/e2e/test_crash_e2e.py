@@ -1,4 +1,4 @@
-"""The main job: a process dies, and an archived incident stands on disk."""
+"""The main job: a process crashes, and its incident is archived."""
 
 from __future__ import annotations
 
@@ -8,29 +8,30 @@ import threading
 from collections.abc import Callable
 from pathlib import Path
 
+import psutil
 import pytest
-from harness import Daemon, Victim, core_pattern, meminfo, segment
+from harness import Daemon, Victim, segment, steps_of
+from machine import core_pattern
+from memory_group import MemoryGroup, memory_group
 
 MIB = 1 << 20
 pytestmark = pytest.mark.root
 
 
 class Watcher:
-    """The most that shared memory and page cache grew while it looked."""
+    """Samples a cgroup and keeps the highest shared memory and page cache."""
 
-    def __init__(self) -> None:
-        start = meminfo()
-        self._shmem, self._cache = start["Shmem"], start["Cached"] - start["Shmem"]
-        self.shmem_growth = self.cache_growth = 0
+    def __init__(self, group: MemoryGroup) -> None:
+        self._group = group
+        self.shmem = self.files = 0
         self._done = threading.Event()
         self._thread = threading.Thread(target=self._look)
         self._thread.start()
 
     def _look(self) -> None:
         while not self._done.wait(0.005):
-            now = meminfo()
-            self.shmem_growth = max(self.shmem_growth, now["Shmem"] - self._shmem)
-            self.cache_growth = max(self.cache_growth, now["Cached"] - now["Shmem"] - self._cache)
+            shmem, files = self._group.cache()
+            self.shmem, self.files = max(self.shmem, shmem), max(self.files, files)
 
     def stop(self) -> None:
         self._done.set()
@@ -43,24 +44,27 @@ def test_crash_is_archived_with_its_segments(daemon_factory: Callable[..., Daemo
     dense = {n * MIB: os.urandom(MIB) for n in range(256)}
     sparse = {n << 29: os.urandom(MIB) for n in range(8)}
     with (
+        memory_group() as group,
         core_pattern(f"{daemon.cores}/core.%e.%p"),
         segment("dense", 256 * MIB, dense) as dense_path,
         segment("sparse", 4096 * MIB, sparse) as sparse_path,
     ):
+        for process in (psutil.Process(daemon.pid), *psutil.Process(daemon.pid).children()):
+            group.take(process.pid)
         pid = Victim(crasher, dense_path, sparse_path).die()
-        watcher = Watcher()
+        watcher = Watcher(group)
         try:
             (manifest,) = daemon.wait_for_incidents(1)
         finally:
             watcher.stop()
         assert manifest["state"] == "complete", manifest
-        steps = {step["id"]: step for step in manifest["steps"]}
+        steps = steps_of(manifest)
         directory = daemon.archive / manifest["id"]
         copies = {one["source"]: one for one in steps["segments"]["artifacts"] if "source" in one}
         for source in (dense_path, sparse_path):
             subprocess.run(["cmp", source, str(directory / copies[source]["path"])], check=True)
-    assert watcher.shmem_growth <= MIB
-    assert watcher.cache_growth <= 8 * MIB
+    assert watcher.shmem <= MIB
+    assert watcher.files <= 8 * MIB
     assert copies[sparse_path]["sparse"]
     assert (directory / copies[sparse_path]["path"]).stat().st_blocks * 512 <= 9 * MIB
     text = "".join(told.read_text() for told in directory.glob("core/*.json*"))
@@ -73,7 +77,7 @@ def test_crash_is_archived_with_its_segments(daemon_factory: Callable[..., Daemo
 
 
 def test_crash_artifacts_are_for_root_only(daemon_factory: Callable[..., Daemon], crasher: Path) -> None:
-    """Whatever the process was and whoever owned its files: owner root, mode 0600, in directories 0700."""
+    """Owner root, mode 0600, in directories 0700, whoever the process and its files belonged to."""
     daemon = daemon_factory()
     with core_pattern(f"{daemon.cores}/core.%e.%p"), segment("private", MIB, {0: b"secret"}) as path:
         os.chmod(path, 0o666)
@@ -82,6 +86,6 @@ def test_crash_artifacts_are_for_root_only(daemon_factory: Callable[..., Daemon]
     for file in (daemon.archive / manifest["id"]).rglob("*"):
         status = file.stat()
         if file.name.startswith("core") and status.st_nlink > 1:
-            continue  # the core itself is kept by a hard link: it is the file that the kernel made
+            continue  # the core itself is a hard link to the file that the kernel wrote
         assert status.st_uid == 0, file
         assert status.st_mode & 0o077 == 0, file

@@ -1,4 +1,4 @@
-"""The daemon's own life: what it costs, what it never does, how it dies and comes back."""
+"""The daemon itself: its cost, its forks, how it stops and recovers."""
 
 from __future__ import annotations
 
@@ -13,11 +13,13 @@ from pathlib import Path
 
 import psutil
 import pytest
-from harness import CONFIG, Daemon, Victim, core_pattern, segment, wait_for
+from configuration import config_of
+from harness import Daemon, Victim, segment, steps_of, wait_for
+from machine import core_pattern
 
 MIB = 1 << 20
 pytestmark = pytest.mark.root
-SLOW = CONFIG.replace("storm:", "copy: {{rate: 16MiB/s}}\nstorm:")
+SLOW = config_of(copy={"rate": "16MiB/s"})
 
 
 def workers(daemon: Daemon) -> list[psutil.Process]:
@@ -29,20 +31,10 @@ def crash(daemon: Daemon, crasher: Path, *segments: str) -> None:
         Victim(crasher, *segments).die()
 
 
-def test_daemon_is_small_when_idle(daemon_factory: Callable[..., Daemon]) -> None:
-    """Resident: 45 MiB at most; each worker's private memory: 15 MiB at most."""
-    daemon = daemon_factory()
-    assert psutil.Process(daemon.pid).memory_info().rss <= 45 * MIB
-    assert len(workers(daemon)) == 2
-    for worker in workers(daemon):
-        memory = worker.memory_full_info()
-        assert memory.uss <= 15 * MIB
-
-
 def test_daemon_forks_nothing_between_marker_and_archive(
     daemon_factory: Callable[..., Daemon], crasher: Path, tmp_path: Path
 ) -> None:
-    """At crash time a fork may need memory that is not there: the workers stand ready, threads are all they add."""
+    """A fork at crash time may need memory that is not available: workers exist already and only start threads."""
     daemon = daemon_factory()
     trace = tmp_path / "trace"
     pids = [str(daemon.pid), *(str(worker.pid) for worker in workers(daemon))]
@@ -72,7 +64,7 @@ def _traced(pid: str) -> bool:
 def test_daemon_seals_what_was_under_way_when_it_was_killed(
     daemon_factory: Callable[..., Daemon], crasher: Path
 ) -> None:
-    """SIGKILL in the middle: after a restart the incident is archived as interrupted, with all it had."""
+    """After SIGKILL and a restart, the incident is archived as interrupted, with everything collected so far."""
     daemon = daemon_factory(SLOW)
     with segment("slow", 64 * MIB, {n * MIB: os.urandom(MIB) for n in range(64)}) as path:
         crash(daemon, crasher, path)
@@ -82,7 +74,7 @@ def test_daemon_seals_what_was_under_way_when_it_was_killed(
     daemon.start()
     (manifest,) = daemon.wait_for_incidents(1)
     assert manifest["state"] == "interrupted"
-    steps = {step["id"]: step for step in manifest["steps"]}
+    steps = steps_of(manifest)
     for step in ("memory", "processes", "kernel_log", "core"):
         assert steps[step]["status"] == "ok"
         assert steps[step]["artifacts"]
@@ -92,8 +84,8 @@ def test_daemon_seals_what_was_under_way_when_it_was_killed(
     assert len(daemon.incidents()) == 1, "the same core was collected twice"
 
 
-def test_daemon_finishes_or_seals_when_it_is_told_to_stop(daemon_factory: Callable[..., Daemon], crasher: Path) -> None:
-    """SIGTERM: the running step may end, the rest is skipped, the incident is sealed before the exit."""
+def test_daemon_seals_the_incident_when_it_is_stopped(daemon_factory: Callable[..., Daemon], crasher: Path) -> None:
+    """SIGTERM: the running step may finish, the others are skipped, and the incident is sealed before the exit."""
     daemon = daemon_factory(SLOW)
     with segment("slow", 64 * MIB, {n * MIB: os.urandom(MIB) for n in range(64)}) as path:
         crash(daemon, crasher, path)
@@ -105,7 +97,7 @@ def test_daemon_finishes_or_seals_when_it_is_told_to_stop(daemon_factory: Callab
 
 
 def test_run_is_executed_by_the_daemon(daemon_factory: Callable[..., Daemon]) -> None:
-    """`collector run --now` uses the daemon's warm workers; the manifest knows who asked."""
+    """`collector run --now` uses the daemon's workers; the manifest has the reason that was given."""
     daemon = daemon_factory()
     environment = {**os.environ, "RUNTIME_DIRECTORY": str(daemon.runtime)}
     done = subprocess.run(
@@ -136,17 +128,15 @@ def test_status_answers_during_an_incident(daemon_factory: Callable[..., Daemon]
 
 
 def test_second_daemon_is_refused(daemon_factory: Callable[..., Daemon]) -> None:
-    """Two would seal each other's incidents."""
+    """Two daemons would seal each other's incidents."""
     daemon = daemon_factory()
     second = daemon.run("daemon")
     assert second.returncode == 77
     assert "another daemon" in second.stderr
 
 
-def test_daemon_refuses_a_runtime_directory_that_others_prepared(
-    daemon_factory: Callable[..., Daemon], tmp_path: Path
-) -> None:
-    """A symlinked or open directory for socket and lock is an attack."""
+def test_daemon_refuses_an_unsafe_runtime_directory(daemon_factory: Callable[..., Daemon], tmp_path: Path) -> None:
+    """A symlink, or a directory that others can write to, could be an attack on socket and lock."""
     daemon = daemon_factory(start=False)
     daemon.runtime.symlink_to(tmp_path)
     assert daemon.run("daemon").returncode == 77

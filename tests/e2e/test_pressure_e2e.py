@@ -1,4 +1,4 @@
-"""The floor that a step may have of its own, on a machine whose memory goes and comes back."""
+"""A step's own floor, while available memory falls below it and recovers."""
 
 from __future__ import annotations
 
@@ -7,6 +7,7 @@ import subprocess
 from pathlib import Path
 
 import pytest
+from configuration import MEMORY, config_of, write_config
 from false_memory import FalseMemory
 from harness import COLLECTOR, segment, wait_for
 
@@ -14,34 +15,25 @@ MIB = 1 << 20
 GIB = 1 << 30
 pytestmark = pytest.mark.root
 
-CONFIG = """
-version: 1
-archive: {{path: {archive}, reserve: 0%}}
-pipelines:
-  crash:
-    steps:
-      - {{id: memory, collector: proc_files}}
-      - id: segments
-        collector: shm
-        pressure: {{floor: 1GiB, on_pressure: {policy}, wait: 30s}}
-        with: {{from: none, segments: ["pressed-*"]}}
+PRESSED = """
+{id: segments, collector: shm, pressure: {floor: 1GiB, on_pressure: POLICY, wait: 30s},
+ with: {from: none, segments: ["pressed-*"]}}
 """
 
 
 @pytest.fixture
 def memory(tmp_path: Path) -> FalseMemory:
-    """Half of what the floor wants, and nobody in distress."""
+    """Half of the floor is available, and no process stalls."""
     return FalseMemory(tmp_path, available=GIB // 2, room=GIB // 2)
 
 
 def command(directory: Path, memory: FalseMemory, policy: str, *more: str) -> list[str]:
-    path = directory / "collector.yaml"
-    path.write_text(CONFIG.format(archive=directory / "archive", policy=policy))
+    path = write_config(directory, config_of(MEMORY, PRESSED.replace("POLICY", policy), triggers=()))
     return [*memory.prefix, *COLLECTOR, "run", "--now", "--config", str(path), *more]
 
 
 def test_run_skips_the_step_below_its_floor_and_collects_the_rest(tmp_path: Path, memory: FalseMemory) -> None:
-    """Exit 3; the manifest has the numbers that the verdict rested on."""
+    """Exit status 3; the manifest has the numbers of the verdict."""
     with segment("pressed", MIB, {0: b"data"}):
         skipping = command(tmp_path, memory, "skip", "--json")
         done = subprocess.run(skipping, capture_output=True, text=True, check=False)
@@ -59,7 +51,7 @@ def test_run_skips_the_step_below_its_floor_and_collects_the_rest(tmp_path: Path
 
 
 def test_run_waits_and_collects_when_memory_comes_back(tmp_path: Path, memory: FalseMemory) -> None:
-    """`on_pressure: wait`: the step waits until there is enough again, and says how long it did."""
+    """With `on_pressure: wait` the step waits for memory, and its verdict says how long."""
     with segment("pressed", MIB, {0: b"data"}):
         waiting = command(tmp_path, memory, "wait")
         running = subprocess.Popen(waiting, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)

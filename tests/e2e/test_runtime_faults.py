@@ -1,4 +1,4 @@
-"""Faults by real means: each ends in a recorded, truthful outcome, and the daemon goes on."""
+"""Real faults: each outcome is recorded truthfully, and the daemon continues."""
 
 from __future__ import annotations
 
@@ -15,35 +15,28 @@ from pathlib import Path
 
 import psutil
 import pytest
-from harness import Daemon, run_now, status_of, wait_for
+from configuration import MEMORY, config_of, in_turn
+from harness import Daemon, run_now, status_of, steps_of, wait_for
 
 MIB = 1 << 20
 pytestmark = pytest.mark.root
 
-CONFIG = """
-version: 1
-archive: {{path: {archive}, reserve: 0%}}
-pressure: {{floor: 64MiB}}
-runtime: {{directory: {runtime}}}
-storm: {{coalesce: 0s}}
-triggers:
-  - {{id: cores, type: core_files, paths: ["{cores}"], match: ["core*"], pipeline: crash}}
-pipelines:
-  crash:
-    steps:
-      - {{id: first, collector: proc_files}}
-      - {{id: held, collector: dmesg, pressure: {{floor: {floor}, on_pressure: wait, wait: {wait}}}}}
-      - {{id: memory, collector: proc_files, pressure: {{floor: 1}}}}
-      - {{id: bulk, collector: files, with: {{paths: ["{directory}/bulk*"], max_bytes: 64MiB}}}}
-"""
-QUICK = CONFIG.replace("{floor}", "64MiB").replace("{wait}", "1s")
-HELD = CONFIG.replace("{floor}", "512TiB").replace("{wait}", "2s")
-"""Its second step waits for what cannot come: time to break something under the incident."""
+BULK = '{id: bulk, collector: files, with: {paths: ["$directory/bulk*"], max_bytes: 64MiB}}'
+
+
+def config(floor: str, wait: str, **sections: dict[str, object]) -> str:
+    held = f"{{id: held, collector: dmesg, pressure: {{floor: {floor}, on_pressure: wait, wait: {wait}}}}}"
+    return config_of("{id: first, collector: proc_files}", held, in_turn(MEMORY), BULK, **sections)
+
+
+QUICK = config("64MiB", "1s")
+HELD = config("512TiB", "2s")
+"""The second step waits for memory that cannot become available: time to break something."""
 
 
 @contextmanager
 def disk(directory: Path, size: int = 48 * MIB) -> Iterator[str]:
-    """Mount a small ext4 at *directory*; yield its device. It turns read-only on the first error."""
+    """Mount a small ext4 at *directory*; yield its device. It becomes read-only on the first error."""
     image = directory.parent / "image"
     with image.open("wb") as file:
         file.truncate(size)
@@ -60,7 +53,7 @@ def disk(directory: Path, size: int = 48 * MIB) -> Iterator[str]:
 
 
 def fill(directory: Path) -> Path:
-    """Take all space that there is, to the last block."""
+    """Fill the disk to the last block."""
     path = directory / "filler"
     with path.open("wb", buffering=0) as file:
         for piece in (MIB, 4096):
@@ -72,33 +65,22 @@ def fill(directory: Path) -> Path:
     return path
 
 
-def crash(daemon: Daemon, name: str = "core.1") -> None:
-    """Let a core file appear, whole in one step."""
-    hidden = daemon.directory / "unfinished"
-    hidden.write_bytes(b"\x7fELF" + name.encode() * 1024)
-    hidden.rename(daemon.cores / name)
-
-
 def wait_for_event(daemon: Daemon, event: str) -> dict[str, object]:
     return wait_for(lambda: [one for one in daemon.events() if one["event"] == event][-1:], event)[0]
 
 
-def steps_of(manifest: dict[str, object]) -> dict[str, dict[str, object]]:
-    return {step["id"]: step for step in manifest["steps"]}
-
-
-def goes_on(daemon: Daemon) -> None:
-    """The next incident is as ever."""
+def assert_works(daemon: Daemon) -> None:
+    """The next incident succeeds."""
     assert run_now(daemon).exit_code in (0, 3)
     assert steps_of(daemon.incidents()[-1])["memory"]["status"] == "ok"
 
 
 def test_runtime_keeps_the_records_of_an_incident_that_meets_a_full_disk(daemon_factory: Callable[..., Daemon]) -> None:
-    """Not one block is free: the manifest stands all the same, has what came before, and says what is missing."""
+    """With no block free, the manifest is still written; it has what came before and says what is missing."""
     daemon = daemon_factory(HELD, start=False)
     with disk(daemon.archive):
         daemon.start()
-        crash(daemon)
+        daemon.put_core("core.1")
         wait_for_event(daemon, "step.waiting")
         filler = fill(daemon.archive)
         (manifest,) = daemon.wait_for_incidents(1)
@@ -111,12 +93,12 @@ def test_runtime_keeps_the_records_of_an_incident_that_meets_a_full_disk(daemon_
         assert not list(daemon.archive.glob("*.partial"))
         assert wait_for_event(daemon, "incident.archived")["state"] == "incomplete"
         filler.unlink()
-        goes_on(daemon)
+        assert_works(daemon)
         daemon.stop()
 
 
 def bulk_beside_a_small_one(daemon: Daemon, size: int) -> dict[str, object]:
-    """Let a step meet a file of *size* bytes and a small one on a small disk; return what became of it."""
+    """Copy a file of *size* bytes and a small one to a small disk; return the step."""
     (daemon.directory / "bulk").write_bytes(os.urandom(size))
     (daemon.directory / "bulk.small").write_bytes(b"small")
     with disk(daemon.archive):
@@ -129,7 +111,7 @@ def bulk_beside_a_small_one(daemon: Daemon, size: int) -> dict[str, object]:
 
 
 def test_runtime_truncates_bulk_that_does_not_fit(daemon_factory: Callable[..., Daemon]) -> None:
-    """A file larger than the disk: the step says so, and goes on to the next one, which may be smaller."""
+    """A file larger than the disk is reported; the next one, which may be smaller, is still copied."""
     daemon = daemon_factory(QUICK, start=False)
     bulk = bulk_beside_a_small_one(daemon, 64 * MIB)
     assert "do not fit" in bulk["reason"]
@@ -137,19 +119,19 @@ def test_runtime_truncates_bulk_that_does_not_fit(daemon_factory: Callable[..., 
 
 
 def test_runtime_keeps_the_reserve_of_the_disk(daemon_factory: Callable[..., Daemon]) -> None:
-    """A file for which the disk has room, but not above its reserve, is not even begun; a smaller one follows."""
-    daemon = daemon_factory(QUICK.replace("reserve: 0%", "reserve: 20MiB"), start=False)
+    """A file that would use the reserve is not started; a smaller one is still copied."""
+    daemon = daemon_factory(config("64MiB", "1s", archive={"reserve": "20MiB"}), start=False)
     bulk = bulk_beside_a_small_one(daemon, 30 * MIB)
     assert "its 30.0 MiB do not fit" in bulk["reason"]
     assert [Path(one["source"]).name for one in bulk["artifacts"] if one.get("source")] == ["bulk.small"]
 
 
 def test_runtime_refuses_incidents_on_a_disk_that_turned_read_only(daemon_factory: Callable[..., Daemon]) -> None:
-    """The kernel stops writing to a broken disk: the marker's fate says why, and the daemon lives."""
+    """The kernel stops writing to a broken disk: the marker's fate says why, and the daemon continues."""
     daemon = daemon_factory(HELD, start=False)
     with disk(daemon.archive) as device:
         daemon.start()
-        crash(daemon)
+        daemon.put_core("core.1")
         wait_for_event(daemon, "step.waiting")
         Path(f"/sys/fs/ext4/{Path(device).name}/trigger_fs_error").write_text("test")
         assert "Read-only" in wait_for_event(daemon, "incident.refused")["reason"]
@@ -161,16 +143,16 @@ def test_runtime_refuses_incidents_on_a_disk_that_turned_read_only(daemon_factor
         assert daemon.stop() == 0
 
 
-def test_runtime_goes_on_when_the_archive_is_removed(daemon_factory: Callable[..., Daemon]) -> None:
-    """Under an incident: it is refused, for it is gone. Between two: the next makes the directory anew."""
+def test_runtime_continues_when_the_archive_is_removed(daemon_factory: Callable[..., Daemon]) -> None:
+    """During an incident, that one is refused. Between incidents, the next one recreates the directory."""
     daemon = daemon_factory(HELD)
-    crash(daemon)
+    daemon.put_core("core.1")
     wait_for_event(daemon, "step.waiting")
     shutil.rmtree(daemon.archive)
     assert wait_for_event(daemon, "incident.refused")["reason"]
-    goes_on(daemon)
+    assert_works(daemon)
     shutil.rmtree(daemon.archive)
-    goes_on(daemon)
+    assert_works(daemon)
     assert len(daemon.incidents()) == 1
 
 
@@ -182,10 +164,10 @@ def out_of_action(process: psutil.Process) -> bool:
 
 
 @pytest.mark.parametrize("number", [signal.SIGKILL, signal.SIGSTOP])
-def test_runtime_replaces_workers_lost_in_their_sleep(daemon_factory: Callable[..., Daemon], number: int) -> None:
-    """Killed or stopped between incidents: none is lost to it, and two stand ready again."""
+def test_runtime_replaces_idle_workers_that_were_lost(daemon_factory: Callable[..., Daemon], number: int) -> None:
+    """Killed or stopped between incidents: the next incident is complete, and two workers are idle again."""
     daemon = daemon_factory(QUICK)
-    wait_for(lambda: status_of(daemon).workers_idle == 2, "two workers asleep: they keep house at the start")
+    wait_for(lambda: status_of(daemon).workers_idle == 2, "two idle workers: they do maintenance at the start")
     lost = psutil.Process(daemon.pid).children()[-1]
     lost.send_signal(number)
     wait_for(lambda: out_of_action(lost), "effect of the signal")
@@ -195,8 +177,8 @@ def test_runtime_replaces_workers_lost_in_their_sleep(daemon_factory: Callable[.
 
 
 @pytest.mark.slow
-def test_runtime_says_so_when_no_descriptor_is_left(daemon_factory: Callable[..., Daemon]) -> None:
-    """EMFILE in the supervisor: the incident is archived as interrupted, with that reason; nothing spins or dies."""
+def test_runtime_reports_that_no_descriptor_is_left(daemon_factory: Callable[..., Daemon]) -> None:
+    """EMFILE in the supervisor: the incident is archived as interrupted, with that reason; no busy loop, no exit."""
     daemon = daemon_factory(QUICK)
     _, hard = resource.prlimit(daemon.pid, resource.RLIMIT_NOFILE)
     supervisor = psutil.Process(daemon.pid)
@@ -208,8 +190,8 @@ def test_runtime_says_so_when_no_descriptor_is_left(daemon_factory: Callable[...
     before = supervisor.cpu_times().user
     with socket.socket(socket.AF_UNIX, socket.SOCK_SEQPACKET) as client:
         client.connect(str(daemon.runtime / "control.sock"))
-        crash(daemon)
-        time.sleep(4)  # two looks of the trigger at its directories, in vain
+        daemon.put_core("core.1")
+        time.sleep(4)  # the trigger tries to read its directories twice, in vain
         assert supervisor.cpu_times().user - before < 1, "a client that cannot be accepted keeps nobody busy"
     resource.prlimit(daemon.pid, resource.RLIMIT_NOFILE, (hard, hard))
     wait_for(lambda: status_of(daemon).fates.get("collected") == 1, "the core")
@@ -222,9 +204,13 @@ def test_runtime_says_so_when_no_descriptor_is_left(daemon_factory: Callable[...
 
 @pytest.mark.slow
 def test_runtime_waits_for_a_worker_where_none_can_be_forked(daemon_factory: Callable[..., Daemon]) -> None:
-    """``pids.max`` reached: EAGAIN for each fork. It is told, asked again, and the next incident is whole."""
+    """``pids.max`` reached, EAGAIN for each fork: it is logged and tried again, and the next incident is complete."""
     daemon = daemon_factory(QUICK)
-    group = Path(f"/sys/fs/cgroup/pids/collector-test-{os.getpid()}")
+    base = Path("/sys/fs/cgroup/pids")
+    if not base.exists():
+        base = base.parent
+        (base / "cgroup.subtree_control").write_text("+pids")
+    group = base / f"collector-test-{os.getpid()}"
     group.mkdir()
     try:
         (group / "cgroup.procs").write_text(str(daemon.pid))
@@ -234,7 +220,7 @@ def test_runtime_waits_for_a_worker_where_none_can_be_forked(daemon_factory: Cal
         wait_for_event(daemon, "worker.missing")
         (group / "pids.max").write_text("max")
         wait_for(lambda: status_of(daemon).workers_idle == 2, "two workers")
-        goes_on(daemon)
+        assert_works(daemon)
     finally:
         daemon.stop()
         group.rmdir()

@@ -1,4 +1,4 @@
-"""Sources that never answer: a file system whose server is silent, a process that holds its own lock."""
+"""Sources that hang: a file system whose server does not answer, a process that holds its ``mmap_lock``."""
 
 from __future__ import annotations
 
@@ -9,25 +9,20 @@ from pathlib import Path
 
 import psutil
 import pytest
+from configuration import MEMORY, config_of
 from hanging_fuse import mounted, wedged_process
-from harness import Daemon, run_now, status_of, wait_for
+from harness import Daemon, run_now, status_of, steps_of, wait_for
 
 MIB = 1 << 20
 pytestmark = pytest.mark.root
 
-CONFIG = """
-version: 1
-archive: {{path: {archive}, reserve: 0%}}
-pressure: {{floor: 64MiB}}
-runtime: {{directory: {runtime}}}
-pipelines:
-  crash:
-    steps:
-      - {{id: memory, collector: proc_files}}
-      - {{id: processes, collector: process_table, with: {{read_timeout: 200ms}}}}
-      - {{id: dead, collector: files, timeout: 500ms, with: {{paths: [{directory}/fuse/slow]}}}}
-      - {{id: after, collector: files, with: {{paths: [{directory}/collector.yaml]}}}}
-"""
+CONFIG = config_of(
+    MEMORY,
+    "{id: processes, collector: process_table, with: {read_timeout: 200ms}}",
+    "{id: dead, collector: files, timeout: 500ms, with: {paths: [$directory/fuse/slow]}}",
+    "{id: after, collector: files, with: {paths: [$directory/collector.yaml]}}",
+    triggers=(),
+)
 
 
 @pytest.fixture
@@ -46,7 +41,7 @@ def fuse(daemon: Daemon) -> Iterator[Path]:
 def collect(daemon: Daemon, wedged: int) -> dict[str, dict[str, object]]:
     """Run one incident; return its steps by id."""
     assert run_now(daemon).incident is not None
-    steps = {step["id"]: step for step in daemon.incidents()[-1]["steps"]}
+    steps = steps_of(daemon.incidents()[-1])
     assert steps["memory"]["status"] == steps["after"]["status"] == "ok"
     assert steps["dead"]["status"] == "abandoned", steps["dead"]
     assert "cannot be killed" in steps["dead"]["reason"]
@@ -57,7 +52,7 @@ def collect(daemon: Daemon, wedged: int) -> dict[str, dict[str, object]]:
 
 def resident(pid: int) -> int:
     """
-    Return the private resident KiB of a process whose first thread may be dead: another one still has its memory.
+    Return the private resident KiB of a process whose first thread may be dead: another thread still has its memory.
 
     Shared pages stay, the kernel takes private ones only: a copy buffer of 1 MiB may be among them.
     """
@@ -68,13 +63,13 @@ def resident(pid: int) -> int:
 
 
 def descriptors(process: psutil.Process) -> int:
-    """Count descriptors once the last client is served."""
+    """Count descriptors once the last client has gone."""
     time.sleep(0.3)
     return process.num_fds()
 
 
-def test_runtime_loses_one_step_to_a_file_that_never_answers(daemon: Daemon, fuse: Path) -> None:
-    """The step ends on time, its worker is abandoned, the incident is archived, the next one works."""
+def test_runtime_loses_one_step_to_a_file_that_hangs(daemon: Daemon, fuse: Path) -> None:
+    """The step ends on time, its worker is abandoned, the incident is archived, and the next one works."""
     with wedged_process(fuse) as wedged:
         for _ in range(2):
             collect(daemon, wedged)
@@ -85,8 +80,8 @@ def test_runtime_loses_one_step_to_a_file_that_never_answers(daemon: Daemon, fus
 
 
 @pytest.mark.slow
-def test_runtime_forgets_the_abandoned_once_they_are_dead(daemon: Daemon) -> None:
-    """When the file system is gone they die at last; none stays a zombie, none is counted any more."""
+def test_runtime_reaps_abandoned_workers(daemon: Daemon) -> None:
+    """They die once the file system is gone; none stays a zombie or is still counted."""
     mountpoint = daemon.directory / "fuse"
     mountpoint.mkdir()
     with mounted(mountpoint), wedged_process(mountpoint) as wedged:
@@ -97,7 +92,7 @@ def test_runtime_forgets_the_abandoned_once_they_are_dead(daemon: Daemon) -> Non
 
 
 def test_runtime_stops_in_time_beside_abandoned_workers(daemon: Daemon, fuse: Path) -> None:
-    """SIGTERM waits for nobody that hangs."""
+    """SIGTERM does not wait for workers that hang."""
     with wedged_process(fuse) as wedged:
         collect(daemon, wedged)
         assert daemon.stop(signal.SIGTERM) == 0
@@ -105,7 +100,7 @@ def test_runtime_stops_in_time_beside_abandoned_workers(daemon: Daemon, fuse: Pa
 
 @pytest.mark.slow
 def test_runtime_leaks_nothing_over_twenty_hanging_incidents(daemon: Daemon, fuse: Path) -> None:
-    """Only the truly unkillable stay; the supervisor has the same descriptors and the same memory afterwards."""
+    """Only unkillable workers remain; the supervisor's descriptors and memory are unchanged."""
     supervisor = psutil.Process(daemon.pid)
     with wedged_process(fuse) as wedged:
         collect(daemon, wedged)

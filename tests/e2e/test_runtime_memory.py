@@ -6,32 +6,27 @@ import importlib.util
 import os
 import resource
 import subprocess
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
 from pathlib import Path
 
 import psutil
 import pytest
-from harness import CORES, HERE, Daemon, config_of, run_now, status_of, wait_for
+from configuration import CORES, MEMORY, config_of
+from crowd import crowd
+from harness import Daemon, run_now, status_of, wait_for
 
 MIB = 1 << 20
 pytestmark = pytest.mark.root
 
-CONFIG = """
-version: 1
-archive: {{path: {archive}, reserve: 0%}}
-pressure: {{floor: 64MiB}}
-copy: {{rate: max}}
-runtime: {{directory: {runtime}}}
-pipelines:
-  crash:
-    steps:
-      - {{id: memory, collector: proc_files}}
-      - {{id: processes, collector: process_table, timeout: 30s}}
-      - {{id: bulk, collector: files, with: {{paths: ["{directory}/bulk"], max_bytes: 2GiB, max_total: 4GiB}}}}
-"""
+CONFIG = config_of(
+    MEMORY,
+    "{id: processes, collector: process_table, timeout: 30s}",
+    "{id: bulk, collector: files, with: {paths: [$directory/bulk], max_bytes: 2GiB, max_total: 4GiB}}",
+    triggers=(),
+    copy={"rate": "max"},
+)
 IDLE = config_of(
-    "{id: memory, collector: proc_files}",
+    MEMORY,
     "{id: core, collector: core}",
     triggers=(
         CORES,
@@ -88,28 +83,6 @@ def test_runtime_imports_nothing_that_only_commands_need(daemon_factory: Callabl
     assert {name for name in imported if name.startswith(ONLY_COMMANDS_NEED)} <= {"rich"}
 
 
-@pytest.fixture(scope="session")
-def herd_program(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    program = tmp_path_factory.mktemp("herd") / "herd"
-    subprocess.run(["gcc", "-O1", "-static", "-o", str(program), str(HERE / "herd.c")], check=True)
-    return program
-
-
-@contextmanager
-def herd(program: Path, count: int) -> Iterator[None]:
-    """Run *count* idle processes for the duration of the block."""
-    process = subprocess.Popen([str(program), str(count)], stdin=subprocess.PIPE, stdout=subprocess.PIPE)
-    assert process.stdin is not None
-    assert process.stdout is not None
-    try:
-        assert process.stdout.readline() == b"ready\n"
-        yield
-    finally:
-        process.stdin.close()
-        process.wait(60)
-        process.stdout.close()
-
-
 def peaks(daemon: Daemon) -> tuple[int, int]:
     """Run an incident; return the peak resident bytes of the supervisor and of the largest worker meanwhile."""
     wait_for(lambda: status_of(daemon).workers_idle == 2, "two workers")
@@ -138,14 +111,14 @@ def cpu(processes: list[psutil.Process]) -> float:
 
 @pytest.mark.slow
 def test_runtime_needs_no_more_memory_for_ten_thousand_processes(
-    daemon_factory: Callable[..., Daemon], herd_program: Path
+    daemon_factory: Callable[..., Daemon], tmp_path: Path
 ) -> None:
     """Peak RSS stays within 4 MiB of that with a hundred; prints the CPU time beside that of `ps`."""
     daemon = daemon_factory(CONFIG)
     peaks(daemon)  # the first touches what has never been used
-    with herd(herd_program, 100):
+    with crowd(tmp_path, 100):
         small = peaks(daemon)
-    with herd(herd_program, 10_000):
+    with crowd(tmp_path, 10_000):
         large = peaks(daemon)
         before = cpu(workers := psutil.Process(daemon.pid).children())
         assert run_now(daemon, "processes").exit_code == 0

@@ -1,4 +1,4 @@
-"""The daemon on a machine that has next to no memory left: by its own cgroup's limit, and for real."""
+"""The daemon with almost no memory left: in its own cgroup, and on the whole machine."""
 
 from __future__ import annotations
 
@@ -10,49 +10,26 @@ from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
-from harness import Daemon, Victim, core_pattern, meminfo, run_now, segment, shipped, wait_for
+from configuration import MEMORY, config_of
+from harness import Daemon, Victim, meminfo, run_now, segment, wait_for
+from machine import core_pattern
+from memory_group import memory_group
 
 MIB = 1 << 20
 LEFT = 200 * MIB
 pytestmark = pytest.mark.root
 
-CONFIG = """
-version: 1
-archive: {{path: {archive}, reserve: 0%}}
-pressure: {{floor: 64MiB, on_pressure: skip}}
-runtime: {{directory: {runtime}}}
-pipelines:
-  crash:
-    steps:
-      - {{id: memory, collector: proc_files}}
-      - {{id: greedy, collector: dmesg, budget: 1000MiB}}
-"""
+GREEDY = "{id: greedy, collector: dmesg, budget: 1000MiB}"
 
 
-@pytest.fixture
-def limited_group() -> Iterator[Path]:
-    """Make a cgroup with a memory limit of 1 GiB, in whichever hierarchy has the controller; yield its ``procs``."""
-    unified = Path("/sys/fs/cgroup/cgroup.controllers")
-    if unified.exists() and "memory" in unified.read_text().split():
-        base, limit = Path("/sys/fs/cgroup"), "memory.max"
-        (base / "cgroup.subtree_control").write_text("+memory")
-    else:
-        base, limit = Path("/sys/fs/cgroup/memory"), "memory.limit_in_bytes"
-    group = base / f"collector-test-{os.getpid()}"
-    group.mkdir()
-    try:
-        (group / limit).write_text(str(1024 * MIB))
-        yield group / "cgroup.procs"
-    finally:
-        wait_for(lambda: not (group / "cgroup.procs").read_text(), "empty cgroup")
-        group.rmdir()
-
-
-def test_gate_keeps_to_the_limit_of_its_own_cgroup(daemon_factory: Callable[..., Daemon], limited_group: Path) -> None:
-    """The machine has memory, the service has not: a step that its cgroup has no room for is skipped, the rest runs."""
-    daemon = daemon_factory(CONFIG, start=False)
-    daemon.start("sh", "-c", f'echo $$ > {limited_group}; exec "$@"', "sh")
-    assert run_now(daemon).exit_code == 3
+def test_gate_keeps_to_the_limit_of_its_own_cgroup(daemon_factory: Callable[..., Daemon]) -> None:
+    """A step that does not fit into the service's cgroup is skipped, though the machine has memory; the others run."""
+    daemon = daemon_factory(config_of(MEMORY, GREEDY, triggers=(), pressure={"on_pressure": "skip"}), start=False)
+    with memory_group() as group:
+        group.limit(1024 * MIB)
+        daemon.start("sh", "-c", f'echo $$ > {group.path}/cgroup.procs; exec "$@"', "sh")
+        assert run_now(daemon).exit_code == 3
+        daemon.stop()
     memory, greedy = daemon.incidents()[-1]["steps"]
     assert memory["status"] == "ok"
     assert greedy["status"] == "skipped"
@@ -62,7 +39,7 @@ def test_gate_keeps_to_the_limit_of_its_own_cgroup(daemon_factory: Callable[...,
 
 @contextmanager
 def ballast(directory: Path) -> Iterator[Path]:
-    """Take all memory but `LEFT`, as pre-allocated segments do; given back at once if somebody else needs it."""
+    """Take all memory but `LEFT`, as preallocated segments do; release it if another process needs it."""
     directory.mkdir()
     subprocess.run(["mount", "-t", "tmpfs", "-o", "size=100%", "collector-test", str(directory)], check=True)
     file, done = directory / "ballast", threading.Event()
@@ -77,7 +54,7 @@ def ballast(directory: Path) -> Iterator[Path]:
         file.touch()
         thread.start()
         os.sync()
-        Path("/proc/sys/vm/drop_caches").write_text("1")  # so that taking the memory stalls nobody
+        Path("/proc/sys/vm/drop_caches").write_text("1")  # so that taking the memory causes no stalls
         with file.open("r+b") as opened:
             os.posix_fallocate(opened.fileno(), 0, meminfo()["MemAvailable"] - LEFT)
         yield file
@@ -88,7 +65,7 @@ def ballast(directory: Path) -> Iterator[Path]:
 
 
 class Watcher:
-    """The least available memory, and stalls of whoever wanted some, while it looks."""
+    """Samples the lowest available memory, and counts allocation stalls."""
 
     def __init__(self) -> None:
         self.start = self.least = meminfo()["MemAvailable"]
@@ -102,7 +79,7 @@ class Watcher:
             self.least = min(self.least, meminfo()["MemAvailable"])
 
     def stop(self) -> int:
-        """Stop looking; return the stalls."""
+        """Stop sampling; return the number of stalls."""
         self._done.set()
         self._thread.join()
         return stalls() - self._stalls
@@ -114,24 +91,21 @@ def stalls() -> int:
 
 
 def full_avg10() -> float:
-    """Return how much of the last ten seconds everybody stalled for memory, in percent."""
+    """Return the share of the last ten seconds in which all processes stalled for memory, in percent."""
     full = Path("/proc/pressure/memory").read_text().splitlines()[1]
     return float(full.split("avg10=")[1].split()[0])
 
 
 @pytest.mark.slow
-def test_runtime_collects_all_of_a_crash_on_a_machine_that_has_little(
+def test_runtime_collects_all_of_a_crash_with_little_memory_left(
     daemon_factory: Callable[..., Daemon], crasher: Path
 ) -> None:
     """
-    200 MiB are left and a process crashes: complete, with its segment, and nobody stalls for it.
+    With 200 MiB left, the incident is complete, with its segment, takes at most 16 MiB and causes no stalls.
 
-    It takes 16 MiB at most. Whatever else the machine does in that second counts, too: the least of three crashes is
-    the nearest to the truth.
+    Everything else that the machine does in that second counts, too: the lowest of three crashes is the best estimate.
     """
-    daemon = daemon_factory(start=False)
-    daemon.config.write_text(shipped(daemon))
-    daemon.start()
+    daemon = daemon_factory()
     with (
         segment("starving", 64 * MIB, {0: os.urandom(64 * MIB)}) as path,
         ballast(daemon.directory / "ballast") as held,

@@ -1,4 +1,4 @@
-"""Attacks on what the collector writes: names planted before it and swapped under it, in the archive and beside it."""
+"""Attacks on what the collector writes: names planted or swapped, in the archive and in its own directories."""
 
 from __future__ import annotations
 
@@ -12,18 +12,17 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 
 import pytest
-from harness import COLLECTOR, CORES, HOLD, Daemon, config_of, contents, core_pattern, held, in_turn, wait_for
+from configuration import CORE, CORES, HOLD, KERNEL_LOG, MEMORY, NOTIFY, TABLE, config_of, in_turn
+from harness import COLLECTOR, Daemon, contents, held, wait_for
+from machine import core_pattern
 
 pytestmark = pytest.mark.root
 NOBODY = 65534
-MEMORY = "{id: memory, collector: proc_files}"
-TABLE = "{id: processes, collector: process_table}"
-NOTIFY = "{id: told, type: notify, pipeline: crash}"
 
 
 @pytest.fixture
 def victim(tmp_path: Path) -> Iterator[Path]:
-    """A directory that nothing may be written to, or deleted from, by way of the collector."""
+    """A directory in which the collector must not write or delete anything."""
     directory = tmp_path / "victim"
     (directory / "inner").mkdir(parents=True)
     for name in ("file", "inner/file"):
@@ -35,7 +34,7 @@ def victim(tmp_path: Path) -> Iterator[Path]:
 
 @contextmanager
 def racing(move: Callable[[], None]) -> Iterator[None]:
-    """Make a move again and again, for the time of the block."""
+    """Repeat *move* in a thread during the block."""
     over = threading.Event()
 
     def race() -> None:
@@ -53,14 +52,14 @@ def racing(move: Callable[[], None]) -> Iterator[None]:
 
 
 @pytest.mark.parametrize("kind", ["symlink", "hard link", "FIFO"])
-def test_names_planted_in_an_incident_lead_nowhere(
+def test_names_planted_in_an_incident_are_not_followed(
     daemon_factory: Callable[..., Daemon], victim: Path, kind: str
 ) -> None:
-    """At every name that is about to be written: the write fails or replaces the name, and touches nothing else."""
-    after = map(in_turn, (MEMORY, TABLE, "{id: log, collector: dmesg}"))
+    """Each write fails or replaces the planted name, and touches nothing else."""
+    after = map(in_turn, (MEMORY, TABLE, KERNEL_LOG))
     daemon = daemon_factory(config_of(HOLD, *after, triggers=()), start=False)
     os.mkfifo(daemon.directory / "hold")
-    names = ("memory", "processes/processes.tsv", "log/dmesg.jsonl.part")
+    names = ("memory", "processes/processes.tsv", "kernel_log/dmesg.jsonl.part")
     records = ("steps.jsonl", "artifacts.jsonl", "manifest.json", "manifest.json.new")
     command = [*COLLECTOR, "run", "--now", "--config", str(daemon.config)]
     running = subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True)
@@ -80,10 +79,8 @@ def test_names_planted_in_an_incident_lead_nowhere(
     assert running.returncode in {3, 73}, said
 
 
-def test_directory_that_is_swapped_for_a_symlink_is_not_written_through(
-    daemon_factory: Callable[..., Daemon], victim: Path
-) -> None:
-    """Between any two artifacts of a step the name of its directory may lead elsewhere."""
+def test_directory_swapped_for_a_symlink_is_not_followed(daemon_factory: Callable[..., Daemon], victim: Path) -> None:
+    """A step's directory may be replaced between any two of its artifacts."""
     daemon = daemon_factory(config_of(MEMORY, triggers=()), start=False)
 
     def swap() -> None:
@@ -100,8 +97,8 @@ def test_directory_that_is_swapped_for_a_symlink_is_not_written_through(
             assert daemon.run("run", "--now").returncode in {0, 3, 73}
 
 
-def test_archive_that_others_prepared_is_refused(daemon_factory: Callable[..., Daemon], victim: Path) -> None:
-    """A symlink, and a directory in which somebody else can plant names."""
+def test_unsafe_archive_is_refused(daemon_factory: Callable[..., Daemon], victim: Path) -> None:
+    """A symlink, and a directory in which another user can create names."""
     daemon = daemon_factory(config_of(MEMORY, triggers=()), start=False)
     daemon.archive.symlink_to(victim)
     assert daemon.run("run", "--now").returncode == 73
@@ -112,10 +109,8 @@ def test_archive_that_others_prepared_is_refused(daemon_factory: Callable[..., D
     assert list(daemon.archive.iterdir()) == []
 
 
-def test_sockets_and_ledger_that_were_planted_are_not_followed(
-    daemon_factory: Callable[..., Daemon], victim: Path
-) -> None:
-    """The daemon's own names, as symlinks: replaced or refused, said so, and the crash is collected all the same."""
+def test_planted_sockets_and_ledger_are_not_followed(daemon_factory: Callable[..., Daemon], victim: Path) -> None:
+    """Symlinks at the daemon's own names are replaced or refused and reported; the crash is still collected."""
     daemon = daemon_factory(config_of(MEMORY, triggers=(CORES, NOTIFY)), start=False)
     names = ((daemon.runtime, "control.sock"), (daemon.runtime, "notify.sock"), (daemon.archive, "ledger.sqlite"))
     for directory, name in names:
@@ -131,9 +126,9 @@ def test_sockets_and_ledger_that_were_planted_are_not_followed(
     assert (daemon.runtime / "control.sock").is_socket()
 
 
-def test_core_that_its_owner_changes_afterwards_is_told_by_verify(daemon_factory: Callable[..., Daemon]) -> None:
-    """A core kept by a link is still its owner's file: the digest of what was archived gives a change away."""
-    daemon = daemon_factory(config_of("{id: core, collector: core}"))
+def test_verify_reports_a_core_that_its_owner_changed(daemon_factory: Callable[..., Daemon]) -> None:
+    """A core kept as a hard link is still writable for its owner: its digest reveals the change."""
+    daemon = daemon_factory(config_of(CORE))
     core = daemon.cores / "core.engine.1"
     with core_pattern("core"):
         core.with_name("x").write_bytes(b"evidence")
@@ -151,8 +146,8 @@ def test_core_that_its_owner_changes_afterwards_is_told_by_verify(daemon_factory
 
 
 def test_deleting_old_incidents_deletes_nothing_else(daemon_factory: Callable[..., Daemon], victim: Path) -> None:
-    """Symlinks in them, in their place, and swapped in while they are deleted."""
-    config = config_of(MEMORY, triggers=()).replace("reserve: 0%}}", "reserve: 0%, keep: {{count: 1}}}}")
+    """Symlinks inside incidents, instead of them, and swapped in during deletion."""
+    config = config_of(MEMORY, triggers=(), archive={"keep": {"count": 1}})
     daemon = daemon_factory(config, start=False)
     daemon.archive.mkdir(mode=0o700)
     old = daemon.archive / "20200101T000000.000000Z-000000"

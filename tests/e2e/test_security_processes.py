@@ -1,4 +1,4 @@
-"""Attacks by a process that is looked at: another in its place, a tree of its own, privileges, secrets."""
+"""Attacks by processes under observation: reused PIDs, their own root directory, privileges, secrets."""
 
 from __future__ import annotations
 
@@ -16,36 +16,29 @@ from pathlib import Path
 
 import psutil
 import pytest
+from configuration import CORE, CORES, HOLD, KERNEL_LOG, MEMORY, SEGMENTS, TABLE, config_of, in_turn
 from harness import (
     COLLECTOR,
-    CORES,
     HERE,
-    HOLD,
     Daemon,
     Victim,
-    config_of,
     contents,
-    core_pattern,
-    in_turn,
     segment,
+    steps_of,
     wait_for,
 )
+from machine import PROC_CONNECTOR, compiled, core_pattern, sysctl
 
 pytestmark = pytest.mark.root
 NOBODY = 65534
-SUID_DUMPABLE = Path("/proc/sys/fs/suid_dumpable")
 NAMESPACE = ["unshare", "--pid", "--fork", "--mount-proc", "--kill-child"]
-MEMORY = "{id: memory, collector: proc_files}"
-TABLE = "{id: processes, collector: process_table}"
 DETAILS = "{id: details, collector: process}"
 MATCHING = "{id: details, collector: process, with: {match: [%s]}}"
-CORE = "{id: core, collector: core}"
-SEGMENTS = "{id: segments, collector: shm, with: {from: crashed_process}}"
-ALL = (MEMORY, TABLE, "{id: kernel_log, collector: dmesg}", CORE, SEGMENTS)
+ALL = (MEMORY, TABLE, KERNEL_LOG, CORE, SEGMENTS)
 
 
-def test_recycled_pid_is_not_taken_for_the_process_that_was_meant(daemon_factory: Callable[..., Daemon]) -> None:
-    """A PID that is another process's by the time it is read: the step says so, and has nothing of that process."""
+def test_recycled_pid_is_not_taken_for_the_original_process(daemon_factory: Callable[..., Daemon]) -> None:
+    """The PID belongs to another process when it is read: the step says so, and collects nothing from it."""
     daemon = daemon_factory(config_of(HOLD, TABLE, in_turn(DETAILS)), start=False)
     fifo = daemon.directory / "hold"
     os.mkfifo(fifo)
@@ -62,10 +55,10 @@ def test_recycled_pid_is_not_taken_for_the_process_that_was_meant(daemon_factory
         assert "/environ" not in path
 
 
-def test_live_process_is_not_taken_for_one_that_crashed_before_it_was_born(
+def test_live_process_is_not_taken_for_one_that_crashed_before_it_started(
     daemon_factory: Callable[..., Daemon], crasher: Path
 ) -> None:
-    """A core tells no start time: who has its PID now, but did not live when it was dumped, is somebody else."""
+    """A core has no start time: a process that has its PID, but started after the dump, is another one."""
     daemon = daemon_factory(config_of(DETAILS, SEGMENTS))
     with segment("bystander", 4096, {0: b"bystander"}) as path, core_pattern(f"{daemon.cores}/core.%e.%p.%t"):
         bystander = Victim(crasher, path)
@@ -75,13 +68,13 @@ def test_live_process_is_not_taken_for_one_that_crashed_before_it_was_born(
         finally:
             bystander.process.kill()
     assert manifest["markers"][0]["process"]["pid"] == bystander.process.pid
-    steps = {step["id"]: step for step in manifest["steps"]}
+    steps = steps_of(manifest)
     assert "another process has PID" in steps["details"].get("reason", "")
     assert [one["path"] for one in steps["details"]["artifacts"]] == ["details/inventory.jsonl"]
     assert not [one for one in steps["segments"]["artifacts"] if one.get("source") == path]
 
 
-# What a process sets up that wants a root daemon to read or run its own files: it is nobody, and root in its own world.
+# A process that wants a root daemon to read or run its files: nobody, but root in its own user namespace.
 HOSTILE = """
 set -e
 mount --bind {cores} {root}{cores}
@@ -92,18 +85,18 @@ exec chroot {root} /crasher /dev/shm/engine
 
 
 def plant_root(root: Path, crasher_source: Path, cores: Path) -> None:
-    """Make a tree with a program and with what a collector might look for."""
+    """Create a root directory with the crasher and with files that a collector might read."""
     for directory in ("etc", "proc/1", "dev/shm", "usr/lib", str(cores).lstrip("/")):
         (root / directory).mkdir(parents=True)
     for name in ("etc/os-release", "etc/passwd", "etc/hostname", "proc/meminfo", "proc/1/environ", "core"):
         (root / name).write_text("SENTINEL")
     (root / "usr/lib/libc.so.6").write_text("SENTINEL")
-    subprocess.run(["gcc", "-static", "-o", str(root / "crasher"), str(crasher_source)], check=True)
+    compiled(crasher_source, root, "-static")
 
 
 @contextmanager
 def opened_files(daemon: Daemon, trace: Path) -> Iterator[None]:
-    """Write every path that the daemon and its workers open or run to *trace*."""
+    """Trace every path that the daemon and its workers open or execute."""
     pids = [str(daemon.pid), *(str(worker.pid) for worker in psutil.Process(daemon.pid).children())]
     attach = [argument for pid in pids for argument in ("-p", pid)]
     calls = "trace=open,openat,openat2,execve,execveat,chdir,chroot,setns"
@@ -116,8 +109,8 @@ def opened_files(daemon: Daemon, trace: Path) -> Iterator[None]:
         strace.wait()
 
 
-def test_nothing_is_read_or_run_in_the_tree_of_a_process(daemon_factory: Callable[..., Daemon], tmp_path: Path) -> None:
-    """A crash in namespaces and in a root of its own: its links are text, its files are not touched."""
+def test_nothing_is_read_or_run_in_the_root_of_a_process(daemon_factory: Callable[..., Daemon], tmp_path: Path) -> None:
+    """A crash in its own namespaces and root: its links are recorded as text, its files are not opened."""
     daemon = daemon_factory(config_of(MATCHING % "crasher", *ALL))
     root = tmp_path / "hostile"
     plant_root(root, HERE / "crasher.c", daemon.cores)
@@ -141,28 +134,21 @@ def test_nothing_is_read_or_run_in_the_tree_of_a_process(daemon_factory: Callabl
     )
 
 
-@contextmanager
-def suid_dumpable(value: int) -> Iterator[None]:
-    """Let set-id processes dump; what was set before is set again."""
-    before = SUID_DUMPABLE.read_text()
-    try:
-        SUID_DUMPABLE.write_text(str(value))
-        yield
-    finally:
-        SUID_DUMPABLE.write_text(before)
-
-
 @pytest.mark.parametrize("dumpable", [1, 2])
 def test_memory_of_a_set_id_process_is_for_root_only(
     daemon_factory: Callable[..., Daemon], crasher: Path, tmp_path: Path, dumpable: int
 ) -> None:
-    """Started by nobody, with root's privileges: what is archived of it is root's, 0600 in 0700, with any umask."""
+    """A set-uid program that nobody started: its artifacts are root's, 0600 in 0700, with any umask."""
     program = tmp_path / "privileged"
     shutil.copy(crasher, program)
     program.chmod(0o4755)
     daemon = daemon_factory(start=False)
     daemon.start("sh", "-c", 'umask 0; exec "$@"', "sh")
-    with core_pattern(f"{daemon.cores}/core.%e.%p"), suid_dumpable(dumpable), segment("private", 4096, {}) as path:
+    with (
+        core_pattern(f"{daemon.cores}/core.%e.%p"),
+        sysctl("fs/suid_dumpable", dumpable),
+        segment("private", 4096, {}) as path,
+    ):
         Victim(program, path, user=NOBODY).die()
         (manifest,) = daemon.wait_for_incidents(1)
         wait_for(lambda: "incident.sealed" in daemon.log.read_text(), "digests")
@@ -172,7 +158,7 @@ def test_memory_of_a_set_id_process_is_for_root_only(
         assert (status.st_uid, status.st_mode & 0o077) == (0, 0), file
 
 
-# No part of a value is part of a name, so that one that is found anywhere has leaked.
+# The values share no part with the names: one that is found anywhere has leaked.
 SECRETS = {
     "DB_PASSWORD": "hunter2-environ",
     "AWS_SECRET_ACCESS_KEY": "wJalrXUtnFEMI",
@@ -183,10 +169,11 @@ ARGUMENTS = ["--api-token", "sk-live-argument", "--password=hunter2-argument", "
 LEAKS = ("hunter2", "wJalrXUtnFEMI", "s3cr3t-in-url", "ghp_16C7e42F292c69", "sk-live", "eyJhbGciOi")
 
 
+@pytest.mark.needs(PROC_CONNECTOR)
 def test_secrets_of_processes_and_commands_are_in_no_incident_and_no_log(
     daemon_factory: Callable[..., Daemon], actor: Path
 ) -> None:
-    """Environment and arguments of one that crashes, of one that lives, and of a command of the operator's own."""
+    """Environment and arguments of a crashed process, a live one, and a command step."""
     command = '{id: told, collector: command, with: {argv: [/bin/true, "--api-token", "sk-live-command"]}}'
     core = "{id: core, collector: core, with: {keep: none}}"  # a core is the process's memory, environment included
     exits = "{id: exits, type: process_exits, rules: [{comm: [secretive]}], pipeline: crash}"

@@ -1,11 +1,10 @@
-"""Attacks by what is collected: planted where a file is expected, endless, never answering, swapped."""
+"""Attacks by what is collected: planted, endless, hanging and swapped files."""
 
 from __future__ import annotations
 
 import json
 import os
 import socket
-import sqlite3
 import stat
 import subprocess
 import sys
@@ -14,13 +13,14 @@ from functools import partial
 from pathlib import Path
 
 import pytest
+from configuration import CORE, HOLD, MEMORY, config_of, in_turn
 from hanging_fuse import mounted
-from harness import COLLECTOR, HOLD, Daemon, config_of, contents, core_pattern, held, in_turn, wait_for
+from harness import COLLECTOR, Daemon, contents, held, steps_of, wait_for
+from machine import core_pattern
 
 from collector.host.syscalls import call
 
 pytestmark = pytest.mark.root
-CORE = "{id: core, collector: core}"
 MIB = 1 << 20
 NOBODY = 65534
 SECRET = b"only root may read this"
@@ -28,30 +28,27 @@ PLANTED = ("fifo", "socket", "symlink", "hardlink", "device", "directory")
 
 
 def plant(directory: Path, prefix: str, secret: Path) -> None:
-    """Put one of each kind there, all nobody's where the kernel allows it."""
+    """Create one of each kind, owned by nobody where the kernel allows it."""
     paths = {kind: directory / f"{prefix}{kind}" for kind in PLANTED}
     os.mkfifo(paths["fifo"])
     with socket.socket(socket.AF_UNIX) as server:
         server.bind(str(paths["socket"]))
     paths["symlink"].symlink_to(secret)
     os.link(secret if secret.stat().st_dev == directory.stat().st_dev else paths["socket"], paths["hardlink"])
-    os.mknod(paths["device"], 0o666 | stat.S_IFCHR, os.makedev(1, 5))  # /dev/zero: it never ends
+    os.mknod(paths["device"], 0o666 | stat.S_IFCHR, os.makedev(1, 5))  # /dev/zero, endless
     paths["directory"].mkdir()
     for kind in ("fifo", "socket", "symlink", "directory"):
         os.chown(paths[kind], NOBODY, NOBODY, follow_symlinks=False)
 
 
 def fates(daemon: Daemon) -> dict[str, tuple[str, str]]:
-    """Return fate and reason of every marker, by the name of its core."""
-    with sqlite3.connect(f"file:{daemon.archive}/ledger.sqlite?mode=ro", uri=True) as db:
-        rows = db.execute("SELECT json_extract(marker, '$.core.path'), fate, reason FROM markers").fetchall()
+    """Return fate and reason of every marker by the name of its core."""
+    rows = daemon.ledger("json_extract(marker, '$.core.path'), fate, reason")
     return {os.path.basename(path): (fate, reason) for path, fate, reason in rows}
 
 
-def test_nothing_but_regular_files_is_read_wherever_it_is_planted(
-    daemon_factory: Callable[..., Daemon], tmp_path: Path
-) -> None:
-    """FIFO, socket, symlink, hard link, device and directory, where cores, segments and files are looked for."""
+def test_only_regular_files_are_read(daemon_factory: Callable[..., Daemon], tmp_path: Path) -> None:
+    """FIFO, socket, symlink, hard link, device and directory, planted among cores, segments and files."""
     secret = tmp_path / "secret"
     secret.write_bytes(SECRET)
     secret.chmod(0o600)
@@ -67,7 +64,7 @@ def test_nothing_but_regular_files_is_read_wherever_it_is_planted(
     try:
         plant(files, "x", secret)
         plant(shm, "x", secret)
-        (files / "xhardlink").unlink()  # of a log file, a second name is no attack: it is read, for root only
+        (files / "xhardlink").unlink()  # a log file may have two names: it is read, for root only
         for directory in (files, shm):
             (directory / "x-regular").write_bytes(b"evidence")
         with core_pattern("core"):
@@ -98,10 +95,8 @@ def test_nothing_but_regular_files_is_read_wherever_it_is_planted(
 
 
 @pytest.mark.parametrize("step", [CORE, in_turn(CORE)], ids=["notes read first", "in turn"])
-def test_core_that_its_owner_swaps_is_not_taken_for_the_one_that_was_noticed(
-    daemon_factory: Callable[..., Daemon], step: str
-) -> None:
-    """Between marker and step the name leads to another file: what was noticed is pinned by its inode."""
+def test_core_that_its_owner_swaps_is_not_collected(daemon_factory: Callable[..., Daemon], step: str) -> None:
+    """Another file has the name by the time the step runs: the marker identifies the core by its inode."""
     daemon = daemon_factory(config_of(HOLD, step))
     os.mkfifo(daemon.directory / "hold")
     other = daemon.directory / "other"
@@ -112,13 +107,13 @@ def test_core_that_its_owner_swaps_is_not_taken_for_the_one_that_was_noticed(
         with held(daemon.directory / "hold"):
             os.rename(other, core)
         (manifest,) = daemon.wait_for_incidents(1)
-    core_step = next(one for one in manifest["steps"] if one["id"] == "core")
+    core_step = steps_of(manifest)["core"]
     assert core_step["status"] == "failed"
     assert "is gone" in core_step["reason"]
     assert [path for path, data in contents(daemon.archive).items() if SECRET in data] == []
 
 
-# The kernel counts to a process what it was before exec: the test's own memory must not be that.
+# ru_maxrss includes the time before exec: the test's own memory must not count.
 MEASURED = """
 import resource, subprocess, sys
 done = subprocess.run(sys.argv[1:], stderr=subprocess.DEVNULL)
@@ -127,17 +122,17 @@ sys.exit(done.returncode)
 """
 
 
-def test_endless_and_silent_sources_cost_their_own_step_and_no_memory(
+def test_endless_and_hanging_sources_cost_only_their_own_step(
     daemon_factory: Callable[..., Daemon], tmp_path: Path
 ) -> None:
-    """A command that prints a gigabyte, one that never ends, and a file that never answers: cut, killed, gone on."""
+    """A command that prints a gigabyte, an endless one, and a file that hangs: each is cut, memory stays bounded."""
     mountpoint = tmp_path / "fuse"
     mountpoint.mkdir()
     steps = (
         "{id: gigabyte, collector: command, with: {argv: [/usr/bin/head, -c, 1G, /dev/zero], max_output: 1MiB}}",
         "{id: endless, collector: command, timeout: 2s, with: {argv: [/bin/sleep, '600']}}",
         f'{{id: silent, collector: files, timeout: 1s, with: {{paths: ["{mountpoint}/slow"]}}}}',
-        "{id: memory, collector: proc_files}",
+        MEMORY,
     )
     daemon = daemon_factory(config_of(*steps), start=False)
     with mounted(mountpoint):
@@ -153,10 +148,10 @@ def test_endless_and_silent_sources_cost_their_own_step_and_no_memory(
     assert int(done.stderr.split()[-1]) * 1024 < 128 * MIB, "of the largest of all its processes"
 
 
-def test_core_that_is_swapped_while_it_is_looked_at_is_judged_by_what_was_opened(
+def test_core_swapped_during_its_check_is_judged_by_the_opened_file(
     daemon_factory: Callable[..., Daemon], tmp_path: Path
 ) -> None:
-    """A file of nobody's own, and a second name of root's, change places for ever: the second is never a core."""
+    """A file of nobody's and a hard link to one of root's are exchanged repeatedly: the latter is never collected."""
     daemon = daemon_factory(config_of("{id: core, collector: core, with: {keep: none}}"))
     secrets = []
     exchange = partial(call, "renameat2", -100)
@@ -178,6 +173,5 @@ def test_core_that_is_swapped_while_it_is_looked_at_is_judged_by_what_was_opened
 
 
 def rows(daemon: Daemon) -> list[tuple[int, str]]:
-    """Return the inode of every marker's core, and its fate."""
-    with sqlite3.connect(f"file:{daemon.archive}/ledger.sqlite?mode=ro", uri=True) as db:
-        return db.execute("SELECT json_extract(marker, '$.core.inode'), fate FROM markers").fetchall()
+    """Return inode and fate of every marker's core."""
+    return daemon.ledger("json_extract(marker, '$.core.inode'), fate")

@@ -1,4 +1,4 @@
-"""Attacks by text: names made to forge a record or to command a terminal, and incidents that were written by others."""
+"""Attacks by text: names that forge records or control a terminal, and incidents written by others."""
 
 from __future__ import annotations
 
@@ -11,11 +11,13 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from harness import CORES, Daemon, Victim, config_of, contents, core_pattern, segment, wait_for
+from configuration import CORE, CORES, MEMORY, NOTIFY, TABLE, config_of
+from harness import Daemon, Victim, contents, segment, wait_for
+from machine import PROC_CONNECTOR, core_pattern
 
 pytestmark = pytest.mark.root
 NOBODY = 65534
-COMM = b"a) R 1\nUid: 0"  # a line of /proc/PID/stat, and one of /proc/PID/status
+COMM = b"a) R 1\nUid: 0"  # imitates lines of /proc/PID/stat and /proc/PID/status
 ARGUMENTS = (
     b"\x1b]0;owned\x07\x1b[2J",
     b"\xff\xfe\xc3(",
@@ -29,22 +31,23 @@ OWN_NAME = re.compile(r"[A-Za-z0-9_][A-Za-z0-9._-]*(?:/[A-Za-z0-9_][A-Za-z0-9._-
 
 
 def said(daemon: Daemon, *verb: str) -> str:
-    """Return all that a verb prints."""
-    done = daemon.run(*verb, errors="surrogateescape")
+    """Return everything that a command prints."""
+    done = daemon.run(*verb, encoding="utf-8", errors="surrogateescape")
     assert "Traceback" not in done.stderr
     return done.stdout + done.stderr
 
 
-def test_names_made_to_deceive_are_data_everywhere(daemon_factory: Callable[..., Daemon], actor: Path) -> None:
-    """In comm, arguments, core, segment and notification: no forged line, no terminal escape, no path; valid JSON."""
+@pytest.mark.needs(PROC_CONNECTOR)
+def test_deceptive_names_are_escaped_everywhere(daemon_factory: Callable[..., Daemon], actor: Path) -> None:
+    """In comm, arguments, core, segment and notification: no forged lines, terminal escapes or paths; valid JSON."""
     exits = '{id: exits, type: process_exits, rules: [{comm: ["a) R 1*"]}], pipeline: crash}'
     steps = (
-        "{id: processes, collector: process_table}",
+        TABLE,
         '{id: details, collector: process, with: {match: ["a) R 1*"]}}',
-        "{id: core, collector: core}",
+        CORE,
         '{id: segments, collector: shm, with: {segments: ["named-*"]}}',
     )
-    daemon = daemon_factory(config_of(*steps, triggers=(CORES, "{id: told, type: notify, pipeline: crash}", exits)))
+    daemon = daemon_factory(config_of(*steps, triggers=(CORES, NOTIFY, exits)))
     arguments = (COMM, *ARGUMENTS)
     name = os.fsdecode(b"named-\x1b[2J\n\xff)")
     with segment(name, 4096, {0: b"x"}), core_pattern(f"{daemon.cores}/core.%e.%p"):
@@ -52,7 +55,8 @@ def test_names_made_to_deceive_are_data_everywhere(daemon_factory: Callable[...,
         try:
             crashing.die()
             daemon.wait_for_incidents(1)
-            hostile = f"COMM={ESCAPE}", f"UNIT={ESCAPE}.service", f"REASON={ESCAPE}", "EXE=/bin/\udcff"
+            facts = f"COMM={ESCAPE}", f"UNIT={ESCAPE}.service", f"REASON={ESCAPE}", "EXE=/bin/\udcff"
+            hostile = (fact.encode(errors="surrogateescape") for fact in facts)
             assert daemon.run("notify", *hostile).returncode == 0
             daemon.wait_for_incidents(2)
         finally:
@@ -71,7 +75,7 @@ def test_names_made_to_deceive_are_data_everywhere(daemon_factory: Callable[...,
     row = next(line.split("\t") for line in table if line.startswith(f"{living.process.pid}\t"))
     told = dict(zip(columns, row, strict=True))
     assert (told["uid"], told["ppid"], told["comm"]) == (str(NOBODY), str(os.getpid()), r"a) R 1\x0aUid: 0")
-    for event in daemon.log.read_text().splitlines():
+    for event in daemon.log.read_text("utf-8").splitlines():
         assert not UNPRINTABLE.search(event), event
         json.loads(event)
     ids = [json.loads(found[path])["id"] for path in (first, second)]
@@ -86,7 +90,7 @@ def test_names_made_to_deceive_are_data_everywhere(daemon_factory: Callable[...,
 
 
 def hostile(good: dict[str, Any], how: str) -> dict[str, Any]:
-    """Return a manifest that somebody else has written."""
+    """Return a manifest as an attacker might write it."""
     bad = json.loads(json.dumps(good))
     artifact = bad["steps"][0]["artifacts"][0]
     match how:
@@ -127,7 +131,7 @@ def hostile(good: dict[str, Any], how: str) -> dict[str, Any]:
 MANIFESTS: dict[str, Callable[[Path], object]] = {
     "manifest that is a symlink": lambda path: path.symlink_to("/etc/shadow"),
     "manifest that is a FIFO": os.mkfifo,
-    "manifest that is no text": lambda path: path.write_bytes(b"\x80"),
+    "manifest that is not text": lambda path: path.write_bytes(b"\x80"),
 }
 HOW = (
     "parent", "absolute", "inner parent", "escapes", "escaped kind", "escaped path", "no markers", "end of time",
@@ -135,9 +139,9 @@ HOW = (
 )  # fmt: skip
 
 
-def test_incidents_that_somebody_else_wrote_are_read_with_care(daemon_factory: Callable[..., Daemon]) -> None:
-    """Names that lead out, planted files, escapes, absurd numbers: told or refused, never followed, and no crash."""
-    daemon = daemon_factory(config_of("{id: memory, collector: proc_files}", triggers=()), start=False)
+def test_incidents_written_by_others_are_not_trusted(daemon_factory: Callable[..., Daemon]) -> None:
+    """Paths out of the incident, planted files, escapes, absurd numbers: reported or refused, never followed."""
+    daemon = daemon_factory(config_of(MEMORY, triggers=()), start=False)
     assert daemon.run("run", "--now").returncode == 0
     (directory,) = daemon.archive.glob("*Z-??????")
     good = json.loads((directory / "manifest.json").read_text())

@@ -1,8 +1,10 @@
-"""The machine that this program is for, told to a real daemon: little memory left, and processes that stall or not."""
+"""The daemon on a machine that appears short of memory, with and without stalls."""
 
 from __future__ import annotations
 
+import itertools
 import os
+import threading
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -10,7 +12,8 @@ from typing import Any
 
 import pytest
 from false_memory import FalseMemory
-from harness import Daemon, Victim, core_pattern, segment, shipped, wait_for
+from harness import Daemon, Victim, segment, steps_of, wait_for
+from machine import core_pattern
 
 MIB = 1 << 20
 SEGMENT = 8 * MIB
@@ -20,9 +23,7 @@ pytestmark = pytest.mark.root
 
 @pytest.fixture
 def daemon(daemon_factory: Callable[..., Daemon]) -> Daemon:
-    made = daemon_factory(start=False)
-    made.config.write_text(shipped(made))
-    return made
+    return daemon_factory(start=False)
 
 
 @pytest.fixture
@@ -36,19 +37,15 @@ def crash(daemon: Daemon, crasher: Path, mapped: str) -> None:
         Victim(crasher, mapped).die()
 
 
-def steps_of(manifest: dict[str, Any]) -> dict[str, dict[str, Any]]:
-    return {step["id"]: step for step in manifest["steps"]}
-
-
 def copied(daemon: Daemon, manifest: dict[str, Any], mapped: str) -> bool:
-    """Return whether the segment is archived, byte by byte."""
+    """Return whether the archived segment has the same content."""
     artifacts = {artifact.get("source"): artifact["path"] for artifact in steps_of(manifest)["segments"]["artifacts"]}
     copy = daemon.archive / manifest["id"] / artifacts[mapped]
     return copy.read_bytes() == Path(mapped).read_bytes()
 
 
-def test_starving_machine_that_nobody_suffers_on_is_collected_whole(daemon: Daemon, crasher: Path, mapped: str) -> None:
-    """200 MiB available, no stalls, the shipped configuration: complete, with the segment, and nothing waited."""
+def test_starving_machine_without_stalls_is_collected_completely(daemon: Daemon, crasher: Path, mapped: str) -> None:
+    """200 MiB available, no stalls: the incident is complete, with the segment, and no step waited."""
     FalseMemory(daemon.directory, available=200 * MIB, room=150 * MIB).start(daemon)
     crash(daemon, crasher, mapped)
     (manifest,) = daemon.wait_for_incidents(1, timeout_s=60)
@@ -62,30 +59,32 @@ def test_starving_machine_that_nobody_suffers_on_is_collected_whole(daemon: Daem
     assert max(read_s) < min(artifact["read_s"] for artifact in steps_of(manifest)["segments"]["artifacts"])
 
 
-def test_starving_machine_whose_processes_stall_has_its_evidence_read_before_bulk_waits(
+def test_starving_machine_with_stalls_has_light_steps_read_before_bulk_waits(
     daemon: Daemon, crasher: Path, mapped: str
 ) -> None:
-    """Severe distress: what is light is archived at once, the segment when calm returns; the manifest says all that."""
+    """Under stalls, light steps are archived immediately and the segment after they end; the manifest says so."""
     memory = FalseMemory(daemon.directory, available=200 * MIB, room=150 * MIB)
     memory.start(daemon)
-    time.sleep(0.6)  # so that the daemon has seen the counter before it rises
-    memory.stall(100)
-    crash(daemon, crasher, mapped)
-    wait_for(lambda: waiting(daemon), "step that waits")
+    time.sleep(0.6)  # until the daemon has read the counter
+    crashing = threading.Thread(target=crash, args=(daemon, crasher, mapped))
+    crashing.start()
+    stalls = itertools.count(100, 10)
+    wait_for(lambda: memory.stall(next(stalls)) or waiting(daemon), "step that waits")
+    crashing.join()
     ended = [event["step"] for event in daemon.events() if event["event"] == "step.finished"]
-    assert set(ended) >= set(LIGHT), "what is light is archived before anything waits"
+    assert set(ended) >= set(LIGHT), "light steps are archived before anything waits"
     (manifest,) = daemon.wait_for_incidents(1, timeout_s=60)
     assert manifest["state"] == "complete"
     assert copied(daemon, manifest, mapped)
     bulk = [steps_of(manifest)[step] for step in ("core", "segments")]
     assert bulk[0]["verdict"]["waited_s"] > 0
-    assert len(waiting(daemon)) == 1, "the second one need not wait again"
+    assert len(waiting(daemon)) == 1, "the second step must not wait again"
 
 
-def test_starving_machine_that_never_calms_down_has_its_segment_at_a_trickle(
+def test_starving_machine_with_lasting_stalls_has_its_segment_copied_at_a_trickle(
     daemon: Daemon, crasher: Path, mapped: str
 ) -> None:
-    """The wait is used up: a trickle rather than a cut, and the manifest has each change and why."""
+    """After the wait the copy continues at a trickle; the manifest has each change and its reason."""
     daemon.config.write_text(daemon.config.read_text().replace("wait: 30s", "wait: 1s"))
     memory = FalseMemory(daemon.directory, available=200 * MIB, room=150 * MIB)
     memory.start(daemon)
@@ -96,7 +95,7 @@ def test_starving_machine_that_never_calms_down_has_its_segment_at_a_trickle(
 
     def sealed() -> list[dict[str, Any]]:
         nonlocal stalls
-        stalls += 10  # goes on for as long as the copy does
+        stalls += 10  # as long as the copy runs
         memory.stall(stalls)
         return daemon.incidents()
 
@@ -110,7 +109,7 @@ def test_starving_machine_that_never_calms_down_has_its_segment_at_a_trickle(
 
 
 def test_starving_machine_without_room_collects_what_still_fits(daemon: Daemon, crasher: Path, mapped: str) -> None:
-    """12 MiB before reclaim: what needs 4 is read, what needs 8 is skipped at once and says so."""
+    """12 MiB before reclaim: a step that needs 4 MiB runs, one that needs 8 MiB is skipped, with the reason."""
     daemon.config.write_text(daemon.config.read_text().replace("wait: 30s", "wait: 1s"))
     FalseMemory(daemon.directory, available=0, room=12 * MIB).start(daemon)
     crash(daemon, crasher, mapped)

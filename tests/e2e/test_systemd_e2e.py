@@ -1,4 +1,4 @@
-"""The units as shipped, under a real systemd: the service itself, and what tells it of units that failed."""
+"""The shipped units under a real systemd: the service, and the hooks that notify it of failed units."""
 
 from __future__ import annotations
 
@@ -11,23 +11,18 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+from configuration import MEMORY, NOTIFY, config_of
 from harness import wait_for
 from systemd_machine import COLLECTOR, UNITS, Machine
 
 from collector.pipeline.generation import generate
 from collector.triggers.registry import TRIGGERS
 
-CONFIG = """
-version: 1
-pressure: {floor: 64MiB}
-storm: {coalesce: 0s}
-triggers:
-  - {id: told, type: notify, pipeline: crash}
-pipelines:
-  crash:
-    steps:
-      - {id: memory, collector: proc_files}
-"""
+CONFIG = (
+    config_of(MEMORY, triggers=(NOTIFY,))
+    .replace("$archive", "/var/lib/collector")
+    .replace("$runtime", "/run/collector")
+)
 FAILS = '[Service]\nExecStart=/bin/sh -c "kill -SEGV $$$$"\n'
 SUCCEEDS = "[Service]\nType=oneshot\nExecStart=/bin/true\n"
 ON_FAILURE = "[Unit]\nOnFailure=collector-notify@%n.service\n"
@@ -41,15 +36,15 @@ def machine(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Machine]:
     for name, hook in (("on_failure", ON_FAILURE), ("exec_stop_post", EXEC_STOP_POST)):
         units |= {f"{name}.service": FAILS, f"{name}.service.d/hook.conf": hook}
         units |= {f"good_{name}.service": SUCCEEDS, f"good_{name}.service.d/hook.conf": hook}
-    if any(map(COLLECTOR.is_relative_to, ("/tmp", "/var/tmp"))):  # which the unit as shipped does not see
+    if any(map(COLLECTOR.is_relative_to, ("/tmp", "/var/tmp"))):  # hidden by the unit's PrivateTmp=
         units["collector-notify@.service.d/test.conf"] = "[Service]\nPrivateTmp=no\n"
     opened = Machine(tmp_path_factory.mktemp("machine"), units)
     yield opened
     opened.close()
 
 
-def test_service_starts_sandboxed_and_says_so(machine: Machine) -> None:
-    """Type=notify: active means that it watches; nothing that it needs is taken away by its sandbox."""
+def test_service_starts_in_its_sandbox(machine: Machine) -> None:
+    """Active means watching (Type=notify), and the sandbox allows everything that it needs."""
     assert machine.show("collector.service", "StatusText") == "watching"
     assert machine.show("collector.service", "NRestarts") == "0"
     done = machine.run("collector", "run", "--now", "--json")
@@ -58,8 +53,8 @@ def test_service_starts_sandboxed_and_says_so(machine: Machine) -> None:
 
 
 @pytest.mark.parametrize("way", ["on_failure", "exec_stop_post"])
-def test_service_archives_what_systemd_tells(machine: Machine, way: str) -> None:
-    """A unit dies; the incident knows which unit it was, and how it ended. One that succeeds tells nothing."""
+def test_service_archives_what_a_unit_reports(machine: Machine, way: str) -> None:
+    """The incident of a failed unit names the unit and its signal; a unit that succeeds reports nothing."""
     assert machine.configure(CONFIG).returncode == 0
     before = len(machine.incidents())
     machine.run("systemctl", "start", f"good_{way}.service")
@@ -70,7 +65,7 @@ def test_service_archives_what_systemd_tells(machine: Machine, way: str) -> None
 
 
 def test_service_keeps_its_configuration_when_a_reload_fails(machine: Machine) -> None:
-    """`systemctl reload` fails on a bad file, the daemon goes on with the old one."""
+    """`systemctl reload` fails on a bad file, and the daemon keeps the old configuration."""
     assert machine.configure(CONFIG).returncode == 0
     assert machine.configure(CONFIG + "bogus: 1").returncode != 0
     status = json.loads(machine.run("collector", "status", "--json").stdout)
@@ -79,21 +74,21 @@ def test_service_keeps_its_configuration_when_a_reload_fails(machine: Machine) -
     assert machine.configure(CONFIG).returncode == 0
 
 
-def test_archive_is_no_mount_of_its_own(machine: Machine) -> None:
-    """Or every core would be copied: link(2) does not cross mounts. The test's own bind mount aside."""
+def test_archive_is_not_a_separate_mount(machine: Machine) -> None:
+    """link(2) does not cross mounts: every core would be copied. One bind mount is the test's."""
     pid = machine.show("collector.service", "MainPID")
     mounts = machine.run("cat", f"/proc/{pid}/mountinfo").stdout.splitlines()
     points = [line.split()[4] for line in mounts]
     assert points.count("/var/lib/collector") == 1
 
 
-def test_service_outlives_a_worker_that_memory_cost(machine: Machine) -> None:
-    """Workers volunteer to be killed; systemd would stop the whole service for one that is (OOMPolicy=stop)."""
+def test_service_survives_a_worker_killed_for_memory(machine: Machine) -> None:
+    """Workers raise their oom_score_adj; with OOMPolicy=stop, systemd would stop the service when one is killed."""
     assert machine.show("collector.service", "OOMPolicy") == "continue"
 
 
-def test_service_is_not_started_again_and_again_with_a_bad_configuration(machine: Machine) -> None:
-    """Only a person can mend it: the unit fails once, and says with what."""
+def test_service_is_not_restarted_with_a_bad_configuration(machine: Machine) -> None:
+    """Restarting cannot help: the unit fails once, with status 78."""
     assert machine.configure(CONFIG).returncode == 0
     machine.configure(CONFIG + "bogus: 1")
     assert machine.run("systemctl", "restart", "collector.service").returncode != 0
@@ -105,8 +100,8 @@ def test_service_is_not_started_again_and_again_with_a_bad_configuration(machine
     assert machine.run("systemctl", "start", "collector.service").returncode == 0
 
 
-def test_examples_let_cores_appear_where_the_shipped_configuration_looks(tmp_path: Path) -> None:
-    """The directory as the kernel needs it, and a pattern that leads there; both survive a reboot."""
+def test_examples_put_cores_where_the_shipped_configuration_looks(tmp_path: Path) -> None:
+    """A directory with the right mode, and a core_pattern that points to it; both survive a reboot."""
     tmpfiles = ["systemd-tmpfiles", f"--root={tmp_path}", "--create", str(UNITS / "examples/tmpfiles.conf")]
     subprocess.run(tmpfiles, check=True, capture_output=True)
     assert (tmp_path / "var/crash").stat().st_mode & 0o7777 == 0o1733

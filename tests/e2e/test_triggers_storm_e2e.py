@@ -10,21 +10,14 @@ from collections.abc import Callable
 
 import psutil
 import pytest
+from configuration import MEMORY, config_of
 from harness import Daemon, wait_for
 
 pytestmark = [pytest.mark.root, pytest.mark.slow, pytest.mark.timeout(300)]
 
-CONFIG = """
-version: 1
-archive: {{path: {archive}, reserve: 0%}}
-pressure: {{floor: 64MiB}}
-runtime: {{directory: {runtime}}}
-storm: {{coalesce: 5s, per_executable: {{count: 2, window: 1h}}, per_uid: {{count: 3, window: 1h}}}}
-triggers:
-  - {{id: cores, type: core_files, paths: ["{cores}"], pipeline: light}}
-pipelines:
-  light: {{steps: [{{id: memory, collector: proc_files}}]}}
-"""
+CONFIG = config_of(
+    MEMORY, storm={"per_executable": {"count": 2, "window": "1h"}, "per_uid": {"count": 3, "window": "1h"}}
+)
 MIB = 1 << 20
 
 

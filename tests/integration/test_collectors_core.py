@@ -1,26 +1,24 @@
 from __future__ import annotations
 
 import contextlib
-import fcntl
 import os
 import resource
 import subprocess
 import sys
 import time
-from collections.abc import Iterator
 from pathlib import Path
 
 import fake_core
 import msgspec
 import pytest
 from collecting import Collected, collect, context, core_ref, manual
+from machine import core_pattern, sysctl
 
 from collector.collectors.core.core import Core, KeepCore
 from collector.collectors.shm.shm import Shm
 from collector.host.compression import zstd
 from collector.model.artifact import Bulk, HardLink
 
-needs_root = pytest.mark.skipif(os.geteuid() != 0, reason="core_pattern needs root")
 SECRET = "hunter2-correct-horse"
 ADDRESS = 0x1234
 CRASH = f"""
@@ -38,23 +36,9 @@ ctypes.memset({ADDRESS}, 1, 1)
 """
 
 
-@contextlib.contextmanager
-def cores_in(directory: Path) -> Iterator[None]:
-    """Have the kernel write cores to *directory*, for one test process of the machine at a time."""
-    pattern = Path("/proc/sys/kernel/core_pattern")
-    with open("/tmp/core_pattern.lock", "w") as lock:
-        fcntl.flock(lock, fcntl.LOCK_EX)
-        before = pattern.read_text()
-        try:
-            pattern.write_text(f"{directory}/core.%p")
-            yield
-        finally:
-            pattern.write_text(before)
-
-
 def crash(directory: Path, *arguments: str) -> tuple[int, Path]:
     """Let a process die of SIGSEGV; return its PID and its core."""
-    with cores_in(directory):
+    with core_pattern(f"{directory}/core.%p"):
         child = subprocess.Popen(
             [sys.executable, "-c", CRASH, *arguments],
             cwd=directory,
@@ -68,7 +52,6 @@ def collect_core(path: Path, **fields: object) -> Collected:
     return collect(Core(**fields), context(manual(core=core_ref(str(path)))))  # type: ignore[arg-type]
 
 
-@needs_root
 @pytest.mark.root
 def test_core_of_a_real_crash_is_read(tmp_path: Path) -> None:
     """Signal, address, process, threads with registers, mapped files: as the kernel wrote them."""
@@ -95,7 +78,6 @@ def test_core_of_a_real_crash_is_read(tmp_path: Path) -> None:
     assert own["segments/0001"] == b"evidence" * 1024
 
 
-@needs_root
 @pytest.mark.root
 def test_core_of_a_real_crash_agrees_with_what_the_process_saw(tmp_path: Path) -> None:
     """The mapped files are those of its own /proc/self/maps, address by address."""
@@ -108,7 +90,6 @@ def test_core_of_a_real_crash_agrees_with_what_the_process_saw(tmp_path: Path) -
     assert collected.document("core.json")["mapped_files"] == len(rows)
 
 
-@needs_root
 @pytest.mark.root
 def test_core_that_the_kernel_cut_off_says_so(tmp_path: Path) -> None:
     """With RLIMIT_CORE or a full disk the notes are there, the memory is not."""
@@ -224,20 +205,16 @@ def test_core_leaves_no_descriptor_open(core_file: Path) -> None:
     assert os.listdir("/proc/self/fd") == before
 
 
-@needs_root
 @pytest.mark.root
-def test_core_is_kept_although_its_owner_holds_a_lease_on_it(core_file: Path) -> None:
-    """A lease could keep a core out of the archive: the open starts to break it, which takes 45 s."""
-    patience = Path("/proc/sys/fs/lease-break-time")
-    before = patience.read_text()
+def test_core_is_kept_though_its_owner_holds_a_lease_on_it(core_file: Path) -> None:
+    """Whoever crashed could keep his core out of the archive: opening it starts to break his lease, 45 s long."""
     holder = subprocess.Popen([sys.executable, "-c", HOLDER, core_file], stdout=subprocess.PIPE)
     try:
-        patience.write_text("1")
         assert holder.stdout is not None
         assert holder.stdout.readline() == b"held\n"
-        collected = collect_core(core_file)
+        with sysctl("fs/lease-break-time", 1):
+            collected = collect_core(core_file)
     finally:
-        patience.write_text(before)
         holder.kill()
         holder.wait()
     assert collected.error is None
@@ -254,7 +231,6 @@ time.sleep(60)
 """
 
 
-@needs_root
 @pytest.mark.root
 def test_core_that_may_not_be_opened_is_not_called_gone(core_file: Path) -> None:
     """Without privileges: it exists, and the step says that it may not be opened."""

@@ -12,7 +12,6 @@ from collecting import Collected, collect, context
 from collector.collectors.files.files import End, Files
 from collector.model.artifact import Bulk
 
-needs_root = pytest.mark.skipif(os.geteuid() != 0, reason="needs root")
 NOBODY = 65534
 
 
@@ -88,7 +87,6 @@ def test_files_go_through_the_copy_engine(tmp_path: Path) -> None:
             os.close(artifact.body.fd)
 
 
-@needs_root
 @pytest.mark.root
 def test_files_opens_nothing_but_regular_files(tmp_path: Path) -> None:
     """A FIFO, a socket, a symlink to a root-only file, a device, a directory: listed, never read."""
@@ -106,7 +104,6 @@ def test_files_opens_nothing_but_regular_files(tmp_path: Path) -> None:
     assert all("not a regular file" in meaning for meaning in meanings.values())
 
 
-@needs_root
 @pytest.mark.root
 def test_files_follow_no_symlink_that_a_user_planted(tmp_path: Path) -> None:
     """In another user's directory, neither the last name nor one on the way is followed."""

@@ -49,7 +49,7 @@ def test_proc_files_takes_further_paths() -> None:
     """Other characters become underscores; missing files are listed."""
     collected = collect(ProcFiles(paths=("/proc/sys/vm/laptop_mode", "/sys/kernel/mm/no:such@file")))
     assert "proc/sys/vm/laptop_mode" in collected
-    assert [row["path"] for row in collected.rows("unread.jsonl")] == ["/sys/kernel/mm/no:such@file"]
+    assert "/sys/kernel/mm/no:such@file" in [row["path"] for row in collected.rows("unread.jsonl")]
 
 
 @pytest.mark.parametrize(

@@ -9,13 +9,12 @@ from pathlib import Path
 
 import pytest
 from collecting import collect, context
-from crowd import crowd, needs_gcc
+from crowd import crowd
 from hanging_fuse import mounted, wait_for_state, wedged_process
 
 from collector.collectors.process_table import ProcessTable
 from collector.model.redaction import Redaction
 
-needs_root = pytest.mark.skipif(os.geteuid() != 0, reason="needs root")
 SECRET = "hunter2-correct-horse"
 NAMED = """
 import ctypes, sys
@@ -104,10 +103,9 @@ def test_process_table_commands_are_those_of_the_table() -> None:
     assert "pytest" in own["args"]
 
 
-@needs_root
 @pytest.mark.root
-@pytest.mark.skipif(not os.path.exists("/dev/fuse"), reason="needs FUSE")
-def test_process_table_is_complete_although_one_process_holds_its_lock(tmp_path: Path) -> None:
+@pytest.mark.needs("/dev/fuse")
+def test_process_table_is_whole_though_one_process_holds_its_lock(tmp_path: Path) -> None:
     """ps would hang; here the table has the process, and only its command line is missing."""
     (tmp_path / "fuse").mkdir()
     with mounted(tmp_path / "fuse") as mountpoint, wedged_process(mountpoint) as wedged, named(b"after") as after:
@@ -150,7 +148,6 @@ print(lines, resource.getrusage(resource.RUSAGE_SELF).ru_maxrss, round(time.proc
 
 
 @pytest.mark.slow
-@needs_gcc
 def test_process_table_takes_no_more_memory_for_ten_thousand_processes(tmp_path: Path) -> None:
     """It is streamed: the same peak for a hundred and for ten thousand processes (4 MiB of slack for the allocator)."""
     small = measure()

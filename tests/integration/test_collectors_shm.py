@@ -21,7 +21,6 @@ from collector.model.marker import CoreRef
 
 ROOT = Path("/dev/shm")
 NOBODY = 65534
-needs_root = pytest.mark.skipif(os.geteuid() != 0, reason="needs root")
 HOLD = """
 import mmap, os, sys
 held = []
@@ -157,7 +156,6 @@ def test_shm_takes_the_segments_of_a_live_process(own: Path) -> None:
     assert collected.rows("segments.jsonl")[0]["why"] == "mapped by the crashed process"
 
 
-@needs_root
 @pytest.mark.root
 def test_shm_takes_a_deleted_segment_from_the_process_that_still_holds_it(own: Path) -> None:
     """Many programs unlink what they have mapped; it is read through the mapping."""
@@ -222,7 +220,6 @@ def test_shm_cuts_a_segment_that_is_too_long_and_marks_it(own: Path) -> None:
     assert taken.data.count(b"x") == 4096
 
 
-@needs_root
 @pytest.mark.root
 def test_shm_opens_nothing_but_regular_files(own: Path) -> None:
     """A FIFO, a socket, a symlink to a root-only file, a device, a directory under every glob: listed, never read."""
@@ -243,7 +240,6 @@ def test_shm_opens_nothing_but_regular_files(own: Path) -> None:
     assert not [name for name in kinds if name.startswith(f"{own.name}/symlinked-directory/")]
 
 
-@needs_root
 @pytest.mark.root
 @pytest.mark.parametrize("kind", ["symlink", "fifo", "file"])
 def test_shm_refuses_a_segment_that_was_replaced_before_it_was_opened(own: Path, kind: str) -> None:
@@ -266,7 +262,6 @@ def test_shm_refuses_a_segment_that_was_replaced_before_it_was_opened(own: Path,
     assert [str(artifact.path) for artifact in rest] == ["unread.jsonl"]
 
 
-@needs_root
 @pytest.mark.root
 def test_shm_records_who_owns_a_segment_and_how_many_names_it_has(own: Path) -> None:
     """/dev/shm is world-writable: hard links and other users' files can be recognised."""
@@ -323,11 +318,10 @@ def test_shm_without_the_core_still_has_the_rest(own: Path, tmp_path: Path) -> N
     assert "is gone" in collected.rows("unread.jsonl")[0]["meaning"]
 
 
-@needs_root
 @pytest.mark.root
-@pytest.mark.skipif(not os.path.exists("/dev/fuse"), reason="needs FUSE")
-def test_shm_does_not_hang_on_a_process_that_holds_its_own_lock(own: Path, tmp_path: Path) -> None:
-    """That its maps cannot be read is recorded, and the globs' segments are there."""
+@pytest.mark.needs("/dev/fuse")
+def test_shm_is_not_held_by_a_process_that_holds_its_own_lock(own: Path, tmp_path: Path) -> None:
+    """Its maps cannot be read: that is told, and the globs' segments are there."""
     name = segment(own / "a", b"evidence")
     (tmp_path / "fuse").mkdir()
     with mounted(tmp_path / "fuse") as mountpoint, wedged_process(mountpoint) as pid:
@@ -336,7 +330,6 @@ def test_shm_does_not_hang_on_a_process_that_holds_its_own_lock(own: Path, tmp_p
     assert [row["path"] for row in collected.rows("unread.jsonl")] == [f"/proc/{pid}/maps"]
 
 
-@needs_root
 @pytest.mark.root
 def test_shm_takes_no_file_of_a_file_system_that_a_process_mounted_over_its_dev_shm(own: Path, tmp_path: Path) -> None:
     """In another mount namespace, /dev/shm may be anything: only tmpfs files are read through a mapping."""

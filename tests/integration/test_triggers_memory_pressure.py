@@ -2,15 +2,14 @@
 
 from __future__ import annotations
 
-import os
 import select
 import subprocess
 import sys
-import time
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+from memory_group import memory_group
 
 from collector.host.files import Host
 from collector.model.errors import UsageError
@@ -19,7 +18,6 @@ from collector.model.units import Bytes, Seconds
 from collector.triggers.base import TriggerContext
 from collector.triggers.memory_pressure import MemoryPressure
 
-CGROUP_V1 = Path("/sys/fs/cgroup/memory")
 # Writes and reads a file larger than its cgroup, again and again: every page it needs was just reclaimed.
 THRASH = """
 import sys
@@ -45,34 +43,23 @@ def context(notes: dict[str, str], root: str = "/") -> TriggerContext:
 
 
 @pytest.fixture
-def thrashing(tmp_path: Path) -> Iterator[None]:
+def thrashing(scratch: Path) -> Iterator[None]:
     """A process that stalls for memory, in a cgroup of its own."""
-    big = tmp_path / "big"
-    cgroup = CGROUP_V1 / f"collector-test-{os.getpid()}"
-    cgroup.mkdir()
-    child = None
-    try:
-        (cgroup / "memory.limit_in_bytes").write_text(str(24 << 20))
-        child = subprocess.Popen([sys.executable, "-c", THRASH, str(big)], stdin=subprocess.PIPE)
-        (cgroup / "cgroup.procs").write_text(str(child.pid))
-        assert child.stdin is not None
-        child.stdin.close()
-        yield
-    finally:
-        if child is not None:
+    with memory_group() as group:
+        group.limit(24 << 20)
+        child = subprocess.Popen([sys.executable, "-c", THRASH, str(scratch / "big")], stdin=subprocess.PIPE)
+        try:
+            group.take(child.pid)
+            assert child.stdin is not None
+            child.stdin.close()
+            yield
+        finally:
             child.kill()
             child.wait()
-        for _ in range(50):
-            try:
-                cgroup.rmdir()
-                break
-            except OSError:
-                time.sleep(0.1)
 
 
 @pytest.mark.root
-@pytest.mark.skipif(os.geteuid() != 0 or not (CGROUP_V1 / "memory.limit_in_bytes").exists(), reason="needs cgroup v1")
-@pytest.mark.skipif(not os.path.exists("/proc/pressure/memory"), reason="this kernel has no PSI")
+@pytest.mark.needs("/proc/pressure/memory")
 @pytest.mark.usefixtures("thrashing")
 def test_memory_pressure_tells_a_real_stall_once() -> None:
     """The kernel's own threshold wakes the loop, and the cool-down outlives a restart."""

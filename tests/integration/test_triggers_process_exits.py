@@ -13,6 +13,7 @@ from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
+from machine import PROC_CONNECTOR
 
 from collector.host.files import Host
 from collector.host.netlink import ProcConnector
@@ -23,7 +24,7 @@ from collector.triggers import process_exits
 from collector.triggers.base import TriggerContext, Watch
 from collector.triggers.process_exits import ExitRule, ProcessExits, ProcessExitsWatch
 
-pytestmark = [pytest.mark.root, pytest.mark.skipif(os.geteuid() != 0, reason="the proc connector needs CAP_NET_ADMIN")]
+pytestmark = [pytest.mark.root, pytest.mark.needs(PROC_CONNECTOR)]
 NOBODY = 65534
 
 Opener = Callable[..., Watch]

@@ -21,7 +21,6 @@ from collector.triggers.exit_files import ExitFiles
 from collector.triggers.notify import Notify
 
 NOBODY = 65534
-needs_root = pytest.mark.skipif(os.geteuid() != 0, reason="acts as another user")
 Opener = Callable[[Trigger], Watch]
 
 
@@ -81,7 +80,6 @@ def test_exit_files_reads_what_a_supervisor_leaves(watching: Opener, drop: Path)
 
 
 @pytest.mark.root
-@needs_root
 def test_exit_files_goes_on_where_it_cannot_remove(watching: Opener, drop: Path, tmp_path: Path) -> None:
     """A service with ProtectSystem=strict sees the directory read-only: the status says so, markers still come."""
     (tmp_path / "view").mkdir()
@@ -127,7 +125,6 @@ def test_exit_files_refuses_planted_files(watching: Opener, drop: Path, tmp_path
 
 
 @pytest.mark.root
-@needs_root
 @pytest.mark.parametrize("policy", ["attribute", "refuse"])
 def test_exit_files_holds_the_owner_to_account(watching: Opener, drop: Path, policy: str) -> None:
     """A file of nobody's speaks for nobody, and names no process of anybody else."""
@@ -200,7 +197,6 @@ except PermissionError:
 
 
 @pytest.mark.root
-@needs_root
 def test_notify_is_out_of_reach_by_default(watching: Opener, ctx: TriggerContext) -> None:
     """Neither the directory nor the socket lets another user in."""
     watch = watching(Notify())
@@ -210,7 +206,6 @@ def test_notify_is_out_of_reach_by_default(watching: Opener, ctx: TriggerContext
 
 
 @pytest.mark.root
-@needs_root
 @pytest.mark.parametrize("policy", ["attribute", "refuse"])
 def test_notify_goes_by_the_kernels_credentials(
     watching: Opener, tmp_path_factory: pytest.TempPathFactory, policy: str

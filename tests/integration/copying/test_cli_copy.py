@@ -112,7 +112,7 @@ def started(
     with subprocess.Popen(command, **{"stderr": subprocess.PIPE, "text": True, **more}) as running:
         try:
             while not target.names():
-                assert running.poll() is None
+                assert running.poll() is None or target.names(), "it may have ended since"
             yield running
         finally:
             running.kill()

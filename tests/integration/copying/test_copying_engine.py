@@ -98,13 +98,13 @@ def test_copy_takes_allocated_but_unwritten_ranges_for_holes(target: Destination
 
 
 def test_copy_keeps_the_mode_private_whatever_the_umask(target: Destination) -> None:
-    """Only its owner may read an artifact, whatever the umask of the process."""
-    before = os.umask(0o777)
-    try:
-        with segment(4096) as source:
+    """An artifact is its owner's alone, whatever the umask of the process."""
+    with segment(4096) as source:
+        before = os.umask(0o777)
+        try:
             copied(source, target)
-    finally:
-        os.umask(before)
+        finally:
+            os.umask(before)
     assert (target.path / "copy").stat().st_mode & 0o7777 == 0o600
 
 
@@ -150,11 +150,10 @@ def test_copy_digests_what_standard_tools_digest(target: Destination, algorithm:
     assert report.digest == f"{algorithm}:{expected}"
 
 
+@pytest.mark.root
 @pytest.mark.parametrize("huge", ["always", "never"])
 def test_copy_maps_a_segment_when_it_lies_on_huge_pages(target: Destination, scratch: Path, huge: str) -> None:
     """There a mapping takes the least CPU, elsewhere twice that of splice."""
-    if os.geteuid() != 0:
-        pytest.skip("needs root: mounts a tmpfs with huge=always")
     point = scratch / "huge"
     point.mkdir()
     with (

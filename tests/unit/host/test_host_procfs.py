@@ -89,5 +89,5 @@ def test_process_notices_that_its_directory_was_swapped(tmp_path: Path) -> None:
 def test_pids_lists_processes_only(tmp_path: Path) -> None:
     """Names that are not numbers are ignored."""
     for name in ("1", "42", "self", "sys", "4x", "٣"):
-        (tmp_path / "proc" / name).mkdir(parents=True)
+        os.makedirs(os.fsencode(tmp_path / "proc") + b"/" + name.encode())
     assert sorted(pids(Host(str(tmp_path)))) == [1, 42]

@@ -26,7 +26,7 @@ PIPELINE = "version: 1\npipelines:\n  crash:\n    steps:\n"
 
 
 def plan_of(directory: Path, text: str) -> Plan[Trigger]:
-    (directory / "c.yaml").write_text(text)
+    (directory / "c.yaml").write_text(text, encoding="utf-8")
     return prepare(str(directory / "c.yaml"), TRIGGERS)
 
 
