@@ -41,10 +41,6 @@ class CgroupLevel:
         droppable = stat.get(b"total_inactive_file", stat.get(b"inactive_file", 0))
         return CgroupSample(used_bytes=max(0, int(self.usage.read() or 0) - droppable), limit_bytes=limit)
 
-    def close(self) -> None:
-        for file in (self.usage, self.stat, *self.limits):
-            file.close()
-
 
 class OwnCgroup:
     """
@@ -63,23 +59,18 @@ class OwnCgroup:
         try:
             return self._least()
         except (OSError, ValueError):  # ENODEV: moved to another cgroup, and the old one was removed
-            self.close()
             self._find()
         try:
             return self._least()
         except (OSError, ValueError):
             return None
 
-    def close(self) -> None:
-        for level in self._levels:
-            level.close()
-        self._levels = []
-
     def _least(self) -> CgroupSample | None:
         samples = [sample for level in self._levels if (sample := level.sample()) is not None]
         return min(samples, key=lambda sample: sample.limit_bytes - sample.used_bytes, default=None)
 
     def _find(self) -> None:
+        self._levels = []
         try:
             mounts, memberships = _mounts(self._host), _memberships(self._host)
         except (OSError, ValueError, IndexError):
@@ -93,13 +84,9 @@ class OwnCgroup:
                 return
 
     def _level(self, directory: PurePosixPath, names: tuple[str, ...]) -> CgroupLevel | None:
-        opened: list[KernelFile] = []
         try:
-            for name in names:
-                opened.append(KernelFile(self._host, f"{directory}/{name}", size=16_384))
+            opened = [KernelFile(self._host, f"{directory}/{name}", size=16_384) for name in names]
         except OSError:  # the root has no limits; the controller may not be enabled this far down
-            for file in opened:
-                file.close()
             return None
         return CgroupLevel(opened[0], opened[1], tuple(opened[2:]))
 

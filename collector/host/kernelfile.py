@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-import contextlib
 import mmap
 import os
+import weakref
 
 from collector.host.files import Host
 
@@ -25,6 +25,7 @@ class KernelFile:
     def __init__(self, host: Host, path: str, *, size: int) -> None:
         self.path = path
         self._fd = host.open(path)
+        weakref.finalize(self, os.close, self._fd)
         self._buffer = mmap.mmap(-1, size, flags=mmap.MAP_PRIVATE)  # takes memory only as far as it is written to
         self._view = memoryview(self._buffer)
 
@@ -37,10 +38,6 @@ class KernelFile:
                 break
             used += got
         return bytes(self._view[:used])
-
-    def close(self) -> None:
-        with contextlib.suppress(OSError):
-            os.close(self._fd)
 
 
 def numbers(text: bytes, *, separator: bytes | None = None) -> dict[bytes, int]:

@@ -54,17 +54,12 @@ class PsiMemory:
             self._file = KernelFile(host, PSI_PATH, size=512)
             self._file.read()
         except OSError:
-            self.close()
             self._file = None
 
     def stalled_us(self) -> int | None:
         """Return for how many microseconds since boot some task stalled for memory; ``None`` without PSI."""
         found = SOME_TOTAL.search(self._file.read()) if self._file else None
         return int(found[1]) if found else None
-
-    def close(self) -> None:
-        if self._file:
-            self._file.close()
 
 
 class PsiTrigger:

@@ -92,10 +92,6 @@ class Sampler:
         time.sleep(SETTLE_S)
         return self.sample(disk_fd)
 
-    def close(self) -> None:
-        for part in (self._meminfo, self._vmstat, self._psi, self._zoneinfo, self._cgroup):
-            part.close()
-
 
 def sample_disk(fd: int) -> DiskSample:
     """Return the space of the file system that *fd* is on, as an unprivileged writer would find it."""
