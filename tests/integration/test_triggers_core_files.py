@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import resource
 import select
 import signal
 import subprocess
@@ -300,16 +301,11 @@ def test_core_files_reads_a_kernel_core_by_the_pattern_in_force(watching: Opener
     """A real crash: PID, command, signal and uid as the kernel named them."""
     watch = watching()
     with core_pattern(f"{crash_dir}/core.%e.%P.%s.%u.%t"):
-        child = subprocess.Popen(["sleep", "60"], preexec_fn=_allow_core)
+        child = subprocess.Popen(["sleep", "60"])
+        resource.prlimit(child.pid, resource.RLIMIT_CORE, (resource.RLIM_INFINITY, resource.RLIM_INFINITY))
         child.send_signal(signal.SIGSEGV)
         child.wait()
         (marker,) = drain(watch, wait_s=1.0)
     assert marker.process is not None
     assert (marker.process.pid, marker.comm, marker.signal, marker.uid) == (child.pid, "sleep", signal.SIGSEGV, 0)
     assert abs(marker.at_s - time.time()) < 60
-
-
-def _allow_core() -> None:
-    import resource
-
-    resource.setrlimit(resource.RLIMIT_CORE, (resource.RLIM_INFINITY, resource.RLIM_INFINITY))
