@@ -53,7 +53,7 @@ shipped with it, `config/collector.yaml`: that one is complete, and a good place
 ```
 collector config check      every mistake, as FILE:LINE:COLUMN; warnings for what is legal but harmful
 collector config show       what is in force, and where each value comes from
-collector config explain    what would be collected if it crashed now, and what it would cost
+collector config explain    what a crash would collect now, and what that would cost
 collector config schema     the JSON Schema, for editors
 collector config reload     make the running daemon reload it
 ```

@@ -14,7 +14,7 @@ from collector.model.incident import IncidentHeader, Manifest, StepRecord
 from collector.model.pressure import Budget, GateLimits, Policy, StepClass
 from collector.model.redaction import Redaction
 from collector.model.units import Reserve
-from collector.pipeline.run_types import RunSettings
+from collector.pipeline.generation import RunSettings
 from collector.pipeline.steps import Pipeline, Step
 from collector.pressure.sampler import Sampler
 from collector.runner import events
@@ -29,14 +29,7 @@ OPEN = GateLimits(floor_bytes=0, on_pressure=Policy.PROCEED, wait_s=0.0)
 
 
 class Lab:
-    """
-    Runs pipelines and reads what they archived.
-
-    Args:
-        pool: Its workers.
-        archive: Where to.
-        step_class: Of all steps, instead of what their collectors declare.
-    """
+    """Runs pipelines and reads what they archived; with *step_class*, all steps have that class."""
 
     def __init__(self, pool: Pool, archive: Path, step_class: StepClass | None = None) -> None:
         self.pool = pool
@@ -46,7 +39,7 @@ class Lab:
         self.reserve = Reserve(size_bytes=0)
         self.marker = manual_marker("test", (), uid=os.getuid())
         self.events: list[events.AnyEvent] = []
-        self.tell: Callable[[events.AnyEvent], None] = lambda _: None
+        self.on_event: Callable[[events.AnyEvent], None] = lambda _: None
 
     @property
     def settings(self) -> RunSettings:
@@ -55,11 +48,11 @@ class Lab:
         )
 
     def runner(self) -> Runner:
-        return Runner(self.pool, Sampler(), self._told)
+        return Runner(self.pool, Sampler(), self._receive)
 
-    def _told(self, event: events.AnyEvent) -> None:
+    def _receive(self, event: events.AnyEvent) -> None:
         self.events.append(event)
-        self.tell(event)
+        self.on_event(event)
 
     def pipeline(
         self, *collectors: object, timeout_s: float = 10.0, limits: GateLimits | None = None, incident_s: float = 60.0

@@ -17,9 +17,6 @@ from collector.model.incident import StepRecord
 
 ALGORITHMS = frozenset({Digest.XXH3_128, Digest.SHA256})
 
-DigestOf = Callable[[int], str]
-"""Reads an open file back from the disk; returns ``ALGORITHM:HEX``."""
-
 
 class ArtifactCheck(msgspec.Struct, frozen=True, kw_only=True):
     """The result of `verify` for one artifact; *problem* is empty if it matches the manifest."""
@@ -29,12 +26,11 @@ class ArtifactCheck(msgspec.Struct, frozen=True, kw_only=True):
     checked: bool = False
 
 
-def add_digests(archive: ArchiveReader, incident: str, digest_of: DigestOf) -> int:
+def add_digests(archive: ArchiveReader, incident: str, digest_of: Callable[[int], str]) -> int:
     """
-    Add the missing digests to the manifest: the only change ever made to a sealed incident.
+    Add the missing digests to the manifest, the only change ever made to a sealed incident; return their number.
 
-    Returns:
-        The number of digests added.
+    *digest_of* reads an open file back from the disk and returns ``ALGORITHM:HEX``.
     """
     with archive.incident(incident) as fd:
         manifest = read_manifest(fd)
@@ -64,12 +60,9 @@ def undigested(archive: ArchiveReader, limit: int) -> list[str]:
 
 def verify(archive: ArchiveReader, incident: str, digest_of: Callable[[int, str], str]) -> Iterator[ArtifactCheck]:
     """
-    Check every artifact's existence, length and digest.
+    Check the existence, length and digest of every artifact of a sealed incident.
 
-    Args:
-        archive: The archive.
-        incident: A sealed incident's id.
-        digest_of: Given a descriptor and an algorithm, returns ``ALGORITHM:HEX``.
+    *digest_of* reads an open file back from the disk by the given algorithm and returns ``ALGORITHM:HEX``.
     """
     with archive.incident(incident) as fd:
         for artifact in read_manifest(fd).artifacts():

@@ -91,7 +91,7 @@ def replace(name: str, data: bytes, dir_fd: int) -> None:
     """
     temporary = f"{name}{layout.NEW}"
     with _opened_own(temporary, REPLACE_FLAGS, dir_fd) as fd:
-        _write_all(fd, data)
+        write_all(fd, data)
         os.ftruncate(fd, len(data))
         os.fsync(fd)
     os.rename(temporary, name, src_dir_fd=dir_fd, dst_dir_fd=dir_fd)
@@ -121,7 +121,7 @@ def append(name: str, line: bytes, dir_fd: int, *, durable: bool) -> None:
     journal commit.
     """
     with _opened_own(name, APPEND_FLAGS, dir_fd) as fd:
-        _write_all(fd, line + b"\n")
+        write_all(fd, line + b"\n")
         if durable:
             os.fdatasync(fd)
 
@@ -179,7 +179,7 @@ def give_back(path: str, dir_fd: int) -> tuple[int, int]:
                 end = os.lseek(fd, start, os.SEEK_HOLE)
                 data += end - start
         except OSError as exc:
-            if exc.errno != errno.ENXIO:  # no data behind *end*
+            if exc.errno != errno.ENXIO:  # no data after *end*
                 raise
         os.truncate(f"/proc/self/fd/{fd}", end)
     return end, data
@@ -226,7 +226,7 @@ def _opened_own(name: str, flags: int, dir_fd: int) -> Iterator[int]:
         os.close(fd)
 
 
-def _write_all(fd: int, data: bytes) -> None:
+def write_all(fd: int, data: bytes) -> None:
     view = memoryview(data)
     while view:
         view = view[os.write(fd, view) :]

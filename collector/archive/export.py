@@ -6,7 +6,7 @@ import contextlib
 import os
 import tarfile
 from collections.abc import Callable, Iterator
-from typing import BinaryIO, NamedTuple
+from typing import BinaryIO, NamedTuple, cast
 
 from collector.archive import directory
 from collector.archive.read import ArchiveReader
@@ -20,7 +20,7 @@ DROP_BYTES = 8 << 20
 
 
 class DroppingReader:
-    """A file whose pages are dropped from the cache once they are read."""
+    """A file for `tarfile`, which only calls `read`; its pages are dropped from the cache once they are read."""
 
     def __init__(self, fd: int, check: Callable[[], None]) -> None:
         self._fd = fd
@@ -59,10 +59,8 @@ class DroppingWriter:
         self._at = self._dropped = 0
 
     def write(self, data: bytes) -> int:
-        view = memoryview(data)
         with _writing(self._path):
-            while view:
-                view = view[os.write(self._fd, view) :]
+            directory.write_all(self._fd, data)
         self._at += len(data)
         if self._at - self._dropped >= DROP_BYTES:
             self.flush()
@@ -88,7 +86,6 @@ def export(archive: ArchiveReader, incident: str, path: str, *, check: Callable[
     Write *incident* to a new file at *path*, mode 0600: ``ID/…`` with every file in it.
 
     Args:
-        archive: The archive.
         incident: A sealed incident's id; its manifest is checked first.
         path: Must not exist.
         check: Called before each read; what it raises ends the export.
@@ -137,7 +134,7 @@ def _write(archive: ArchiveReader, incident: str, out: DroppingWriter, check: Ca
     ):
         for name, status in directory.files(fd):
             with directory.opened_file(name, fd) as file:
-                tar.addfile(_member(f"{incident}/{name}", status), _binary(file, check))
+                tar.addfile(_member(f"{incident}/{name}", status), cast("BinaryIO", DroppingReader(file, check)))
             there[name] = status.st_size
     out.flush()
     return there
@@ -148,8 +145,3 @@ def _member(name: str, status: os.stat_result) -> tarfile.TarInfo:
     member = tarfile.TarInfo(name)
     member.size, member.mtime, member.mode = status.st_size, status.st_mtime, 0o600
     return member
-
-
-def _binary(fd: int, check: Callable[[], None]) -> BinaryIO:
-    reader: object = DroppingReader(fd, check)
-    return reader  # type: ignore[return-value]  # tarfile only calls read()

@@ -135,7 +135,7 @@ class Ledger:
             self._do("UPDATE spent SET size_bytes = ? WHERE case_id = ?", (size_bytes, case))
 
     def recovered(self, incident: str, fate: Fate) -> None:
-        """Record how *incident* ended, which a later start has sealed, over what its own run recorded."""
+        """Record the fate of *incident*, sealed by a later start, in place of what its own run recorded."""
         self._do("UPDATE markers SET fate = ? WHERE incident = ? AND fate <> 'joined'", (fate, incident))
 
     def pending(self) -> list[LedgerEntry]:

@@ -54,17 +54,17 @@ def open_file(path: str) -> sqlite3.Connection:
     if not stat.S_ISREG(os.lstat(path).st_mode):
         raise OSError(f"{path} is not a regular file")
     try:
-        return _prepare(sqlite3.connect(path, timeout=BUSY_TIMEOUT_S, isolation_level=None))
+        return _connect(path)
     except sqlite3.OperationalError:
         raise  # a full disk, a lock: the file itself is sound
     except sqlite3.DatabaseError:
         os.replace(path, f"{path}.damaged")
-        return _prepare(sqlite3.connect(path, timeout=BUSY_TIMEOUT_S, isolation_level=None))
+        return _connect(path)
 
 
 def open_memory() -> sqlite3.Connection:
     """Create the same tables in memory."""
-    return _prepare(sqlite3.connect(":memory:", isolation_level=None))
+    return _connect(":memory:")
 
 
 def copy_open(source: sqlite3.Connection, target: sqlite3.Connection) -> None:
@@ -132,7 +132,8 @@ def _insert(db: sqlite3.Connection, table: str, rows: Iterable[tuple[object, ...
         db.execute(f"{verb} INTO {table} VALUES ({', '.join('?' * len(row))}) {conflict}", row)
 
 
-def _prepare(db: sqlite3.Connection) -> sqlite3.Connection:
+def _connect(path: str) -> sqlite3.Connection:
+    db = sqlite3.connect(path, timeout=BUSY_TIMEOUT_S, isolation_level=None)
     for pragma in (
         "journal_mode=WAL",
         "synchronous=NORMAL",

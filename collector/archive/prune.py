@@ -16,7 +16,7 @@ BATCH = 500
 
 
 def inventory(archive: ArchiveReader) -> list[Kept]:
-    """Return every sealed incident with the bytes that it takes on disk; entries that are no directory are left out."""
+    """Return every sealed incident that is a directory, with the bytes that it takes on disk."""
     found = []
     for incident in archive.ids():
         try:
@@ -44,8 +44,7 @@ def prune(
     """
     Delete what the rules do not keep, and finish deletions that were cut short.
 
-    Returns:
-        The ids deleted, at most the oldest `BATCH`; with *dry_run* all that would be deleted in the end.
+    Return the ids deleted, at most the oldest `BATCH`; with *dry_run* all that would be deleted in the end.
     """
     doomed = to_delete(inventory(archive), rules, now_s=now_s, need_bytes=need_bytes, spare=spare)
     if dry_run:

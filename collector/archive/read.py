@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-import contextlib
 import fcntl
 import os
 from collections.abc import Iterator
+from contextlib import AbstractContextManager
 
 import msgspec
 
@@ -63,7 +63,7 @@ class ArchiveReader(directory.ArchiveDirectory):
             if isinstance(exc.__cause__, PermissionError):
                 raise DeniedError(str(exc), hint="run it as the archive's owner, or as root (sudo)") from exc
             if isinstance(exc.__cause__, FileNotFoundError):
-                hint = "the first incident makes it: `collector run --now`; --archive names another"
+                hint = "the first incident creates it: `collector run --now`; --archive names another"
                 raise ArchiveError(f"there is no archive {path} yet", hint=hint) from exc
             raise
 
@@ -73,11 +73,7 @@ class ArchiveReader(directory.ArchiveDirectory):
 
     def resolve(self, text: str, *, unsealed: bool = False) -> str:
         """
-        Return the one id that starts or ends with *text*, or the newest for ``latest``.
-
-        Args:
-            text: What the user typed.
-            unsealed: Include incidents that are not sealed.
+        Return the one id that starts or ends with *text*, or the newest for ``latest``; *unsealed* ones only if asked.
 
         Raises:
             UsageError: If there is none, or more than one.
@@ -92,11 +88,9 @@ class ArchiveReader(directory.ArchiveDirectory):
         what = "no incident" if not found else f"{len(found)} incidents"
         raise UsageError(f"{what} in {self.path} match {text!r}", hint="`collector list` shows all ids")
 
-    @contextlib.contextmanager
-    def incident(self, incident: str) -> Iterator[int]:
+    def incident(self, incident: str) -> AbstractContextManager[int]:
         """Open the directory of a sealed incident."""
-        with directory.opened(incident, self.fd) as fd:
-            yield fd
+        return directory.opened(incident, self.fd)
 
     def manifest(self, incident: str) -> Manifest:
         """Return an incident's manifest, checked as `read_manifest` does."""
@@ -107,12 +101,7 @@ class ArchiveReader(directory.ArchiveDirectory):
             raise ArchiveError(f"incident {incident} cannot be read: {exc.strerror}") from exc
 
     def under_way(self, incident: str) -> UnderWay:
-        """
-        Return what is known of an incident that is not sealed.
-
-        Raises:
-            ArchiveError: If its header cannot be read.
-        """
+        """Return what is known of an incident that is not sealed; raise `ArchiveError` if its header is unreadable."""
         try:
             with directory.opened(incident + layout.PARTIAL, self.fd) as fd:
                 header = header_of(fd, incident)

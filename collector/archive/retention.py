@@ -28,10 +28,9 @@ def to_delete(
 
     Args:
         incidents: All sealed incidents, in any order.
-        rules: What may stay.
         now_s: Wall clock, seconds since the epoch.
         need_bytes: Minimum to free, whatever the rules say.
-        spare: An incident never to delete.
+        spare: The id of an incident never to delete.
     """
     newest_first = sorted(incidents, key=lambda kept: kept.id, reverse=True)
     total = 0

@@ -40,8 +40,6 @@ def seal(
     Can be killed at any instant and called again: a manifest that is already there is kept as it is.
 
     Args:
-        store: The archive.
-        incident: Its id.
         ended_s: Wall clock, seconds since the epoch.
         interrupted: The run did not finish.
         markers: All that are known by now, if more than the header names.

@@ -46,11 +46,9 @@ class Store(directory.ArchiveDirectory):
 
     def begin(self, header: IncidentHeader) -> int:
         """
-        Make the incident's directory and put its header on disk.
+        Make the incident's directory and put its header on disk; return a descriptor that holds the incident's lock.
 
-        Returns:
-            A descriptor that holds the incident's lock: while it is open, no other process takes the incident for
-            one that was left behind.
+        While it is open, no other process takes the incident for one that was left behind.
         """
         name, opening = header.id + layout.PARTIAL, header.id + layout.OPENING
         try:
@@ -75,11 +73,9 @@ class Store(directory.ArchiveDirectory):
             ) from exc
         return lock
 
-    @contextlib.contextmanager
-    def incident(self, incident: str) -> Iterator[int]:
+    def incident(self, incident: str) -> contextlib.AbstractContextManager[int]:
         """Open the directory of an incident under way."""
-        with directory.opened(incident + layout.PARTIAL, self.fd) as fd:
-            yield fd
+        return directory.opened(incident + layout.PARTIAL, self.fd)
 
     def record_steps(self, incident: str, ends: Sequence[StepEnd]) -> None:
         if ends:
@@ -93,12 +89,7 @@ class Store(directory.ArchiveDirectory):
 
     @contextlib.contextmanager
     def claimed(self, name: str) -> Iterator[bool]:
-        """
-        Hold the lock of a directory of the archive.
-
-        Yields:
-            False if another process holds it, or the directory is gone.
-        """
+        """Lock a directory of the archive; yield False if another process holds the lock, or the directory is gone."""
         with contextlib.ExitStack() as stack:
             try:
                 fd = stack.enter_context(directory.opened(name, self.fd))
@@ -118,12 +109,7 @@ class Store(directory.ArchiveDirectory):
 
 
 def header_of(fd: int, incident: str) -> IncidentHeader:
-    """
-    Read the header in an incident's directory.
-
-    Raises:
-        ArchiveError: If there is none, or it cannot be parsed.
-    """
+    """Read the header in an incident's directory; raise an `ArchiveError` if there is none, or it cannot be parsed."""
     try:
         return msgspec.json.decode(directory.read(layout.HEADER, fd, limit=HEADER_LIMIT), type=IncidentHeader)
     except (msgspec.DecodeError, FileNotFoundError) as exc:

@@ -7,15 +7,16 @@ import os
 from typing import Any
 
 import click
+import msgspec
 
 from collector.cli.config_explain import explain_command
 from collector.cli.options import config_option, json_option
+from collector.cli.text import escape_name
 from collector.collectors.registry import COLLECTORS
 from collector.config.load import find
 from collector.config.schema import schema_of
 from collector.model.diagnostics import Diagnostic, Severity
 from collector.model.errors import ConfigError, UnreachableError
-from collector.model.text import escape_name
 from collector.pipeline.compile import prepare
 from collector.pipeline.effective import as_yaml, effective, origins, values
 from collector.pipeline.machine_facts import survey
@@ -29,7 +30,7 @@ def config_group() -> None:
 
 
 @config_group.command("check")
-@click.argument("path", required=False, type=click.Path())
+@click.argument("path", required=False)
 @config_option
 @click.option("--strict", is_flag=True, help="Treat warnings as errors.")
 @json_option
@@ -59,14 +60,8 @@ def _printable(line: str) -> str:
 
 
 def _as_dict(diagnostic: Diagnostic) -> dict[str, Any]:
-    return {
-        "file": diagnostic.mark.file,
-        "line": diagnostic.mark.line,
-        "column": diagnostic.mark.column,
-        "severity": str(diagnostic.severity),
-        "message": diagnostic.message,
-        "hint": diagnostic.hint,
-    }
+    fields: dict[str, Any] = msgspec.to_builtins(diagnostic)
+    return {**fields.pop("mark"), **fields}
 
 
 @config_group.command("show")

@@ -1,4 +1,4 @@
-"""``collector config explain`` and ``run --dry-run``: what would happen if it crashed now."""
+"""``collector config explain`` and ``run --dry-run``: what a crash would collect now, and its cost."""
 
 from __future__ import annotations
 
@@ -9,10 +9,10 @@ from collections.abc import Iterator
 import click
 import msgspec
 
-from collector.cli.options import archive_option, config_option, json_option
+from collector.cli.options import archive_option, config_option, json_option, parsed
 from collector.cli.text import escape_name, size
 from collector.config.load import find
-from collector.host.files import Host
+from collector.host.files import Host, OpenFd
 from collector.model.conditions import MANUAL
 from collector.model.errors import UsageError
 from collector.model.marker import Marker, MarkerKind
@@ -55,7 +55,7 @@ def explain_command(
     as_json: bool,
 ) -> int:
     """
-    Show what would be collected if it crashed now, and what that would cost.
+    Show what a crash would collect now, and what that would cost.
 
     TRIGGER is the id of a trigger; without it, `collector run --now` is explained. A crash described
     by --comm or --exe is assumed to have the segments that processes of that name have now.
@@ -68,7 +68,7 @@ def explain_command(
         process=find_processes([pid])[0] if pid is not None else None,
         comm=comm,
         exe=exe,
-        signal=_signal(signal_),
+        signal=None if signal_ is None else parsed(signal_number, signal_),
         unit=unit,
     )
     return show_forecast(generation, _pipeline_of(generation, trigger), marker, as_json=as_json)
@@ -86,22 +86,12 @@ def _pipeline_of(generation: Generation, trigger: str | None) -> Pipeline:
     raise UsageError(f"there is no trigger {trigger!r}", hint=f"those that are on: {ids}")
 
 
-def _signal(text: str | None) -> int | None:
-    try:
-        return None if text is None else signal_number(text)
-    except ValueError as exc:
-        raise UsageError(str(exc)) from exc
-
-
 def show_forecast(generation: Generation, pipeline: Pipeline, marker: Marker, *, as_json: bool) -> int:
     """Ask the gate, after watching this machine for 2 s, and show what *pipeline* would do for *marker*."""
     archive = generation.settings.archive
     where = place(archive)
-    fd = os.open(where.parent, os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC)
-    try:
+    with OpenFd(os.open(where.parent, os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC)) as fd:
         sample = Sampler().settled_sample(fd)
-    finally:
-        os.close(fd)
     answer = preview.forecast(
         pipeline,
         marker,

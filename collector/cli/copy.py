@@ -87,22 +87,15 @@ def copy_command(
                 check()
                 draw(copied)
 
-            with _naming(destination):
+            try:
                 report = engine.copy(
                     source_fd, directory_fd=directory_fd, name=name, settings=settings, ask=ask, progress=progress
                 )
+            except CopyError as exc:  # the engine only knows a name in a directory
+                raise CopyError(f"{escape_name(destination)}: {exc}", hint=exc.hint, errno=exc.errno) from exc
             os.fsync(directory_fd)
     _print(report, info, as_json=as_json)
     return INCOMPLETE if report.truncated else 0
-
-
-@contextmanager
-def _naming(destination: str) -> Iterator[None]:
-    """Put the destination's path into errors: the engine only knows a name in a directory."""
-    try:
-        yield
-    except CopyError as exc:
-        raise CopyError(f"{escape_name(destination)}: {exc}", hint=exc.hint, errno=exc.errno) from exc
 
 
 def _chunk(text: str) -> Bytes:

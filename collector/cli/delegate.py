@@ -1,9 +1,10 @@
-"""Handing a run over to the daemon, if one is running with the same configuration and archive."""
+"""Letting the daemon do a run, if one is running with the same configuration and archive."""
 
 from __future__ import annotations
 
 import contextlib
 import os
+import signal
 import socket
 
 import click
@@ -12,19 +13,13 @@ from collector.cli.render import Renderer
 from collector.cli.text import escape_name
 from collector.daemon.messages import Reply, RunRequest
 from collector.daemon.requests import ask, connected, status_of
-from collector.model.errors import CollectorError, DeniedError, UnreachableError
+from collector.model.errors import CollectorError, DeniedError, SignalError, UnreachableError
 from collector.pipeline.generation import Generation
-
-
-class DetachedError(CollectorError):
-    """Ctrl-C while waiting for the daemon, which goes on."""
-
-    exit_code = 130
 
 
 def _difference(generation: Generation) -> str | None:
     """
-    Return in what the daemon's archive or configuration differs; ``None`` if they are the same.
+    Return how the daemon's archive or configuration differs; ``None`` if they are the same.
 
     Raises:
         UnreachableError: If no daemon answers.
@@ -45,20 +40,13 @@ def _difference(generation: Generation) -> str | None:
 
 def by_daemon(generation: Generation, request: RunRequest, renderer: Renderer, *, named: bool) -> int | None:
     """
-    Let the daemon do the run, and show its progress.
+    Let the daemon do the run, and show its progress; return the exit status, or ``None`` if no daemon took the request.
 
-    Args:
-        generation: The effective configuration; says where a daemon would listen.
-        request: The run.
-        renderer: Shows the daemon's answers.
-        named: The user named a configuration or an archive: the daemon must have the same.
-
-    Returns:
-        The exit status; ``None`` if no daemon took the request, so that the caller does the run.
+    If the user *named* a configuration or an archive, the daemon must have the same.
 
     Raises:
         UnreachableError: If the daemon ended after it took the request: a second run would repeat it.
-        DetachedError: On Ctrl-C.
+        SignalError: On Ctrl-C while waiting for the daemon, which continues.
     """
     with contextlib.ExitStack() as stack:
         try:
@@ -67,7 +55,7 @@ def by_daemon(generation: Generation, request: RunRequest, renderer: Renderer, *
                 return None
             sock = stack.enter_context(connected(generation.runtime_directory))
         except (UnreachableError, DeniedError):
-            return None  # there is none for this user
+            return None  # no daemon that this user may ask
         return _follow(sock, request, renderer)
 
 
@@ -81,5 +69,5 @@ def _follow(sock: socket.socket, request: RunRequest, renderer: Renderer) -> int
         message = "the daemon ended; it seals what it has collected at its next start: `collector list`"
         raise UnreachableError(message, hint=exc.hint) from exc
     except KeyboardInterrupt:
-        raise DetachedError("the daemon continues the run: `collector status`") from None
+        raise SignalError("the daemon continues the run: `collector status`", number=signal.SIGINT) from None
     return UnreachableError.exit_code

@@ -31,13 +31,12 @@ from collector.triggers.registry import TRIGGERS
 MEMLOCK_BYTES = 64 << 20
 """What the idle daemon locks: 41 MiB resident, and some room."""
 
-
 SYSTEMD_CORES = "/var/lib/systemd/coredump"
 CORE_NAME = "core.%e.%P.%s.%u.%t"
 
 
 class Check(msgspec.Struct, frozen=True):
-    """One fact about the machine: whether it is well, and what to do if not."""
+    """One fact about the machine, and what to do if it is not ok."""
 
     level: Literal["ok", "warning", "bad"]
     about: str
@@ -51,7 +50,7 @@ class Check(msgspec.Struct, frozen=True):
 def doctor_command(*, config: str | None, as_json: bool) -> int:
     """Check what the collector depends on: privileges, kernel, memory, configuration, core_pattern, daemon."""
     generation = generate(find(config), TRIGGERS)
-    checks = [check for look in LOOKS for check in _guarded(look, generation)]
+    checks = [check for probe in PROBES for check in _guarded(probe, generation)]
     if as_json:
         click.echo(msgspec.json.encode(checks))
     for check in () if as_json else checks:
@@ -125,7 +124,7 @@ def _incidents(generation: Generation) -> Iterator[Check]:
     try:
         left = unfinished(generation.settings.archive)
     except DeniedError:
-        return  # reported about the archive already
+        return  # `_configuration` reports it
     if left:
         said = f"unfinished, of a run that was killed: {', '.join(left)}"
         hint = "sealed by the next start of the daemon, or the next `collector run --now` without one"
@@ -186,15 +185,15 @@ def _daemon(generation: Generation) -> Iterator[Check]:
             yield Check("warning", "ledger", status.ledger_problem)
 
 
-def _guarded(look: Callable[[Generation], Iterator[Check]], generation: Generation) -> Iterator[Check]:
-    """Look; what cannot be looked at is itself reported and hides nothing else."""
+def _guarded(probe: Callable[[Generation], Iterator[Check]], generation: Generation) -> Iterator[Check]:
+    """Yield the checks of *probe*; if it fails, report that, so that the others still run."""
     try:
-        yield from look(generation)
+        yield from probe(generation)
     except (OSError, CollectorError) as exc:
-        yield Check("warning", look.__name__.strip("_"), str(exc), AS_ROOT)
+        yield Check("warning", probe.__name__.strip("_"), str(exc), AS_ROOT)
 
 
-LOOKS: tuple[Callable[[Generation], Iterator[Check]], ...] = (
+PROBES: tuple[Callable[[Generation], Iterator[Check]], ...] = (
     _privileges,
     _kernel,
     _pressure,

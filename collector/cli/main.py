@@ -86,13 +86,16 @@ def _run(args: list[str]) -> int:
     except click.ClickException as exc:
         with contextlib.suppress(OSError):
             exc.show()
-        return _failed(64, exc.format_message(), None, as_json=as_json, told=True)
+        return _failed(64, exc.format_message(), None, as_json=as_json, shown=True)
     except click.Abort:
         return _failed(INTERRUPTED, "interrupted", None, as_json=as_json)
     except OSError as exc:
         return _failed(*_system_error(exc), as_json=as_json)
     except Exception as exc:  # noqa: BLE001 - the last resort: scripts get an exit status whatever happens
-        return _failed(70, f"a bug: {type(exc).__name__}: {exc}", _traceback(), as_json=as_json)
+        import traceback  # noqa: PLC0415 - only a bug needs it
+
+        hint = f"please report it with this traceback\n{traceback.format_exc()}"
+        return _failed(70, f"a bug: {type(exc).__name__}: {exc}", hint, as_json=as_json)
     return result if isinstance(result, int) else 0
 
 
@@ -105,18 +108,12 @@ def _system_error(exc: OSError) -> tuple[int, str, str | None]:
     return 73, message, None
 
 
-def _traceback() -> str:
-    import traceback  # noqa: PLC0415 - only a bug needs it
-
-    return f"please report it with this traceback\n{traceback.format_exc()}"
-
-
-def _failed(status: int, message: str, hint: str | None, *, as_json: bool, told: bool = False) -> int:
-    """Print the error on standard error unless it was *told* already, and as JSON on standard output for scripts."""
+def _failed(status: int, message: str, hint: str | None, *, as_json: bool, shown: bool = False) -> int:
+    """Print the error on standard error unless it was *shown* already, and as JSON on standard output for scripts."""
     from collector.cli.text import printable_lines  # noqa: PLC0415 - only an error needs it
 
     with contextlib.suppress(OSError):
-        if not told:
+        if not shown:
             click.echo(f"collector: {printable_lines(message)}", err=True)
             if hint:
                 click.echo(f"  hint: {printable_lines(hint)}", err=True)

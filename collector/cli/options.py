@@ -16,18 +16,9 @@ F = TypeVar("F", bound=Callable[..., Any])
 T = TypeVar("T")
 
 
-def config_option(function: F) -> F:
-    text = "Configuration file [/etc/collector/collector.yaml]."
-    return click.option("--config", metavar="PATH", help=text)(function)
-
-
-def archive_option(function: F) -> F:
-    text = "Archive directory, instead of archive.path."
-    return click.option("--archive", metavar="DIR", help=text)(function)
-
-
-def json_option(function: F) -> F:
-    return click.option("--json", "as_json", is_flag=True, help="Print one JSON document on standard output.")(function)
+config_option = click.option("--config", metavar="PATH", help="Configuration file [/etc/collector/collector.yaml].")
+archive_option = click.option("--archive", metavar="DIR", help="Archive directory, instead of archive.path.")
+json_option = click.option("--json", "as_json", is_flag=True, help="Print one JSON document on standard output.")
 
 
 def archive_options(function: F) -> F:

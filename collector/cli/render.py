@@ -17,12 +17,7 @@ ERASE_LINE = "\r\033[K"
 
 
 class Renderer:
-    """
-    Prints events as they come.
-
-    Args:
-        as_json: Print nothing until the end, then one JSON document.
-    """
+    """Prints events as they come; with *as_json* nothing until the end, then one JSON document."""
 
     def __init__(self, *, as_json: bool) -> None:
         self._as_json = as_json
@@ -55,8 +50,6 @@ class Renderer:
             case events.IncidentArchived():
                 self._archived = event
                 self._show_now("reading back for digests")
-            case _:
-                pass
 
     def reply(self, reply: Reply) -> int:
         """Print how the run ended; return the exit status."""

@@ -66,7 +66,7 @@ def run_command(
     request = RunRequest(pipeline=pipeline, reason=reason, processes=find_processes(pids), only=only)
     generation = generate(find(config), TRIGGERS, archive=archive)
     if dry_run:
-        marker = _marker(request)
+        marker = manual_marker(request.reason, request.processes, uid=os.getuid())
         return show_forecast(generation, _chosen(generation, request, marker), marker, as_json=as_json)
     with Renderer(as_json=as_json) as renderer:
         named = archive is not None or config is not None
@@ -74,17 +74,8 @@ def run_command(
         return _run_here(generation, request, renderer) if status is None else status
 
 
-def _marker(request: RunRequest) -> Marker:
-    return manual_marker(request.reason, request.processes, uid=os.getuid())
-
-
 def _chosen(generation: Generation, request: RunRequest, marker: Marker) -> Pipeline:
-    """
-    Return the requested steps whose conditions a manual run meets.
-
-    Raises:
-        UsageError: If there are none.
-    """
+    """Return the requested steps whose conditions a manual run meets; without any, raise `UsageError`."""
     asked = select_steps(generation.pipeline(request.pipeline), request.only)
     chosen = steps_for(asked, marker)
     if not chosen.steps:
@@ -99,7 +90,7 @@ def _chosen(generation: Generation, request: RunRequest, marker: Marker) -> Pipe
 def _run_here(generation: Generation, request: RunRequest, renderer: Renderer) -> int:
     check_can_create(generation.settings.archive)
     left = unfinished(generation.settings.archive)
-    marker = _marker(request)
+    marker = manual_marker(request.reason, request.processes, uid=os.getuid())
     chosen = _chosen(generation, request, marker)
     pool = Pool(generation.loaded.config.runtime.workers, generation.loaded.config.runtime)
     pool.fill()

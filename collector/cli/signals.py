@@ -1,4 +1,4 @@
-"""How the signals that end a command do so."""
+"""Signals that end a command."""
 
 from __future__ import annotations
 
@@ -18,10 +18,7 @@ def on_signal(act: Callable[[int], None], *, afterwards: signal.Handlers | None 
     Call *act* with the number of each ending signal that arrives inside the block.
 
     A signal that is ignored stays ignored: SIGHUP under nohup, SIGINT in a script's background job.
-
-    Args:
-        act: The handler.
-        afterwards: What the signals do after the block; by default what they did before it.
+    *afterwards* is what the signals do after the block; by default what they did before it.
     """
 
     def handler(number: int, _frame: FrameType | None) -> None:
@@ -41,11 +38,9 @@ def interruptible(product: str) -> Iterator[Callable[[], None]]:
     """
     Yield a function that raises `SignalError` once an ending signal has arrived.
 
-    The handler only takes note: an exception raised there could strike between the creation of a file and
+    The handler only records the signal: an exception raised there could strike between the creation of a file and
     the code that removes it. After the block the outcome is settled, and further signals are ignored.
-
-    Args:
-        product: What the command makes, and removes when it is interrupted; for the message.
+    The message names the *product*, which the command removes when it is interrupted.
     """
     noted: list[int] = []
 

@@ -122,12 +122,7 @@ class Command:
             os.close(theirs)
 
     def output(self, *, limit: int, until_s: float) -> Iterator[bytes]:
-        """
-        Yield its output: at most *limit* bytes, until *until_s* on the monotonic clock.
-
-        Raises:
-            Truncated: At either limit.
-        """
+        """Yield its output; raise `Truncated` after *limit* bytes, or at *until_s* on the monotonic clock."""
         poll = select.poll()
         poll.register(self._output, select.POLLIN)
         left = limit

@@ -71,13 +71,9 @@ class ProcessTable:
 
 def rows(host: Host, now_s: float) -> Iterator[bytes]:
     """
-    Yield the header, then one line per process, with tabs between the fields.
+    Yield the header, then one line per process, with tabs between the fields; *now_s* is seconds since boot.
 
     A field that could not be read is empty. No file read here takes the process's ``mmap_lock``, so no read can hang.
-
-    Args:
-        host: The machine.
-        now_s: Seconds since boot, for the ages.
 
     Raises:
         Truncated: At the end, if processes or fields had to be left out.

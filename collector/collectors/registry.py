@@ -12,14 +12,16 @@ from collector.collectors.process.process import ProcessDetails
 from collector.collectors.process_table import ProcessTable
 from collector.collectors.shm.shm import Shm
 
-_CLASSES: tuple[type[Collector], ...] = (
-    ProcFiles,
-    ProcessTable,
-    Dmesg,
-    ProcessDetails,
-    Core,
-    Shm,
-    Files,
-    RunCommand,
-)
-COLLECTORS: dict[str, type[Collector]] = {cls.name: cls for cls in _CLASSES}
+COLLECTORS: dict[str, type[Collector]] = {
+    cls.name: cls
+    for cls in (
+        ProcFiles,
+        ProcessTable,
+        Dmesg,
+        ProcessDetails,
+        Core,
+        Shm,
+        Files,
+        RunCommand,
+    )
+}

@@ -30,13 +30,10 @@ class Converter:
 
     def read(self, node: Node, annotation: Any, name: str) -> Any:  # noqa: PLR0911 - one return per kind of type
         """
-        Return the value of *node* as *annotation*, or `BAD`.
+        Return the value of *node* as *annotation*, or `BAD`; messages call it *name*.
 
-        Args:
-            node: The value in the file.
-            annotation: A type that the configuration may use: str, int, bool, float, a unit, an
-                enum, a literal, an optional, a tuple, a dict, a struct, a dataclass.
-            name: What to call it in a message.
+        *annotation* may be: str, int, bool, float, a unit, an enum, a literal, an optional, a tuple, a dict,
+        a struct, a dataclass.
         """
         origin, arguments = typing.get_origin(annotation), typing.get_args(annotation)
         if origin is typing.Annotated and annotation not in UNITS:
@@ -51,9 +48,8 @@ class Converter:
             return self._list(node, origin, arguments[0], name)
         if not isinstance(node, MappingNode):
             return self._note(node.mark, f"`{name}` must be a mapping, not {_kind(node)}")
-        return node if annotation is MappingNode else self._keyed(node, annotation, arguments, name)
-
-    def _keyed(self, node: MappingNode, annotation: Any, arguments: tuple[Any, ...], name: str) -> Any:
+        if annotation is MappingNode:
+            return node
         return self._table(node, arguments, name) if arguments else self._record(node, annotation, name)
 
     def _single(self, node: Node, annotation: Any, name: str) -> Any:
@@ -75,8 +71,9 @@ class Converter:
         else:
             removed: dict[str, str] = getattr(cls, "removed", {})
             for key, entry in unknown.items():
-                if key in removed:
-                    self._removed(key, entry.key_mark, removed[key], name)
+                if key in removed:  # an upgrade must not stop collection
+                    message = f"{quote(key)} is no longer a key of {name} and does nothing"
+                    self._note(entry.key_mark, message, removed[key], Severity.WARNING)
                 else:
                     self._note(entry.key_mark, f"{quote(key)} is not a key of {name}", suggest(key, keys))
         return BAD if any(value is BAD for value in values.values()) else self._build(cls, values, node)
@@ -97,11 +94,6 @@ class Converter:
         if key.default is MISSING:
             return self._note(node.mark, f"{name} needs `{key.name}`", _first_sentence(key.description))
         return MISSING
-
-    def _removed(self, key: str, mark: Mark, instead: str, name: str) -> None:
-        """Warn of a key that earlier releases had: an upgrade must not stop collection."""
-        message = f"{quote(key)} is no longer a key of {name} and does nothing"
-        self.diagnostics.append(Diagnostic(mark=mark, message=message, hint=instead, severity=Severity.WARNING))
 
     def _list(self, node: Node, origin: Any, inner: Any, name: str) -> Any:
         """Read a list; bad items are left out."""
@@ -144,8 +136,8 @@ class Converter:
                 return self._note(node.mark, f"`{name}` {objection}")
         return value
 
-    def _note(self, mark: Mark, message: str, hint: str | None = None) -> Any:
-        self.diagnostics.append(Diagnostic(mark=mark, message=message, hint=hint))
+    def _note(self, mark: Mark, message: str, hint: str | None = None, severity: Severity = Severity.ERROR) -> Any:
+        self.diagnostics.append(Diagnostic(mark=mark, message=message, hint=hint, severity=severity))
         return BAD
 
 

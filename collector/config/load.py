@@ -18,7 +18,7 @@ from collector.config.merge import merge, repeated_ids
 from collector.config.nodes import MappingEntry, MappingNode, Path, ScalarNode, text_of, walk
 from collector.config.parse import MAX_BYTES, parse
 from collector.config.spec import Config
-from collector.host.files import pieces
+from collector.host.files import OpenFd, pieces
 from collector.model.diagnostics import Diagnostic, Mark, errors
 from collector.model.errors import ConfigError
 from collector.model.units import quote
@@ -50,7 +50,7 @@ class Loaded:
     hash: str
     source: str
     files: tuple[str, ...]
-    diagnostics: tuple[Diagnostic, ...] = ()
+    diagnostics: tuple[Diagnostic, ...]
 
 
 def find(explicit: str | None) -> str | None:
@@ -163,41 +163,24 @@ def drop_ins(path: str) -> tuple[str, ...]:
     except (FileNotFoundError, NotADirectoryError):
         return ()
     except OSError as exc:
-        raise _cannot_read(directory, exc) from exc
+        raise ConfigError((_cannot_read(directory, exc),)) from exc
     return tuple(os.path.join(directory, name) for name in names if name.endswith(".yaml") and not name.startswith("."))
 
 
 def _read(file: str) -> tuple[MappingNode | None, list[Diagnostic]]:
+    """Parse *file*, if it is a regular file: reading another kind might hang."""
     if file == PACKAGED:
         return parse(pkgutil.get_data("collector.config", "default.yaml") or b"", file)
     try:
-        return parse(read_bytes(file), file)
-    except ConfigError as exc:
-        return None, list(exc.diagnostics)
-
-
-def read_bytes(path: str) -> bytes:
-    """
-    Return the bytes of a regular file, one more than `MAX_BYTES` at most.
-
-    Raises:
-        ConfigError: If it cannot be read, or reading it might hang.
-    """
-    try:
-        fd = os.open(path, os.O_RDONLY | os.O_CLOEXEC | os.O_NOCTTY | os.O_NONBLOCK)
+        with OpenFd(os.open(file, os.O_RDONLY | os.O_CLOEXEC | os.O_NOCTTY | os.O_NONBLOCK)) as fd:
+            if not stat.S_ISREG(os.fstat(fd).st_mode):
+                raise OSError(errno.EINVAL, "not a regular file")  # noqa: TRY301 - reported like the kernel's own errors
+            data = b"".join(pieces(fd, limit=MAX_BYTES + 1))
     except (OSError, ValueError) as exc:
-        raise _cannot_read(path, exc) from exc
-    try:
-        if not stat.S_ISREG(os.fstat(fd).st_mode):
-            raise OSError(errno.EINVAL, "not a regular file")  # noqa: TRY301 - reported like the kernel's own errors
-        return b"".join(pieces(fd, limit=MAX_BYTES + 1))
-    except OSError as exc:
-        raise _cannot_read(path, exc) from exc
-    finally:
-        os.close(fd)
+        return None, [_cannot_read(file, exc)]
+    return parse(data, file)
 
 
-def _cannot_read(path: str, exc: OSError | ValueError) -> ConfigError:
+def _cannot_read(path: str, exc: OSError | ValueError) -> Diagnostic:
     reason = exc.strerror if isinstance(exc, OSError) else str(exc)
-    found = Diagnostic(mark=Mark(path), message=f"cannot be read: {reason}", hint="name a readable file")
-    return ConfigError((found,))
+    return Diagnostic(mark=Mark(path), message=f"cannot be read: {reason}", hint="name a readable file")

@@ -84,5 +84,3 @@ def walk(node: Node, path: Path = ()) -> Iterator[tuple[Path, Node]]:
         case MappingNode():
             for key, entry in node.entries.items():
                 yield from walk(entry.node, (*path, key))
-        case ScalarNode():
-            pass

@@ -33,21 +33,14 @@ class Unreadable(Exception):  # noqa: N818 - carries one diagnostic out of the r
 
 
 def parse(data: bytes, file: str) -> tuple[MappingNode | None, list[Diagnostic]]:
-    """
-    Return the top mapping of *data*, ``None`` if there is none, and what is wrong with it.
-
-    Args:
-        data: The whole file.
-        file: Its name, for the places.
-    """
+    """Return the top mapping of the file's *data*, ``None`` if there is none, and what is wrong with it."""
     if len(data) > MAX_BYTES:
         return None, [Diagnostic(mark=Mark(file), message=f"the file is larger than {MAX_BYTES >> 10} KiB")]
-    composer: _Composer | None = None
+    diagnostics: list[Diagnostic] = []
     try:
-        composer = _Composer(_decode(data, file), file)
-        return composer.document(), composer.diagnostics
+        return _Composer(_decode(data, file), file, diagnostics).document(), diagnostics
     except Unreadable as exc:
-        return None, [*(composer.diagnostics if composer else ()), exc.diagnostic]
+        return None, [*diagnostics, exc.diagnostic]
 
 
 def _decode(data: bytes, file: str) -> str:
@@ -72,14 +65,14 @@ def _mark_at(before: str, file: str) -> Mark:
 class _Composer:
     """Builds nodes from events, and counts them."""
 
-    def __init__(self, text: str, file: str) -> None:
+    def __init__(self, text: str, file: str, diagnostics: list[Diagnostic]) -> None:
         self.file = file
-        self.diagnostics: list[Diagnostic] = []
+        self.diagnostics = diagnostics
         self._events = self._read(text)
         self._anchors: dict[str, tuple[Node, int] | None] = {}
         self._count = 0
 
-    def document(self) -> MappingNode | None:
+    def document(self) -> MappingNode:
         """Return the top mapping of the only document."""
         next(self._events)  # StreamStart
         event = next(self._events)
@@ -94,10 +87,7 @@ class _Composer:
             return top
         if isinstance(top, ScalarNode) and top.plain and not top.text:
             return MappingNode({}, top.mark)
-        self.diagnostics.append(
-            Diagnostic(mark=top.mark, message="the file is not a mapping", hint="begin with `version: 1`")
-        )
-        return None
+        raise Unreadable(top.mark, "the file is not a mapping", "begin with `version: 1`")
 
     def _read(self, text: str) -> Iterator[yaml.Event]:
         """Yield the events; what PyYAML raises becomes a diagnostic with a place."""

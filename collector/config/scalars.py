@@ -12,6 +12,7 @@ from typing import Any
 
 import msgspec
 
+from collector.config.dump import FORMATS
 from collector.config.nodes import ScalarNode
 from collector.model import units
 
@@ -25,8 +26,7 @@ _INTEGER = re.compile(r"-?(0|[1-9][0-9]{0,17})", re.ASCII)
 _FLOAT = re.compile(r"-?(0|[1-9][0-9]{0,17})(\.[0-9]{1,17})?", re.ASCII)
 _YAML_1_1_BOOLEANS = {"yes": "true", "on": "true", "y": "true", "no": "false", "off": "false", "n": "false"}
 
-
-# difflib compares a word with each known one: bounded, so that a thousand mistakes are reported in no time.
+# difflib compares a word with each known one: bounded, so that a thousand mistakes are reported quickly.
 MAX_SUGGESTIONS = 50
 MAX_WORD = 60
 
@@ -42,22 +42,15 @@ class Misread(ValueError):  # noqa: N818 - caught where the place is known
 def suggest(word: str, known: Iterable[str]) -> str | None:
     """Return the word of *known* that was probably meant, or all of them if none is close."""
     known = list(itertools.islice(known, MAX_SUGGESTIONS))
-    if len(word) > MAX_WORD:
-        return known_words(known)
-    near = difflib.get_close_matches(word, known, n=3, cutoff=0.6)
+    near = difflib.get_close_matches(word, known, n=3, cutoff=0.6) if len(word) <= MAX_WORD else []
     if not near:
-        return known_words(known)
+        return f"one of {', '.join(known)}" if known else None
     return f"did you mean {max(near, key=lambda each: _shared_beginning(word, each))}?"
 
 
 def _shared_beginning(one: str, other: str) -> int:
     """Return the length of the common prefix: people misspell the ends of words."""
     return sum(1 for _ in itertools.takewhile(lambda pair: pair[0] == pair[1], zip(one, other, strict=False)))
-
-
-def known_words(known: Iterable[str]) -> str | None:
-    words = list(known)
-    return "one of " + ", ".join(words) if words else None
 
 
 def read_scalar(node: ScalarNode, annotation: Any, name: str) -> Any:
@@ -69,7 +62,10 @@ def read_scalar(node: ScalarNode, annotation: Any, name: str) -> Any:
     """
     text = node.text
     if annotation in UNITS:
-        return _unit(text, annotation, name)
+        try:
+            return UNITS[annotation](text)
+        except ValueError as exc:
+            raise Misread(f"`{name}`: {exc}") from exc
     if typing.get_origin(annotation) is typing.Literal:
         return _choice(text, {str(choice): choice for choice in typing.get_args(annotation)}, name)
     if isinstance(annotation, type) and issubclass(annotation, enum.Enum):
@@ -81,13 +77,6 @@ def read_scalar(node: ScalarNode, annotation: Any, name: str) -> Any:
             raise Misread(f"`{name}` must be {_WORDS[annotation]}, not text in quotes", "remove the quotes")
         return _READERS[annotation](text, name)
     raise TypeError(f"no way to read {annotation!r} from a file")  # a type that a collector may not use
-
-
-def _unit(text: str, annotation: Any, name: str) -> Any:
-    try:
-        return UNITS[annotation](text)
-    except ValueError as exc:
-        raise Misread(f"`{name}`: {exc}") from exc
 
 
 def _choice(text: str, choices: dict[str, Any], name: str) -> Any:
@@ -123,12 +112,9 @@ _READERS: dict[type, Callable[[str, str], Any]] = {bool: _bool, int: _int, float
 _WORDS: dict[type, str] = {bool: "true or false", int: "a number", float: "a number"}
 
 
-_SHOWN: dict[Any, Callable[[Any], str]] = {units.Bytes: units.format_bytes, units.Seconds: units.format_seconds}
-
-
 def objection_to(value: Any, inner: Any, meta: msgspec.Meta) -> str | None:
     """Return why *meta* does not allow *value*; ``None`` if it does."""
-    show: Callable[[Any], str] = _SHOWN.get(inner, str)
+    show = FORMATS.get(inner, str)
     if meta.ge is not None and value < meta.ge:
         return f"must be at least {show(meta.ge)}, not {show(value)}"
     if meta.le is not None and value > meta.le:

@@ -154,7 +154,7 @@ class PipelineSpec(msgspec.Struct, frozen=True, kw_only=True):
     """
 
     removed: ClassVar[dict[str, str]] = {
-        "let_smaller_first": "remove it: light steps are read first, whatever waits",
+        "let_smaller_first": "remove it: light steps are always read first",
     }
 
     timeout: Deadline | None = None

@@ -29,13 +29,12 @@ _KNOWN = (
     ("expected ',' or ']'", "the list that begins on line {line} is not closed", "add the missing ]"),
     ("expected ',' or '}'", "the braces that open on line {line} are not closed", "add the missing }}"),
 )
-_AT_CONTEXT = "while scanning a quoted scalar"
 
 
 def explain(exc: yaml.MarkedYAMLError) -> tuple[str, str | None, tuple[int, int] | None]:
     """Return a sentence, a hint, and line and column from 1 if known."""
     text = f"{exc.problem or ''}, {exc.context or ''}"
-    opened = exc.context_mark if _AT_CONTEXT in text else None
+    opened = exc.context_mark if "while scanning a quoted scalar" in text else None
     mark = opened or exc.problem_mark or exc.context_mark
     place = (mark.line + 1, mark.column + 1) if mark else None
     begin = exc.context_mark.line + 1 if exc.context_mark else 1

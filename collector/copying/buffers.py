@@ -14,7 +14,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 
-from collector.host.syscalls import LIBC, MAP_FAILED
+from collector.host.syscalls import LIBC, call
 
 HUGE = 2 << 20
 POOL_BYTES = 2 * HUGE
@@ -56,7 +56,9 @@ class Region:
         self.start = base + skip
         self._view = memoryview(self._map)[skip : skip + self.size]
         if self.fd >= 0:
-            _place_shared(self.fd, self.start, self.size)
+            # Over the private memory, to be unmapped with it.
+            protection = mmap.PROT_READ | mmap.PROT_WRITE
+            call("mmap", self.start, self.size, protection, mmap.MAP_SHARED | MAP_FIXED, self.fd, 0)
         # One PMD instead of 512 PTEs: the kernel pins 1 MiB for a write in one step, not 256.
         LIBC.madvise(self.start, self.size, mmap.MADV_HUGEPAGE)
         for at in range(0, self.size, mmap.PAGESIZE):
@@ -77,18 +79,6 @@ _pool: list[Region] = []
 _warm = False
 _spooled = 0
 _lock = threading.Lock()
-
-
-def _place_shared(fd: int, start: int, size: int) -> None:
-    """
-    Map the first *size* bytes of *fd* over the memory at *start*, to be unmapped with the mapping that it is part of.
-
-    Raises:
-        OSError: As mmap(2) gives it.
-    """
-    protection = mmap.PROT_READ | mmap.PROT_WRITE
-    if LIBC.mmap(start, size, protection, mmap.MAP_SHARED | MAP_FIXED, fd, 0) == MAP_FAILED:
-        raise OSError(ctypes.get_errno(), "cannot map the memory of the buffers")
 
 
 def warm(fd: int = -1) -> None:

@@ -7,11 +7,10 @@ import re
 import stat
 
 from collector.host import filesystem
-from collector.host.files import kind_of, open_regular
+from collector.host.files import READ_FLAGS, OpenFd, kind_of, open_regular
 from collector.model.errors import StepError
 
 DESCRIPTOR = re.compile(r"(/proc/(?:self|[0-9]+)/fd)/([0-9]+)")
-READ_FLAGS = os.O_RDONLY | os.O_CLOEXEC | os.O_NOCTTY | os.O_NONBLOCK
 
 INSTEAD = {
     stat.S_IFDIR: "name one file in it",
@@ -46,11 +45,8 @@ def _open(path: str) -> int:
     if match is None:
         _require_regular(os.lstat(path).st_mode, repr(path))
         return open_regular(path)
-    directory_fd = os.open(match[1], os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
-    try:
+    with OpenFd(os.open(match[1], os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)) as directory_fd:
         return open_descriptor(directory_fd, int(match[2]))
-    finally:
-        os.close(directory_fd)
 
 
 def open_descriptor(directory_fd: int, number: int) -> int:
@@ -71,7 +67,7 @@ def open_descriptor(directory_fd: int, number: int) -> int:
     name = str(number)
     seen = os.stat(name, dir_fd=directory_fd)
     _require_regular(seen.st_mode, f"descriptor {number}")
-    fd = os.open(name, READ_FLAGS, dir_fd=directory_fd)
+    fd = os.open(name, READ_FLAGS | os.O_NONBLOCK, dir_fd=directory_fd)
     if not os.path.samestat(seen, os.fstat(fd)):
         os.close(fd)
         raise StepError(f"descriptor {number} was replaced while it was opened")

@@ -134,12 +134,7 @@ class Sink:
         self._settle(offset, size)
 
     def splice(self, pipe: int, size: int, offset: int) -> None:
-        """
-        Write the *size* bytes whose pages are in *pipe*.
-
-        Raises:
-            OSError: As splice(2) gives it; ``EINVAL`` if the file system takes no pages.
-        """
+        """Write the *size* bytes whose pages are in *pipe*; ``EINVAL`` if the file system takes no pages."""
         written = 0
         while written < size:
             written += os.splice(pipe, self.fd, size - written, offset_dst=offset + written)

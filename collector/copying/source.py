@@ -76,12 +76,7 @@ class Source:
         return self.kind == filesystem.TMPFS and self.status.st_blksize >= HUGE
 
     def extents(self) -> Iterator[Extent]:
-        """
-        Yield the ranges that hold data. What is allocated but was never written counts as a hole.
-
-        Raises:
-            CopyError: If lseek(2) fails.
-        """
+        """Yield the ranges that hold data; raise `CopyError` if lseek(2) fails. Unwritten blocks count as holes."""
         at = self.start
         while at < self.end:
             try:
@@ -126,11 +121,7 @@ class MergedExtents:
 
     With a page of data after each page of hole, 256 MiB took 6.5 s piece by piece and 0.6 s merged, for at most twice
     the space on the disk. Looking for data costs CPU, so up to `REMEMBERED` extents are kept from the first iteration;
-    a list of all of them could grow with the file.
-
-    Args:
-        source: The file.
-        align: Block size of the destination in bytes.
+    a list of all of them could grow with the file. *align* is the destination's block size in bytes.
     """
 
     source: Source

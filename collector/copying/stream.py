@@ -14,7 +14,7 @@ from collector.copying.buffers import Buffer, lease
 from collector.copying.hashing import Hasher
 from collector.copying.rate.throttle import Stopped, Throttle, always_go, ignore, limiter_for
 from collector.copying.sink import KEPT, Sink, failed
-from collector.model.artifact import Method, Truncated
+from collector.model.artifact import Truncated
 from collector.model.copying import CopyReport, Digest, Feedback
 
 BUFFER_BYTES = 1 << 20
@@ -76,8 +76,6 @@ def write(
         size_bytes=writer.size,
         data_bytes=writer.size,
         extents=min(1, writer.size),
-        method=Method.WRITE,
-        method_reason="",
         direct=sink.direct,
         direct_reason=sink.direct_reason,
         chunk_bytes=BUFFER_BYTES,

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import ctypes
 import errno
 import fcntl
 import mmap
@@ -15,7 +14,7 @@ from dataclasses import dataclass
 from collector.copying.plan import PAGE, Chunk
 from collector.copying.sink import Sink
 from collector.copying.source import Source, SourceError
-from collector.host.syscalls import LIBC, MAP_FAILED
+from collector.host.syscalls import LIBC, call
 
 WINDOW_BYTES = 32 << 20
 """The kernel unmaps at most 37 MiB with one flush of the other processors' TLBs."""
@@ -147,10 +146,7 @@ class MappedWindows:
     def _map(self, chunk: Chunk) -> MappedWindow:
         start = max(chunk.extent.start, chunk.start // WINDOW_BYTES * WINDOW_BYTES)
         end = max(chunk.end, min(chunk.extent.end, (chunk.start // WINDOW_BYTES + 1) * WINDOW_BYTES))
-        address = LIBC.mmap(None, end - start, mmap.PROT_READ, mmap.MAP_SHARED, self._source.fd, start)
-        if address == MAP_FAILED:
-            number = ctypes.get_errno()
-            raise OSError(number, os.strerror(number))
+        address = call("mmap", None, end - start, mmap.PROT_READ, mmap.MAP_SHARED, self._source.fd, start)
         return MappedWindow(start, end, address)
 
 
@@ -163,12 +159,7 @@ class MappedPages:
     windows: MappedWindows
 
     def write(self, chunk: Chunk, offset: int) -> bool:
-        """
-        Write *chunk* at *offset*; return False if it is not, or does not stay, data throughout.
-
-        Raises:
-            OSError: As the destination gives it.
-        """
+        """Write *chunk* at *offset*; return False if it is not, or does not stay, data throughout."""
         if not (chunk.solid and self.source.solid(chunk)):
             return False
         try:

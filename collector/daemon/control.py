@@ -66,20 +66,15 @@ def lock_directory(path: str) -> int:
 
 class Client:
     """
-    One connection. Sending never blocks: for a client that does not read, progress updates are dropped, and other
-    messages wait until it reads again.
-
-    Args:
-        sock: The connection.
-        uid: The user at the other end.
-        loop: Retries messages that wait.
+    A connection to user *uid*. Sending never blocks: for a client that does not read, progress updates are dropped,
+    and other messages wait until it reads again.
     """
 
     def __init__(self, sock: socket.socket, uid: int, loop: Loop) -> None:
         self.sock = sock
         self.uid = uid
         self._loop = loop
-        self._waiting: deque[bytes] = deque(maxlen=WAITING_LIMIT)  # the oldest is dropped: the last says most
+        self._waiting: deque[bytes] = deque(maxlen=WAITING_LIMIT)  # the oldest is dropped: the latest matters most
         self._until_s: float | None = None
         self.sock.setblocking(False)
 
@@ -122,14 +117,7 @@ class Client:
 
 
 class Control:
-    """
-    The listening socket.
-
-    Args:
-        loop: Serves it.
-        directory: The runtime directory, locked.
-        handle: Called with each client and its request.
-    """
+    """The listening socket, in the runtime directory; *handle* is called with each client and its request."""
 
     def __init__(self, loop: Loop, directory: str, handle: Callable[[Client, Request], None]) -> None:
         self._loop = loop

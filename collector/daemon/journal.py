@@ -30,12 +30,7 @@ PIECE_BYTES = 4096
 
 
 class LineWriter:
-    """
-    Writes lines to a descriptor without blocking; structlog's logger.
-
-    Args:
-        fd: Open for writing.
-    """
+    """Writes lines to a descriptor without blocking; structlog's logger."""
 
     def __init__(self, fd: int) -> None:
         self._fd = fd
@@ -64,13 +59,12 @@ class LineWriter:
         return True
 
 
-def configure(*, verbose: bool = False) -> structlog.stdlib.BoundLogger:
-    """Set up logging for this process; return the root logger."""
+def configure(*, verbose: bool) -> None:
+    """Set up logging for this process."""
     lines = LineWriter(sys.stderr.fileno())
-    terminal = sys.stderr.isatty()
     renderer = (
         structlog.dev.ConsoleRenderer(exception_formatter=structlog.dev.plain_traceback)
-        if terminal
+        if sys.stderr.isatty()
         else structlog.processors.JSONRenderer()
     )
     structlog.configure(
@@ -84,8 +78,6 @@ def configure(*, verbose: bool = False) -> structlog.stdlib.BoundLogger:
         logger_factory=lambda *_: lines,
         cache_logger_on_first_use=True,
     )
-    logger: structlog.stdlib.BoundLogger = get_logger()
-    return logger
 
 
 def log_event(event: events.AnyEvent) -> None:

@@ -90,9 +90,6 @@ class Loop:
         """Let `run` return after the current iteration."""
         self._running = False
 
-    def close(self) -> None:
-        self._selector.close()
-
     def _step(self, task: Task[T], value: bool | None, done: Callable[[T], None]) -> None:
         try:
             wait = next(task) if value is None else task.send(value)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import time
 from collections import deque
 from collections.abc import Callable, Iterable
+from dataclasses import dataclass, field
 
 from collector.daemon.journal import get_logger
 from collector.daemon.loop import Loop
@@ -24,40 +25,24 @@ RETENTION_S = 24 * 3600.0
 log = get_logger()
 
 
+@dataclass(slots=True, kw_only=True)
 class Maintenance:
-    """
-    Work that yields to every incident.
+    """Work that yields to every incident."""
 
-    Args:
-        loop: Runs it.
-        pool: The workers.
-        sampler: Asked before a fork.
-        generation: Returns the configuration in force.
-        busy: Returns whether an incident is under way.
-        report: Receives an event for each deleted incident.
-    """
-
-    def __init__(
-        self,
-        loop: Loop,
-        pool: Pool,
-        sampler: Sampler,
-        *,
-        generation: Callable[[], Generation],
-        busy: Callable[[], bool],
-        report: Callable[[events.AnyEvent], None],
-    ) -> None:
-        self._loop = loop
-        self._pool = pool
-        self._sampler = sampler
-        self._generation = generation
-        self._busy = busy
-        self._report = report
-        self._prune_at_s = time.monotonic()
-        self._pruning = False
-        self._undigested: deque[str] = deque(maxlen=UNDIGESTED)
-        self._digesting = False
-        self._searched = False
+    loop: Loop
+    pool: Pool
+    sampler: Sampler
+    generation: Callable[[], Generation]
+    """Returns the configuration in force."""
+    busy: Callable[[], bool]
+    """Returns whether an incident is under way."""
+    report: Callable[[events.AnyEvent], None]
+    """Receives an event for each deleted incident."""
+    _prune_at_s: float = field(default_factory=time.monotonic)
+    _pruning: bool = False
+    _undigested: deque[str] = field(default_factory=lambda: deque(maxlen=UNDIGESTED))
+    _digesting: bool = False
+    _searched: bool = False
 
     def owe_digests(self, incidents: Iterable[str]) -> None:
         """Queue incidents whose copies may lack digests."""
@@ -66,37 +51,37 @@ class Maintenance:
     def turn(self) -> None:
         """Do what is due, unless an incident is under way."""
         self.refill()
-        if not self._busy():
-            self._loop.spawn(self._pool.release(), lambda _: None)
+        if not self.busy():
+            self.loop.spawn(self.pool.release(), lambda _: None)
         self._retain()
         self._digest()
 
     def refill(self) -> None:
         """Replace lost workers, between incidents and while the gate is open."""
-        self._pool.reap()
-        if self._busy() or not self._pool.missing or not may_fork(self._sampler):
+        self.pool.reap()
+        if self.busy() or not self.pool.missing or not may_fork(self.sampler):
             return
         try:
-            self._pool.fill()
+            self.pool.fill()
         except OSError as exc:  # no process or descriptor is available: the next turn tries again
-            log.warning("worker.missing", missing=self._pool.missing, error=exc.strerror)
+            log.warning("worker.missing", missing=self.pool.missing, error=exc.strerror)
 
     def pruned(self, done: Done) -> None:
         """Report what retention has deleted, or why it failed."""
         self._pruning = False
         self._prune_at_s = time.monotonic() + RETENTION_S
         for incident in done.ids:
-            self._report(events.IncidentPruned(incident=incident, reason="archive.keep"))
+            self.report(events.IncidentPruned(incident=incident, reason="archive.keep"))
         if done.reason:
             log.error("archive.failed", error=done.reason, hint=done.hint)
 
     def _occupied(self) -> bool:
-        return self._busy() or self._pruning or self._digesting or not self._pool.idle
+        return self.busy() or self._pruning or self._digesting or not self.pool.idle
 
     def _retain(self) -> None:
         if not self._occupied() and time.monotonic() >= self._prune_at_s:
             self._pruning = True
-            self._loop.spawn(prune(self._pool, self._generation()), self.pruned)
+            self.loop.spawn(prune(self.pool, self.generation()), self.pruned)
 
     def _digest(self) -> None:
         """Add the digests that a copy did not compute, of the incident that has waited longest."""
@@ -104,14 +89,14 @@ class Maintenance:
             return  # without a worker each would fail immediately, and be forgotten
         if not self._searched:
             self._searched = self._digesting = True
-            self._loop.spawn(find_undigested(self._pool, self._generation(), UNDIGESTED), self._found)
+            self.loop.spawn(find_undigested(self.pool, self.generation(), UNDIGESTED), self._found)
             return
         if not self._undigested:
             return
         self._digesting = True
         incident = self._undigested.popleft()
-        task = add_digests(self._pool, self._generation(), incident)
-        self._loop.spawn(task, lambda done: self._digested(incident, done))
+        task = add_digests(self.pool, self.generation(), incident)
+        self.loop.spawn(task, lambda done: self._digested(incident, done))
 
     def _found(self, done: Done) -> None:
         """Queue what an earlier run left without digests, behind what this one has queued."""
@@ -124,7 +109,7 @@ class Maintenance:
         self._digesting = False
         if not done.reason:
             log.info("incident.sealed", incident=incident, digests=done.artifacts)
-        elif self._busy():  # interrupted: a new incident goes first
+        elif self.busy():  # interrupted: a new incident goes first
             self._undigested.appendleft(incident)
         else:
             log.warning("incident.undigested", incident=incident, reason=done.reason)

@@ -16,15 +16,7 @@ from collector.daemon.intake import Intake, Work
 from collector.daemon.journal import get_logger, log_event
 from collector.daemon.loop import Loop
 from collector.daemon.maintenance import Maintenance
-from collector.daemon.messages import (
-    PROTOCOL,
-    ReloadRequest,
-    Request,
-    RunRequest,
-    Status,
-    StatusRequest,
-    reply_of,
-)
+from collector.daemon.messages import PROTOCOL, ReloadRequest, Request, RunRequest, Status, StatusRequest, reply_of
 from collector.daemon.reload import Configuration
 from collector.daemon.sdnotify import ServiceManager
 from collector.daemon.trigger_set import TriggerSet
@@ -47,8 +39,8 @@ STOP_GRACE_S = 20.0
 TEND_S = 5.0
 """Interval at which missing workers are replaced and lost markers recorded."""
 
-LOOK_AT_FILES_S = 1.0
-"""Interval at which changed files are noticed, where the configuration asks for it."""
+CHECK_FILES_S = 1.0
+"""Interval at which the configuration's files are checked for changes, if `reload_on_change` is set."""
 
 log = get_logger()
 
@@ -73,7 +65,7 @@ class Supervisor:
         self._identity = identify()
         self._manager = ServiceManager()
         self._sampler = Sampler()
-        # First of all, while nothing is open that a fork would hand on.
+        # First of all, while nothing is open that a fork would inherit.
         self._pool = Pool(self._generation.loaded.config.runtime.workers, self._generation.loaded.config.runtime)
         self._pool.fill()
         self._loop = Loop()
@@ -85,9 +77,9 @@ class Supervisor:
         self._collecting: list[str] = []
         """The pipelines of the incidents under way."""
         self._maintenance = Maintenance(
-            self._loop,
-            self._pool,
-            self._sampler,
+            loop=self._loop,
+            pool=self._pool,
+            sampler=self._sampler,
             generation=lambda: self._generation,
             busy=lambda: self._recovering or bool(self._collecting),
             report=self._on_event,
@@ -132,7 +124,7 @@ class Supervisor:
         log.info("daemon.started", version=__version__, config=self._generation.loaded.source, pid=os.getpid())
         if self._manager.watchdog_s is not None:
             self._loop.call_every(self._manager.watchdog_s, self._manager.ping)
-        self._loop.call_every(LOOK_AT_FILES_S, self._follow_files)
+        self._loop.call_every(CHECK_FILES_S, self._follow_files)
         self._next()
         self._loop.call_every(TEND_S, self._tend)
 

@@ -68,14 +68,7 @@ class OpenTrigger:
 
 
 class TriggerSet:
-    """
-    All triggers of the configuration in force.
-
-    Args:
-        loop: Watches their descriptors.
-        intake: Receives every marker.
-        ledger: Stores small texts for triggers, and counts what they lose.
-    """
+    """All triggers of the configuration in force; *ledger* stores small texts for them, and counts what they lose."""
 
     def __init__(self, loop: Loop, intake: Intake, ledger: Ledger) -> None:
         self._loop = loop

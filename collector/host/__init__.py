@@ -1,1 +1,1 @@
-"""The only door to the kernel."""
+"""Access to the kernel: its files and system calls, processes, file systems."""

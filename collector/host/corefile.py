@@ -19,7 +19,7 @@ OTHER_MAGICS = {b"\x04\x22\x4d\x18": "lz4 -d", b"\xfd7zX": "xz -d", b"\x1f\x8b":
 # systemd-coredump compresses at zstd's default level, whose window is 2 MiB; 8 MiB is the most
 # that any decoder must accept (RFC 8878). A hostile frame may ask for gigabytes.
 MAX_WINDOW_LOG = 23
-# Of a compressed core only so much is unpacked in search of its notes, which stand at its front.
+# At most this much of a compressed core is unpacked to find its notes, which are near its beginning.
 MAX_UNPACKED_BYTES = 256 << 20
 # A core's owner can delay others by a lease for 45 s. Source: proc_sys_fs(5), ``lease-break-time``.
 LEASE_S = 50.0
@@ -90,12 +90,7 @@ def _search(directory_fd: int, core: CoreRef) -> int:
 
 
 def core_reader(fd: int) -> CoreReader:
-    """
-    Return a reader that starts at the beginning of the core in *fd*; closing *fd* is left to the caller.
-
-    Raises:
-        CoreError: If the compression is not supported.
-    """
+    """Return a reader of the core in *fd*, which the caller closes; raise `CoreError` for an unknown compression."""
     magic = os.pread(fd, 4, 0)
     if magic == ZSTD_MAGIC:
         return ZstdReader(fd)
@@ -106,13 +101,7 @@ def core_reader(fd: int) -> CoreReader:
 
 
 def mapped_files(fd: int) -> Iterator[MappedFile]:
-    """
-    Yield the mappings of files that the core in *fd* lists.
-
-    Raises:
-        CoreError: If it is not a core that can be read.
-        Truncated: At the end, if only part of the list was read.
-    """
+    """Yield the mapped files that the core in *fd* lists; end with `Truncated` if only part of the list was read."""
     header, found = notes(core_reader(fd))
     for note in found:
         if note.type == NT_FILE:

@@ -25,9 +25,9 @@ def has_write_cache(device: int) -> bool:
     return _attribute(device, "queue/write_cache") != b"write through"
 
 
-def disks(device: int, *, by_number: str = BY_NUMBER) -> tuple[str, ...]:
+def disks(device: int) -> tuple[str, ...]:
     """Return the sysfs directories of the disks below *device*, which may be a partition or composite (dm, md)."""
-    return tuple(sorted(_disks(_folder(device, by_number))))
+    return tuple(sorted(_disks(_folder(device))))
 
 
 def flushes(folders: tuple[str, ...]) -> int | None:
@@ -38,8 +38,8 @@ def flushes(folders: tuple[str, ...]) -> int | None:
     return sum(int(fields[FLUSHES]) for fields in counters)
 
 
-def _folder(device: int, by_number: str) -> str:
-    return f"{by_number}/{os.major(device)}:{os.minor(device)}"
+def _folder(device: int) -> str:
+    return f"{BY_NUMBER}/{os.major(device)}:{os.minor(device)}"
 
 
 def _disks(folder: str) -> set[str]:
@@ -54,7 +54,7 @@ def _disks(folder: str) -> set[str]:
 
 def _attribute(device: int, name: str) -> bytes | None:
     """Return an attribute of a disk, or of the disk that a partition is on."""
-    folder = _folder(device, BY_NUMBER)
+    folder = _folder(device)
     return _read(f"{folder}/{name}") or _read(f"{folder}/../{name}")
 
 

@@ -198,12 +198,9 @@ def kind_of(mode: int) -> str:
 
 def describe(fd: int, path: str, *, xattrs: str | None = None) -> SourceInfo:
     """
-    Return the owner, mode and mtime of an open file.
+    Return the owner, mode and mtime of an open file; *path* is for display, already escaped.
 
-    Args:
-        fd: The file.
-        path: For display, already escaped.
-        xattrs: Prefix of the extended attributes to include, at most 32 of at most 4 KiB; ``None`` for no attributes.
+    *xattrs* is the prefix of the extended attributes to include, at most 32 of at most 4 KiB; ``None`` for none.
     """
     status = os.fstat(fd)
     return SourceInfo(

@@ -10,7 +10,7 @@ import os
 import re
 
 from collector.host.files import OpenFd
-from collector.host.syscalls import LIBC, MAP_FAILED, cachestat, call
+from collector.host.syscalls import LIBC, cachestat, call
 
 TMPFS = "tmpfs"
 BTRFS = "btrfs"
@@ -140,12 +140,9 @@ def cached_pages(fd: int, offset: int, length: int) -> int | None:
     if kind(fd) != OVERLAY and (found := cachestat(fd, offset=offset, length=length)):
         return found.cached
     try:
-        readable = os.open(f"/proc/self/fd/{fd}", os.O_RDONLY | os.O_CLOEXEC)
+        with OpenFd(os.open(f"/proc/self/fd/{fd}", os.O_RDONLY | os.O_CLOEXEC)) as readable:
+            address = call("mmap", None, length, mmap.PROT_READ, mmap.MAP_SHARED, readable, offset)
     except OSError:
-        return None
-    with OpenFd(readable):
-        address = LIBC.mmap(None, length, mmap.PROT_READ, mmap.MAP_SHARED, readable, offset)
-    if address == MAP_FAILED:
         return None
     there = (ctypes.c_ubyte * -(-length // mmap.PAGESIZE))()
     try:

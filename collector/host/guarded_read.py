@@ -55,42 +55,13 @@ class Guard:
         """The longest that a call can take before it is given up: progress is checked twice."""
         return 2 * self._timeout_s
 
-    def call(self, read: Callable[[], T]) -> T:
+    def call(self, read: Callable[[], T], *, progress: Callable[[], int] = lambda: 0) -> T:
         """
-        Return what *read* returns, or raise what it raises.
+        Return what *read* returns, or raise what it raises; while *progress* grows, it gets more time.
 
         Raises:
             WedgedError: If it does neither in time, or too many threads are stuck already.
         """
-        return self._call(read, lambda: 0)
-
-    def call_many(self, read: Callable[[A], T], arguments: Sequence[A], results: list[T]) -> None:
-        """
-        Append to *results* what *read* returns for each of *arguments*, with one hand-over to the thread.
-
-        The deadline applies to each call separately.
-
-        Raises:
-            WedgedError: If the call for ``arguments[len(results)]`` does not return in time.
-        """
-        done: list[T] = []
-
-        def read_all() -> None:
-            for argument in arguments:
-                done.append(read(argument))
-
-        try:
-            self._call(read_all, lambda: len(done))
-        finally:
-            # A copy, because a thread that was left behind may still append to *done*.
-            results.extend(done[:])
-
-    def close(self) -> None:
-        if self._helper is not None:
-            self._helper.tasks.put(None)
-            self._helper = None
-
-    def _call(self, read: Callable[[], T], progress: Callable[[], int]) -> T:
         if self._helper is None:
             self._helper = self._start()
         self._helper.tasks.put(read)
@@ -108,6 +79,32 @@ class Guard:
             raise error
         result: T = value
         return result
+
+    def call_many(self, read: Callable[[A], T], arguments: Sequence[A], results: list[T]) -> None:
+        """
+        Append to *results* what *read* returns for each of *arguments*, with one hand-over to the thread.
+
+        The deadline applies to each call separately.
+
+        Raises:
+            WedgedError: If the call for ``arguments[len(results)]`` does not return in time.
+        """
+        done: list[T] = []
+
+        def read_all() -> None:
+            for argument in arguments:
+                done.append(read(argument))
+
+        try:
+            self.call(read_all, progress=lambda: len(done))
+        finally:
+            # A copy, because a thread that was left behind may still append to *done*.
+            results.extend(done[:])
+
+    def close(self) -> None:
+        if self._helper is not None:
+            self._helper.tasks.put(None)
+            self._helper = None
 
     def _start(self) -> _Helper:
         if wedged_threads() >= MAX_WEDGED:

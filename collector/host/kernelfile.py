@@ -10,17 +10,7 @@ from collector.host.files import Host
 
 
 class KernelFile:
-    """
-    A pre-opened file of ``/proc`` or ``/sys``.
-
-    Args:
-        host: The machine.
-        path: Absolute path on the machine.
-        size: Length of the buffer in bytes; longer contents are cut off.
-
-    Raises:
-        OSError: From open(2).
-    """
+    """A pre-opened file of ``/proc`` or ``/sys``; contents longer than *size* bytes are cut off."""
 
     def __init__(self, host: Host, path: str, *, size: int) -> None:
         self.path = path

@@ -46,12 +46,7 @@ class KmsgRecord(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
 
 
 def parse_record(raw: bytes) -> KmsgRecord:
-    """
-    Parse one record as read(2) returns it.
-
-    Raises:
-        ValueError: If it is not a record.
-    """
+    """Parse one record as read(2) returns it; raise `ValueError` if it is not a record."""
     head, semicolon, rest = raw.partition(b";")
     fields = head.split(b",")
     if not semicolon or len(fields) < 4:
@@ -78,11 +73,7 @@ def _text(raw: bytes) -> str:
 
 class Kmsg:
     """
-    An open ``/dev/kmsg``; reading never blocks.
-
-    Args:
-        host: The machine.
-        at_end: Start after the newest record instead of at the oldest.
+    An open ``/dev/kmsg``, read from the oldest record or, *at_end*, from after the newest; reading never blocks.
 
     Raises:
         OSError: ``EPERM`` if ``kernel.dmesg_restrict`` is set and the reader lacks CAP_SYSLOG.

@@ -70,7 +70,6 @@ class PsiTrigger:
     readable instead.
 
     Args:
-        host: The machine.
         kind: ``some`` or ``full``.
         stall_s: Stalled time within the window.
         window_s: 0.5 to 10 seconds; without CAP_SYS_RESOURCE a multiple of 2 (Linux 6.5).

@@ -73,13 +73,9 @@ class Procfs:
         with OpenFd(mount):  # fsmount(2) returns an O_PATH descriptor, which cannot be listed
             return cls(os.open(".", READ_FLAGS, dir_fd=mount))
 
-    def open(self, pid: int) -> int:
-        """Open a process's directory for look-ups."""
-        return os.open(str(pid), os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC, dir_fd=self._fd)
-
     def process(self, pid: int) -> OpenFd:
         """Open a process's directory for look-ups, for a ``with`` block; raise `OSError` if the process has ended."""
-        return OpenFd(self.open(pid))
+        return OpenFd(os.open(str(pid), os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC, dir_fd=self._fd))
 
     def pids_from(self, offset: int) -> tuple[list[int], int | None]:
         """

@@ -25,8 +25,7 @@ def lock_memory(*, future: bool) -> bool:
     """
     Lock this process's mappings as their pages are faulted in; return whether that succeeded.
 
-    Args:
-        future: Also lock later mappings. Not for a process that maps segments: it would lock those too.
+    *future* also locks later mappings: not for a process that maps segments, because it would lock those too.
     """
     flags = MCL_CURRENT | MCL_ONFAULT | (MCL_FUTURE if future else 0)
     try:
@@ -97,13 +96,7 @@ def be_urgent() -> None:
 
 @contextlib.contextmanager
 def in_background(nice: int, io_class: str) -> Iterator[None]:
-    """
-    Lower the priorities, and raise them again afterwards, which needs CAP_SYS_NICE.
-
-    Args:
-        nice: 0 to 19.
-        io_class: A key of `IO_CLASSES`.
-    """
+    """Lower the priorities to *nice* (0 to 19) and *io_class*, then raise them again, which needs CAP_SYS_NICE."""
     # Lowering the nice value would need the capability.
     os.setpriority(os.PRIO_PROCESS, 0, max(nice, os.getpriority(os.PRIO_PROCESS, 0)))
     set_io_class(io_class)

@@ -87,13 +87,7 @@ def pids(host: Host) -> Iterator[int]:
 
 
 def read_stat(dir_fd: int) -> Stat:
-    """
-    Read ``stat`` in a process's directory.
-
-    Raises:
-        OSError: If the process has ended.
-        ValueError: If the file is malformed.
-    """
+    """Read ``stat`` in a process's directory; raise `OSError` if it has ended, `ValueError` if it is malformed."""
     return parse_stat(read_at(dir_fd, "stat", STAT_LIMIT))
 
 
@@ -106,8 +100,6 @@ class Process:
     one kernel's behaviour.
 
     Args:
-        host: The machine.
-        pid: The process.
         start_ticks: Its start time, if known.
         lived_at_s: Otherwise a time, in seconds since the epoch, at which it existed.
 

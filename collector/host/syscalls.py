@@ -34,13 +34,13 @@ LIBC.fstatfs64.argtypes = [ctypes.c_int, ctypes.c_void_p]
 
 def call(name: str, *arguments: object, what: str | None = None) -> int:
     """
-    Call the C library function *name*, which returns -1 on an error, and return its result.
+    Call the C library function *name*, which returns -1 (mmap: ``MAP_FAILED``) on an error, and return its result.
 
     Raises:
         OSError: With the errno of the failed call, and *what* as its file name.
     """
     result: int = getattr(LIBC, name)(*arguments)
-    if result == -1:
+    if result in {-1, MAP_FAILED}:
         code = ctypes.get_errno()
         raise OSError(code, os.strerror(code), what)
     return result
@@ -61,7 +61,6 @@ def syscall(number: int, *arguments: object) -> int:
 
 AT_SYMLINK_NOFOLLOW = 0x100
 AT_EMPTY_PATH = 0x1000
-
 
 # Fields of struct statx: bit in the mask, layout, offset.
 BTIME = (0x800, "=qI", 0x50)
@@ -131,13 +130,7 @@ RENAME_NOREPLACE = 1
 
 
 def rename_noreplace(old: str, new: str, *, dir_fd: int) -> None:
-    """
-    Rename within one directory, without replacing an existing file.
-
-    Raises:
-        FileExistsError: If *new* exists.
-        OSError: From renameat2(2).
-    """
+    """Rename within one directory; raise `FileExistsError` if *new* exists. Source: renameat2(2)."""
     call("renameat2", dir_fd, os.fsencode(old), dir_fd, os.fsencode(new), RENAME_NOREPLACE)
 
 

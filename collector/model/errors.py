@@ -42,7 +42,7 @@ class PressureError(CollectorError):
 
 
 class DeniedError(CollectorError):
-    """The kernel or the file's owner says no."""
+    """This user lacks the permission."""
 
     exit_code = 77  # EX_NOPERM
 

@@ -42,16 +42,12 @@ class Redaction(msgspec.Struct, frozen=True, kw_only=True):
     enabled: bool = True
     keys: tuple[str, ...] = DEFAULT_KEYS
 
-    def pattern(self) -> re.Pattern[bytes]:
-        """Return a pattern that matches names of secrets."""
-        return _compiled(self.keys)
-
     def environ(self, pieces: Iterable[bytes]) -> Iterator[bytes]:
         """Yield an environment (``NAME=value`` entries, each terminated by NUL) with secrets hidden."""
         if not self.enabled:
             yield from pieces
             return
-        secret = self.pattern()
+        secret = _compiled(self.keys)
         for entry in _entries(pieces):
             name, equals, value = entry.partition(b"=")
             hide = bool(equals and value) and secret.match(name) is not None
@@ -73,7 +69,7 @@ class Redaction(msgspec.Struct, frozen=True, kw_only=True):
         also within an argument of several words.
         """
         if self.enabled:
-            arguments = _hidden(arguments, self.pattern())
+            arguments = _hidden(arguments, _compiled(self.keys))
         yield from arguments
 
 
@@ -100,6 +96,7 @@ def _hidden(arguments: Iterable[bytes], secret: re.Pattern[bytes], *, words: boo
 
 @lru_cache(maxsize=8)
 def _compiled(keys: tuple[str, ...]) -> re.Pattern[bytes]:
+    """Return a pattern that matches names of secrets."""
     parts = [re.escape(key.encode()).replace(rb"\*", rb"[^=\0]*").replace(rb"\?", rb"[^=\0]") for key in keys]
     return re.compile(rb"(?:" + rb"|".join(parts) + rb")\Z" if parts else rb"(?!)", re.IGNORECASE)
 

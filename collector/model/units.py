@@ -4,6 +4,8 @@ Sizes, durations, shares and rates, as people write them.
 Collectors and triggers use these types for their fields, so that the YAML file can say ``64MiB`` or
 ``30s``. They are for the reader and the type checker only: at run time a `Bytes` is an int and a
 `Seconds` a float.
+
+The parsers raise `ValueError` with a sentence for the author of the text.
 """
 
 from __future__ import annotations
@@ -40,27 +42,16 @@ PERCENT_PATTERN = rf"{NUMBER} ?%"
 _NUMBER = re.compile(NUMBER, re.ASCII)
 _AMOUNT = re.compile(rf"({NUMBER}) ?([A-Za-z]*)", re.ASCII)
 _AMOUNTS = re.compile(rf"(?:{NUMBER}[A-Za-z]+)+", re.ASCII)
-_PERCENT = re.compile(rf"({NUMBER}) ?%", re.ASCII)
+_PERCENT = re.compile(PERCENT_PATTERN, re.ASCII)
 MAX_BYTES = 1 << 62
 MAX_SECONDS = 1e10
 
-SIZE_FORM = "a size such as 64MiB or 1GB, or a number of bytes"
-DURATION_FORM = "a duration such as 30s, 10m or 14d, or a number of seconds"
-PERCENT_FORM = "a share such as 5%"
-RESERVE_FORM = "a share such as 5%, or a size such as 20GiB"
-RATE_FORM = "adaptive, max, or a size per second such as 200MiB/s"
-
 
 def parse_bytes(text: str) -> Bytes:
-    """
-    Parse a size.
-
-    Raises:
-        ValueError: If *text* is not one; the message is a sentence for its author.
-    """
+    """Parse a size."""
     match = _AMOUNT.fullmatch(text)
     if match is None:
-        raise ValueError(f"{quote(text)} is not {SIZE_FORM}")
+        raise ValueError(f"{quote(text)} is not a size such as 64MiB or 1GB, or a number of bytes")
     number, unit = match.groups()
     if unit and unit not in BYTE_UNITS:
         raise ValueError(_unknown_unit(text, unit, "size", BYTE_UNITS))
@@ -75,12 +66,7 @@ def parse_bytes(text: str) -> Bytes:
 
 
 def parse_seconds(text: str) -> Seconds:
-    """
-    Parse a duration, in seconds.
-
-    Raises:
-        ValueError: If *text* is not one; the message is a sentence for its author.
-    """
+    """Parse a duration, in seconds."""
     if _NUMBER.fullmatch(text):
         seconds = float(text)
     elif _AMOUNTS.fullmatch(text) or _AMOUNT.fullmatch(text):
@@ -90,26 +76,10 @@ def parse_seconds(text: str) -> Seconds:
                 raise ValueError(_unknown_unit(text, unit, "duration", SECOND_UNITS))
             seconds += float(number) * SECOND_UNITS[unit]
     else:
-        raise ValueError(f"{quote(text)} is not {DURATION_FORM}")
+        raise ValueError(f"{quote(text)} is not a duration such as 30s, 10m or 14d, or a number of seconds")
     if seconds > MAX_SECONDS:
         raise ValueError(f"{quote(text)} is longer than three centuries")
     return Seconds(round(seconds, 9))
-
-
-def parse_percent(text: str) -> float:
-    """
-    Parse a share, 0 to 100.
-
-    Raises:
-        ValueError: If *text* is not one; the message is a sentence for its author.
-    """
-    match = _PERCENT.fullmatch(text)
-    if match is None:
-        raise ValueError(f"{quote(text)} is not {PERCENT_FORM}" + (": add the %" if _NUMBER.fullmatch(text) else ""))
-    percent = float(match[1])
-    if percent > 100:
-        raise ValueError(f"{quote(text)} is more than 100%")
-    return percent
 
 
 class Reserve(msgspec.Struct, frozen=True):
@@ -124,32 +94,27 @@ class Reserve(msgspec.Struct, frozen=True):
 
 
 def parse_reserve(text: str) -> Reserve:
-    """
-    Parse a reserve.
-
-    Raises:
-        ValueError: If *text* is not one; the message is a sentence for its author.
-    """
+    """Parse a reserve."""
     if text.endswith("%"):
-        return Reserve(percent=parse_percent(text))
+        if _PERCENT.fullmatch(text) is None:
+            raise ValueError(f"{quote(text)} is not a share such as 5%")
+        percent = float(text.removesuffix("%"))
+        if percent > 100:
+            raise ValueError(f"{quote(text)} is more than 100%")
+        return Reserve(percent=percent)
     if _NUMBER.fullmatch(text):  # 5 bytes, where 5% was meant
         raise ValueError(f"{quote(text)} has no unit: add % or one of {', '.join(BYTE_UNITS)}")
     if _AMOUNT.fullmatch(text) is None:
-        raise ValueError(f"{quote(text)} is not {RESERVE_FORM}")
+        raise ValueError(f"{quote(text)} is not a share such as 5%, or a size such as 20GiB")
     return Reserve(size_bytes=parse_bytes(text))
 
 
 def parse_rate(text: str) -> Rate:
-    """
-    Parse a rate.
-
-    Raises:
-        ValueError: If *text* is not one; the message is a sentence for its author.
-    """
+    """Parse a rate."""
     if text in {"adaptive", "max"}:
         return text
     if not text.endswith("/s") or _AMOUNT.fullmatch(text[:-2]) is None:
-        raise ValueError(f"{quote(text)} is not {RATE_FORM}")
+        raise ValueError(f"{quote(text)} is not adaptive, max, or a size per second such as 200MiB/s")
     size = parse_bytes(text[:-2])
     if size == 0:
         raise ValueError("at a rate of 0 nothing would be copied")

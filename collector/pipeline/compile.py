@@ -1,7 +1,7 @@
 """
-From the configuration to what can run: all of it, or all that is wrong with it.
+Compiles the configuration to what can run, or reports everything that is wrong with it.
 
-Registries are asked, options get their types, and names are resolved, one item after the other.
+Item by item, names are resolved and options get the types of their collector or trigger.
 """
 
 from __future__ import annotations
@@ -50,7 +50,7 @@ class Plan(Generic[T]):
     loaded: Loaded
     pipelines: dict[str, Pipeline]
     triggers: tuple[CompiledTrigger[T], ...]
-    warnings: tuple[Diagnostic, ...] = ()
+    warnings: tuple[Diagnostic, ...]
 
 
 def prepare(path: str | None, triggers: Mapping[str, type[T]]) -> Plan[T]:
@@ -59,25 +59,12 @@ def prepare(path: str | None, triggers: Mapping[str, type[T]]) -> Plan[T]:
 
     Args:
         path: The main file; ``None`` for the packaged default.
-        triggers: The kinds of triggers by name.
-
-    Raises:
-        ConfigError: With all diagnostics, in the order of files and lines.
-    """
-    return compile(examine(path), triggers)
-
-
-def compile(loaded: Loaded, triggers: Mapping[str, type[T]]) -> Plan[T]:  # noqa: A001 - the term of the field
-    """
-    Compile *loaded*.
-
-    Args:
-        loaded: The configuration, with its own diagnostics.
         triggers: The kinds of triggers by name (``TRIGGERS``; this package lies below theirs).
 
     Raises:
         ConfigError: With all diagnostics, in the order of files and lines.
     """
+    loaded = examine(path)
     compiler = _Compiler(loaded, triggers)
     pipelines = {name: compiler.pipeline(name, given) for name, given in loaded.config.pipelines.items()}
     compiled = tuple(filter(None, map(compiler.trigger, loaded.config.triggers)))
@@ -117,7 +104,7 @@ class _Compiler(Generic[T]):
         merged = merge(shared.with_.get(given.collector, spec.NO_OPTIONS), given.with_)
         options = MappingNode(merged.entries, given.with_.mark)
         collector = self._build(kind, options, here, f"collector {given.collector}")
-        if not self._can_hold(given.when, here) or collector is BAD:
+        if not self._check_conditions(given.when, here) or collector is BAD:
             return None
         timeout = next((t for t in (given.timeout, shared.timeout) if t is not None), kind.footprint.timeout_s)
         budget = collector.footprint.peak_bytes if given.budget is None else given.budget
@@ -165,7 +152,8 @@ class _Compiler(Generic[T]):
             self._note(mark, "there is no pipeline: nothing would be collected", "add one under `pipelines`")
         for name, pipeline in self._config.pipelines.items():
             place = self._loaded.origins.get(("pipelines", name, "steps"), top)
-            if not pipeline.steps and place.line and _is_empty_list(pipelines, name):
+            # Empty in the file, not merely because all of its items were bad.
+            if not pipeline.steps and place.line and not _items(tree, "pipelines", name, "steps"):
                 self._note(place, f"pipeline {name} has no steps", "add one, or remove the pipeline")
         table = tree.get("defaults")
         options = table.get("with") if isinstance(table, MappingNode) else None
@@ -194,7 +182,7 @@ class _Compiler(Generic[T]):
             for diagnostic in self.diagnostics
         ]
 
-    def _can_hold(self, when: Conditions, here: MappingNode) -> bool:
+    def _check_conditions(self, when: Conditions, here: MappingNode) -> bool:
         """Return whether all signals and triggers that *when* names exist; note those that do not."""
         before = len(self.diagnostics)
         for text, node in zip(when.signal, _items(here, "when", "signal"), strict=False):
@@ -217,14 +205,11 @@ class _Compiler(Generic[T]):
 
     def _unknown(self, here: MappingNode, key: str, word: str, known: Any) -> None:
         """Note that the value of *key* does not exist."""
-        self._note(here.entries[key].node.mark, f"there is no {_noun(key)} {quote(word)}", suggest(word, known))
+        noun = "trigger type" if key == "type" else key
+        self._note(here.entries[key].node.mark, f"there is no {noun} {quote(word)}", suggest(word, known))
 
     def _note(self, mark: Mark, message: str, hint: str | None = None) -> None:
         self.diagnostics.append(Diagnostic(mark=mark, message=message, hint=hint))
-
-
-def _noun(key: str) -> str:
-    return "trigger type" if key == "type" else key
 
 
 def _items(here: MappingNode, *keys: str) -> tuple[Node, ...]:
@@ -233,8 +218,3 @@ def _items(here: MappingNode, *keys: str) -> tuple[Node, ...]:
     for key in keys:
         node = node.get(key) if isinstance(node, MappingNode) else None
     return node.items if isinstance(node, SequenceNode) else ()
-
-
-def _is_empty_list(pipelines: Node | None, name: str) -> bool:
-    """Return whether the list is empty in the file: not merely because all of its items were bad."""
-    return isinstance(pipelines, MappingNode) and not _items(pipelines, name, "steps")

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
-from typing import Any, TypeVar
+from typing import Any
 
 from collector.config import spec
 from collector.config.dump import FORMATS, inline, written
@@ -14,8 +14,6 @@ from collector.model.conditions import Conditions
 from collector.model.pressure import GateLimits, StepClass
 from collector.pipeline.compile import Plan
 from collector.pipeline.steps import CompiledTrigger, Step
-
-T = TypeVar("T")
 
 DEFAULT = "default"
 COMMENT_COLUMN = 48
@@ -34,7 +32,7 @@ class Value:
 Tree = Value | dict[str, "Tree"] | list["Tree"]
 
 
-def effective(plan: Plan[T]) -> dict[str, Tree]:
+def effective(plan: Plan[Any]) -> dict[str, Tree]:
     """Return the whole configuration as *plan* has it in force."""
     show = _Origins(plan)
     config = plan.loaded.config
@@ -49,7 +47,7 @@ def effective(plan: Plan[T]) -> dict[str, Tree]:
     return show.record(config, replaced, ())
 
 
-def _pipeline(show: _Origins, plan: Plan[T], name: str) -> dict[str, Tree]:
+def _pipeline(show: _Origins, plan: Plan[Any], name: str) -> dict[str, Tree]:
     given, path = plan.loaded.config.pipelines[name], ("pipelines", name)
     compiled = {step.id: step for step in plan.pipelines[name].steps}
     timeout = keys_of(spec.PipelineSpec)["timeout"]
@@ -75,10 +73,11 @@ class _Origins:
             return {key: self.value(item, None, *((*path, key) for path in paths)) for key, item in value.items()}
         if is_record(type(value)) and annotation not in FORMATS:
             return self.record(value, {}, *paths)
-        return Value(written(value, annotation), self._origin(paths))
+        origin = next((str(self._origins[path]) for path in paths if path in self._origins), DEFAULT)
+        return Value(written(value, annotation), origin)
 
     def record(self, given: object, replaced: Mapping[str, Tree], *paths: Path) -> dict[str, Tree]:
-        """Return all keys of a struct or a dataclass, those in *replaced* as they stand there."""
+        """Return all keys of a struct or a dataclass; values in *replaced* are taken from there."""
         return {
             key.name: replaced[key.name] if key.name in replaced else self._key(given, key, *paths)
             for key in keys_of(type(given)).values()
@@ -100,8 +99,10 @@ class _Origins:
             (*path, "with"),
             ("defaults", "with", given.collector),
         )
+        known = keys_of(spec.StepSpec)
         if compiled is None:
-            return self._keys(given, ("id", "collector", "enabled"), path) | {"with": options}
+            shown = ("id", "collector", "enabled")
+            return {name: self._key(given, known[name], path) for name in shown} | {"with": options}
         nearest: tuple[Path, ...] = ((*path, "pressure"), ("defaults", "pressure"))
         limits = self.record(compiled.limits, {}, *nearest, ("pressure",))
         if compiled.budget.step_class is not StepClass.HEAVY:  # the file's floor is for heavy steps
@@ -116,7 +117,6 @@ class _Origins:
             "budget": compiled.budget.memory_bytes,
             "required": compiled.required,
         }
-        known = keys_of(spec.StepSpec)
         replaced: dict[str, Tree] = {
             name: self.value(value, known[name].annotation, (*path, name), ("defaults", name))
             for name, value in in_force.items()
@@ -129,36 +129,22 @@ class _Origins:
             return {key: Value(plain(entry.node), str(entry.node.mark)) for key, entry in given.entries.items()}
         return self.record(built, {}, *paths)
 
-    def _keys(self, given: object, names: tuple[str, ...], path: Path) -> dict[str, Tree]:
-        keys = keys_of(type(given))
-        return {name: self._key(given, keys[name], path) for name in names}
 
-    def _origin(self, paths: tuple[Path, ...]) -> str:
-        return next((str(self._origins[path]) for path in paths if path in self._origins), DEFAULT)
-
-
-def as_yaml(tree: Tree) -> Iterator[str]:
+def as_yaml(tree: Tree, indent: str = "") -> Iterator[str]:
     """Yield lines of YAML that load to the same configuration, each value's origin in a comment."""
-    yield from _lines(tree, "")
-
-
-def _lines(tree: Tree, indent: str) -> Iterator[str]:
     if isinstance(tree, dict):
         for key, item in tree.items():
             if isinstance(item, Value):
-                yield _commented(f"{indent}{key}: {inline(item.value)}", item.origin)
+                line = f"{indent}{key}: {inline(item.value)}"
+                yield f"{line:<{COMMENT_COLUMN}}  # {item.origin}"
             elif item:
                 yield f"{indent}{key}:"
-                yield from _lines(item, indent + "  ")
+                yield from as_yaml(item, indent + "  ")
     elif isinstance(tree, list):
         for item in tree:
-            first, *others = _lines(item, indent + "  ")
+            first, *others = as_yaml(item, indent + "  ")
             yield f"{indent}- {first.removeprefix(indent + '  ')}"
             yield from others
-
-
-def _commented(line: str, origin: str) -> str:
-    return f"{line:<{COMMENT_COLUMN}}  # {origin}"
 
 
 def values(tree: Tree) -> Any:

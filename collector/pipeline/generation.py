@@ -8,10 +8,22 @@ from dataclasses import dataclass
 from typing import Any
 
 from collector.config.directories import effective_archive_path, effective_runtime_directory
+from collector.model.copying import CopySettings
 from collector.model.errors import UsageError
+from collector.model.redaction import Redaction
+from collector.model.units import Reserve
 from collector.pipeline.compile import MANUAL_PIPELINE, Plan, prepare
-from collector.pipeline.run_types import RunSettings
 from collector.pipeline.steps import Pipeline
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class RunSettings:
+    """What all incidents of one generation of the configuration share."""
+
+    archive: str
+    reserve: Reserve
+    copy: CopySettings
+    redaction: Redaction
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -35,17 +47,7 @@ class Generation(Plan[Any]):
 
 
 def generate(path: str | None, triggers: Mapping[str, type[Any]], *, archive: str | None = None) -> Generation:
-    """
-    Load and compile a configuration.
-
-    Args:
-        path: The file; ``None`` for the packaged default.
-        triggers: The kinds of triggers by name (``TRIGGERS``; this package lies below theirs).
-        archive: Overrides ``archive.path``.
-
-    Raises:
-        ConfigError: With all diagnostics.
-    """
+    """Load and compile a configuration, as `prepare` does; *archive* overrides ``archive.path``."""
     plan = prepare(path, triggers)
     config = plan.loaded.config
     is_root = os.geteuid() == 0

@@ -1,4 +1,4 @@
-"""What a configuration meets on this machine: read once, so that `warnings` can judge it without looking again."""
+"""What matters of this machine to a configuration, read once; `warnings` then judges it without I/O."""
 
 from __future__ import annotations
 
@@ -14,6 +14,7 @@ from collector.collectors.shm.listing import ROOT, walk
 from collector.config.directories import effective_archive_path, effective_runtime_directory
 from collector.config.nodes import Path
 from collector.host import filesystem
+from collector.host.files import OpenFd
 from collector.host.read_errors import ReadErrors
 from collector.model.pressure import Sample
 from collector.model.segments import matches
@@ -23,7 +24,7 @@ from collector.pressure.sampler import Sampler
 
 class Place(msgspec.Struct, frozen=True, kw_only=True):
     """
-    A directory of ours, which may not exist yet: then *parent* is the nearest one that does.
+    A directory of the collector, which may not exist yet: then *parent* is the nearest one above it that does.
 
     *problem* says why nothing can be written there; ``None`` if all is well.
     """
@@ -57,7 +58,7 @@ class MachineFacts(msgspec.Struct, frozen=True, kw_only=True):
 
 
 def survey(plan: Plan[Any], *, is_root: bool, environ: Mapping[str, str]) -> MachineFacts:
-    """Return what *plan* would meet, for this user."""
+    """Return the facts of this machine that matter to *plan*, for this user."""
     config = plan.loaded.config
     return MachineFacts(
         sample=Sampler().sample(),
@@ -78,8 +79,7 @@ def place(path: str) -> Place:
         problem = f"{blocking} is not a directory"
     elif not os.access(parent, os.W_OK | os.X_OK):
         problem = f"{parent} is not writable"
-    fd = os.open(parent, os.O_PATH | os.O_CLOEXEC | os.O_DIRECTORY)
-    try:
+    with OpenFd(os.open(parent, os.O_PATH | os.O_CLOEXEC | os.O_DIRECTORY)) as fd:
         space = os.fstatvfs(fd)
         return Place(
             path=path,
@@ -90,8 +90,6 @@ def place(path: str) -> Place:
             total_bytes=space.f_blocks * space.f_frsize,
             problem=problem,
         )
-    finally:
-        os.close(fd)
 
 
 def _unmatched(plan: Plan[Any]) -> Iterator[tuple[Path, str]]:
@@ -131,14 +129,12 @@ def _shared_memory() -> list[str]:
         fd = os.open(ROOT, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
     except OSError:
         return []
-    try:
+    with OpenFd(fd):
         return [entry.name for entry in walk(fd, ReadErrors()) if entry.is_segment]
-    finally:
-        os.close(fd)
 
 
 def _unsafe(files: Iterable[str]) -> Iterator[tuple[str, str]]:
-    """Yield the files that somebody other than their reader or root can change: who edits them commands root."""
+    """Yield the files that users other than their reader and root can change: root would run what they write."""
     for file in files:
         try:
             status = os.stat(file)

@@ -1,4 +1,4 @@
-"""What would happen if it crashed now: which steps would run, what the gate would say, what they would take."""
+"""What a crash would lead to now: which steps would run, what the gate would say, what they would take."""
 
 from __future__ import annotations
 
@@ -55,17 +55,10 @@ class StepFinding(msgspec.Struct, frozen=True, kw_only=True):
 
 class StepForecast(msgspec.Struct, frozen=True, kw_only=True):
     """
-    One step.
+    One step. *when* has its conditions in words; *condition* is the one that this crash does not meet, if any.
 
-    Args:
-        id: Of the step.
-        collector: The kind of evidence.
-        when: Its conditions in words; empty if it has none.
-        condition: Why the step would not run for this crash; ``None`` if it would.
-        timeout_s: Its deadline.
-        reads_first: It, or the small part of it, is read before anything waits.
-        verdict: The gate's answer now, with its class and its budget.
-        finding: What it would take; ``None`` if that is small and cannot be known.
+    *reads_first*: the step, or its small head, is read before anything waits. *verdict* is the gate's answer now.
+    *finding* is ``None`` if what the step would take is small and cannot be known.
     """
 
     id: str
@@ -105,15 +98,9 @@ def forecast(
     findings: Mapping[str, StepFinding],
 ) -> Forecast:
     """
-    Return what *pipeline* would do for *marker*.
+    Return what *pipeline* would do for *marker*, the crash as far as it is described.
 
-    Args:
-        pipeline: Compiled.
-        marker: The crash, as far as it is described.
-        sample: The machine now.
-        archive: Directory of incidents.
-        reserve_bytes: Free space that the archive's file system keeps.
-        findings: What steps would take, by their id.
+    *reserve_bytes* is the free space that the archive's file system keeps; *findings* are by step id, from `find`.
     """
     steps = tuple(
         StepForecast(
@@ -207,16 +194,11 @@ def _described(marker: Marker, host: Host) -> Iterator[ProcessRef]:
 
 def _fits(procfs: Procfs, pid: int, marker: Marker) -> bool:
     try:
-        dir_fd = procfs.open(pid)
-    except OSError:
-        return False
-    try:
-        comm = read_at(dir_fd, "comm", 64).rstrip(b"\n").decode("utf-8", "surrogateescape")
-        return marker.comm in (None, comm) and (marker.exe is None or os.readlink("exe", dir_fd=dir_fd) == marker.exe)
+        with procfs.process(pid) as fd:
+            comm = read_at(fd, "comm", 64).rstrip(b"\n").decode("utf-8", "surrogateescape")
+            return marker.comm in (None, comm) and (marker.exe is None or os.readlink("exe", dir_fd=fd) == marker.exe)
     except OSError:
         return False  # it ended meanwhile, or is a kernel thread or another user's
-    finally:
-        os.close(dir_fd)
 
 
 def _files(files: Files, host: Host) -> StepFinding:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from typing import Any
 
+from collector.config.load import in_order
 from collector.config.nodes import Path
 from collector.model.diagnostics import Diagnostic, Mark, Severity
 from collector.model.pressure import Policy
@@ -19,16 +20,11 @@ def warnings_of(plan: Plan[Any], facts: MachineFacts) -> tuple[Diagnostic, ...]:
     found = (
         *plan.warnings,
         *archive_warnings(plan, facts),
-        *_runtime(plan, facts),
-        *_pressure(plan),
-        *_copy(plan),
-        *_unmatched(plan, facts),
-        *_whole(plan),
+        *_sections(plan, facts),
         *(warning for pipeline in plan.pipelines.values() for warning in _pipeline(plan, pipeline, facts)),
         *(_warning(Mark(file), why, "chmod go-w, chown root") for file, why in facts.unsafe_files.items()),
     )
-    order = plan.loaded.files
-    return tuple(sorted(found, key=lambda w: (order.index(w.mark.file) if w.mark.file in order else 0, w.mark.line)))
+    return in_order(found, plan.loaded.files)
 
 
 def archive_warnings(plan: Plan[Any], facts: MachineFacts) -> Iterator[Diagnostic]:
@@ -54,40 +50,24 @@ def archive_warnings(plan: Plan[Any], facts: MachineFacts) -> Iterator[Diagnosti
         )
 
 
-def _runtime(plan: Plan[Any], facts: MachineFacts) -> Iterator[Diagnostic]:
+def _sections(plan: Plan[Any], facts: MachineFacts) -> Iterator[Diagnostic]:
+    """Yield what is wrong outside the pipelines and the archive."""
     if facts.runtime.problem:
         yield _warning(
             _mark(plan, ("runtime", "directory")),
             f"{quote(facts.runtime.path)} cannot be used: {facts.runtime.problem}",
             "systemd creates it for the service; by hand, create it with mode 0700",
         )
-
-
-def _pressure(plan: Plan[Any]) -> Iterator[Diagnostic]:
-    pressure = plan.loaded.config.pressure
-    if pressure.on_pressure is Policy.PROCEED:
+    if plan.loaded.config.pressure.on_pressure is Policy.PROCEED:
         yield _proceed(_mark(plan, ("pressure", "on_pressure")))
-
-
-def _proceed(mark: Mark) -> Diagnostic:
-    return _warning(mark, "`proceed` collects on a starving machine and may bring it to a halt", "write wait or skip")
-
-
-def _copy(plan: Plan[Any]) -> Iterator[Diagnostic]:
     if plan.loaded.config.copy.rate == "max":
         yield _warning(
             _mark(plan, ("copy", "rate")),
             "at `max` every other writer of the disk waits for the copy",
             "write adaptive",
         )
-
-
-def _unmatched(plan: Plan[Any], facts: MachineFacts) -> Iterator[Diagnostic]:
     for path, text in facts.unmatched.items():
         yield _warning(_mark(plan, path), f"{quote(text)} matches nothing at present", "check its spelling")
-
-
-def _whole(plan: Plan[Any]) -> Iterator[Diagnostic]:
     if not plan.triggers:
         yield _warning(
             _mark(plan, ("triggers",)),
@@ -100,6 +80,10 @@ def _whole(plan: Plan[Any]) -> Iterator[Diagnostic]:
             f"there is no pipeline {MANUAL_PIPELINE!r}: `collector run --now` needs --pipeline",
             f"name the one for it {MANUAL_PIPELINE}",
         )
+
+
+def _proceed(mark: Mark) -> Diagnostic:
+    return _warning(mark, "`proceed` collects on a starving machine and may bring it to a halt", "write wait or skip")
 
 
 def _pipeline(plan: Plan[Any], pipeline: Pipeline, facts: MachineFacts) -> Iterator[Diagnostic]:

@@ -41,15 +41,13 @@ class Judgement(NamedTuple):
 
 
 class History:
-    """The last few seconds of readings; without readings it is calm."""
+    """The last few seconds of readings, oldest first, which may be another process's; without readings it is calm."""
 
     def __init__(self, ticks: Iterable[Tick] = ()) -> None:
-        """Start with *ticks*, oldest first, which may be another process's."""
         self._ticks: deque[Tick] = deque(ticks, maxlen=KEPT)
 
     @property
     def ticks(self) -> tuple[Tick, ...]:
-        """The readings, oldest first."""
         return tuple(self._ticks)
 
     def add(self, tick: Tick) -> None:
@@ -63,14 +61,14 @@ class History:
         stalls, seconds = self._stalls(SEVERE_S)
         stalled = self._stalled_ms_per_s()
         if stalls >= SEVERE_STALLS:
-            return Judgement(Distress.SEVERE, _said(stalls, seconds))
+            return Judgement(Distress.SEVERE, _stall_reason(stalls, seconds))
         if stalled >= STALLED_MS_PER_S:
             return Judgement(Distress.SEVERE, f"tasks stalled for memory {stalled:.0f} ms in each second")
         stalls, seconds = self._stalls(MILD_S)
         if stalls >= MILD_STALLS:
-            return Judgement(Distress.MILD, _said(stalls, seconds))
+            return Judgement(Distress.MILD, _stall_reason(stalls, seconds))
         stalls, seconds = self._stalls(CALM_S)
-        return Judgement(Distress.UNSETTLED, _said(stalls, seconds)) if stalls else Judgement(Distress.CALM)
+        return Judgement(Distress.UNSETTLED, _stall_reason(stalls, seconds)) if stalls else Judgement(Distress.CALM)
 
     def _stalls(self, window_s: float) -> tuple[int, float]:
         """Return by how much allocstall rose, and in how many seconds."""
@@ -97,5 +95,5 @@ class History:
         return first if first is not self._ticks[-1] else None
 
 
-def _said(stalls: int, seconds: float) -> str:
+def _stall_reason(stalls: int, seconds: float) -> str:
     return f"allocstall rose by {stalls} in {seconds:.1f} s: processes are in direct reclaim"

@@ -55,7 +55,7 @@ def decide(
     Args:
         sample: The machine now, and its distress in the last seconds.
         budget: What the step adds.
-        limits: What it is held to.
+        limits: The step's floor and policy.
         reserve_bytes: Free space that the archive's file system must keep.
         waited_s: How long this incident has waited so far, all steps together.
         held: The gate is closed for this step, and reopens only with some margin.

@@ -26,12 +26,7 @@ SETTLE_S = 2.0
 
 
 class Sampler:
-    """
-    Samples of one machine.
-
-    Args:
-        host: Where to read files.
-    """
+    """Samples of one machine."""
 
     def __init__(self, host: Host | None = None) -> None:
         self._host = host or Host()
@@ -48,7 +43,7 @@ class Sampler:
         """The last seconds' counters, for another sampler of this machine."""
         return self._history.ticks
 
-    def take_up(self, ticks: Iterable[Tick]) -> None:
+    def continue_from(self, ticks: Iterable[Tick]) -> None:
         """Continue from the more recent readings of another sampler."""
         self._history = History(ticks)
 

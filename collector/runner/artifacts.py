@@ -6,7 +6,7 @@ import contextlib
 import errno
 import os
 import time
-from collections.abc import Callable, Iterable
+from collections.abc import Callable
 from contextlib import ExitStack
 from dataclasses import dataclass, field
 from typing import Any
@@ -30,7 +30,7 @@ ARTIFACT_LIMIT = 5_000
 NO_ROOM = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
 """A smaller artifact may still fit: anybody can create an empty segment of 8 EiB."""
 
-CROSSES = (errno.EXDEV, errno.EPERM, errno.EMLINK, errno.EOPNOTSUPP, errno.ENOENT)
+UNLINKABLE = (errno.EXDEV, errno.EPERM, errno.EMLINK, errno.EOPNOTSUPP, errno.ENOENT)
 """linkat(2): another file system, linking not permitted, too many links, links not supported, name deleted."""
 
 
@@ -40,9 +40,7 @@ class Writer:
     The artifacts of one step.
 
     Args:
-        incident_fd: The incident's directory.
         step: The step's id and the name of its directory.
-        copy: Settings of the copy engine.
         reserve_bytes: Free space that the archive's file system must keep.
         ask: Returns the gate's advice, between chunks.
         progress: Called with the bytes written so far.
@@ -65,11 +63,7 @@ class Writer:
 
     def write(self, artifact: Artifact, *, read_s: float | None = None) -> None:
         """
-        Write one artifact and record it; a descriptor in it is closed in any case.
-
-        Args:
-            artifact: What a collector yielded.
-            read_s: When it was read, since the epoch; ``None`` for now.
+        Write and record an artifact, read at *read_s* since the epoch (``None``: now); its descriptor is always closed.
 
         Raises:
             StepError: If its path is not allowed, or there are too many artifacts.
@@ -119,16 +113,12 @@ class Writer:
 
     def _body(self, artifact: Artifact, fd: int, name: str) -> CopyReport:
         match artifact.body:
-            case bytes() as data:
-                return self._stream((data,), fd, name)
             case Bulk() as bulk:
                 return self._bulk(bulk, fd, name)
             case HardLink() as link:
                 return self._link(link, fd, name)
-            case pieces:
-                return self._stream(pieces, fd, name)
-
-    def _stream(self, pieces: Iterable[bytes | memoryview], fd: int, name: str) -> CopyReport:
+            case body:
+                pieces = (body,) if isinstance(body, bytes) else body
         return stream.write(pieces, directory_fd=fd, name=name, rate=self.copy.rate, ask=self.ask, progress=self._moved)
 
     def _bulk(self, bulk: Bulk, fd: int, name: str) -> CopyReport:
@@ -148,7 +138,7 @@ class Writer:
         try:
             os.link(f"/proc/self/fd/{link.fd}", name, dst_dir_fd=fd, follow_symlinks=True)
         except OSError as exc:
-            if exc.errno not in CROSSES:
+            if exc.errno not in UNLINKABLE:
                 raise failed(exc, f"cannot link {name!r}") from exc
             report = self._bulk(Bulk(fd=link.fd), fd, name)
             return msgspec.structs.replace(

@@ -34,9 +34,7 @@ def run_remaining_steps(run: IncidentRun, turns: deque[str]) -> Task[None]:
     """
     Run the steps that have not ended: light ones, then bulk, each in the order of the configuration file.
 
-    Args:
-        run: The incident, after its light phase.
-        turns: Ids of all incidents that have bulk to copy, the one whose turn it is first.
+    *turns* holds the ids of all incidents that have bulk to copy, the one whose turn it is first.
     """
     ended = {end.id for end in run.ends}
     left = [step for step in run.pipeline.steps if step.id not in ended]
@@ -66,16 +64,16 @@ def _run_step(run: IncidentRun, step: Step) -> Task[None]:
     else:
         done = Done(status=StepStatus.SKIPPED, reason=verdict.reason)
     run.waited_s += done.waited_s
-    head = run.heads.get(step.id)
-    end = step_end(step, done, verdict, started_s=head.started_s if head else started_s, start_s=start_s)
-    written = head.written if head else None
+    early = run.early_parts.get(step.id)
+    end = step_end(step, done, verdict, started_s=early.started_s if early else started_s, start_s=start_s)
+    written = early.written if early else None
     if written is not None:
         end = with_losses(end, (written,))
     run.ends.append(end)
     recorded = yield from run.record(RecordSteps(archive=run.archive, incident=run.id, ends=(end,)))
     if recorded.reason:
-        run.tell(events.JournalFailed(incident=run.id, reason=recorded.reason))
-    run.tell_finished(end, done, written)
+        run.report(events.JournalFailed(incident=run.id, reason=recorded.reason))
+    run.report_finished(end, done, written)
 
 
 def _ask_gate(run: IncidentRun, step: Step) -> Task[Verdict]:
@@ -97,7 +95,7 @@ def _ask_gate(run: IncidentRun, step: Step) -> Task[Verdict]:
             return verdict
         if since_s is None:
             since_s = time.monotonic()
-            run.tell(events.StepWaiting(incident=run.id, step=step.id, reason=verdict.reason))
+            run.report(events.StepWaiting(incident=run.id, step=step.id, reason=verdict.reason))
         yield from sleep(min(pause_s, max(0.0, step.limits.wait_s - waited_s)))
         pause_s = min(2 * pause_s, BACK_OFF_S[1])
 
@@ -112,7 +110,7 @@ def _budget(run: IncidentRun, step: Step) -> Budget:
 def _perform(run: IncidentRun, step: Step) -> Task[Done]:
     if reason := run.out_of_time():
         return Done(status=StepStatus.SKIPPED, reason=reason)
-    run.tell(events.StepStarted(incident=run.id, step=step.id))
+    run.report(events.StepStarted(incident=run.id, step=step.id))
     yield from ensure_worker(run.pool, run.sampler)
     deadline_s = min(time.monotonic() + step.timeout_s, run.deadline_s)
     job = RunStep(
@@ -127,13 +125,13 @@ def _perform(run: IncidentRun, step: Step) -> Task[Done]:
         reserve_bytes=run.reserve_bytes,
         copy=run.settings.copy,
         redaction=run.settings.redaction,
-        goes_on=step.id in run.heads,
+        goes_on=step.id in run.early_parts,
         waited_s=run.waited_s,
         ticks=run.sampler.ticks,
     )
 
     def progress(size_bytes: int) -> None:
-        run.tell(events.StepProgressed(incident=run.id, step=step.id, size_bytes=size_bytes))
+        run.report(events.StepProgressed(incident=run.id, step=step.id, size_bytes=size_bytes))
 
     result = yield from run.pool.perform(job, deadline_s=deadline_s, progress=progress, stoppable=True)
     return result.done

@@ -1,4 +1,4 @@
-"""One incident under way: its header, and what its light and its bulk phase share."""
+"""One incident under way: its header, and the state that its light and bulk phases share."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from collector.host.identity import MachineIdentity
 from collector.model.incident import MANIFEST_VERSION, IncidentHeader, StepEnd
 from collector.model.marker import Marker
 from collector.model.pressure import Verdict
-from collector.pipeline.run_types import RunSettings
+from collector.pipeline.generation import RunSettings
 from collector.pipeline.steps import Pipeline, Step
 from collector.pressure.sampler import Sampler
 from collector.runner import events
@@ -29,16 +29,7 @@ STOPPED = "the collector was stopped"
 def open_header(
     markers: tuple[Marker, ...], pipeline: Pipeline, *, identity: MachineIdentity, config_hash: str, now_s: float
 ) -> IncidentHeader:
-    """
-    Return the header of a new incident.
-
-    Args:
-        markers: At least one.
-        pipeline: What will run; the manifest must account for its steps.
-        identity: The machine.
-        config_hash: Of the configuration in force.
-        now_s: Wall clock, seconds since the epoch.
-    """
+    """Return the header of an incident that begins at *now_s*, since the epoch, with at least one marker."""
     return IncidentHeader(
         version=MANIFEST_VERSION,
         id=new_id(now_s),
@@ -57,7 +48,7 @@ def open_header(
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class EarlyPart:
-    """The part of a step that was read early: when, since the epoch, and what of it was written, if it was."""
+    """The part of a step that was read early: when, since the epoch, and what was written of it, if anything."""
 
     started_s: float
     written: Written | None
@@ -65,26 +56,16 @@ class EarlyPart:
 
 @dataclass(slots=True, kw_only=True)
 class IncidentRun:
-    """
-    The state of one incident under way.
-
-    Args:
-        pool: Warm workers.
-        sampler: The supervisor's.
-        tell: Receives every event.
-        header: The incident's id, markers and circumstances.
-        pipeline: The steps to run.
-        settings: From the configuration.
-        markers: Returns the markers known so far: more of the same crash may arrive during the run.
-    """
+    """The state of one incident under way."""
 
     pool: Pool
     sampler: Sampler
-    tell: Callable[[events.AnyEvent], None]
+    report: Callable[[events.AnyEvent], None]
     header: IncidentHeader
     pipeline: Pipeline
     settings: RunSettings
     markers: Callable[[], tuple[Marker, ...]]
+    """Returns the markers known so far: more of the same crash may arrive during the run."""
     start_s: float = field(default_factory=time.monotonic)
     deadline_s: float = field(init=False)
     waited_s: float = 0.0
@@ -95,8 +76,8 @@ class IncidentRun:
     lock: int = -1
     """Holds the lock on the incident's directory once there is one."""
     ends: list[StepEnd] = field(default_factory=list)
-    heads: dict[str, EarlyPart] = field(default_factory=dict)
-    """The early parts of steps that have more to collect, by step id."""
+    early_parts: dict[str, EarlyPart] = field(default_factory=dict)
+    """Of steps that have more to collect, by step id."""
 
     def __post_init__(self) -> None:
         self.deadline_s = self.start_s + self.pipeline.timeout_s
@@ -122,7 +103,7 @@ class IncidentRun:
         return OUT_OF_TIME if time.monotonic() >= self.deadline_s else ""
 
     def writing_deadline_s(self) -> float:
-        """The incident's deadline, monotonic; past it, enough time to save what there is. Busy disks are only slow."""
+        """Return the monotonic deadline for saving evidence: the incident's, or later: a busy disk is only slow."""
         return max(self.deadline_s, time.monotonic() + ARCHIVE_JOB_S)
 
     def perform(
@@ -141,9 +122,9 @@ class IncidentRun:
         """Run a job that only writes the archive's own records."""
         return (yield from self.perform(job, lambda: time.monotonic() + ARCHIVE_JOB_S)).done
 
-    def tell_finished(self, end: StepEnd, *parts: Done | Written | None) -> None:
-        """Tell that a step has ended, and the sum of what its *parts* wrote."""
-        self.tell(
+    def report_finished(self, end: StepEnd, *parts: Done | Written | None) -> None:
+        """Report that a step has ended, with the sum of what its *parts* wrote."""
+        self.report(
             events.StepFinished(
                 incident=self.id,
                 end=end,

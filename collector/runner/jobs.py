@@ -52,10 +52,10 @@ METADATA_BYTES = 4 << 20
 
 RECOVER_PAUSE_S = 0.05
 
-Answer = tuple[Done, int | None]
 
-
-def perform(job: Job, fds: Sequence[int], sampler: Sampler, report: Reporter) -> Answer:  # noqa: PLR0911 - one per job
+def perform(  # noqa: PLR0911 - one per job
+    job: Job, fds: Sequence[int], sampler: Sampler, report: Reporter
+) -> tuple[Done, int | None]:
     """Do *job*, with the descriptors that came with it; return how it ended, and a descriptor for the supervisor."""
     if not isinstance(job, Begin | ReadStep | WriteSpool):
         buffers.spool_done()
@@ -78,7 +78,7 @@ def perform(job: Job, fds: Sequence[int], sampler: Sampler, report: Reporter) ->
             return _recover(job), None
         case Prune():
             with ArchiveReader(job.archive) as archive:
-                return Done(ids=tuple(prune(archive, job.rules, now_s=job.now_s))), None
+                return Done(ids=tuple(prune(archive, job.rules, now_s=job.now_s, spare=job.spare))), None
         case Release():
             process.release_memory(job.pid)
             return Done(), None
@@ -89,7 +89,7 @@ def perform(job: Job, fds: Sequence[int], sampler: Sampler, report: Reporter) ->
                 return Done(ids=tuple(undigested(archive, job.limit))), None
 
 
-def _begin(job: Begin) -> Answer:
+def _begin(job: Begin) -> tuple[Done, int]:
     _refuse_memory(job.archive)
     with Store(job.archive) as store:
         disk = sample_disk(store.fd)
@@ -107,7 +107,7 @@ def _supports_direct_io(incident_fd: int) -> bool:
 
 
 def _refuse_memory(archive: str) -> None:
-    """Look at the file system before anything is made on it."""
+    """Refuse an archive on tmpfs before anything is created there."""
     if holds_memory(nearest_directory(archive)):
         raise ArchiveError(
             f"the archive {archive} is on tmpfs: writing there takes memory, which is short",
@@ -136,11 +136,11 @@ def _make_room(job: Begin, disk: DiskSample, reserve: int) -> tuple[str, ...]:
 
 def _run_step(job: RunStep, sampler: Sampler, report: Reporter) -> Done:
     margin_s = min(1.0, 0.1 * max(0.0, job.deadline_s - time.monotonic()))
-    sampler.take_up(job.ticks)
+    sampler.continue_from(job.ticks)
     with Store(job.archive) as store, store.incident(job.incident) as incident_fd:
         gate = GateFeedback(
-            sampler,
-            incident_fd,
+            sampler=sampler,
+            disk_fd=incident_fd,
             limits=job.limits,
             budget=job.budget,
             reserve_bytes=job.reserve_bytes,
@@ -189,16 +189,13 @@ def _seal(job: Seal) -> Done:
             markers=job.markers,
             ends=job.ends,
         )
-    return Done(
-        state=manifest.state,
-        artifacts=sum(1 for _ in manifest.artifacts()),
-        size_bytes=sum(artifact.data_bytes for artifact in manifest.artifacts()),
-    )
+    sizes = [artifact.data_bytes for artifact in manifest.artifacts()]
+    return Done(state=manifest.state, artifacts=len(sizes), size_bytes=sum(sizes))
 
 
 def _recover(job: Recover) -> Done:
     if not os.path.isdir(job.archive):
-        _refuse_memory(job.archive)  # it is about to be created: the ledger goes there
+        _refuse_memory(job.archive)  # it is about to be created, for the ledger
     sealed: dict[str, IncidentState] = {}
     bad: dict[str, str] = {}
     until_s = time.monotonic() + job.wait_s
@@ -206,14 +203,14 @@ def _recover(job: Recover) -> Done:
         store.clear_unopened()
         while left := [incident for incident in store.unfinished() if incident not in bad]:
             for incident in left:
-                _take_up(store, incident, job.now_s, sealed, bad)
+                _seal_one(store, incident, job.now_s, sealed, bad)
             if time.monotonic() >= until_s:
                 break
             time.sleep(RECOVER_PAUSE_S)
     return Done(sealed=sealed, reason="; ".join(bad.values()), hint=UNSEALABLE if bad else None)
 
 
-def _take_up(store: Store, incident: str, now_s: float, sealed: dict[str, IncidentState], bad: dict[str, str]) -> None:
+def _seal_one(store: Store, incident: str, now_s: float, sealed: dict[str, IncidentState], bad: dict[str, str]) -> None:
     """Seal an incident that no run is working on; report one that cannot be sealed, and leave it as it is."""
     with store.claimed(incident + layout.PARTIAL) as ours:
         if not ours:
@@ -230,8 +227,8 @@ def _take_up(store: Store, incident: str, now_s: float, sealed: dict[str, Incide
 def _add_digests(job: AddDigests, sampler: Sampler, report: Reporter) -> Done:
     with ArchiveReader(job.archive) as archive:
         gate = GateFeedback(
-            sampler,
-            archive.fd,
+            sampler=sampler,
+            disk_fd=archive.fd,
             limits=job.limits,
             budget=Budget(step_class=StepClass.DIRECT, memory_bytes=0),
             reserve_bytes=0,

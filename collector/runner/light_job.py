@@ -57,7 +57,16 @@ def write(job: WriteSpool, memories: Sequence[int]) -> Done:
             for memory in memories:
                 for head, body in stack.enter_context(spool.opened(memory)):
                     if head.step not in writers:
-                        writers[head.step] = _writer(job, recorded, incident_fd, head.step)
+                        writers[head.step] = Writer(
+                            incident_fd=incident_fd,
+                            step=head.step,
+                            copy=job.copy,
+                            reserve_bytes=job.reserve_bytes,
+                            ask=always_go,  # the few MiB are in memory already: writing them must not wait
+                            progress=ignore,
+                            skipped=recorded,
+                            replaces=True,
+                        )
                     if head.step not in failed:
                         _write(writers[head.step], head, body, failed)
             for writer in writers.values():
@@ -79,19 +88,6 @@ def with_losses(end: StepEnd, written: Sequence[Written]) -> StepEnd:
     reasons = (part.reason,) if end.status is StepStatus.OK else (end.reason, part.reason)
     status = part.status if end.status in (StepStatus.OK, StepStatus.TRUNCATED) else end.status
     return msgspec.structs.replace(end, status=status, reason="; ".join(reasons))
-
-
-def _writer(job: WriteSpool, recorded: frozenset[str], incident_fd: int, step: str) -> Writer:
-    return Writer(
-        incident_fd=incident_fd,
-        step=step,
-        copy=job.copy,
-        reserve_bytes=job.reserve_bytes,
-        ask=always_go,  # the few MiB are in memory already: writing them must not wait
-        progress=ignore,
-        skipped=recorded,
-        replaces=True,
-    )
 
 
 def _write(writer: Writer, head: spool.SpoolRecord, body: memoryview, failed: dict[str, str]) -> None:

@@ -43,7 +43,7 @@ class LightPhase:
         for step in self._steps:
             yield from self._read(step)
         if self._steps:
-            self._run.tell(
+            self._run.report(
                 events.EvidenceRead(
                     incident=self._run.id,
                     steps=tuple(step.id for step in self._steps),
@@ -85,7 +85,7 @@ class LightPhase:
         else:
             done = Done(status=StepStatus.SKIPPED, reason=verdict.reason)
         if done.rest or (not step.is_light and done.status is not StepStatus.OK):
-            self._unfinished[step.id] = started_s  # bulk gets its turn, whatever became of its head
+            self._unfinished[step.id] = started_s  # bulk gets its turn, whatever became of its early part
         else:
             self._read_ends.append(step_end(step, done, verdict, started_s=started_s, start_s=start_s))
 
@@ -108,9 +108,9 @@ class LightPhase:
         return (yield from self._run.pool.perform(job, deadline_s=deadline_s, claim=self._claim)).done
 
     def _conclude(self, done: Done) -> None:
-        """Combine what reading and writing came to."""
+        """Combine the results of reading and writing."""
         parts = {part.step: part for part in done.written}
-        self._run.heads = {
+        self._run.early_parts = {
             step: EarlyPart(started_s=started_s, written=parts.get(step))
             for step, started_s in self._unfinished.items()
         }
@@ -119,7 +119,7 @@ class LightPhase:
             if done.status is not StepStatus.OK:
                 end = _unwritten(end, done)
             self._run.ends.append(end)
-            self._run.tell_finished(end, parts.get(end.id))
+            self._run.report_finished(end, parts.get(end.id))
 
 
 def _unwritten(end: StepEnd, done: Done) -> StepEnd:

@@ -70,13 +70,7 @@ class Claim:
 
 
 class Pool:
-    """
-    Warm workers.
-
-    Args:
-        size: How many to keep.
-        settings: What each sets up when it starts.
-    """
+    """Warm workers, *size* of them."""
 
     def __init__(self, size: int, settings: RuntimeSettings) -> None:
         self.size = size
@@ -117,12 +111,12 @@ class Pool:
         """End copies at their next chunk, and every stoppable job by *at_s* (monotonic): the program must end."""
         self._stop_at_s = min(self._stop_at_s, at_s)
         for worker in self._busy:
-            worker.tell(STOP)
+            worker.send(STOP)
 
     def interrupt(self) -> None:
         """Ask for the workers whose job can wait: they end it soon, with what they have."""
         for worker in self._busy:
-            worker.tell(INTERRUPT)
+            worker.send(INTERRUPT)
 
     def fill(self, size: int | None = None) -> None:
         """

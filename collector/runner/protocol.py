@@ -48,11 +48,7 @@ class Begin(ArchiveJob, frozen=True, kw_only=True):
 
 
 class ReadStep(msgspec.Struct, frozen=True, kw_only=True):
-    """
-    Read what one light collector yields into memory, up to its first file.
-
-    *fresh*: the memory holds nothing yet.
-    """
+    """Read what one light collector yields, up to its first file, into memory; *fresh*: which holds nothing yet."""
 
     step: str
     collector: Collector
@@ -115,9 +111,8 @@ class Recover(ArchiveJob, frozen=True, kw_only=True):
 
 
 class Prune(ArchiveJob, frozen=True, kw_only=True):
-    """Delete what retention does not keep."""
+    """Delete what retention does not keep, except the incident to *spare*."""
 
-    archive: str
     rules: RetentionRules
     now_s: float
     spare: str = ""

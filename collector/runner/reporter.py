@@ -14,7 +14,7 @@ PROGRESS_S = 0.1
 
 
 class Reporter:
-    """What a job reports to the supervisor, and hears from it."""
+    """Reports a job's progress to the supervisor, and receives its requests."""
 
     def __init__(self, sock: socket.socket) -> None:
         self._sock = sock

@@ -18,7 +18,7 @@ import msgspec
 from collector.archive import layout
 from collector.model.incident import IncidentHeader, StepStatus
 from collector.model.marker import Marker
-from collector.pipeline.run_types import RunSettings
+from collector.pipeline.generation import RunSettings
 from collector.pipeline.steps import Pipeline
 from collector.pressure.sampler import Sampler
 from collector.runner import events
@@ -33,10 +33,10 @@ from collector.runner.protocol import Begin, Done, Recover, Seal
 class Runner:
     """Runs incidents: the light evidence of several at a time, the bulk of one."""
 
-    def __init__(self, pool: Pool, sampler: Sampler, tell: Callable[[events.AnyEvent], None]) -> None:
+    def __init__(self, pool: Pool, sampler: Sampler, report: Callable[[events.AnyEvent], None]) -> None:
         self._pool = pool
         self._sampler = sampler
-        self._tell = tell
+        self._report = report
         self._turns: deque[str] = deque()
 
     def incident(
@@ -55,7 +55,7 @@ class Runner:
         run = IncidentRun(
             pool=self._pool,
             sampler=self._sampler,
-            tell=self._tell,
+            report=self._report,
             header=header,
             pipeline=pipeline,
             settings=settings,
@@ -75,7 +75,7 @@ class Runner:
                 return begun
             written = yield from light.write()
             if written.status is not StepStatus.OK:
-                run.tell(events.JournalFailed(incident=run.id, reason=written.reason))
+                run.report(events.JournalFailed(incident=run.id, reason=written.reason))
         yield from run_remaining_steps(run, self._turns)
         job = Seal(
             archive=run.archive,
@@ -95,9 +95,9 @@ def _begin(run: IncidentRun, light: LightPhase) -> Task[Done]:
     if begun.fd is not None:
         run.lock, run.reserve_bytes, run.direct = begun.fd, begun.done.reserve_bytes, begun.done.direct
         for incident in begun.done.ids:
-            run.tell(events.IncidentPruned(incident=incident, reason="the disk had no room for a new incident"))
+            run.report(events.IncidentPruned(incident=incident, reason="the disk had no room for a new incident"))
         path = os.path.join(run.archive, run.id + layout.PARTIAL)
-        run.tell(events.IncidentOpened(incident=run.id, path=path, steps=run.header.planned))
+        run.report(events.IncidentOpened(incident=run.id, path=path, steps=run.header.planned))
     return begun.done
 
 
@@ -113,9 +113,9 @@ def _rescue(run: IncidentRun, failed: Done) -> Task[Done]:
 def _ended(run: IncidentRun, done: Done) -> Done:
     if done.state is None:
         exit_code = done.exit_code or 73
-        run.tell(events.IncidentRefused(incident=run.id, reason=done.reason, exit_code=exit_code, hint=done.hint))
+        run.report(events.IncidentRefused(incident=run.id, reason=done.reason, exit_code=exit_code, hint=done.hint))
         return msgspec.structs.replace(done, incident=None, exit_code=exit_code)
-    run.tell(
+    run.report(
         events.IncidentArchived(
             incident=run.id,
             path=os.path.join(run.archive, run.id),

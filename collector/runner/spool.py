@@ -46,13 +46,7 @@ class SpoolRecord(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True)
 
 
 class Spool:
-    """
-    The writer's side.
-
-    Args:
-        memory: `SPOOL_BYTES` that the supervisor holds too.
-        fresh: Discard what is there; otherwise append to it.
-    """
+    """The writer's side: appends to *memory*, `SPOOL_BYTES` long; if *fresh*, first discards what is there."""
 
     def __init__(self, memory: memoryview, *, fresh: bool) -> None:
         self._memory = memory

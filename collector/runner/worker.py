@@ -26,11 +26,11 @@ from collector.runner.protocol import INTERRUPT, JOB, Done, Job, ReadStep
 from collector.runner.reporter import Reporter
 
 OOM_SCORE_ADJ = 500
-"""If the OOM killer must kill something, then a worker, not the supervisor or the machine's own work."""
+"""The OOM killer should take a worker rather than the supervisor or the machine's own work."""
 
 SOCKET_FD, JOB_FD, MEMORY_FD = 3, 4, 5
 MAX_FDS = 16
-"""Descriptors that come with a job: the memories of one incident. Each beyond the first cost a worker."""
+"""Most descriptors that come with a job: the memories of one incident. Each beyond the first cost a worker its life."""
 OPEN_FILES = 256
 DATA_BYTES = 96 << 20
 """
@@ -129,7 +129,7 @@ def _next_job(sock: socket.socket) -> tuple[Job, list[int]] | None:
             return pickle.loads(os.pread(JOB_FD, size, 0)), fds  # noqa: S301 - from the process that forked us
 
 
-def _perform(job: Job, fds: list[int], sampler: Sampler, report: Reporter) -> jobs.Answer:
+def _perform(job: Job, fds: list[int], sampler: Sampler, report: Reporter) -> tuple[Done, int | None]:
     """Do *job* and turn any error into its end; after a bug this process is tainted: its state is unknown."""
     try:
         return jobs.perform(job, fds, sampler, report)

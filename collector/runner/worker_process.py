@@ -103,7 +103,7 @@ class WorkerProcess:
                 raise WorkerLostError(StepStatus.TIMEOUT, reason)
         raise WorkerLostError(StepStatus.FAILED, f"the worker sent more than {replies - 1} replies")
 
-    def tell(self, word: bytes) -> None:
+    def send(self, word: bytes) -> None:
         """Send ``INTERRUPT`` or ``STOP``; does nothing if the worker cannot be reached."""
         with contextlib.suppress(OSError):
             self.sock.send(word, socket.MSG_DONTWAIT)
@@ -128,14 +128,14 @@ class WorkerProcess:
         try:
             socket.send_fds(self.sock, [JOB], list(fds), socket.MSG_DONTWAIT)
         except OSError as exc:
-            raise WorkerLostError(StepStatus.FAILED, f"the worker took no job: {exc.strerror}") from exc
+            raise WorkerLostError(StepStatus.FAILED, f"the worker could not be given its job: {exc.strerror}") from exc
 
     def _receive(self) -> tuple[Progress | Done, int | None]:
         """Return a reply, and the descriptor that came with it if it is the last one."""
         try:
             data, fds, flags, _ = socket.recv_fds(self.sock, MESSAGE_LIMIT, 1, socket.MSG_DONTWAIT)
         except OSError as exc:
-            raise WorkerLostError(StepStatus.FAILED, f"the worker cannot be heard: {exc.strerror}") from exc
+            raise WorkerLostError(StepStatus.FAILED, f"receiving from the worker failed: {exc.strerror}") from exc
         with contextlib.ExitStack() as unwanted:
             for fd in fds:
                 unwanted.callback(os.close, fd)
@@ -156,7 +156,7 @@ def _decode(data: bytes, flags: int) -> Progress | Done:
     try:
         reply: Progress | Done = msgspec.json.decode(data, type=Progress | Done)
     except msgspec.DecodeError as exc:
-        raise WorkerLostError(StepStatus.FAILED, "the worker sent garbage") from exc
+        raise WorkerLostError(StepStatus.FAILED, "the worker sent an invalid reply") from exc
     return reply
 
 

@@ -1,4 +1,4 @@
-"""What the name and the neighbours of a core file say about the crash, without reading the core."""
+"""What a core file's name and the files beside it say about the crash, without reading the core."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ _VALUE_BYTES = 4096
 
 def identify(path: str, fd: int, dir_fd: int, pattern: CorePattern) -> tuple[str, CoreName]:
     """
-    Return who wrote the core (``systemd``, ``apport``, ``abrt``, ``kernel``, ``unknown``) and what is known from that.
+    Return who wrote the core (``systemd``, ``apport``, ``abrt``, ``kernel``, ``unknown``), and what it says.
 
     Args:
         path: The core's absolute path.

@@ -7,7 +7,8 @@ import stat
 from contextlib import ExitStack, suppress
 from typing import Literal
 
-from collector.host.files import REGULAR_FLAGS, kind_of
+from collector.host.files import kind_of, open_regular
+from collector.model.errors import StepError
 from collector.triggers.directories import Directory, FileEvent
 
 
@@ -40,18 +41,14 @@ class DirReader(ExitStack):
     def open(self, event: FileEvent) -> int:
         """Open a regular file; -1 if that is not permitted, or if it is not a regular file any more."""
         try:
-            fd = os.open(event.name, REGULAR_FLAGS, dir_fd=self.dir_fd(event.directory))
-        except OSError:
+            return open_regular(event.name, dir_fd=self.dir_fd(event.directory))
+        except (OSError, StepError):
             return -1
-        if stat.S_ISREG(os.fstat(fd).st_mode):
-            return fd
-        os.close(fd)
-        return -1
 
     def remove(self, event: FileEvent, info: os.stat_result) -> None:
         """Remove the file that *info* describes, unless another one has taken its name."""
         now = self.stat(event)
-        if now is not None and (now.st_dev, now.st_ino) == (info.st_dev, info.st_ino):
+        if now is not None and os.path.samestat(now, info):
             os.unlink(event.name, dir_fd=self.dir_fd(event.directory))
 
 

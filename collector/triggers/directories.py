@@ -14,7 +14,7 @@ from dataclasses import dataclass
 from typing import NamedTuple
 
 from collector.host import inotify
-from collector.model.errors import CollectorError, UsageError
+from collector.model.errors import CollectorError
 from collector.triggers.base import TriggerContext, Watch
 
 # Entries of a catch-up scan that one call handles: 256 lstat and open take 3 ms.
@@ -48,12 +48,7 @@ class Directory:
     wd: int = -1
 
     def open(self) -> int:
-        """
-        Return a descriptor to resolve names against.
-
-        Raises:
-            FileNotFoundError: If its path is something else's by now.
-        """
+        """Return a descriptor to resolve names against; raise `FileNotFoundError` if another one has its path now."""
         fd = os.open(self.path, os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC)
         info = os.fstat(fd)
         if (info.st_dev, info.st_ino) != (self.device, self.inode):
@@ -243,7 +238,6 @@ class DirectoryWatch(Watch):
 
 
 def check_absolute(paths: tuple[str, ...]) -> None:
-    """Refuse relative paths; raise `UsageError`."""
     for path in paths:
         if not path.startswith("/"):
-            raise UsageError(f"{path!r} is not an absolute path")
+            raise ValueError(f"{path!r} is not an absolute path")

@@ -1,8 +1,8 @@
 """
 Which process a PID was: learnt while it lived, because ``/proc/PID`` is gone when its exit is reported.
 
-Of another process the supervisor reads ``stat`` and, if a rule needs them, the ``exe`` link and ``cgroup``.
-None of them takes the process's mmap_lock, which a wedged process may hold indefinitely.
+Only ``stat`` and, if a rule needs them, the ``exe`` link and ``cgroup`` are read: none of them takes the process's
+mmap_lock, which a wedged process may hold indefinitely.
 """
 
 from __future__ import annotations
@@ -11,7 +11,7 @@ import os
 from contextlib import closing
 from dataclasses import dataclass, replace
 
-from collector.host.files import Host, read_at
+from collector.host.files import Host, OpenFd, read_at
 from collector.host.own_procfs import Procfs, batches
 from collector.host.procfs import read_stat
 from collector.model.bounded import put_newest
@@ -42,20 +42,18 @@ class Identities:
         self._table: dict[int, ProcessIdentity | None] = {}
 
     def learn_all(self) -> None:
-        """Learn every living process: once, at the start, whatever it costs without a procfs of its own."""
+        """Learn every living process: once, at the start, even through the ordinary ``/proc``."""
         with closing(batches(self._host)) as found:
             for procfs, listed in found:
                 for pid in listed:
-                    put_newest(self._table, pid, self._read(pid, procfs=procfs), MAX_IDENTITIES)
+                    self.learn(pid, procfs=procfs)
 
-    def learn(self, pid: int) -> ProcessIdentity | None:
-        """Learn a process that called exec; one that is gone already is entered as unknown."""
-        identity = self._read(pid)
-        put_newest(self._table, pid, identity, MAX_IDENTITIES)
-        return identity
+    def learn(self, pid: int, *, procfs: Procfs | None = None) -> None:
+        """Learn a process, by default one that called exec; one that is gone already is entered as unknown."""
+        put_newest(self._table, pid, self._read(pid, procfs=procfs), MAX_IDENTITIES)
 
     def rename(self, pid: int, comm: bytes) -> None:
-        """Enter a new name; of a process that is gone already, the name is all there is."""
+        """Enter a new name; if the process is gone already, that is all that is known of it."""
         known = self._table.get(pid) or self._read(pid)
         if known is None:
             known = ProcessIdentity(comm="", start_ticks=None, parent=ANY_PARENT, uid=None)
@@ -89,25 +87,20 @@ class Identities:
 
     def _read(self, pid: int, *, zombie: bool = False, procfs: Procfs | None = None) -> ProcessIdentity | None:
         """Read ``/proc/PID``, in *procfs* if given, through one descriptor of that directory."""
+        flags = os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC
         try:
-            path = self._host.path(f"/proc/{pid}")
-            dir_fd = os.open(path, os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC) if procfs is None else procfs.open(pid)
-        except OSError:
-            return None
-        try:
-            stat = read_stat(dir_fd)
-            return ProcessIdentity(
-                comm=os.fsdecode(stat.comm),
-                start_ticks=stat.start_ticks,
-                parent=stat.ppid,
-                uid=os.fstat(dir_fd).st_uid,
-                exe=os.readlink("exe", dir_fd=dir_fd) if self._exe and not zombie else None,
-                unit=_unit(read_at(dir_fd, "cgroup", 4096)) if self._unit and not zombie else None,
-            )
+            with procfs.process(pid) if procfs else OpenFd(self._host.open(f"/proc/{pid}", flags)) as dir_fd:
+                stat = read_stat(dir_fd)
+                return ProcessIdentity(
+                    comm=os.fsdecode(stat.comm),
+                    start_ticks=stat.start_ticks,
+                    parent=stat.ppid,
+                    uid=os.fstat(dir_fd).st_uid,
+                    exe=os.readlink("exe", dir_fd=dir_fd) if self._exe and not zombie else None,
+                    unit=_unit(read_at(dir_fd, "cgroup", 4096)) if self._unit and not zombie else None,
+                )
         except (OSError, ValueError):
             return None
-        finally:
-            os.close(dir_fd)
 
 
 def _unit(cgroup: bytes) -> str | None:

@@ -74,12 +74,7 @@ class KernelEvent(NamedTuple):
 
 
 class LinePatterns:
-    """
-    The patterns of some events and the user's own, compiled.
-
-    Raises:
-        ValueError: If one of *patterns* is not a regular expression; the message quotes it.
-    """
+    """The patterns of some events and the user's own, compiled; `ValueError` if one is not a regular expression."""
 
     def __init__(self, events: tuple[EventName, ...], patterns: tuple[str, ...]) -> None:
         self._known: list[tuple[str, re.Pattern[str]]] = [

@@ -1,4 +1,4 @@
-"""Crashes in the kernel's log, read on from the last position, and what a panic left in pstore."""
+"""Crashes in the kernel's log, read from the last position on, and what a panic left in pstore."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from typing import ClassVar, get_args
 
 from collector.host.identity import identify
 from collector.host.kmsg import Kmsg, KmsgRecord
-from collector.model.errors import DeniedError, UsageError
+from collector.model.errors import DeniedError
 from collector.model.marker import Marker, MarkerKind, ProcessRef
 from collector.model.text import printable
 from collector.triggers.base import TriggerContext, Watch
@@ -40,10 +40,7 @@ class KernelLog:
     pstore: bool = True
 
     def __post_init__(self) -> None:
-        try:
-            LinePatterns(self.events, self.patterns)
-        except ValueError as exc:
-            raise UsageError(str(exc)) from exc
+        LinePatterns(self.events, self.patterns)
 
     def open(self, ctx: TriggerContext) -> KernelLogWatch:
         """Start reading; raise `DeniedError` if the log is not readable."""

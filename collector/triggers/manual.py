@@ -7,17 +7,13 @@ from collections.abc import Iterable
 
 from collector.host.files import Host
 from collector.host.procfs import Process
+from collector.model.conditions import MANUAL
 from collector.model.errors import UsageError
 from collector.model.marker import Marker, MarkerKind, ProcessRef
 
 
 def find_processes(pids: Iterable[int]) -> tuple[ProcessRef, ...]:
-    """
-    Return processes with their start times, since their PIDs may be reused later.
-
-    Raises:
-        UsageError: If there is no such process.
-    """
+    """Return processes with their start times, since PIDs may be reused; raise `UsageError` if one does not exist."""
     found = []
     for pid in pids:
         try:
@@ -32,7 +28,7 @@ def manual_marker(reason: str, processes: tuple[ProcessRef, ...], *, uid: int) -
     """Return the marker of ``collector run --now``, asked for by *uid*."""
     return Marker(
         kind=MarkerKind.MANUAL,
-        trigger="manual",
+        trigger=MANUAL,
         at_s=time.time(),
         reason=reason or "by hand",
         uid=uid,

@@ -3,15 +3,13 @@
 from __future__ import annotations
 
 import contextlib
-import re
 import time
 from collections.abc import Iterator
 from dataclasses import dataclass
 from errno import EINVAL
 from typing import ClassVar, Literal
 
-from collector.host.memory import PsiTrigger
-from collector.model.errors import UsageError
+from collector.host.memory import Meminfo, PsiTrigger
 from collector.model.marker import Marker, MarkerKind
 from collector.model.units import Bytes, Seconds
 from collector.triggers.base import TriggerContext, Watch
@@ -19,7 +17,6 @@ from collector.triggers.base import TriggerContext, Watch
 POLL_S = 1.0
 STALL, WINDOW, HOUR = Seconds(0.3), Seconds(2.0), Seconds(3600.0)
 THRESHOLD = Bytes(256 << 20)
-_AVAILABLE = re.compile(rb"^MemAvailable:\s+([0-9]+) kB$", re.MULTILINE)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -44,7 +41,7 @@ class MemoryPressure:
 
     def __post_init__(self) -> None:
         if not (0.5 <= self.window <= 10 and 0 < self.stall <= self.window):
-            raise UsageError("the window must be 500ms to 10s, and the stall not longer than the window")
+            raise ValueError("the window must be 500ms to 10s, and the stall not longer than the window")
 
     def open(self, ctx: TriggerContext) -> MemoryPressureWatch:
         """Start watching; without PSI by polling."""
@@ -84,7 +81,7 @@ class MemoryPressureWatch(Watch):
     def poll(self) -> Iterator[Marker]:
         """Without PSI, yield a marker if MemAvailable is below the threshold."""
         if self.psi is None:
-            available_bytes = self._available()
+            available_bytes = Meminfo(self.ctx.host).figures().get(b"MemAvailable", 1 << 62)
             if available_bytes < self.trigger.available and self._is_due():
                 yield self._marker(
                     f"{available_bytes} bytes of memory are available, less than {self.trigger.available}"
@@ -93,10 +90,6 @@ class MemoryPressureWatch(Watch):
     def close(self) -> None:
         if self.psi is not None:
             self.psi.close()
-
-    def _available(self) -> int:
-        found = _AVAILABLE.search(self.ctx.host.read("/proc/meminfo", limit=8192))
-        return int(found[1]) << 10 if found else 1 << 62
 
     def _is_due(self) -> bool:
         """Return whether the cooldown is over; a clock that was set back does not prolong it."""

@@ -40,12 +40,7 @@ class Notify:
     unprivileged: Literal["refuse", "attribute"] = "refuse"
 
     def open(self, ctx: TriggerContext) -> NotifyWatch:
-        """
-        Bind the socket.
-
-        Raises:
-            DeniedError: If others may write to its directory, or its name is taken by something else.
-        """
+        """Bind the socket; raise `DeniedError` if others may write to its directory, or something else has its name."""
         path = self.socket or os.path.join(ctx.runtime_directory, SOCKET_NAME)
         _free_name(path, ctx.id)
         flags = socket.SOCK_DGRAM | socket.SOCK_NONBLOCK | socket.SOCK_CLOEXEC

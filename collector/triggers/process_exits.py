@@ -12,7 +12,7 @@ from typing import ClassVar
 from collector.host.netlink import COMM, COREDUMP, EXEC, EXIT, ProcConnector, ProcEvent
 from collector.model.bounded import put_newest
 from collector.model.case import CORE_SIGNALS
-from collector.model.errors import CollectorError, UsageError
+from collector.model.errors import CollectorError
 from collector.model.marker import Marker, MarkerKind, ProcessRef
 from collector.model.signals import signal_name, signal_number
 from collector.model.text import printable
@@ -50,10 +50,7 @@ class ExitRule:
 
     def __post_init__(self) -> None:
         for name in self.signals:
-            try:
-                signal_number(name)
-            except ValueError as exc:
-                raise UsageError(str(exc)) from exc
+            signal_number(name)
 
     @property
     def numbers(self) -> frozenset[int]:
@@ -132,7 +129,7 @@ class ProcessExitsWatch(Watch):
         self.births.close()
 
     def _learn(self) -> None:
-        """Learn from exec and comm events; of several about one process the last counts."""
+        """Learn from exec and comm events; the last of several about one process counts."""
         born: dict[int, bytes] = {}
         for event in self.births.read(IDENTITIES_PER_READ):
             born[event.pid] = event.comm

@@ -194,7 +194,7 @@ def test_config_key_reaches_its_user_and_config_show(where: Where, key: Key, tmp
 
 
 def test_config_pressure_of_the_file_holds_for_steps_and_digests(tmp_path: Path) -> None:
-    """The limits are handed on whole: a key that only some places copied would be lost in the others."""
+    """The limits are passed on whole: a key that only some places copied would be lost in the others."""
     generation = generation_of(tmp_path, base() | {"pressure": {"floor": "1GiB", "wait": "7s", "on_pressure": "skip"}})
     config = generation.loaded.config.pressure
     assert step_of(generation).limits == config
@@ -216,7 +216,7 @@ def structs(cls: Any) -> Iterator[type]:
 
 
 def test_config_key_is_read_by_somebody() -> None:
-    """A key of a struct that is only handed about has no effect: some code must look at it."""
+    """A key of a struct that is only passed around has no effect: some code must read it."""
     read = {
         node.attr
         for path in SOURCES.rglob("*.py")

@@ -9,8 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from collector.config.load import examine
-from collector.pipeline.compile import compile as compile_config
+from collector.pipeline.compile import prepare
 from collector.triggers.base import Trigger
 from collector.triggers.registry import TRIGGERS
 
@@ -52,7 +51,7 @@ def test_trigger_page_shows_every_key_and_compiles(name: str, tmp_path: Path) ->
     text = block(name)
     config = tmp_path / "collector.yaml"
     config.write_text("version: 1\n" + text + ("" if "pipelines:" in text else PIPELINES))
-    plan = compile_config(examine(str(config)), TRIGGERS)
+    plan = prepare(str(config), TRIGGERS)
     assert [type(trigger.trigger) for trigger in plan.triggers] == [TRIGGERS[name]]
     for field in dataclasses.fields(TRIGGERS[name]):  # type: ignore[arg-type]
         assert re.search(rf"^\s+{field.name}:", text, re.MULTILINE), field.name

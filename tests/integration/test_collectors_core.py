@@ -207,7 +207,7 @@ def test_core_leaves_no_descriptor_open(core_file: Path) -> None:
 
 @pytest.mark.root
 def test_core_is_kept_though_its_owner_holds_a_lease_on_it(core_file: Path) -> None:
-    """Whoever crashed could keep his core out of the archive: opening it starts to break his lease, 45 s long."""
+    """A core's owner must not keep it out of the archive: opening it breaks the owner's lease, which takes 45 s."""
     holder = subprocess.Popen([sys.executable, "-c", HOLDER, core_file], stdout=subprocess.PIPE)
     try:
         assert holder.stdout is not None

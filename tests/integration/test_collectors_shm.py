@@ -321,7 +321,7 @@ def test_shm_without_the_core_still_has_the_rest(own: Path, tmp_path: Path) -> N
 @pytest.mark.root
 @pytest.mark.needs("/dev/fuse")
 def test_shm_is_not_held_by_a_process_that_holds_its_own_lock(own: Path, tmp_path: Path) -> None:
-    """Its maps cannot be read: that is told, and the globs' segments are there."""
+    """Its maps cannot be read: that is reported, and the globs' segments are there."""
     name = segment(own / "a", b"evidence")
     (tmp_path / "fuse").mkdir()
     with mounted(tmp_path / "fuse") as mountpoint, wedged_process(mountpoint) as pid:

@@ -51,7 +51,7 @@ def test_flushes_of_what_is_not_a_disk_are_unknown(scratch: Path) -> None:
     assert disk.flushes(disk.disks(Path("/dev/shm").stat().st_dev)) is None
 
 
-def test_disks_below_a_volume_are_found(tmp_path: Path) -> None:
+def test_disks_below_a_volume_are_found(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """LVM on RAID on a partition and a disk: the flushes of both disks count, each once."""
     block = tmp_path / "block"
     for name, flushes in {"sda": 3, "sdb": 4, "md0": 100, "dm-0": 100}.items():
@@ -63,7 +63,8 @@ def test_disks_below_a_volume_are_found(tmp_path: Path) -> None:
     (block / "md0/slaves/sdb").symlink_to("../../sdb")
     (block / "dm-0/slaves/md0").symlink_to("../../md0")
     (tmp_path / "253:0").symlink_to("block/dm-0")
-    found = disk.disks(os.makedev(253, 0), by_number=str(tmp_path))
+    monkeypatch.setattr(disk, "BY_NUMBER", str(tmp_path))
+    found = disk.disks(os.makedev(253, 0))
     assert [Path(folder).name for folder in found] == ["sda", "sdb"]
     assert disk.flushes(found) == 7
 

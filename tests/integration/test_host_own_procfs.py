@@ -148,12 +148,13 @@ def procfs_mounts() -> list[str]:
 def test_procfs_opens_nothing_once_it_is_closed() -> None:
     """A helper thread that comes back must not use a descriptor number that is another file's by then."""
     procfs = Procfs.own()
-    os.close(procfs.open(os.getpid()))
+    with procfs.process(os.getpid()):
+        pass
     procfs.close()
     again = os.open("/proc", os.O_RDONLY)
     try:
         with pytest.raises(OSError, match="Bad file descriptor"):
-            procfs.open(os.getpid())
+            procfs.process(os.getpid())
     finally:
         os.close(again)
 

@@ -260,7 +260,7 @@ def test_core_files_survives_a_name_that_is_not_utf8(watching: Opener, crash_dir
 @pytest.mark.root
 @pytest.mark.parametrize("policy", ["attribute", "refuse"])
 def test_core_files_holds_the_owner_to_account(watching: Opener, crash_dir: Path, policy: str) -> None:
-    """A file of nobody's is nobody's crash, whatever its name claims."""
+    """A file of the user nobody is that user's crash, whatever its name claims."""
     name = f"core.engine.0.{'a' * 32}.1.1700000000000000"
     watch = watching(unprivileged=policy)
     (crash_dir / "tmp").write_bytes(b"x")

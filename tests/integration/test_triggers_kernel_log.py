@@ -18,7 +18,6 @@ from watching import drain, of_process, opened, trigger_context
 from collector.host.files import Host
 from collector.host.identity import identify
 from collector.host.kmsg import Kmsg
-from collector.model.errors import UsageError
 from collector.model.marker import MarkerKind
 from collector.triggers.base import TriggerContext, Watch
 from collector.triggers.kernel_log import KernelLog
@@ -112,7 +111,7 @@ def test_kernel_log_begins_at_the_end_when_it_has_no_position(watching: Opener) 
 
 
 def test_kernel_log_reads_all_of_a_new_boot(watching: Opener, notes: dict[str, str]) -> None:
-    """What happened before the daemon started is news after a reboot."""
+    """What happened before the daemon started is new after a reboot."""
     notes["test.kmsg"] = "00000000-0000-0000-0000-000000000000 999999999"
     pid = segfault()
     watch = watching()
@@ -177,7 +176,7 @@ def test_kernel_log_counts_cores_that_the_kernel_gave_up(watching: Opener) -> No
 
 def test_kernel_log_refuses_an_invalid_pattern(ctx: TriggerContext) -> None:
     """It is an error at load, not a rule that never matches."""
-    with pytest.raises(UsageError, match="not a regular expression"):
+    with pytest.raises(ValueError, match="not a regular expression"):
         KernelLog(patterns=("(",)).open(ctx)
 
 

@@ -12,7 +12,6 @@ import pytest
 from memory_group import memory_group
 
 from collector.host.files import Host
-from collector.model.errors import UsageError
 from collector.model.marker import Marker, MarkerKind
 from collector.model.units import Bytes, Seconds
 from collector.triggers.base import TriggerContext
@@ -91,5 +90,5 @@ def test_memory_pressure_polls_where_there_is_no_psi(tmp_path: Path, available_k
 
 def test_memory_pressure_refuses_a_window_that_the_kernel_refuses() -> None:
     """Found at the start, not when the machine starves."""
-    with pytest.raises(UsageError, match="500ms"):
+    with pytest.raises(ValueError, match="500ms"):
         MemoryPressure(window=Seconds(60.0)).open(context({}))

@@ -17,7 +17,6 @@ from machine import PROC_CONNECTOR
 
 from collector.host.files import Host
 from collector.host.netlink import ProcConnector
-from collector.model.errors import UsageError
 from collector.model.marker import Marker, MarkerKind
 from collector.model.text import printable
 from collector.triggers import process_exits
@@ -187,7 +186,7 @@ def test_process_exits_counts_overflows_of_the_queue(watching: Opener, monkeypat
 
 def test_process_exits_refuses_a_signal_that_does_not_exist(ctx: TriggerContext) -> None:
     """A typo must not become a rule that never matches."""
-    with pytest.raises(UsageError, match="'SEGF'"):
+    with pytest.raises(ValueError, match="'SEGF'"):
         ProcessExits(rules=(ExitRule(signals=("SEGF",)),)).open(ctx)
 
 

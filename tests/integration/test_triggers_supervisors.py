@@ -127,7 +127,7 @@ def test_exit_files_refuses_planted_files(watching: Opener, drop: Path, tmp_path
 @pytest.mark.root
 @pytest.mark.parametrize("policy", ["attribute", "refuse"])
 def test_exit_files_holds_the_owner_to_account(watching: Opener, drop: Path, policy: str) -> None:
-    """A file of nobody's speaks for nobody, and names no process of anybody else."""
+    """A file of the user nobody reports that user's crash only, and names no other user's process."""
     drop.chmod(0o1777)
     watch = watching(ExitFiles(paths=(str(drop),), unprivileged=policy))  # type: ignore[arg-type]
     assert drain(watch) == []
@@ -210,7 +210,7 @@ def test_notify_is_out_of_reach_by_default(watching: Opener, ctx: TriggerContext
 def test_notify_goes_by_the_kernels_credentials(
     watching: Opener, tmp_path_factory: pytest.TempPathFactory, policy: str
 ) -> None:
-    """What nobody says is nobody's, whatever it says."""
+    """What the user nobody reports is that user's crash, whatever it says."""
     path = f"/run/collector-test-{os.getpid()}.sock"
     watch = watching(Notify(socket=path, uids=(12345,), unprivileged=policy))  # type: ignore[arg-type]
     assert subprocess.run([sys.executable, "-c", AS_NOBODY, path], check=False).returncode == 0

@@ -91,14 +91,11 @@ class Files:
 
     def choose(self, host: Host, unread: ReadErrors) -> tuple[dict[str, Found], list[Found]]:
         """Return the newest files by path, at most one more than may be copied, and those of them that fit."""
-        found = self._newest(host, unread)
-        return found, list(self._fitting(found))
-
-    def _newest(self, host: Host, unread: ReadErrors) -> dict[str, Found]:
-        """Return the newest files, at most one more than are taken, so that memory is bounded."""
         files = (file for glob in self.paths for file in expand(host, glob, unread))
+        # Not all of them, so that memory is bounded.
         newest = heapq.nlargest(self.max_files + 1, files, key=lambda file: file.status.st_mtime_ns)
-        return {file.path: file for file in newest}
+        found = {file.path: file for file in newest}
+        return found, list(self._fitting(found))
 
     def _fitting(self, found: dict[str, Found]) -> Iterator[Found]:
         """Yield those that fit; a file that does not fit is skipped, and smaller ones after it may still fit."""

@@ -149,17 +149,10 @@ def _names(directory_fd: int, pattern: str) -> Iterator[str]:
 
 
 def open_found(host: Host, found: Found) -> int:
-    """
-    Open a file that `expand` found, if it is still the same file.
-
-    Raises:
-        StepError: If another file has its name now.
-        OSError: From open(2).
-    """
+    """Open a file that `expand` found; raise `StepError` if another file has its name now."""
     with OpenFd(open_directory(host, found.root)) as root_fd:
         fd = open_beneath(root_fd, found.name)
-    now = os.fstat(fd)
-    if (now.st_dev, now.st_ino) != (found.status.st_dev, found.status.st_ino):
+    if not os.path.samestat(os.fstat(fd), found.status):
         os.close(fd)
         raise StepError(f"{found.path!r} was replaced while it was opened")
     return fd

@@ -55,18 +55,12 @@ def hold(
     host: Host, marker: Marker, *, globs: tuple[str, ...], limit: int, stack: ExitStack, rows: list[ProcessRow]
 ) -> Iterator[tuple[Process, ProcessRow]]:
     """
-    Open the marker's processes, then those that match *globs*.
+    Open the marker's processes, then those that match *globs*; yield those that could be opened, with their rows.
 
     Args:
-        host: The machine.
-        marker: Names processes by PID and, if known, start time.
         globs: Compared with each process's name, and with the path and base name of its executable.
-        limit: Maximum number of processes.
-        stack: Keeps them open.
+        stack: Keeps the processes open.
         rows: Receives a row for each selected process, including those that are gone.
-
-    Yields:
-        The processes that could be opened, with their rows.
     """
     for pid, start_ticks, lived_at_s in _wanted(host, marker, globs, rows):
         why = "match" if lived_at_s is None else "marker"
@@ -106,12 +100,7 @@ def _wanted(
 
 
 def matching(host: Host, globs: tuple[str, ...]) -> Iterator[int]:
-    """
-    Yield the processes that match *globs*.
-
-    Raises:
-        WalkError: At the end, if some were not compared, or only by name.
-    """
+    """Yield the processes that match *globs*; end with `WalkError` if some were not compared, or only by name."""
     whole = fits(host, WITH_EXE)
     with closing(batches(host, most=WITH_EXE if whole else STAT_ONLY)) as found:
         for procfs, listed in found:

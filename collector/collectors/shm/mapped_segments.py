@@ -69,13 +69,11 @@ def of_core(host: Host, core: CoreRef) -> Iterator[Mapped]:
     Yield the files that the core lists.
 
     Raises:
-        StepError: If the core is gone, was replaced or is not one; at the end, if the list was cut off.
+        StepError: If the core is gone, was replaced or is not one.
+        Truncated: At the end, if the list was cut off.
     """
     with OpenFd(open_core(host, core)) as fd:
-        try:
-            yield from (parse_note_path(file.path) for file in mapped_files(fd))
-        except Truncated as cut:
-            raise StepError(cut.reason) from cut
+        yield from (parse_note_path(file.path) for file in mapped_files(fd))
 
 
 def of_process(process: Process, guard: Guard) -> Iterator[Mapped]:
@@ -86,12 +84,10 @@ def of_process(process: Process, guard: Guard) -> Iterator[Mapped]:
         StepError: If the process holds its own locks too long, or the PID is another process's by now; what was
             yielded before is valid.
         OSError: If its ``maps`` may not be read.
+        Truncated: At the end, if reading failed midway, or it is longer than `MAX_MAPS_BYTES`.
     """
     content = process.stream("maps", limit=MAX_MAPS_BYTES, guard=guard)
-    try:
-        yield from parse_maps(_lines((content,) if isinstance(content, bytes) else content))
-    except Truncated as cut:
-        raise StepError(cut.reason) from cut
+    yield from parse_maps(_lines((content,) if isinstance(content, bytes) else content))
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -120,7 +116,7 @@ def own_segments(
     if marker.core is not None:
         try:
             _add(own, of_core(host, marker.core), None)
-        except (OSError, StepError) as exc:
+        except (OSError, StepError, Truncated) as exc:
             unread.add(marker.core.path, exc)
     for reference in (marker.process, *marker.also):
         if reference is None:
@@ -130,7 +126,7 @@ def own_segments(
                 Process(host, reference.pid, reference.start_time_ticks, lived_at_s=marker.at_s)
             )
             _add(own, of_process(process, guard), process)
-        except (OSError, StepError) as exc:
+        except (OSError, StepError, Truncated) as exc:
             # If there is a core, it has already listed the mappings of a dead process.
             if marker.core is None or not isinstance(exc, ProcessLookupError):
                 unread.add(f"/proc/{reference.pid}/maps", exc)

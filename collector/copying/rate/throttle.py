@@ -24,10 +24,6 @@ def always_go() -> Feedback:
     return Feedback(Advice.GO)
 
 
-def no_flush_count() -> None:
-    return None
-
-
 def ignore(_: int) -> None:
     return None
 
@@ -79,7 +75,7 @@ class Throttle:
     limiter: Limiter
     ask: Callable[[], Feedback] = always_go
     flush: Callable[[], None] | None = None
-    flushes: Callable[[], int | None] = no_flush_count
+    flushes: Callable[[], int | None] = lambda: None
     pauses: int = 0
     _gate_slow_downs: int = field(init=False, default=0)
     _reasons: dict[Advice, str] = field(init=False, default_factory=dict)
@@ -108,12 +104,7 @@ class Throttle:
         return "; ".join(f"{advice}: {reason}" for advice, reason in self._reasons.items()) or None
 
     def wait(self, size: int) -> None:
-        """
-        Wait until *size* bytes may be written.
-
-        Raises:
-            Stopped: If the gate says so.
-        """
+        """Wait until *size* bytes may be written; raise `Stopped` if the gate says so."""
         self._consult()
         now = time.monotonic()
         with self._lock:

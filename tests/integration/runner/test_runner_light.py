@@ -253,7 +253,7 @@ def test_light_evidence_outlives_a_worker_killed_between_reading_and_writing(
                 os.kill(pid, signal.SIGKILL)
                 os.waitid(os.P_PID, pid, os.WEXITED | os.WNOWAIT)
 
-    lab.tell = kill
+    lab.on_event = kill
     manifest = lab.collect(Streams(), Witness(archive=str(lab.archive)))
     statuses = {step.id: step.status for step in manifest.steps}
     assert statuses == {"step0": StepStatus.TRUNCATED, "step1": StepStatus.OK}, "Streams is cut on purpose"
@@ -331,7 +331,7 @@ class Both:
         if len(self.outcomes) == 2:
             self.loop.stop()
 
-    def told(self, name: str) -> list[type]:
+    def reported(self, name: str) -> list[type]:
         return [type(event) for event in self.lab.events if event.incident == self.headers[name].id]
 
 
@@ -348,10 +348,10 @@ def test_light_evidence_of_a_second_incident_is_read_beside_the_bulk_of_the_firs
             both.loop.call_later(0.0, lambda: both.start("second"))
         if isinstance(event, events.StepFinished) and event.incident == both.headers["second"].id and not go.exists():
             assert event.end.id == "step0"
-            assert events.StepFinished not in both.told("first")
+            assert events.StepFinished not in both.reported("first")
             both.loop.call_later(0.3, go.touch)
 
-    lab.tell = begin_second
+    lab.on_event = begin_second
     both.start("first")
     both.loop.run()
     assert {outcome.state for outcome in both.outcomes.values()} == {IncidentState.COMPLETE}
@@ -376,7 +376,7 @@ def test_incident_that_waits_for_its_turn_is_sealed_when_the_program_stops(lab: 
         if isinstance(event, events.StepFinished) and event.incident == both.headers["second"].id:
             both.loop.call_later(0.0, lambda: lab.pool.stop(time.monotonic()))
 
-    lab.tell = stop
+    lab.on_event = stop
     both.start("first")
     both.loop.run()
     assert {outcome.state for outcome in both.outcomes.values()} == {IncidentState.INTERRUPTED}

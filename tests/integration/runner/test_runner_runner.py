@@ -24,13 +24,14 @@ from collector.model.artifact import Artifact, Bulk, Footprint
 from collector.model.errors import StepError
 from collector.model.incident import IncidentHeader, IncidentState, StepStatus
 from collector.model.pressure import GateLimits, Policy, StepClass
+from collector.model.retention import RetentionRules
 from collector.model.units import Reserve
 from collector.pipeline.steps import Pipeline
 from collector.runner import events
 from collector.runner.coroutine import drive
 from collector.runner.incident_run import open_header
 from collector.runner.pool import Pool
-from collector.runner.protocol import Recover
+from collector.runner.protocol import Prune, Recover
 from collector.triggers.manual import manual_marker
 
 STEP_CLASSES = (StepClass.LIGHT, StepClass.DIRECT)
@@ -148,7 +149,7 @@ def test_runner_kills_a_worker_that_is_stopped(lab: Lab) -> None:
     assert fine.status is StepStatus.OK
 
 
-@pytest.mark.parametrize(("how", "said"), [("garbage", "garbage"), ("long", "longer than"), ("flood", "more than")])
+@pytest.mark.parametrize(("how", "said"), [("garbage", "an invalid"), ("long", "longer than"), ("flood", "more than")])
 def test_runner_trusts_no_reply(lab: Lab, how: str, said: str) -> None:
     """A worker that sends nonsense fails its step and is replaced."""
     bad, fine = lab.steps(Bad(how=how), Fine(), timeout_s=20.0)
@@ -255,6 +256,16 @@ def test_recovery_keeps_the_state_in_an_existing_manifest(lab: Lab) -> None:
     assert (lab.archive / outcome.incident).is_dir()
 
 
+def test_prune_job_keeps_the_incident_to_spare(lab: Lab) -> None:
+    """If the wall clock was set back, the incident just archived does not have the newest id."""
+    first, second, third = (lab.run(Fine()).incident for _ in range(3))
+    assert first
+    rules = RetentionRules(count=1, age_s=None, size_bytes=None)
+    job = Prune(archive=str(lab.archive), rules=rules, now_s=time.time(), spare=first)
+    assert drive(lab.pool.perform(job, deadline_s=time.monotonic() + 10)).done.ids == (second,)
+    assert {path.name for path in lab.archive.iterdir()} == {first, third}
+
+
 def a_header(incident: str) -> IncidentHeader:
     marker = manual_marker("test", (), uid=0)
     opened = open_header(
@@ -298,7 +309,7 @@ def test_runner_releases_the_lock_when_it_fails(lab: Lab, moment: type[events.An
         if isinstance(event, moment):
             raise ZeroDivisionError("a bug")
 
-    lab.tell = fail
+    lab.on_event = fail
     with pytest.raises(ZeroDivisionError):
         lab.run(Fine())
     opened = [os.path.realpath(path) for path in Path("/proc/self/fd").iterdir()]

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import socket
-from collections.abc import Iterator
 
 import msgspec
 import pytest
@@ -21,10 +20,8 @@ ARCHIVED = IncidentArchived(
 
 
 @pytest.fixture
-def loop() -> Iterator[Loop]:
-    loop = Loop()
-    yield loop
-    loop.close()
+def loop() -> Loop:
+    return Loop()
 
 
 def connection(loop: Loop) -> tuple[Client, socket.socket]:

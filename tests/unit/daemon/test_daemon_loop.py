@@ -85,8 +85,8 @@ def test_tasks_run_beside_each_other() -> None:
     assert order == ["fast", "slow"]
 
 
-def test_task_that_never_waits_ends_at_once() -> None:
-    """Not every line has something to wait for."""
+def test_task_that_never_waits_ends_immediately() -> None:
+    """Not every task has something to wait for."""
 
     def task() -> Task[int]:
         return 7

@@ -23,7 +23,7 @@ NO_WORKER = Done(status=StepStatus.FAILED, reason="no worker is left", exit_code
 
 
 class Lab:
-    """Maintenance whose jobs end at once; *archive* holds the incidents that an earlier run left without digests."""
+    """Maintenance whose jobs end immediately; *archive* holds incidents that an earlier run left without digests."""
 
     def __init__(self, monkeypatch: pytest.MonkeyPatch, *archive: str) -> None:
         self.busy = False
@@ -37,9 +37,9 @@ class Lab:
         self.prunes = 0
         self.reported: list[str] = []
         self.maintenance = Maintenance(
-            cast(Loop, SimpleNamespace(spawn=self._spawn)),
-            cast(Pool, self.pool),
-            cast(Sampler, None),
+            loop=cast(Loop, SimpleNamespace(spawn=self._spawn)),
+            pool=cast(Pool, self.pool),
+            sampler=cast(Sampler, None),
             generation=lambda: cast(Any, None),
             busy=lambda: self.busy,
             report=lambda event: self.reported.append(cast(events.IncidentPruned, event).incident),

@@ -19,7 +19,7 @@ def main(tmp_path: Path) -> Path:
 
 
 def test_changed_files_are_reported_until_loaded_and_only_once_complete(main: Path) -> None:
-    """A file that is being written is not reported until it is the same at two looks."""
+    """A file that is being written is not reported until two checks in a row find it the same."""
     changes = ChangedFiles(str(main))
     assert not changes.have_changed()
     main.write_text("version: 1\narch")
@@ -43,8 +43,8 @@ def test_changed_files_include_drop_ins(main: Path) -> None:
     assert [changes.have_changed(), changes.have_changed()] == [False, True]
 
 
-def test_changed_files_include_changes_before_the_first_look(main: Path) -> None:
-    """They are compared with what was loaded, not with the first look."""
+def test_changed_files_include_changes_before_the_first_check(main: Path) -> None:
+    """They are compared with what was loaded, not with the first check."""
     changes = ChangedFiles(str(main))
     changes.loading()
     main.write_text("version: 1\narchive: {}\n")

@@ -113,7 +113,7 @@ def test_admission_keeps_two_crashes_apart(second: Marker, after_s: float) -> No
 
 
 def test_admission_does_not_let_a_planted_core_swallow_the_real_one() -> None:
-    """Nobody's file comes first and names the PID that is dying; the real core still gets its incident."""
+    """A file of the user nobody comes first and names the dying PID; the real core still gets its incident."""
     desk = Desk()
     desk.offer(core(1, pid=7, uid=65534))
     assert desk.offer(exit_of(7, uid=0), 0.1).fate is Fate.QUEUED
@@ -170,7 +170,7 @@ def test_admission_joins_what_belongs_to_a_held_crash() -> None:
 
 
 def test_admission_charges_a_flood_to_whoever_made_it() -> None:
-    """Nobody's files, named like the engine's, spend nobody's budget."""
+    """Files of the user nobody, named like the engine's, spend that user's budget only."""
     budget = CountBudget(count=2, window_s=60.0)
     desk = Desk(msgspec.structs.replace(FREE, per_executable=budget, per_uid=CountBudget(count=3, window_s=60.0)))
     fates = [desk.offer(core(n, pid=n, comm=f"engine{n % 3}", uid=65534)).fate for n in range(1, 10)]
@@ -188,7 +188,7 @@ def test_admission_stops_at_the_bytes_of_a_window() -> None:
 
 
 def test_admission_remembers_what_was_spent_before_a_restart() -> None:
-    """Restarting the daemon is no way around a budget."""
+    """Restarting the daemon does not reset a budget."""
     desk = Desk(msgspec.structs.replace(FREE, per_executable=CountBudget(count=1, window_s=60.0)))
     desk.admission.restore([Spent(at_s=-10.0, executable="engine (uid 0)", uid=0)])
     assert desk.offer(core(1, pid=1), 0.0).fate is Fate.HELD
@@ -204,7 +204,7 @@ def test_admission_bounds_its_queue_and_gives_the_last_place_to_the_newest() -> 
 
 
 def test_admission_never_triggers_on_the_collector_itself() -> None:
-    """Neither its workers, nor its unit; also not when they are long dead."""
+    """Neither its workers nor its unit, even long after they died."""
     desk = Desk(own=OwnProcesses(pids=frozenset({77}), units=frozenset({"collector.service"})))
     assert desk.offer(exit_of(77)).fate is Fate.SUPPRESSED
     assert desk.offer(exit_of(78, unit="collector.service")).fate is Fate.SUPPRESSED
@@ -229,7 +229,7 @@ def test_admission_lets_a_person_through() -> None:
 
 
 def test_admission_runs_a_few_cases_at_once() -> None:
-    """Each is read at once, whatever another one still copies; more begin when one has ended, and nobody polls."""
+    """Each is read immediately, even while another one copies; when one ends the next begins, without polling."""
     desk = Desk()
     for pid in range(1, MAX_RUNNING + 2):
         desk.offer(core(pid, pid=pid))
@@ -279,7 +279,7 @@ def test_admission_accounts_for_every_marker(events: list[tuple[int, int, bool, 
 
 
 def test_admission_takes_two_units_that_fail_at_once_for_two_crashes() -> None:
-    """What systemd tells has no process and no name: a cascade of failing services must not become one incident."""
+    """What systemd reports has no process and no name: a cascade of failing services must not become one incident."""
     desk = Desk(msgspec.structs.replace(FREE, coalesce_s=5.0))
     markers = [
         Marker(kind=MarkerKind.NOTIFICATION, trigger="told", at_s=0.0, unit=unit)

@@ -85,7 +85,7 @@ def test_joined_ends_truncated_after_what_was_read() -> None:
     ],
 )
 def test_printable_shows_what_is_hidden(raw: bytes, expected: str) -> None:
-    """Control characters, escapes, directional marks and bytes that are no text; a path stays a path."""
+    """Control characters, escapes, directional marks and bytes that are not text; a path stays a path."""
     assert printable(raw.decode("utf-8", "surrogateescape")) == expected
 
 

@@ -11,11 +11,10 @@ from hypothesis import strategies as st
 
 from collector.collectors.dmesg import Dmesg
 from collector.collectors.shm.shm import From, Shm
-from collector.config.load import load
 from collector.model.diagnostics import Severity
 from collector.model.errors import ConfigError
 from collector.model.pressure import Policy, StepClass
-from collector.pipeline.compile import Plan, compile, prepare  # noqa: A004
+from collector.pipeline.compile import Plan, prepare
 from collector.pipeline.effective import as_yaml, effective, origins, values
 from collector.pipeline.steps import Step
 from collector.triggers.base import Trigger
@@ -36,7 +35,7 @@ def first_step(directory: Path, step: str, more: str = "") -> Step:
 
 def test_compile_of_the_shipped_file() -> None:
     """The default collects what vanishes first, and bulk last."""
-    plan = compile(load(None), TRIGGERS)
+    plan = prepare(None, TRIGGERS)
     steps = plan.pipelines["crash"].steps
     assert [step.id for step in steps] == ["memory", "processes", "process", "kernel_log", "core", "segments"]
     shm = steps[-1].collector

@@ -1,4 +1,4 @@
-"""What would happen if it crashed now."""
+"""What a crash would lead to now."""
 
 from __future__ import annotations
 

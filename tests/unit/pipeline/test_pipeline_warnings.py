@@ -128,7 +128,7 @@ def test_survey_finds_globs_without_a_match(tmp_path: Path) -> None:
 
 
 def test_survey_finds_a_file_that_others_can_change(tmp_path: Path) -> None:
-    """Who can edit the file commands root: it must belong to root alone."""
+    """Whoever can edit the file controls root, so only root may own it."""
     plan = plan_of(tmp_path, FILE)
     assert survey(plan, is_root=True, environ={}).unsafe_files == {}
     (tmp_path / "c.yaml").chmod(0o666)

@@ -95,6 +95,6 @@ def test_history_is_bounded_and_covers_its_windows_at_any_rate() -> None:
     assert "in 3." in found.judge().reason
 
 
-def test_history_can_be_taken_up() -> None:
+def test_history_can_be_continued() -> None:
     """A worker continues from what the supervisor saw."""
     assert History(history([0] * 15 + [60]).ticks).judge().level is Distress.SEVERE

@@ -159,7 +159,7 @@ def test_gate_lets_bulk_trickle_when_the_wait_is_over() -> None:
 
 
 def test_gate_skips_bulk_without_room_when_the_wait_is_over() -> None:
-    """Not even a trickle where the next allocation may call the OOM killer."""
+    """Not even a trickle where the next allocation may invoke the OOM killer."""
     short = room(SPARE_BYTES)
     assert ask(short, DIRECT, waited_s=29.9).decision is Decision.WAIT
     assert ask(short, DIRECT, waited_s=30.0).decision is Decision.SKIP

@@ -132,7 +132,7 @@ def test_sampler_continues_from_another_ones_readings(tmp_path: Path) -> None:
     """The worker judges by the seconds before its job, which the supervisor watched."""
     sampler = Sampler(machine(tmp_path, {}))
     now_s = time.monotonic()
-    sampler.take_up([Tick(taken_s=now_s - 2.0, allocstall=0), Tick(taken_s=now_s - 1.0, allocstall=1)])
+    sampler.continue_from([Tick(taken_s=now_s - 2.0, allocstall=0), Tick(taken_s=now_s - 1.0, allocstall=1)])
     assert sampler.sample().distress is Distress.MILD
 
 

@@ -1,4 +1,4 @@
-"""Whose core it is, by name and surroundings."""
+"""Whose core it is, by its name and the files beside it."""
 
 from __future__ import annotations
 

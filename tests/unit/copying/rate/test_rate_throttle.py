@@ -9,7 +9,7 @@ import pytest
 from collector.copying.rate.controller import Controller
 from collector.copying.rate.flush_batch import ALONE_S, SHARED_S
 from collector.copying.rate.limiter import Limiter
-from collector.copying.rate.throttle import Stopped, Throttle, limiter_for, no_flush_count
+from collector.copying.rate.throttle import Stopped, Throttle, limiter_for
 from collector.copying.rate.window import MIB
 from collector.model.copying import Advice, Feedback
 from collector.model.errors import CopyError, UsageError
@@ -224,7 +224,7 @@ def test_disk_is_shared_only_when_others_flush_it() -> None:
     assert controller.flush_batch.limit_s == SHARED_S
 
 
-@pytest.mark.parametrize("flushes", [FlushCounter(counts=False).flushes, no_flush_count])
+@pytest.mark.parametrize("flushes", [FlushCounter(counts=False).flushes, lambda: None])
 def test_disk_counts_as_shared_when_it_does_not_count_flushes(flushes: Callable[[], int | None]) -> None:
     """If nothing is known, others come first."""
     controller = Controller()
