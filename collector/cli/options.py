@@ -40,13 +40,20 @@ def parsed(parse: Callable[[str], T], text: str) -> T:
 
 
 def archive_path(config: str | None, archive: str | None) -> str:
-    """Return the archive given, else the configured one, even if the configuration has mistakes."""
+    """
+    Return the archive given, else the configured one, even if the configuration has mistakes.
+
+    Raises:
+        ConfigError: If there is no such file.
+    """
     if archive is not None:
         return os.path.abspath(archive)
     path = find(config)
     try:
         known = load(path).config
     except ConfigError:
+        if config is not None and not os.path.exists(config):
+            raise
         known = load_lenient(path)
         click.echo("collector: note: the configuration has mistakes: `collector config check`", err=True)
     return effective_archive_path(known, is_root=os.geteuid() == 0, environ=os.environ)

@@ -195,7 +195,8 @@ def test_config_key_reaches_its_user_and_config_show(where: Where, key: Key, tmp
 
 def test_config_pressure_of_the_file_holds_for_steps_and_digests(tmp_path: Path) -> None:
     """The limits are passed on whole: a key that only some places copied would be lost in the others."""
-    generation = generation_of(tmp_path, base() | {"pressure": {"floor": "1GiB", "wait": "7s", "on_pressure": "skip"}})
+    given = {name: another(key, key.default)[0] for name, key in keys_of(GateLimits).items()}
+    generation = generation_of(tmp_path, base() | {"pressure": given})
     config = generation.loaded.config.pressure
     assert step_of(generation).limits == config
     digests = job_of(add_digests, generation, "id").limits
@@ -213,6 +214,12 @@ def structs(cls: Any) -> Iterator[type]:
         section = section_of(key)
         if section not in (None, GateOverride):
             yield from structs(section)
+
+
+@pytest.mark.parametrize("cls", list(structs(Config)), ids=lambda cls: cls.__name__)
+def test_config_key_is_described(cls: type) -> None:
+    """The docstring of a section is its reference."""
+    assert [key.name for key in keys_of(cls).values() if not key.description] == []
 
 
 def test_config_key_is_read_by_somebody() -> None:

@@ -8,27 +8,31 @@ from pathlib import Path
 import pytest
 
 ROOT = Path(__file__).parents[2]
-PAGES = ["README.md", "CONTRIBUTING.md", *(f"docs/{name}.md" for name in ("architecture", "operations", "security"))]
+PAGES = [str(path.relative_to(ROOT)) for path in (*ROOT.glob("*.md"), *(ROOT / "docs").rglob("*.md"))]
 TESTS = "\n".join(path.read_text() for path in (ROOT / "tests").rglob("test_*.py"))
 
 
 @pytest.mark.parametrize("page", PAGES)
 def test_docs_links_lead_to_files_and_headings(page: str) -> None:
-    """A relative link names a file beside the page, and a fragment one of the page's own headings."""
-    text = (ROOT / page).read_text()
-    titles = re.findall(r"^#+ (.*)$", text, re.MULTILINE)
-    headings = {re.sub(r"[^\w -]", "", title.lower()).replace(" ", "-") for title in titles}
-    for target in re.findall(r"\]\(([^):]+)\)", text):
+    """A relative link names a file, and a fragment one of the headings of the page that it leads to."""
+    for target in re.findall(r"\]\(([^):]+)\)", (ROOT / page).read_text()):
         path, _, fragment = target.partition("#")
-        assert ((ROOT / page).parent / path).exists(), target
-        assert not fragment or fragment in headings, target
+        other = (ROOT / page).parent / path if path else ROOT / page
+        assert other.exists(), target
+        assert not fragment or fragment in headings(other), target
 
 
-@pytest.mark.parametrize("page", PAGES)
+def headings(page: Path) -> set[str]:
+    """Return the fragments that lead to the headings of *page*."""
+    titles = re.findall(r"^#+ (.*)$", page.read_text(), re.MULTILINE)
+    return {re.sub(r"[^\w -]", "", title.lower()).replace(" ", "-") for title in titles}
+
+
+@pytest.mark.parametrize("page", [page for page in PAGES if "writing-a-" not in page])
 def test_docs_name_modules_that_exist(page: str) -> None:
     """A module that was renamed is renamed in the documentation, too."""
     for module in re.findall(r"`((?:\w+/)+\w+\.py)`", (ROOT / page).read_text()):
-        assert (ROOT / "collector" / module).exists(), module
+        assert (ROOT / "collector" / module).exists() or (ROOT / module).exists(), module
 
 
 def test_docs_name_security_tests_that_exist() -> None:

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import re
+from pathlib import Path
+
 import msgspec
 import pytest
 
@@ -18,10 +21,13 @@ from collector.model.pressure import (
     Speed,
     StepClass,
     Term,
+    Tick,
 )
+from collector.pressure.distress import History
 from collector.pressure.gate import SPARE_BYTES, decide
 
 MIB = 1 << 20
+OPERATIONS = Path(__file__).parents[3] / "docs" / "operations.md"
 
 # Recorded on a machine with 24 GiB, 23 of them in /dev/shm; a second NUMA node and a cgroup limit added.
 CALM = Sample(
@@ -99,6 +105,36 @@ def test_gate_objects_when_one_term_flips(budget: Budget, term: Term, sample: Sa
     assert [objection.term for objection in verdict.objections] == [term]
     assert any(character.isdigit() for character in verdict.reason) or term is Term.DISK_KIND
     assert verdict.decision is not Decision.PROCEED
+
+
+LIMIT_FLIPS = {
+    "floor_bytes": (CALM, HEAVY, GateLimits(floor_bytes=1 << 40, on_pressure=Policy.SKIP, wait_s=0.0)),
+    "on_pressure": (SEVERE, HEAVY, GateLimits(floor_bytes=0, on_pressure=Policy.PROCEED, wait_s=30.0)),
+    "wait_s": (SEVERE, HEAVY, GateLimits(floor_bytes=0, on_pressure=Policy.WAIT, wait_s=0.0)),
+}
+"""For each limit, a case that it decides."""
+
+
+def test_gate_obeys_every_limit() -> None:
+    """A limit that is read and then ignored would be a promise to the operator."""
+    assert LIMIT_FLIPS.keys() == set(GateLimits.__struct_fields__)
+    for sample, budget, limits in LIMIT_FLIPS.values():
+        assert ask(sample, budget, limits=limits).decision is not ask(sample, budget).decision
+
+
+def test_gate_terms_are_tested_and_explained() -> None:
+    """Each has a case above, and each message that docs/operations.md explains is one that the gate gives."""
+    assert {term for _, term, _ in FLIPS} == set(Term)
+    reasons = [ask(sample, budget).reason for budget, _, sample in FLIPS]
+    stalled = History(Tick(taken_s=taken_s, allocstall=0, stalled_us=us) for taken_s, us in ((0.0, 0), (2.0, 200_000)))
+    reasons.append(stalled.judge().reason)
+    section = OPERATIONS.read_text().partition("### The gate is closed")[2].partition("\n### ")[0]
+    _, _, table = section.partition("| message | means |")
+    messages = re.findall(r"`([^`|]*…[^`|]*)`", "".join(row.split("|")[1] for row in table.splitlines() if "|" in row))
+    assert len(messages) >= 5
+    for message in messages:
+        words = max((part.strip() for part in message.split("…")), key=len)
+        assert any(words in reason for reason in reasons), message
 
 
 EDGES = [
