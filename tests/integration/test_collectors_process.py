@@ -112,10 +112,12 @@ def test_process_ends_in_time_with_what_it_has() -> None:
     assert "time was used up" in str(collected.artifacts["inventory.jsonl"].cut)
 
 
-def test_process_number_is_bounded_and_reported() -> None:
+def test_process_number_is_bounded_and_reported(tmp_path: Path) -> None:
     """Thirty-two matching processes, not ten thousand."""
-    with running(), running():
-        rows = collect(ProcessDetails(match=("sleep",), max_processes=1)).rows("inventory.jsonl")
+    program = tmp_path / f"mine{os.getpid()}"  # others run sleep, too
+    shutil.copy("/bin/sleep", program)
+    with running(str(program), "600"), running(str(program), "600"):
+        rows = collect(ProcessDetails(match=(program.name,), max_processes=1)).rows("inventory.jsonl")
     assert [row["outcome"] for row in rows] == ["read", "not_read"]
 
 
