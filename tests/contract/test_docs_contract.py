@@ -9,13 +9,13 @@ import pytest
 
 ROOT = Path(__file__).parents[2]
 PAGES = [str(path.relative_to(ROOT)) for path in (*ROOT.glob("*.md"), *(ROOT / "docs").rglob("*.md"))]
-TESTS = "\n".join(path.read_text() for path in (ROOT / "tests").rglob("test_*.py"))
+TESTS = "\n".join(path.read_text(encoding="utf-8") for path in (ROOT / "tests").rglob("test_*.py"))
 
 
 @pytest.mark.parametrize("page", PAGES)
 def test_docs_links_lead_to_files_and_headings(page: str) -> None:
     """A relative link names a file, and a fragment one of the headings of the page that it leads to."""
-    for target in re.findall(r"\]\(([^):]+)\)", (ROOT / page).read_text()):
+    for target in re.findall(r"\]\(([^):]+)\)", (ROOT / page).read_text(encoding="utf-8")):
         path, _, fragment = target.partition("#")
         other = (ROOT / page).parent / path if path else ROOT / page
         assert other.exists(), target
@@ -24,20 +24,20 @@ def test_docs_links_lead_to_files_and_headings(page: str) -> None:
 
 def headings(page: Path) -> set[str]:
     """Return the fragments that lead to the headings of *page*."""
-    titles = re.findall(r"^#+ (.*)$", page.read_text(), re.MULTILINE)
+    titles = re.findall(r"^#+ (.*)$", page.read_text(encoding="utf-8"), re.MULTILINE)
     return {re.sub(r"[^\w -]", "", title.lower()).replace(" ", "-") for title in titles}
 
 
 @pytest.mark.parametrize("page", [page for page in PAGES if "writing-a-" not in page])
 def test_docs_name_modules_that_exist(page: str) -> None:
     """A module that was renamed is renamed in the documentation, too."""
-    for module in re.findall(r"`((?:\w+/)+\w+\.py)`", (ROOT / page).read_text()):
+    for module in re.findall(r"`((?:\w+/)+\w+\.py)`", (ROOT / page).read_text(encoding="utf-8")):
         assert (ROOT / "collector" / module).exists() or (ROOT / module).exists(), module
 
 
 def test_docs_name_security_tests_that_exist() -> None:
     """The table says which test replays which attack."""
-    _, _, table = (ROOT / "docs/security.md").read_text().partition("## Which test")
+    _, _, table = (ROOT / "docs/security.md").read_text(encoding="utf-8").partition("## Which test")
     rows = [line.split("|")[2] for line in table.splitlines() if line.startswith("| ")][1:]
     named = {name for row in rows for name in re.findall(r"`(\w+)`", row)}
     assert named

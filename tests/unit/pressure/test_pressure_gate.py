@@ -128,7 +128,7 @@ def test_gate_terms_are_tested_and_explained() -> None:
     reasons = [ask(sample, budget).reason for budget, _, sample in FLIPS]
     stalled = History(Tick(taken_s=taken_s, allocstall=0, stalled_us=us) for taken_s, us in ((0.0, 0), (2.0, 200_000)))
     reasons.append(stalled.judge().reason)
-    section = OPERATIONS.read_text().partition("### The gate is closed")[2].partition("\n### ")[0]
+    section = OPERATIONS.read_text(encoding="utf-8").partition("### The gate is closed")[2].partition("\n### ")[0]
     _, _, table = section.partition("| message | means |")
     messages = re.findall(r"`([^`|]*…[^`|]*)`", "".join(row.split("|")[1] for row in table.splitlines() if "|" in row))
     assert len(messages) >= 5
