@@ -6,7 +6,7 @@ import struct
 
 NT_PRSTATUS, NT_PRPSINFO, NT_FPREGSET = 1, 3, 2
 NT_FILE, NT_SIGINFO = 0x46494C45, 0x53494749
-X86_64, I386, AARCH64, ARM, PPC64 = 62, 3, 183, 40, 21
+X86_64, I386, AARCH64, ARM, PPC64, M68K, MIPS = 62, 3, 183, 40, 21, 4, 8
 
 
 def note(kind: int, desc: bytes, *, order: str = "<", name: bytes = b"CORE\0") -> bytes:
@@ -19,13 +19,17 @@ def pad(data: bytes) -> bytes:
     return data + bytes(-len(data) % 4)
 
 
-def prstatus(tid: int, signal: int, registers: tuple[int, ...], *, word: int = 8, order: str = "<") -> bytes:
-    """Return ``struct elf_prstatus``."""
+def prstatus(
+    tid: int, signal: int, registers: tuple[int, ...], *, machine: int = X86_64, word: int = 8, order: str = "<"
+) -> bytes:
+    """Return ``struct elf_prstatus``; x32 has registers of 64 bits, m68k aligns to two bytes."""
     w = "Q" if word == 8 else "I"
-    head = struct.pack(order + "iii hH", signal, 0, 0, signal, 0) + struct.pack(order + 2 * w, 1, 2)
+    r = "Q" if machine == X86_64 else w
+    padding = b"" if machine == M68K else bytes(2)
+    head = struct.pack(order + "iii h", signal, 0, 0, signal) + padding + struct.pack(order + 2 * w, 1, 2)
     ids = struct.pack(order + "iiii", tid, 1, 1, 1)
     times = struct.pack(order + 8 * w, 3, 500_000, 1, 250_000, 0, 0, 0, 0)
-    return head + ids + times + struct.pack(order + w * len(registers), *registers) + struct.pack(order + w, 1)
+    return head + ids + times + struct.pack(order + r * len(registers), *registers) + struct.pack(order + w, 1)
 
 
 def prpsinfo(pid: int, command: bytes, arguments: bytes, *, word: int = 8, order: str = "<") -> bytes:
@@ -38,9 +42,10 @@ def prpsinfo(pid: int, command: bytes, arguments: bytes, *, word: int = 8, order
     return head + command.ljust(16, b"\0") + arguments.ljust(80, b"\0")
 
 
-def siginfo(signal: int, code: int, value: int, *, word: int = 8, order: str = "<") -> bytes:
-    """Return ``siginfo_t`` of a fault at an address."""
-    head = struct.pack(order + "iii", signal, 0, code) + (bytes(4) if word == 8 else b"")
+def siginfo(signal: int, code: int, value: int, *, machine: int = X86_64, word: int = 8, order: str = "<") -> bytes:
+    """Return ``siginfo_t`` of a fault at an address; MIPS has its code before its errno."""
+    fields = (signal, code, 0) if machine == MIPS else (signal, 0, code)
+    head = struct.pack(order + "iii", *fields) + (bytes(4) if word == 8 else b"")
     return (head + struct.pack(order + ("Q" if word == 8 else "I"), value)).ljust(128, b"\0")
 
 
@@ -82,11 +87,11 @@ def crash(*, machine: int = X86_64, word: int = 8, order: str = "<", registers: 
     return b"".join(
         note(kind, desc, order=order)
         for kind, desc in (
-            (NT_PRSTATUS, prstatus(42, 11, values, word=word, order=order)),
+            (NT_PRSTATUS, prstatus(42, 11, values, machine=machine, word=word, order=order)),
             (NT_PRPSINFO, prpsinfo(42, b"engine", b"engine --token abc", word=word, order=order)),
-            (NT_SIGINFO, siginfo(11, 1, 0xDEAD, word=word, order=order)),
+            (NT_SIGINFO, siginfo(11, 1, 0xDEAD, machine=machine, word=word, order=order)),
             (NT_FILE, nt_file(files, word=word, order=order)),
             (NT_FPREGSET, bytes(512)),
-            (NT_PRSTATUS, prstatus(43, 11, values, word=word, order=order)),
+            (NT_PRSTATUS, prstatus(43, 11, values, machine=machine, word=word, order=order)),
         )
     )

@@ -7,20 +7,13 @@ import os
 import time
 from collections.abc import Iterator
 
-from collector.host.compression import zstd
-from collector.host.elfcore import NT_FILE, CoreError, CoreReader, MappedFile, notes, parse_mapped_files
+from collector.host.elfcore import NT_FILE, CoreReader, MappedFile, notes, parse_mapped_files
 from collector.host.files import PIECE, Host, OpenFd, open_regular
+from collector.host.unpack import UnpackingReader, compression_of
 from collector.model.artifact import Truncated
 from collector.model.errors import StepError
 from collector.model.marker import CoreRef
 
-ZSTD_MAGIC = b"\x28\xb5\x2f\xfd"
-OTHER_MAGICS = {b"\x04\x22\x4d\x18": "lz4 -d", b"\xfd7zX": "xz -d", b"\x1f\x8b": "gzip -d"}
-# systemd-coredump compresses at zstd's default level, whose window is 2 MiB; 8 MiB is the most
-# that any decoder must accept (RFC 8878). A hostile frame may ask for gigabytes.
-MAX_WINDOW_LOG = 23
-# At most this much of a compressed core is unpacked to find its notes, which are near its beginning.
-MAX_UNPACKED_BYTES = 256 << 20
 # A core's owner can delay others by a lease for 45 s. Source: proc_sys_fs(5), ``lease-break-time``.
 LEASE_S = 50.0
 
@@ -91,13 +84,8 @@ def _search(directory_fd: int, core: CoreRef) -> int:
 
 def core_reader(fd: int) -> CoreReader:
     """Return a reader of the core in *fd*, which the caller closes; raise `CoreError` for an unknown compression."""
-    magic = os.pread(fd, 4, 0)
-    if magic == ZSTD_MAGIC:
-        return ZstdReader(fd)
-    for known, command in OTHER_MAGICS.items():
-        if magic.startswith(known):
-            raise CoreError(f"its compression is not supported; unpack it with `{command}`")
-    return FileReader(fd)
+    compression = compression_of(os.pread(fd, 16, 0))
+    return UnpackingReader(fd, compression) if compression else FileReader(fd)
 
 
 def mapped_files(fd: int) -> Iterator[MappedFile]:
@@ -132,43 +120,5 @@ class FileReader:
     def skip(self, size: int) -> None:
         self._position = min(self._position + size, 1 << 62)
 
-
-class ZstdReader:
-    """Reads a zstd-compressed file forwards, up to `MAX_UNPACKED_BYTES` of its contents."""
-
-    def __init__(self, fd: int) -> None:
-        self._fd = fd
-        self._position = 0
-        self._decompressor = zstd.ZstdDecompressor(options={zstd.DecompressionParameter.window_log_max: MAX_WINDOW_LOG})
-        self._left = MAX_UNPACKED_BYTES
-
-    def read(self, size: int) -> bytes:
-        """Return *size* bytes, fewer only at the end, at damage or at the limit."""
-        size = min(size, self._left)
-        parts: list[bytes] = []
-        try:
-            while size > 0 and (part := self._unpack(size)):
-                parts.append(part)
-                size -= len(part)
-                self._left -= len(part)
-        except zstd.ZstdError as exc:
-            if not parts:
-                raise CoreError(f"damaged: {exc}") from exc
-        return b"".join(parts)
-
-    def _unpack(self, size: int) -> bytes:
-        """Return at most *size* further bytes; none at the end of the frame or of the file."""
-        while not self._decompressor.eof:
-            packed = b""
-            if self._decompressor.needs_input:
-                packed = os.pread(self._fd, PIECE, self._position)
-                self._position += len(packed)
-                if not packed:
-                    break
-            if part := self._decompressor.decompress(packed, max_length=size):
-                return part
-        return b""
-
-    def skip(self, size: int) -> None:
-        while size > 0 and (part := self.read(min(size, PIECE))):
-            size -= len(part)
+    def is_cut_off(self, end_bytes: int) -> bool:
+        return os.fstat(self._fd).st_size < end_bytes

@@ -15,9 +15,11 @@ from dataclasses import dataclass
 from typing import NamedTuple, Protocol
 
 from collector.model.errors import StepError
+from collector.model.text import escape
 
 PT_LOAD, PT_NOTE = 1, 4
 ET_CORE = 4
+ELF_TYPES = {1: "an object file", 2: "an executable", 3: "a library or an executable"}
 PN_XNUM = 0xFFFF
 NT_PRSTATUS, NT_PRPSINFO = 1, 3
 NT_FILE, NT_SIGINFO = 0x46494C45, 0x53494749
@@ -32,8 +34,8 @@ MAX_DESC_BYTES = 4 << 20
 # For all notes: a sparse file can claim 100,000 of 4 MiB. The registers of 32,768 threads take 11 MiB.
 MAX_KEPT_BYTES = 64 << 20
 
-MACHINES = {3: "i386", 8: "mips", 20: "ppc", 21: "ppc64", 22: "s390", 40: "arm", 62: "x86_64", 183: "aarch64",
-            243: "riscv", 258: "loongarch"}  # fmt: skip
+MACHINES = {3: "i386", 4: "m68k", 8: "mips", 20: "ppc", 21: "ppc64", 22: "s390", 40: "arm", 62: "x86_64",
+            183: "aarch64", 243: "riscv", 258: "loongarch"}  # fmt: skip
 
 
 class CoreError(StepError):
@@ -48,6 +50,10 @@ class CoreReader(Protocol):
         ...
 
     def skip(self, size: int) -> None: ...
+
+    def is_cut_off(self, end_bytes: int) -> bool:
+        """Return whether the file ends before *end_bytes* of the core; called last."""
+        ...
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -106,7 +112,10 @@ def read_header(reader: CoreReader) -> tuple[CoreHeader, int]:
     """
     ident = reader.read(16)
     if len(ident) < 16 or ident[:4] != b"\x7fELF":
-        raise CoreError("not an ELF file")
+        if ident.startswith(b"ProblemType:"):
+            raise CoreError("not an ELF file, but an apport report; unpack it with `apport-unpack`")
+        met = f'it begins with "{escape(ident)}"' if ident else "it is empty"
+        raise CoreError(f"not an ELF file: {met}")
     if ident[4] not in {1, 2} or ident[5] not in {1, 2}:
         raise CoreError("an ELF file of unknown class or byte order")
     word = 8 if ident[4] == 2 else 4
@@ -117,7 +126,7 @@ def read_header(reader: CoreReader) -> tuple[CoreHeader, int]:
         raise CoreError("cut off within its ELF header")
     kind, machine, _version = struct.unpack_from(order + "HHI", rest)
     if kind != ET_CORE:
-        raise CoreError("an ELF file, but not a core")
+        raise CoreError(f"an ELF file, but not a core: {ELF_TYPES.get(kind, f'of type {kind}')}")
     layout = Layout(word=word, order=order, machine=MACHINES.get(machine, str(machine)))
     _entry, phoff, _shoff = layout.unpack("WWW", rest, 8)
     _flags, _ehsize, phentsize, phnum, *_ = layout.unpack("IHHHHHH", rest, 8 + 3 * word)

@@ -10,9 +10,11 @@ from collector.host.files import open_regular, read_all
 from collector.model.errors import StepError
 from collector.model.text import parse_number
 
-# core.COMM.UID.BOOT.PID.MICROSECONDS.zst. Source: make_filename() in systemd's src/coredump/coredump.c
+# core.COMM.UID.BOOT.PID.MICROSECONDS.zst; systemd 229 to 246 appended 000000 to seconds twice.
+# Source: make_filename() in systemd's src/coredump/coredump.c
 _SYSTEMD = re.compile(
-    r"core\.(?P<comm>.{0,64})\.(?P<uid>\d{1,10})\.[0-9a-f]{32}\.(?P<pid>\d{1,10})\.(?P<time>\d{1,17})(?:\.(?:zst|xz|lz4))?",
+    r"core\.(?P<comm>.{0,64})\.(?P<uid>\d{1,10})\.[0-9a-f]{32}\.(?P<pid>\d{1,10})"
+    r"\.(?P<time>\d{1,17}(?:0{6}|0{12})?)(?:\.(?:zst|xz|lz4|gz|bz2))?",
     re.ASCII | re.DOTALL,
 )
 # _usr_bin_NAME.UID.crash, where every / became _. Source: apport/fileutils.py, make_report_path()
@@ -55,10 +57,17 @@ def _systemd(found: re.Match[str], fd: int) -> CoreName:
         pid=parse_number(values.get("pid")) or int(found["pid"]),
         uid=parse_number(values.get("uid", found["uid"])),
         signal=parse_number(values.get("signal")),
-        at_s=(parse_number(values.get("timestamp")) or int(found["time"])) // 1_000_000,
+        at_s=_seconds(parse_number(values.get("timestamp")) or int(found["time"])),
         comm=values.get("comm") or found["comm"] or None,
         exe=values.get("exe"),
     )
+
+
+def _seconds(time: int) -> int:
+    """Return the seconds of a time in seconds or microseconds, with whatever zeros were appended to it."""
+    while time >= 100_000_000_000:  # seconds until the year 5138
+        time //= 1_000_000
+    return time
 
 
 def _abrt(dir_fd: int) -> CoreName:

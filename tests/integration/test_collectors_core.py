@@ -1,11 +1,15 @@
 from __future__ import annotations
 
+import bz2
 import contextlib
+import gzip
+import lzma
 import os
 import resource
 import subprocess
 import sys
 import time
+from collections.abc import Callable
 from pathlib import Path
 
 import fake_core
@@ -130,6 +134,22 @@ def test_core_compressed_as_systemd_does_is_read_and_kept_as_it_is(tmp_path: Pat
     assert (core["pid"], core["command"], core["arguments"]) == (42, "engine", "engine --token [redacted]")
     assert core.get("attributes", {}).get("user.coredump.hostname") in {None, r"db1\x1b[2J"}
     assert collected["core"] == data
+
+
+@pytest.mark.parametrize("pack", [zstd.compress, lzma.compress, gzip.compress, bz2.compress])
+def test_core_that_is_compressed_and_cut_off_says_so(tmp_path: Path, pack: Callable[[bytes], bytes]) -> None:
+    """Whether the compressed file was cut off, or the core before it was compressed."""
+    path = tmp_path / "core.packed"
+    plain = fake_core.core(fake_core.crash(), loads=100)
+    whole = pack(plain)
+    for data, cut_off in ((whole, False), (whole[:-5], True), (pack(plain[:-5]), True)):
+        path.write_bytes(data)
+        collected = collect_core(path)
+        core = collected.document("core.json")
+        assert (core["signal"]["name"], core["threads"], core["mapped_files"]) == ("SIGSEGV", 2, 2)
+        assert core.get("cut_off", False) == cut_off
+        assert (len(collected.rows("threads.jsonl")), len(collected.rows("mapped_files.jsonl"))) == (2, 2)
+        assert (collected["core"], collected.error) == (data, None)
 
 
 @pytest.mark.parametrize("data", [b"", b"not a core at all", b"\x04\x22\x4d\x18rest", fake_core.core(b"")[:100]])

@@ -1,21 +1,33 @@
 from __future__ import annotations
 
+import bz2
+import gzip
+import importlib.util
+import lzma
 import os
 import random
 import tempfile
 
 import fake_core
+import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from collector.collectors.core.notes import parse_process, parse_signal, parse_thread
+from collector.host.compression import zstd
 from collector.host.corefile import core_reader
 from collector.host.elfcore import MAX_KEPT_BYTES, CoreError, Layout, notes, parse_mapped_files
 
 NT_FILE_AND_NAME = fake_core.NT_FILE.to_bytes(4, "little") + b"CORE\0\0\0\0"
 WHOLE = fake_core.core(fake_core.crash())
+PACKERS = {"zstd": zstd.compress, "xz": lzma.compress, "gzip": gzip.compress, "bzip2": bz2.compress}
+if importlib.util.find_spec("lz4"):
+    PACKERS["lz4"] = importlib.import_module("lz4.frame").compress
 LAYOUTS = st.builds(
-    Layout, word=st.sampled_from([4, 8]), order=st.sampled_from("<>"), machine=st.sampled_from(["x86_64", "arm", "x"])
+    Layout,
+    word=st.sampled_from([4, 8]),
+    order=st.sampled_from("<>"),
+    machine=st.sampled_from(["x86_64", "arm", "mips", "m68k", "x"]),
 )
 
 
@@ -25,7 +37,8 @@ def read_all(data: bytes) -> int:
         file.write(data)
         file.flush()
         try:
-            header, found = notes(core_reader(file.fileno()))
+            reader = core_reader(file.fileno())
+            header, found = notes(reader)
             total = 0
             for note in found:
                 total += len(note.desc)
@@ -33,6 +46,7 @@ def read_all(data: bytes) -> int:
                 parse_process(header.layout, note.desc)
                 parse_signal(header.layout, note.desc)
                 total += sum(len(mapped.path) for mapped in parse_mapped_files(header.layout, note.desc))
+            reader.is_cut_off(header.end_bytes)
         except CoreError:
             return 0
         return total
@@ -47,6 +61,19 @@ def test_core_with_flipped_bytes_is_read_or_refused(seed: int, flips: int) -> No
     for _ in range(flips):
         data[chance.randrange(len(WHOLE) - 4096)] = chance.choice([0, 1, 0x7F, 0x80, 0xFF, chance.randrange(256)])
     assert read_all(bytes(data)) <= 2 * len(data)
+
+
+@pytest.mark.parametrize("name", PACKERS)
+@given(seed=st.integers(), flips=st.integers(0, 20))
+@settings(max_examples=100, deadline=None)
+def test_compressed_core_with_flipped_bytes_is_read_or_refused(name: str, seed: int, flips: int) -> None:
+    """Damage to what a decompressor reads raises nothing but CoreError, either."""
+    chance = random.Random(seed)
+    data = bytearray(PACKERS[name](WHOLE))
+    for _ in range(flips):
+        data[chance.randrange(4, len(data))] = chance.choice([0, 1, 0x7F, 0x80, 0xFF, chance.randrange(256)])
+    del data[chance.randrange(len(data) // 2, len(data) + 1) :]
+    read_all(bytes(data))
 
 
 @given(st.binary(max_size=2000), st.booleans())

@@ -132,12 +132,11 @@ def _summary(fd: int, source: SourceInfo, redaction: Redaction) -> CoreSummary:
     size = os.fstat(fd).st_size
     summary = CoreSummary(path=source.path, size_bytes=size, attributes=source.xattrs or {})
     try:
-        header, found = notes(core_reader(fd))
+        reader = core_reader(fd)
+        header, found = notes(reader)
         layout = header.layout
         summary.machine, summary.bits = layout.machine, layout.word * 8
         summary.segments, summary.memory_bytes = header.segments, header.memory_bytes
-        is_elf = os.pread(fd, 4, 0) == b"\x7fELF"  # not compressed
-        summary.cut_off = is_elf and size < header.end_bytes
         for note in found:
             if note.type == NT_PRSTATUS:
                 summary.threads += 1
@@ -151,6 +150,7 @@ def _summary(fd: int, source: SourceInfo, redaction: Redaction) -> CoreSummary:
                 summary.uid, summary.gid = process.uid, process.gid
                 summary.command = escape(process.command)
                 summary.arguments = escape(b" ".join(redaction.arguments(process.arguments.split(b" "))))
+        summary.cut_off = reader.is_cut_off(header.end_bytes)
     except CoreError as exc:
         summary.problem = str(exc)
     return summary

@@ -17,19 +17,30 @@ REGISTERS = {
     "arm": (*(f"r{number}" for number in range(13)), "sp", "lr", "pc", "cpsr", "orig_r0"),
 }  # fmt: skip
 
-SIGNALS_WITH_ADDRESS = frozenset({4, 5, 7, 8, 11})  # ILL, TRAP, BUS, FPE, SEGV
+# Of 64 bits in 32-bit cores too: x32 and ILP32.
+WIDE_REGISTERS = frozenset({"x86_64", "aarch64"})
+
+# Of the signals that come with an address.
 CODES = {
-    4: {1: "ILL_ILLOPC", 2: "ILL_ILLOPN", 3: "ILL_ILLADR", 4: "ILL_ILLTRP", 5: "ILL_PRVOPC", 6: "ILL_PRVREG",
-        7: "ILL_COPROC", 8: "ILL_BADSTK"},
-    5: {1: "TRAP_BRKPT", 2: "TRAP_TRACE", 3: "TRAP_BRANCH", 4: "TRAP_HWBKPT"},
-    7: {1: "BUS_ADRALN", 2: "BUS_ADRERR", 3: "BUS_OBJERR", 4: "BUS_MCEERR_AR", 5: "BUS_MCEERR_AO"},
-    8: {1: "FPE_INTDIV", 2: "FPE_INTOVF", 3: "FPE_FLTDIV", 4: "FPE_FLTOVF", 5: "FPE_FLTUND", 6: "FPE_FLTRES",
-        7: "FPE_FLTINV", 8: "FPE_FLTSUB"},
-    11: {1: "SEGV_MAPERR", 2: "SEGV_ACCERR", 3: "SEGV_BNDERR", 4: "SEGV_PKUERR", 8: "SEGV_MTEAERR",
-         9: "SEGV_MTESERR", 10: "SEGV_CPERR"},
+    "SIGILL": {1: "ILL_ILLOPC", 2: "ILL_ILLOPN", 3: "ILL_ILLADR", 4: "ILL_ILLTRP", 5: "ILL_PRVOPC", 6: "ILL_PRVREG",
+               7: "ILL_COPROC", 8: "ILL_BADSTK"},
+    "SIGTRAP": {1: "TRAP_BRKPT", 2: "TRAP_TRACE", 3: "TRAP_BRANCH", 4: "TRAP_HWBKPT"},
+    "SIGBUS": {1: "BUS_ADRALN", 2: "BUS_ADRERR", 3: "BUS_OBJERR", 4: "BUS_MCEERR_AR", 5: "BUS_MCEERR_AO"},
+    "SIGFPE": {1: "FPE_INTDIV", 2: "FPE_INTOVF", 3: "FPE_FLTDIV", 4: "FPE_FLTOVF", 5: "FPE_FLTUND", 6: "FPE_FLTRES",
+               7: "FPE_FLTINV", 8: "FPE_FLTSUB"},
+    "SIGSEGV": {1: "SEGV_MAPERR", 2: "SEGV_ACCERR", 3: "SEGV_BNDERR", 4: "SEGV_PKUERR", 8: "SEGV_MTEAERR",
+                9: "SEGV_MTESERR", 10: "SEGV_CPERR"},
 }  # fmt: skip
 COMMON_CODES = {0: "SI_USER", 0x80: "SI_KERNEL", -1: "SI_QUEUE", -2: "SI_TIMER", -6: "SI_TKILL"}
 SENT = frozenset({0, -1, -6})
+
+# Where MIPS differs. Source: arch/mips/include/uapi/asm/signal.h and siginfo.h.
+MIPS_SIGNALS = {
+    7: "SIGEMT", 10: "SIGBUS", 12: "SIGSYS", 16: "SIGUSR1", 17: "SIGUSR2", 18: "SIGCHLD", 19: "SIGPWR",
+    20: "SIGWINCH", 21: "SIGURG", 22: "SIGIO", 23: "SIGSTOP", 24: "SIGTSTP", 25: "SIGCONT", 26: "SIGTTIN",
+    27: "SIGTTOU", 28: "SIGVTALRM", 29: "SIGPROF", 30: "SIGXCPU", 31: "SIGXFSZ",
+}  # fmt: skip
+MIPS_CODES = {-2: "SI_ASYNCIO", -3: "SI_TIMER", -4: "SI_MESGQ"}
 
 
 class CoreSignal(msgspec.Struct, kw_only=True, omit_defaults=True):
@@ -75,13 +86,17 @@ def parse_signal(layout: Layout, desc: bytes) -> CoreSignal | None:
     """Parse NT_SIGINFO (``siginfo_t``); ``None`` if it is too short."""
     if len(desc) < 32:
         return None
-    number, _, code = layout.unpack("iii", desc)
+    number, error, code = layout.unpack("iii", desc)
+    name, code_names = signal_name(number), COMMON_CODES
+    if layout.machine == "mips":
+        code = error  # __ARCH_HAS_SWAPPED_SIGINFO: the code comes before the errno
+        name, code_names = MIPS_SIGNALS.get(number, name), COMMON_CODES | MIPS_CODES
     union = 16 if layout.word == 8 else 12
-    code_name = COMMON_CODES.get(code) or CODES.get(number, {}).get(code, "")
-    signal = CoreSignal(number=number, name=signal_name(number), code=code, code_name=code_name)
+    code_name = code_names.get(code) or CODES.get(name, {}).get(code, "")
+    signal = CoreSignal(number=number, name=name, code=code, code_name=code_name)
     if code in SENT:
         signal.sender_pid, signal.sender_uid = layout.unpack("iI", desc, union)
-    elif number in SIGNALS_WITH_ADDRESS:
+    elif name in CODES:
         signal.fault_address = f"{layout.unpack('W', desc, union)[0]:#x}"
     return signal
 
@@ -110,18 +125,21 @@ def parse_process(layout: Layout, desc: bytes) -> ProcessInfo | None:
 def parse_thread(layout: Layout, desc: bytes) -> CoreThread | None:
     """Parse NT_PRSTATUS (``struct elf_prstatus``); ``None`` if it is too short."""
     word = layout.word
-    fixed = 16 + 2 * word + 16  # signal info, pending and blocked signals, four IDs
-    registers_at = fixed + 8 * word  # four times of two words each
+    masks = 14 if layout.machine == "m68k" else 16  # the signal is a short, and m68k aligns to two bytes
+    ids = masks + 2 * word
+    times = ids + 16
+    registers_at = times + 8 * word  # four times of two words each
     if len(desc) < registers_at:
         return None
     signal = layout.unpack("h", desc, 12)[0]
-    pending, blocked = layout.unpack("WW", desc, 16)
-    (tid,) = layout.unpack("i", desc, 16 + 2 * word)
-    user_s, user_us, system_s, system_us = layout.unpack("WWWW", desc, fixed)
+    pending, blocked = layout.unpack("WW", desc, masks)
+    (tid,) = layout.unpack("i", desc, ids)
+    user_s, user_us, system_s, system_us = layout.unpack("WWWW", desc, times)
     names = REGISTERS.get(layout.machine, ())
-    if len(desc) < registers_at + len(names) * word:
+    register = "Q" if layout.machine in WIDE_REGISTERS else "W"
+    if len(desc) < registers_at + len(names) * (8 if register == "Q" else word):
         names = ()
-    values = layout.unpack("W" * len(names), desc, registers_at)
+    values = layout.unpack(register * len(names), desc, registers_at)
     return CoreThread(
         tid=tid,
         signal=signal,

@@ -6,13 +6,24 @@ from pathlib import Path
 
 import fake_core
 import pytest
-from fake_core import AARCH64, ARM, I386, PPC64, X86_64
+from fake_core import AARCH64, ARM, I386, M68K, MIPS, PPC64, X86_64
 
 from collector.collectors.core.notes import parse_process, parse_signal, parse_thread
 from collector.host.corefile import core_reader
 from collector.host.elfcore import CoreHeader, Layout, Note, notes, parse_mapped_files
 
-MACHINES = [(X86_64, 8, "<", 27), (AARCH64, 8, "<", 34), (I386, 4, "<", 17), (ARM, 4, "<", 18), (PPC64, 8, ">", 48)]
+MACHINES = [
+    (X86_64, 8, "<", 27),
+    (X86_64, 4, "<", 27),  # x32
+    (AARCH64, 8, "<", 34),
+    (I386, 4, "<", 17),
+    (ARM, 4, "<", 18),
+    (PPC64, 8, ">", 48),
+    (M68K, 4, ">", 20),
+    (MIPS, 4, ">", 45),
+    (MIPS, 4, "<", 45),
+    (MIPS, 8, ">", 45),
+]
 LAYOUT = Layout(word=8, order="<", machine="x86_64")
 
 
@@ -62,6 +73,7 @@ def test_core_has_signal_process_threads_and_files(
     ("machine", "word", "registers", "first", "last"),
     [
         (X86_64, 8, 27, "r15", "gs"),
+        (X86_64, 4, 27, "r15", "gs"),
         (AARCH64, 8, 34, "x0", "pstate"),
         (I386, 4, 17, "ebx", "ss"),
         (ARM, 4, 18, "r0", "orig_r0"),
@@ -90,3 +102,37 @@ def test_core_signal_names_its_sender() -> None:
     signal = parse_signal(LAYOUT, fake_core.siginfo(6, -6, 7 | 1000 << 32))
     assert signal is not None
     assert (signal.code_name, signal.sender_pid, signal.sender_uid, signal.fault_address) == ("SI_TKILL", 7, 1000, None)
+
+
+@pytest.mark.parametrize("loose", [0, 6])
+def test_core_of_m68k_has_its_ids_at_even_addresses(loose: int) -> None:
+    """Its structures are aligned to two bytes, whatever the size of the note."""
+    layout = Layout(word=4, order=">", machine="m68k")
+    desc = fake_core.prstatus(41, 11, (0,) * 20, machine=M68K, word=4, order=">")
+    assert len(desc) == 154  # as elfutils and binutils have it
+    thread = parse_thread(layout, desc + bytes(loose))
+    assert thread is not None
+    assert (thread.tid, thread.pending, thread.blocked, thread.user_s) == (41, "0x1", "0x2", 3.5)
+
+
+@pytest.mark.parametrize(
+    ("number", "code", "name", "code_name", "address"),
+    [
+        (11, 2, "SIGSEGV", "SEGV_ACCERR", "0x1234"),
+        (10, 1, "SIGBUS", "BUS_ADRALN", "0x1234"),
+        (8, 1, "SIGFPE", "FPE_INTDIV", "0x1234"),
+        (7, 0x80, "SIGEMT", "SI_KERNEL", None),
+        (12, 0x80, "SIGSYS", "SI_KERNEL", None),
+        (16, -3, "SIGUSR1", "SI_TIMER", None),
+        (40, -2, "SIGRTMIN+6", "SI_ASYNCIO", None),
+    ],
+)
+def test_core_of_mips_has_its_own_signal_numbers(
+    number: int, code: int, name: str, code_name: str, address: str | None
+) -> None:
+    """10 is SIGUSR1 on x86 and SIGBUS on MIPS."""
+    desc = fake_core.siginfo(number, code, 0x1234, machine=MIPS, word=4, order=">")
+    signal = parse_signal(Layout(word=4, order=">", machine="mips"), desc)
+    assert signal is not None
+    assert (signal.number, signal.name, signal.code_name) == (number, name, code_name)
+    assert signal.fault_address == address

@@ -42,6 +42,36 @@ def test_core_names_tell_the_writer(
     assert (found, core.pid, core.uid, core.comm) == (writer, pid, uid, comm)
 
 
+@pytest.mark.parametrize("zeros", [0, 6, 12])
+@pytest.mark.parametrize("suffix", ["", ".zst", ".xz", ".lz4", ".gz", ".bz2"])
+def test_core_names_of_systemd_229_to_246_have_too_many_zeros(dir_fd: int, zeros: int, suffix: str) -> None:
+    """They end in ``000000000000`` after the seconds, which later versions write as microseconds."""
+    path = f"/c/core.a.7.{BOOT}.42.1700000000000000{'0' * zeros}{suffix}"
+    writer, core = identify(path, -1, dir_fd, PATTERN)
+    assert (writer, core.pid, core.uid, core.comm, core.at_s) == ("systemd", 42, 7, "a", 1_700_000_000)
+
+
+@pytest.mark.parametrize("time", ["1700000000", "1700000000123456", "1700000000000000"])
+def test_core_names_take_systemds_attribute_in_seconds_or_microseconds(tmp_path: Path, dir_fd: int, time: str) -> None:
+    """Versions that append zeros to the name have another number of them in the attribute."""
+    path = tmp_path / f"core.a.7.{BOOT}.42.1800000000000000000000"
+    path.touch()
+    fd = os.open(path, os.O_RDONLY)
+    try:
+        os.setxattr(path, "user.coredump.timestamp", time.encode())
+        assert identify(str(path), fd, dir_fd, PATTERN)[1].at_s == 1_700_000_000
+    except OSError:
+        pytest.skip("this file system has no user attributes")
+    finally:
+        os.close(fd)
+
+
+@pytest.mark.parametrize("time", ["9" * 22, "1700000000123456" + "0" * 14, "0" * 40])
+def test_core_names_with_another_number_at_their_end_are_not_systemds(dir_fd: int, time: str) -> None:
+    """No version of systemd writes such a time."""
+    assert identify(f"/c/core.a.7.{BOOT}.42.{time}", -1, dir_fd, PATTERN)[0] == "unknown"
+
+
 def test_core_names_read_no_planted_element(tmp_path: Path, dir_fd: int) -> None:
     """abrt's small files are read as regular files only, and numbers are numbers."""
     (tmp_path / "pid").symlink_to("/proc/self/stat")
