@@ -105,7 +105,8 @@ values, aliases expanded.
 
 ## Drop-ins
 
-`conf.d/*.yaml` beside the main file change it, in the order of their names. Sections merge key by key.
+`conf.d/*.yaml` and `*.yml` beside the main file change it, in the order of their names; `config check` warns of names
+that look like them and are not read (`x.conf`, `x.YAML`). Sections merge key by key.
 Triggers and steps merge by their `id`: an item with a known id changes only the keys it gives, one
 with a new id is appended. `enabled: false` turns an item off; `replace: true` replaces its namesake
 entirely.

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import errno
 import importlib
 import os
 import sys
@@ -11,6 +12,7 @@ from typing import Any
 import click
 
 from collector import __version__
+from collector.cli import streams
 from collector.model.errors import CollectorError
 
 # Imported on demand: `collector notify` runs at crash time and must start small.
@@ -67,6 +69,8 @@ def main(args: list[str] | None = None) -> None:
     if args is None and sys.getfilesystemencoding() != "utf-8":
         # Names and configuration are UTF-8 whatever the locale says: what is recorded must not depend on who runs this.
         os.execv(sys.executable, [sys.executable, "-X", "utf8", *sys.orig_argv[1:]])  # noqa: S606
+    if args is None:
+        streams.prepare()
     status = _run(sys.argv[1:] if args is None else args)
     for stream in (sys.stdout, sys.stderr):
         try:
@@ -101,6 +105,8 @@ def _run(args: list[str]) -> int:
 
 def _system_error(exc: OSError) -> tuple[int, str, str | None]:
     """Return exit status, message and hint for an error that no verb handles."""
+    if exc.errno == errno.EBADF and streams.output_is_closed():
+        return 73, "standard output is closed", None
     name = exc.filename if isinstance(exc.filename, str) else None
     message = ": ".join(part for part in (name, exc.strerror or str(exc)) if part)
     if isinstance(exc, PermissionError):

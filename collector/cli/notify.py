@@ -14,7 +14,7 @@ DEFAULT_SOCKET = "/run/collector/notify.sock"
 # Set by systemd for ExecStopPost=, and with the prefix MONITOR_ for OnFailure= units (systemd 251).
 SERVICE_KEYS = ("SERVICE_RESULT", "EXIT_CODE", "EXIT_STATUS", "INVOCATION_ID")
 TRIGGER_KEYS = tuple(f"MONITOR_{key}" for key in (*SERVICE_KEYS, "UNIT"))
-_FACT = re.compile(r"[A-Za-z_][A-Za-z0-9_]{0,63}=.*", re.DOTALL)
+_FACT = re.compile(r"([A-Za-z_][A-Za-z0-9_]{0,63})[ \t]*=.*", re.DOTALL)
 
 
 @click.command("notify")
@@ -26,28 +26,37 @@ def notify_command(*, facts: tuple[str, ...], path: str | None, systemd: bool, c
     """
     Tell the daemon about a crash.
 
-    Known keys: PID, START_TIME, COMM, EXE, UID, UNIT, SIGNAL, EXIT_STATUS, REASON. Others are kept as they are.
-    PID, START_TIME and UID must be numbers; if one is not, the daemon is told without it, and the exit status is 64.
+    Known keys: PID, START_TIME, COMM, EXE, UID, UNIT, SIGNAL, EXIT_STATUS, REASON. Others are kept as they are. A key
+    may be given once. If a number or a signal cannot be understood, the daemon is told without it, and the exit status
+    is 64.
     """
+    said: dict[str, str] = {}
     for fact in facts:
-        if not _FACT.fullmatch(fact):
+        match = _FACT.fullmatch(fact)
+        if match is None:
             raise UsageError(f"{fact!r} is not KEY=VALUE")
-    said = list(facts)
+        if said.setdefault(match[1].upper(), fact) is not fact:
+            raise UsageError(f"{match[1].upper()} is given twice")
     if systemd:
         if "success" in {os.environ.get("SERVICE_RESULT"), os.environ.get("MONITOR_SERVICE_RESULT")}:
             return 0
-        said += [f"{key}={os.environ[key]}" for key in (*SERVICE_KEYS, *TRIGGER_KEYS) if key in os.environ]
+        for key in (*SERVICE_KEYS, *TRIGGER_KEYS):
+            if key in os.environ:
+                said.setdefault(key, f"{key}={os.environ[key]}")
     if not said:
         raise UsageError("no facts given", hint="collector notify PID=4711 SIGNAL=SEGV")
     # A line break would split a fact in two.
-    data = "\n".join(fact.replace("\n", " ") for fact in said).encode(errors="surrogateescape")
+    data = "\n".join(fact.replace("\n", " ") for fact in said.values()).encode(errors="surrogateescape")
     _send(path or _socket(config), data)
     # Checked last, so that a mistake neither delays nor loses the notification.
-    from collector.triggers.facts import misread, parse  # noqa: PLC0415 - 15 ms
+    from collector.triggers.facts import parse  # noqa: PLC0415 - 15 ms
+    from collector.triggers.notify import DATAGRAM_BYTES  # noqa: PLC0415
 
-    if wrong := misread(parse(data)):
+    if len(data) > DATAGRAM_BYTES:
+        raise UsageError(f"{len(data)} bytes of facts; the daemon refuses more than {DATAGRAM_BYTES}")
+    if ignored := parse(data).ignored:
         raise UsageError(
-            f"{', '.join(map(repr, wrong))}: not a number; the daemon was told about the crash without it",
+            f"{'; '.join(ignored)}; the daemon was told about the crash without it",
             hint="collector notify PID=4711 SIGNAL=SEGV",
         )
     return 0

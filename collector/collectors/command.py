@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import select
 import signal
@@ -14,7 +15,9 @@ from typing import ClassVar
 import msgspec
 
 from collector.collectors.base import Context
+from collector.host import process
 from collector.host.files import PIECE, OpenFd
+from collector.host.procfs import parse_stat
 from collector.model.artifact import Artifact, Footprint, Truncated
 from collector.model.errors import StepError
 from collector.model.pressure import StepClass
@@ -24,6 +27,8 @@ from collector.model.units import Bytes
 # The command is killed this long before its worker would be (in a short step, half-way), so that the result can still
 # be written and no orphan is left.
 MARGIN_S = 1.5
+MAX_NAMES = 8
+IN_BACKGROUND = "it ended, but processes that it left behind held its output until they were killed"
 ENVIRONMENT = {"PATH": "/usr/sbin:/usr/bin:/sbin:/bin", "LC_ALL": "C.UTF-8", "HOME": "/"}
 
 
@@ -31,7 +36,8 @@ class CommandResult(msgspec.Struct, frozen=True, kw_only=True):
     """
     ``result.json``; *argv* is redacted.
 
-    *exit_status* is negative for a signal, ``null`` if the command could not be killed.
+    *exit_status* is negative for a signal, ``null`` if the command could not be killed. *killed* says what was killed,
+    and why: the command, or processes that it had left behind.
     """
 
     argv: tuple[str, ...]
@@ -88,6 +94,7 @@ class Command:
     """
     A running command: no shell, empty standard input, one pipe for both outputs, its own process group.
 
+    Whatever it starts ends with it, also what leaves the group: its orphans become children of this process.
     glibc's posix_spawn(3) uses CLONE_VM and CLONE_VFORK, so no page tables are copied.
 
     Raises:
@@ -98,7 +105,9 @@ class Command:
         self.exit_status: int | None = None
         """Negative for a signal; ``None`` while it runs."""
         self.killed = ""
-        """Why its output was cut, and it has to be killed."""
+        """What was killed, and why: the command itself, or processes that it had left behind."""
+        self._strangers = _children()
+        process.adopt_orphans(enabled=True)
         self._output, theirs = os.pipe2(os.O_CLOEXEC | os.O_NONBLOCK)
         try:
             os.set_blocking(theirs, True)
@@ -116,6 +125,7 @@ class Command:
                 setsigdef=(signal.SIGPIPE, signal.SIGINT, signal.SIGTERM),
             )
         except BaseException:
+            process.adopt_orphans(enabled=False)
             os.close(self._output)
             raise
         finally:
@@ -129,32 +139,81 @@ class Command:
         while True:
             wait_s = until_s - time.monotonic()
             if wait_s <= 0 or not poll.poll(wait_s * 1000):
-                raise self._cut("it had not ended in time")
+                raise self._cut(IN_BACKGROUND if self._has_ended() else "it was killed: it had not ended in time")
             piece = os.read(self._output, min(PIECE, left + 1))
             if not piece:
                 return
             if len(piece) > left:
                 yield piece[:left]
-                raise self._cut(f"it printed more than {limit} bytes")
+                raise self._cut(f"it was killed: it printed more than {limit} bytes")
             left -= len(piece)
             yield piece
 
     def _cut(self, why: str) -> Truncated:
-        self.killed = f"it was killed: {why}"
-        return Truncated(self.killed)
+        self.killed = why
+        return Truncated(why)
+
+    def _has_ended(self) -> bool:
+        return os.waitid(os.P_PID, self.pid, os.WEXITED | os.WNOHANG | os.WNOWAIT) is not None
 
     def close(self, until_s: float, *, reap_s: float) -> None:
         """
-        Give it until *until_s* to end, kill its process group, and collect its exit status.
+        Give it until *until_s* to end, kill it with all that it started, and collect its exit status.
 
-        If it does not die within *reap_s*, *exit_status* stays ``None``.
+        If it does not die within *reap_s*, *exit_status* stays ``None``; what it started has as long again.
         """
         os.close(self._output)
-        with OpenFd(os.pidfd_open(self.pid)) as pidfd:
-            poll = select.poll()
-            poll.register(pidfd, select.POLLIN)
-            ended = poll.poll(max(0.0, until_s - time.monotonic()) * 1000)
-            # Its leader is not yet reaped, so the group's number is not in use again.
-            os.killpg(self.pid, signal.SIGKILL)
-            if ended or poll.poll(reap_s * 1000):
-                self.exit_status = os.waitstatus_to_exitcode(os.waitpid(self.pid, 0)[1])
+        try:
+            with OpenFd(os.pidfd_open(self.pid)) as pidfd:
+                ended = _ends(pidfd, until_s)
+                # Its leader is not yet reaped, so the group's number is not in use again.
+                os.killpg(self.pid, signal.SIGKILL)
+                if ended or _ends(pidfd, time.monotonic() + reap_s):
+                    self.exit_status = os.waitstatus_to_exitcode(os.waitpid(self.pid, 0)[1])
+            killed, alive = self._kill_orphans(time.monotonic() + reap_s)
+        finally:
+            process.adopt_orphans(enabled=False)
+        if ended and killed:
+            self.killed = f"it ended and left processes behind, which were killed: {_list(killed)}"
+        if alive:
+            self.killed = f"{self.killed or 'it ended'}; could not be killed: {_list(alive)}"
+
+    def _kill_orphans(self, until_s: float) -> tuple[list[str], list[str]]:
+        """Kill and reap what the command has left; return which were killed, and which did not die."""
+        killed: list[str] = []
+        while True:  # the children of each come to this process when it dies
+            orphans = {pid: name for pid, name in _children().items() if pid not in {*self._strangers, self.pid}}
+            if not orphans or time.monotonic() > until_s:
+                return killed, list(orphans.values())
+            for pid, name in orphans.items():
+                with contextlib.suppress(PermissionError):  # set-id, and this is not root
+                    os.kill(pid, signal.SIGKILL)  # it is not reaped: its number is not in use again
+                with OpenFd(os.pidfd_open(pid)) as pidfd:
+                    if _ends(pidfd, until_s) and os.WTERMSIG(os.waitpid(pid, 0)[1]) == signal.SIGKILL:
+                        killed.append(name)
+
+
+def _ends(pidfd: int, until_s: float) -> bool:
+    """Wait for the end of a process."""
+    poll = select.poll()
+    poll.register(pidfd, select.POLLIN)
+    return bool(poll.poll(max(0.0, until_s - time.monotonic()) * 1000))
+
+
+def _children() -> dict[int, str]:
+    """Return this process's children: how each is called, by PID."""
+    try:
+        os.waitid(os.P_ALL, 0, os.WEXITED | os.WNOHANG | os.WNOWAIT)
+    except ChildProcessError:
+        return {}  # as it should be: /proc need not be read
+    found = {}
+    for pid in filter(str.isdigit, os.listdir("/proc")):
+        with contextlib.suppress(OSError), open(f"/proc/{pid}/stat", "rb") as file:
+            stat = parse_stat(file.read())
+            if stat.ppid == os.getpid():
+                found[stat.pid] = f"{escape(stat.comm)} (PID {pid})"
+    return found
+
+
+def _list(names: list[str]) -> str:
+    return ", ".join(names[:MAX_NAMES]) + (f" and {len(names) - MAX_NAMES} more" if len(names) > MAX_NAMES else "")

@@ -19,12 +19,15 @@ from collector.config.nodes import MappingEntry, MappingNode, Path, ScalarNode, 
 from collector.config.parse import MAX_BYTES, parse
 from collector.config.spec import Config
 from collector.host.files import OpenFd, pieces
-from collector.model.diagnostics import Diagnostic, Mark, errors
+from collector.model.diagnostics import Diagnostic, Mark, Severity, errors
 from collector.model.errors import ConfigError
 from collector.model.units import quote
 
 SYSTEM_PATH = "/etc/collector/collector.yaml"
 DROP_INS = "conf.d"
+ENDINGS = (".yaml", ".yml")
+MEANT = (*ENDINGS, ".conf", ".json")
+"""Endings, in lower case, of files that somebody expects to be read; backups and the like have others."""
 PACKAGED = "<packaged default>"
 VERSION = "1"
 
@@ -65,8 +68,8 @@ def load(path: str | None) -> Loaded:
     Return the configuration at *path*, with its drop-ins.
 
     Args:
-        path: The main file; ``None`` for the packaged default. Drop-ins are ``conf.d/*.yaml`` beside
-            it, and those of the system's file beside the packaged one.
+        path: The main file; ``None`` for the packaged default. Drop-ins are ``conf.d/*.yaml`` and ``*.yml``
+            beside it, and those of the system's file beside the packaged one.
 
     Raises:
         ConfigError: With all that is wrong in all the files.
@@ -102,7 +105,7 @@ def examine(path: str | None) -> Loaded:
     Raises:
         ConfigError: If nothing can be read.
     """
-    diagnostics: list[Diagnostic] = []
+    diagnostics = _not_read(path)
     trees: list[MappingNode] = []
     files = (path or PACKAGED, *drop_ins(path or SYSTEM_PATH))
     for file in files:
@@ -157,14 +160,32 @@ def _with_version(tree: MappingNode, diagnostics: list[Diagnostic], *, due: bool
 
 def drop_ins(path: str) -> tuple[str, ...]:
     """Return the drop-ins that belong to *path*, in lexical order."""
+    return tuple(name for name in _beside(path) if name.endswith(ENDINGS))
+
+
+def _beside(path: str) -> list[str]:
+    """Return what is in the directory of drop-ins, without hidden files."""
     directory = os.path.join(os.path.dirname(path), DROP_INS)
     try:
         names = sorted(os.listdir(directory))
     except (FileNotFoundError, NotADirectoryError):
-        return ()
+        return []
     except OSError as exc:
         raise ConfigError((_cannot_read(directory, exc),)) from exc
-    return tuple(os.path.join(directory, name) for name in names if name.endswith(".yaml") and not name.startswith("."))
+    return [os.path.join(directory, name) for name in names if not name.startswith(".")]
+
+
+def _not_read(path: str | None) -> list[Diagnostic]:
+    """Warn of files that are not read although their names look as if they should be."""
+    found = [name for name in _beside(path or SYSTEM_PATH) if name.lower().endswith(MEANT)]
+    said = [(name, "call it NAME.yaml") for name in found if not name.endswith(ENDINGS)]
+    namesake = SYSTEM_PATH.removesuffix(".yaml") + ".yml"
+    if path in {None, SYSTEM_PATH} and os.path.exists(namesake):
+        said.append((namesake, f"call it {SYSTEM_PATH}"))
+    return [
+        Diagnostic(mark=Mark(name), message="this file is not read", hint=hint, severity=Severity.WARNING)
+        for name, hint in said
+    ]
 
 
 def _read(file: str) -> tuple[MappingNode | None, list[Diagnostic]]:

@@ -5,21 +5,27 @@ from __future__ import annotations
 import signal
 
 NAMES = {int(known): known.name for known in signal.Signals}
+_REAL_TIME = range(signal.SIGRTMAX - signal.SIGRTMIN + 1)
+_NUMBERS = (
+    {known.name: int(known) for known in signal.Signals}
+    | {f"SIGRTMIN+{offset}": signal.SIGRTMIN + offset for offset in _REAL_TIME}
+    | {f"SIGRTMAX-{offset}": signal.SIGRTMAX - offset for offset in _REAL_TIME}
+)
 
 
 def signal_number(text: str) -> int:
     """
-    Return the number of a signal given as ``SIGSEGV``, ``SEGV`` or ``11``.
+    Return the number of a signal given as ``SIGSEGV``, ``SEGV``, ``11`` or ``RTMIN+6``.
 
     Raises:
         ValueError: If there is no such signal.
     """
-    if text.isascii() and text.isdecimal() and len(text) <= 2 and int(text) in NAMES:
+    if text.isascii() and text.isdecimal() and len(text) <= 2 and 0 < int(text) <= signal.SIGRTMAX:
         return int(text)
-    known = signal.Signals.__members__.get(text if text.startswith("SIG") else f"SIG{text}")
-    if known is None:
+    number = _NUMBERS.get(text if text.startswith("SIG") else f"SIG{text}")
+    if number is None:
         raise ValueError(f"there is no signal {text!r}")
-    return int(known)
+    return number
 
 
 def signal_name(number: int) -> str:

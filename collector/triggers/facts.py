@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import codecs
+import json
 import os
 import re
 import time
+from collections.abc import Sequence
 from dataclasses import dataclass
-
-import msgspec
+from typing import NamedTuple
 
 from collector.host.files import Host
 from collector.model.marker import Marker, MarkerKind, ProcessRef
@@ -16,30 +18,95 @@ from collector.model.text import parse_number, printable
 
 MAX_FACTS = 64
 VALUE_LENGTH = 4096
+MAX_IGNORED = 4
 NUMBERS = ("PID", "START_TIME", "UID")
+KNOWN = {*NUMBERS, "COMM", "EXE", "UNIT", "SIGNAL", "EXIT_STATUS", "EXIT_CODE", "SERVICE_RESULT", "REASON"}
 _KEY = re.compile(r"[A-Za-z_][A-Za-z0-9_]{0,63}")
-_decode = msgspec.json.Decoder(dict[str, str | int | float | bool | None]).decode
+_BLANKS = " \t\r"
 
 
-def parse(data: bytes) -> dict[str, str]:
+class Facts(NamedTuple):
     """
-    Return the facts in *data*: a JSON object of scalars, or lines of ``KEY=VALUE``; keys in capitals.
+    What a report says, by key in capitals.
 
-    Anything else is left out; at most 64 facts, each made printable and cut at 4,096 characters.
+    *ignored* says what was not understood. *refused* is why the report as a whole is not believed; there are no facts
+    then.
     """
-    pairs: list[tuple[str, str]] = []
-    if data.lstrip().startswith(b"{"):
+
+    known: dict[str, str]
+    ignored: tuple[str, ...] = ()
+    refused: str | None = None
+
+
+def parse(data: bytes) -> Facts:
+    """
+    Return the facts in *data*: a JSON object, or lines of ``KEY=VALUE`` that end with a line feed and nothing else.
+
+    Keys may be in lower case. The keys in `KNOWN` may have blanks around ``=`` and quotes around the value. Blank lines
+    and lines that begin with ``#`` are skipped. A nested JSON value is kept as JSON text. At most 64 facts are kept,
+    each made printable and cut at 4,096 characters. A report with a key given twice is refused: an attacker who chose
+    one value may have written the other.
+    """
+    text = data.removeprefix(codecs.BOM_UTF8).decode(errors="surrogateescape")
+    ignored: list[str] = []
+    pairs: Sequence[tuple[str, str | None]]
+    if text.lstrip().startswith("{"):
         try:
-            pairs = [(key, "" if value is None else str(value)) for key, value in _decode(data).items()]
-        except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
-            return {}
+            pairs = _json_pairs(text)
+        except (ValueError, RecursionError) as exc:
+            return Facts({}, refused=f"not a JSON object: {exc}")
     else:
-        for line in data.decode(errors="surrogateescape").splitlines():
-            key, equals, value = line.partition("=")
-            if equals:
-                pairs.append((key.strip(), value))
-    known = [(key.upper(), printable(value, limit=VALUE_LENGTH)) for key, value in pairs if _KEY.fullmatch(key)]
-    return dict(known[:MAX_FACTS])
+        pairs = [_pair(line) for line in text.split("\n") if line.strip() and not line.lstrip().startswith("#")]
+    known: dict[str, str] = {}
+    for key, value in pairs:
+        if value is None or not _KEY.fullmatch(key):
+            ignored.append(f"{printable(key, limit=64)!r} is not {'KEY=VALUE' if value is None else 'a key'}")
+        elif key.upper() in known:
+            return Facts({}, refused=f"{key.upper()} is given twice")
+        else:
+            known[key.upper()] = printable(value, limit=VALUE_LENGTH)
+    if ignored and not known:
+        return Facts({}, refused=f"no facts: {ignored[0]}")
+    ignored = _not_understood(_without_prefix(known)) + ignored
+    if len(known) > MAX_FACTS:
+        ignored.insert(0, f"more than {MAX_FACTS} facts")
+    if len(ignored) > MAX_IGNORED:
+        ignored[MAX_IGNORED:] = [f"{len(ignored) - MAX_IGNORED} more"]
+    return Facts(dict(list(known.items())[:MAX_FACTS]), tuple(ignored))
+
+
+def _pair(line: str) -> tuple[str, str | None]:
+    """Return key and value of a line; without ``=`` the line and ``None``."""
+    key, equals, value = line.removesuffix("\r").partition("=")
+    if not equals:
+        return key, None
+    key = key.strip(_BLANKS)
+    if key.upper().removeprefix("MONITOR_") in KNOWN:
+        value = value.strip(_BLANKS)
+        if len(value) > 1 and value[0] == value[-1] and value[0] in "\"'":
+            value = value[1:-1]
+    return key, value
+
+
+def _json_pairs(text: str) -> list[tuple[str, str]]:
+    """Return the members of a JSON object, also those with the same key; raise `ValueError` if it is not one."""
+    objects: list[list[tuple[str, object]]] = []
+
+    def keep(members: list[tuple[str, object]]) -> dict[str, object]:
+        objects[:] = [members]  # the outermost object comes last
+        return dict(members)
+
+    json.loads(text, object_pairs_hook=keep)
+    pairs = [(key, _json_text(value)) for key, value in objects[0]]
+    for pair in pairs:
+        "".join(pair).encode(errors="surrogateescape")  # fails for "\ud800", which is JSON and cannot be stored
+    return pairs
+
+
+def _json_text(value: object) -> str:
+    if value is None:
+        return ""
+    return value if isinstance(value, str) else json.dumps(value)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -54,7 +121,7 @@ class Speaker:
     refused: str | None = None
 
 
-def marker_of(facts: dict[str, str], speaker: Speaker, host: Host) -> Marker:
+def marker_of(facts: Facts, speaker: Speaker, host: Host) -> Marker:
     """
     Return the marker for *facts*.
 
@@ -64,8 +131,8 @@ def marker_of(facts: dict[str, str], speaker: Speaker, host: Host) -> Marker:
     ``PID``, ``START_TIME`` (clock ticks since boot), ``COMM``, ``EXE``, ``UID``, ``UNIT``, ``SIGNAL``,
     ``REASON``. Source: systemd.exec(5), "Environment Variables Set or Propagated by the Service Manager".
     """
-    said = {key.removeprefix("MONITOR_"): value for key, value in facts.items()} | facts
-    attributes = dict(facts)
+    said = _without_prefix(facts.known)
+    attributes = dict(facts.known)
     pid = parse_number(said.get("PID"))
     if pid and speaker.uid != 0 and not _may_name(host, pid, speaker.uid):
         pid, attributes["PID_NOT_THEIRS"] = None, str(pid)
@@ -74,11 +141,14 @@ def marker_of(facts: dict[str, str], speaker: Speaker, host: Host) -> Marker:
     if speaker.identity:
         attributes["identity"] = speaker.identity
     result = said.get("SERVICE_RESULT")
+    reason = said.get("REASON") or f"{speaker.what}{': ' + result if result else ''}"
+    if facts.ignored:
+        reason += f" (ignored: {'; '.join(facts.ignored)})"
     return Marker(
         kind=speaker.kind,
         trigger=speaker.trigger,
         at_s=time.time(),
-        reason=said.get("REASON") or f"{speaker.what}{': ' + result if result else ''}",
+        reason=reason,
         process=ProcessRef(pid=pid, start_time_ticks=parse_number(said.get("START_TIME"))) if pid else None,
         comm=said.get("COMM") or None,
         exe=said.get("EXE") or None,
@@ -87,32 +157,47 @@ def marker_of(facts: dict[str, str], speaker: Speaker, host: Host) -> Marker:
         signal=number,
         exit_status=status,
         attributes=attributes,
-        refused=speaker.refused,
+        refused=speaker.refused or facts.refused,
     )
 
 
-def misread(facts: dict[str, str]) -> list[str]:
-    """Return the facts that `marker_of` ignores because they are not numbers."""
-    return [f"{key}={facts[key]}" for key in NUMBERS if facts.get(key) and parse_number(facts[key]) is None]
+def _without_prefix(known: dict[str, str]) -> dict[str, str]:
+    return {key.removeprefix("MONITOR_"): value for key, value in known.items()} | known
+
+
+def _not_understood(said: dict[str, str]) -> list[str]:
+    """Return the values that `marker_of` has to ignore; an empty one is what the supervisor did not know."""
+    shown = {key: f"{key}={printable(value, limit=64)}" for key, value in said.items() if value}
+    found = [f"{shown[key]} is not a number" for key in NUMBERS if key in shown and parse_number(said[key]) is None]
+    if parse_number(said.get("PID")) == 0:
+        found.append(f"{shown['PID']} is not a process")
+    if "SIGNAL" in shown and _signal(said["SIGNAL"]) is None:
+        found.append(f"{shown['SIGNAL']} is not a signal")
+    if "EXIT_STATUS" in shown and _status(said) == (None, None):
+        found.append(f"{shown['EXIT_STATUS']} is not a status or a signal")
+    return found
 
 
 def _death(said: dict[str, str]) -> tuple[int | None, int | None]:
-    """Return signal and status; systemd's ``EXIT_STATUS`` is one or the other, by ``EXIT_CODE``."""
+    """Return signal and status."""
     if (number := _signal(said.get("SIGNAL"))) is not None:
         return number, None
-    if said.get("EXIT_CODE") in {"killed", "dumped"}:
-        return _signal(said.get("EXIT_STATUS")), None
-    return None, parse_number(said.get("EXIT_STATUS"))
+    return _status(said)
+
+
+def _status(said: dict[str, str]) -> tuple[int | None, int | None]:
+    """Return signal and status; systemd's ``EXIT_STATUS`` is one or the other, by ``EXIT_CODE``."""
+    text = said.get("EXIT_STATUS")
+    status = None if said.get("EXIT_CODE", "").lower() in {"killed", "dumped"} else parse_number(text)
+    return (_signal(text), None) if status is None else (None, status)
 
 
 def _signal(text: str | None) -> int | None:
-    """Return the number of a signal given as number, ``SIGSEGV`` or ``SEGV``."""
-    if not text:
-        return None
+    """Return the number of a signal given as in `signal_number`, in capitals or not."""
     try:
-        return signal_number(text)
+        return signal_number(text.upper()) if text else None
     except ValueError:
-        return parse_number(text)
+        return None
 
 
 def _may_name(host: Host, pid: int, uid: int) -> bool:

@@ -14,7 +14,7 @@ from typing import ClassVar, Literal
 from collector.model.errors import CollectorError, DeniedError
 from collector.model.marker import Marker, MarkerKind
 from collector.triggers.base import TriggerContext, Watch
-from collector.triggers.facts import Speaker, marker_of, parse
+from collector.triggers.facts import Facts, Speaker, marker_of, parse
 
 SOCKET_NAME = "notify.sock"
 DATAGRAM_BYTES = 8192
@@ -87,7 +87,7 @@ class NotifyWatch(Watch):
                 kind=MarkerKind.NOTIFICATION, trigger=self.ctx.id, uid=uid, refused=refused,
                 what=f"notification from process {pid} of uid {uid}",
             )  # fmt: skip
-            yield marker_of({} if refused else parse(data), speaker, self.ctx.host)
+            yield marker_of(Facts({}) if refused else parse(data), speaker, self.ctx.host)
 
     def close(self) -> None:
         """Close the socket and remove its name, unless a successor has taken it."""

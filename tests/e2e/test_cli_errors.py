@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import shlex
 import subprocess
 import sys
 from pathlib import Path
@@ -56,6 +57,58 @@ def test_standard_output_that_fails_is_one_line(config: Path) -> None:
     done = collector(config, "show", "latest", stdout=writer)
     os.close(writer)
     assert (done.returncode, done.stderr) == (141, "")
+
+
+@pytest.mark.parametrize("verb", ["list", "show latest", "list --json", "config show", "doctor", "--version", "--help"])
+def test_standard_output_that_is_closed_is_one_line(config: Path, verb: str) -> None:
+    """No traceback, and no other file gets the output."""
+    collector(config, "run", "--now")
+    command = f"{shlex.join(COLLECTOR)} {verb} {'' if '--' in verb[:2] else f'--config {config}'}"
+    done = subprocess.run(["sh", "-c", command + " >&-"], stderr=subprocess.PIPE, text=True, check=False)
+    assert (done.returncode, done.stderr) == (73, "collector: standard output is closed\n")
+    assert subprocess.run(["sh", "-c", command + " <&- >&- 2>&-"], check=False).returncode == 73
+
+
+def test_run_archives_with_all_streams_closed(config: Path) -> None:
+    """Workers and artifacts do not get the descriptors of the streams; only the path cannot be printed."""
+    command = f"exec {shlex.join(COLLECTOR)} run --now --config {config} <&- >&- 2>&-"
+    assert subprocess.run(["sh", "-c", command], check=False).returncode == 73
+    assert state_of(config) == "complete"
+
+
+@pytest.mark.parametrize(
+    ("encoding", "said"),
+    [
+        ("ascii", rb"\xe9\u2192"),
+        ("latin-1", b"\xe9" rb"\u2192"),
+        ("cp1252:strict", b"\xe9" rb"\u2192"),
+        ("", "é→".encode()),
+    ],
+)
+def test_output_that_the_encoding_lacks_is_escaped(config: Path, encoding: str, said: bytes) -> None:
+    """Not a bug, and not another encoding than the one asked for."""
+    collector(config, "run", "--now", "--reason", "é→")
+    command = [*COLLECTOR, "list", "--config", str(config)]
+    environment = {**os.environ, "PYTHONIOENCODING": encoding}
+    done = subprocess.run(command, env=environment, capture_output=True, check=False)
+    assert (done.returncode, done.stderr) == (0, b"")
+    assert said + b"\n" in done.stdout
+
+
+@pytest.mark.parametrize(("locale", "said"), [("C", rb"\xe9\u2192"), ("C.UTF-8", "é→".encode())])
+def test_output_to_a_terminal_is_in_its_encoding(config: Path, locale: str, said: bytes) -> None:
+    """On an 8-bit terminal, a byte of UTF-8 may begin a control sequence; a pipe gets UTF-8."""
+    collector(config, "run", "--now", "--reason", "é→")
+    command = [*COLLECTOR, "list", "--config", str(config)]
+    environment = {**os.environ, "LC_ALL": locale}
+    ours, theirs = os.openpty()
+    try:
+        subprocess.run(command, env=environment, stdout=theirs, check=True)
+        assert said + b"\r\n" in os.read(ours, 4096)
+    finally:
+        os.close(ours)
+        os.close(theirs)
+    assert "é→\n".encode() in subprocess.run(command, env=environment, stdout=subprocess.PIPE, check=True).stdout
 
 
 def test_json_errors_are_one_document(config: Path) -> None:

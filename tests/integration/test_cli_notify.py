@@ -50,7 +50,7 @@ def test_notify_tells_what_it_is_told(watch: NotifyWatch) -> None:
     assert (marker.process.pid, marker.signal, marker.attributes["NOTE"]) == (4711, 11, "a=b PID=1")
 
 
-@pytest.mark.parametrize("fact", ["PID=abc", "pid=123456789012345678", "UID=root", "START_TIME=1.5"])
+@pytest.mark.parametrize("fact", ["PID=abc", "pid=123456789012345678", "UID=root", "START_TIME=1.5", "SIGNAL=SEGVV"])
 def test_notify_tells_a_mistake_and_says_so(watch: NotifyWatch, fact: str) -> None:
     """A number that is none is an error, and yet no crash is lost for it."""
     assert notify(watch, fact, "UNIT=a.service") == 64
@@ -110,3 +110,30 @@ def fill(client: socket.socket, watch: NotifyWatch) -> int:
         except BlockingIOError:
             return sent
     raise AssertionError
+
+
+@pytest.mark.parametrize("arguments", [("PID=41", "PID=42"), ("PID=41", "pid = 42")])
+def test_notify_refuses_a_key_given_twice(watch: NotifyWatch, arguments: tuple[str, ...]) -> None:
+    """Nobody can know which of them is meant."""
+    assert notify(watch, *arguments) == 64
+    assert list(watch.read()) == []
+
+
+def test_notify_takes_no_second_fact_from_a_name(watch: NotifyWatch) -> None:
+    """The dead process chose its name."""
+    assert notify(watch, "PID=41", "COMM=a\rPID=42", "NOTE=b\u2028PID=43") == 0
+    (marker,) = watch.read()
+    assert marker.process is not None
+    assert (marker.process.pid, marker.refused) == (41, None)
+
+
+def test_notify_lets_arguments_win_over_the_environment(watch: NotifyWatch) -> None:
+    """With `--systemd`, what is given is not given twice."""
+    assert notify(watch, "--systemd", "EXIT_STATUS=SEGV", EXIT_CODE="dumped", EXIT_STATUS="ABRT") == 0
+    assert [(marker.signal, marker.refused) for marker in watch.read()] == [(11, None)]
+
+
+def test_notify_says_that_the_daemon_refuses_what_is_too_long(watch: NotifyWatch) -> None:
+    """It is recorded, and not collected."""
+    assert notify(watch, "NOTE=" + "x" * 9000) == 64
+    assert [marker.refused for marker in watch.read()] == ["longer than 8192 bytes"]

@@ -177,6 +177,39 @@ def test_shm_does_not_mistake_another_file_for_the_crashs_own(own: Path) -> None
     assert chosen(collected) == {}
 
 
+@pytest.mark.parametrize("name", ["x (deleted)", "x (deleted) (deleted)", " (deleted)"])
+def test_shm_takes_a_segment_that_is_really_named_deleted(own: Path, name: str) -> None:
+    """The kernel marks removed files the same way; the inode tells."""
+    segment(own / "x", b"another")
+    taken = segment(own / name, b"evidence")
+    with holder(own / name) as pid:
+        collected = collect(Shm(), context(manual(pid)))
+    assert chosen(collected) == {taken: b"evidence"}
+
+
+@pytest.mark.root
+def test_shm_tells_a_removed_segment_from_one_that_is_named_deleted(own: Path) -> None:
+    """Both of them are mapped, and look the same."""
+    removed, named = segment(own / "x", b"removed"), segment(own / "x (deleted)", b"named so")
+    with holder(own / "x", own / "x (deleted)") as pid:
+        (own / "x").unlink()
+        collected = collect(Shm(), context(manual(pid)))
+        (own / "x (deleted)").unlink()
+        again = collect(Shm(), context(manual(pid)))
+    assert chosen(collected) == chosen(again) == {removed: b"removed", named: b"named so"}
+
+
+def test_shm_takes_what_a_core_may_have_named_deleted_and_says_so(own: Path, tmp_path: Path) -> None:
+    """A core has no inodes: what is doubtful is taken."""
+    name = segment(own / "x (deleted)", b"evidence")
+    segment(own / "x", b"another")
+    core = core_of(tmp_path / "core", os.fsencode(own / "x (deleted)"))
+    collected = collect(Shm(), context(manual(core=core)))
+    assert chosen(collected) == {name: b"evidence"}
+    (row,) = collected.rows("segments.jsonl")
+    assert row["why"] == f"mapped by the crashed process, or a removed '{own.name}/x' was"
+
+
 def test_shm_from_none_takes_globs_only(own: Path) -> None:
     """The operator's choice."""
     segment(own / "mine")

@@ -79,6 +79,15 @@ def test_exit_files_reads_what_a_supervisor_leaves(watching: Opener, drop: Path)
     assert list(drop.iterdir()) == []
 
 
+def test_exit_files_refuses_a_key_given_twice(watching: Opener, drop: Path) -> None:
+    """The file stays, and the reason is in its marker."""
+    (drop / "twice").write_text("PID=4711\nCOMM=a\nPID=1\n")
+    watch = watching(ExitFiles(paths=(str(drop),)))
+    assert [(marker.process, marker.refused) for marker in drain(watch)] == [(None, "PID is given twice")]
+    assert list(watch.poll()) == []
+    assert len(list(drop.iterdir())) == 1
+
+
 @pytest.mark.root
 def test_exit_files_goes_on_where_it_cannot_remove(watching: Opener, drop: Path, tmp_path: Path) -> None:
     """A service with ProtectSystem=strict sees the directory read-only: the status says so, markers still come."""

@@ -24,7 +24,7 @@ from collector.model.marker import CoreRef, Marker
 
 MAX_MAPS_BYTES = 64 << 20
 MAX_OWN = 4096
-DELETED = b" (deleted)"
+DELETED = " (deleted)"
 _MAPS_LINE = re.compile(rb"([0-9a-f]+-[0-9a-f]+) \S+ [0-9a-f]+ ([0-9a-f]+):([0-9a-f]+) ([0-9]+) +(.+)")
 
 
@@ -32,12 +32,12 @@ class Mapped(msgspec.Struct, frozen=True, kw_only=True):
     """
     A file that a process has, or had, mapped.
 
-    *device* and *inode* are known for a live process only; *addresses*, of its first mapping, is its name in
+    *path* is as the kernel shows it: ``x (deleted)`` may be a removed ``x``, or a file of that name. *device* and
+    *inode* are known for a live process only; *addresses*, of its first mapping, is its name in
     ``/proc/PID/map_files``.
     """
 
     path: bytes
-    deleted: bool
     device: int | None = None
     inode: int | None = None
     addresses: str | None = None
@@ -49,19 +49,12 @@ def parse_maps(lines: Iterable[bytes]) -> Iterator[Mapped]:
         match = _MAPS_LINE.fullmatch(line.rstrip(b"\n"))
         if match is None or int(match[4]) == 0:
             continue
-        path = match[5].replace(b"\\012", b"\n")
         yield Mapped(
-            path=path.removesuffix(DELETED),
-            deleted=path.endswith(DELETED),
+            path=match[5].replace(b"\\012", b"\n"),
             device=os.makedev(int(match[2], 16), int(match[3], 16)),
             inode=int(match[4]),
             addresses=match[1].decode("ascii"),
         )
-
-
-def parse_note_path(path: bytes) -> Mapped:
-    """Return a file that a core's NT_FILE note names."""
-    return Mapped(path=path.removesuffix(DELETED), deleted=path.endswith(DELETED))
 
 
 def of_core(host: Host, core: CoreRef) -> Iterator[Mapped]:
@@ -73,7 +66,7 @@ def of_core(host: Host, core: CoreRef) -> Iterator[Mapped]:
         Truncated: At the end, if the list was cut off.
     """
     with OpenFd(open_core(host, core)) as fd:
-        yield from (parse_note_path(file.path) for file in mapped_files(fd))
+        yield from (Mapped(path=file.path) for file in mapped_files(fd))
 
 
 def of_process(process: Process, guard: Guard) -> Iterator[Mapped]:

@@ -10,7 +10,7 @@ from dataclasses import KW_ONLY, dataclass, field
 import msgspec
 
 from collector.collectors.shm.listing import ShmFile, walk
-from collector.collectors.shm.mapped_segments import Key, OwnSegment, open_mapped
+from collector.collectors.shm.mapped_segments import DELETED, Key, OwnSegment, open_mapped
 from collector.host import syscalls
 from collector.host.files import OpenFd, open_beneath
 from collector.host.guarded_read import Guard
@@ -86,12 +86,12 @@ class SegmentSearch:
         why = rank(found.name, self.globs)
         for key in ((found.name, found.status.st_dev, found.status.st_ino), (found.name, None, None)):
             own = self.own.get(key)
-            if own is not None and not own.mapped.deleted:
+            if own is not None:
                 self._seen.add(key)
                 if own.holder is None and self._is_another(found):
                     self._add(Candidate(name=found.name, rank=0, why=OWN, gone=ANOTHER))
                 else:
-                    why = (0, OWN)
+                    why = (0, OWN if own.holder else _by_name(own.name))
         if why is not None:
             self._add(_candidate(found, *why))
 
@@ -104,15 +104,17 @@ class SegmentSearch:
         return born_ns is not None and self.died_ns is not None and born_ns > self.died_ns
 
     def _unnamed(self, own: OwnSegment) -> Candidate:
+        name = own.name.removesuffix(DELETED)
         if own.holder is None:
-            return Candidate(name=own.name, rank=0, why=OWN, gone="deleted; the core has only its name")
+            return Candidate(name=name, rank=0, why=OWN, gone="deleted; the core has only its name")
         try:
             with OpenFd(self._open_held(own)) as fd:
                 status = os.fstat(fd)
         except (OSError, StepError) as exc:
-            return Candidate(name=own.name, rank=0, why=OWN, gone=f"deleted, and opening its mapping failed: {exc}")
+            return Candidate(name=name, rank=0, why=OWN, gone=f"deleted, and opening its mapping failed: {exc}")
         self._held[status.st_dev, status.st_ino] = own
-        return _candidate(ShmFile(own.name, status), 0, OWN + ", which still holds it")
+        # One that has a name is in another mount namespace, and is named as the kernel shows it.
+        return _candidate(ShmFile(own.name if status.st_nlink else name, status), 0, OWN + ", which still holds it")
 
     def _open_held(self, own: OwnSegment) -> int:
         if own.holder is None:
@@ -126,6 +128,11 @@ class SegmentSearch:
             self.candidates.append(candidate)
         else:
             self.passed_over += 1
+
+
+def _by_name(name: str) -> str:
+    """Return why a file that only a core names is wanted: the core does not tell a removed file by its inode."""
+    return f"{OWN}, or a removed {name.removesuffix(DELETED)!r} was" if name.endswith(DELETED) else OWN
 
 
 def _candidate(found: ShmFile, rank_: int, why: str) -> Candidate:

@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import os
+import subprocess
 import time
 from pathlib import Path
 
@@ -68,16 +69,50 @@ def test_command_that_never_ends_is_killed_in_time() -> None:
     assert (output, cut, status) == (b"before\n", "it was killed: it had not ended in time", -9)
 
 
-def test_command_is_killed_with_its_children(tmp_path: Path) -> None:
-    """A child that holds the output open is in the same process group."""
-    pid_file = tmp_path / "pid"
-    run("/bin/sh", "-c", f"sleep 600 & echo $! > {pid_file}; exit 0", timeout_s=0.3)
-    pid = int(pid_file.read_text())
-    for _ in range(100):
-        if not is_running(pid):
-            break
-        time.sleep(0.02)
-    assert not is_running(pid)
+@pytest.mark.parametrize("start", ["", "setsid "])
+@pytest.mark.parametrize("output", ["", " >/dev/null 2>&1"])
+def test_command_ends_with_what_it_left_behind(tmp_path: Path, start: str, output: str) -> None:
+    """Also with what left its process group, and with what holds no output; the result says what happened."""
+    script = f"{start}sh -c 'sleep 600 & echo $! >{tmp_path}/pid; wait'{output} & sleep 0.1; echo said; exit 3"
+    command, printed, cut = Command(["/bin/sh", "-c", script]), b"", ""
+    try:
+        for piece in command.output(limit=1 << 20, until_s=time.monotonic() + 0.5):
+            printed += piece
+    except Truncated as exc:
+        cut = exc.reason
+    command.close(time.monotonic() + (0 if cut else 10), reap_s=5.0)
+    assert (printed, command.exit_status) == (b"said\n", 3)
+    assert cut == (
+        "" if output else "it ended, but processes that it left behind held its output until they were killed"
+    )
+    assert command.killed.startswith("it ended and left processes behind, which were killed: ")
+    assert "sleep (PID " in command.killed
+    assert not is_running(int((tmp_path / "pid").read_text()))
+
+
+def test_command_that_never_ends_is_killed_with_what_it_started(tmp_path: Path) -> None:
+    """Its group is not all of it."""
+    script = f"setsid sh -c 'echo $$ >{tmp_path}/pid; exec sleep 600' & sleep 600"
+    _, cut, status = run("/bin/sh", "-c", script, timeout_s=0.5)
+    assert (cut, status) == ("it was killed: it had not ended in time", -9)
+    assert not is_running(int((tmp_path / "pid").read_text()))
+
+
+def test_command_whose_children_end_by_themselves_is_not_said_to_be_killed() -> None:
+    """A pipeline in the background that is through is nobody's fault."""
+    command = Command(["/bin/sh", "-c", "(sleep 0.05; echo late) & (exit 5) & exit 0"])
+    assert b"".join(command.output(limit=1 << 20, until_s=time.monotonic() + 10)) == b"late\n"
+    time.sleep(0.1)
+    command.close(time.monotonic() + 10, reap_s=5.0)
+    assert (command.killed, command.exit_status) == ("", 0)
+
+
+def test_command_leaves_other_children_alone() -> None:
+    """They are not the command's."""
+    with subprocess.Popen(["/bin/sleep", "600"]) as other:
+        run("/bin/sh", "-c", "setsid sleep 600 & exit 0", timeout_s=0.3)
+        assert is_running(other.pid)
+        other.kill()
 
 
 def is_running(pid: int) -> bool:

@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from collector.collectors.shm.listing import MAX_DEPTH, ShmFile, length_of, walk
-from collector.collectors.shm.mapped_segments import parse_maps, parse_note_path, segment_name
+from collector.collectors.shm.mapped_segments import Mapped, parse_maps, segment_name
 from collector.host.files import kind_of
 from collector.host.read_errors import ReadErrors
 
@@ -86,15 +86,15 @@ def test_walk_distinguishes_allocated_bytes_from_length(root: tuple[Path, int]) 
 
 
 def test_parse_maps_gives_files_with_their_inodes() -> None:
-    """Anonymous memory is left out; a line break in a name is octal in maps."""
+    """Anonymous memory is left out; a line break in a name is octal in maps; names are as the kernel shows them."""
     found = list(parse_maps(MAPS.splitlines(keepends=True)))
-    assert [(mapped.path, mapped.deleted, mapped.inode) for mapped in found] == [
-        (b"/usr/bin/bash", False, 260104),
-        (b"/dev/shm/engine.1", False, 12),
-        (b"/dev/shm/two words", True, 13),
-        (b"/dev/shm/line\nbreak", False, 14),
-        (b"/memfd:x", True, 15),
-        (b"/SYSV00000000", True, 16),
+    assert [(mapped.path, mapped.inode) for mapped in found] == [
+        (b"/usr/bin/bash", 260104),
+        (b"/dev/shm/engine.1", 12),
+        (b"/dev/shm/two words (deleted)", 13),
+        (b"/dev/shm/line\nbreak", 14),
+        (b"/memfd:x (deleted)", 15),
+        (b"/SYSV00000000 (deleted)", 16),
     ]
     assert found[1].device == os.makedev(0, 0x17)
     assert found[1].addresses == "7f00-7f01"
@@ -116,7 +116,7 @@ def test_parse_maps_gives_files_with_their_inodes() -> None:
 )
 def test_segment_name_stays_below_dev_shm(path: bytes, name: str | None) -> None:
     """The list of mapped files is as hostile as the core that holds it."""
-    assert segment_name(parse_note_path(path)) == name
+    assert segment_name(Mapped(path=path)) == name
 
 
 def test_length_of_counts_data_and_not_holes(tmp_path: Path) -> None:

@@ -116,12 +116,34 @@ def test_config_drop_in_mistake_names_the_drop_in(tmp_path: Path) -> None:
 
 
 def test_config_files_that_are_not_drop_ins_are_ignored(tmp_path: Path) -> None:
-    """Editors leave backups and swap files: only *.yaml counts, and no dot files."""
+    """Editors leave backups and swap files: only *.yaml and *.yml count, and no dot files."""
     path = files(tmp_path)
     (tmp_path / "conf.d").mkdir()
     for name in (".a.yaml", "a.yaml~", "a.yaml.swp", "README"):
         (tmp_path / "conf.d" / name).write_text("{")
-    assert load(path).files == (path,)
+    assert (load(path).files, load(path).diagnostics) == ((path,), ())
+
+
+def test_config_drop_ins_may_end_with_yml(tmp_path: Path) -> None:
+    """Half the world writes it so."""
+    path = files(tmp_path, a="pressure: {floor: 1GiB}\n", c="pressure: {wait: 5s}\n")
+    (tmp_path / "conf.d" / "b.yml").write_text("pressure: {floor: 2GiB, wait: 3s}\n")
+    loaded = load(path)
+    assert (loaded.config.pressure.floor_bytes, loaded.config.pressure.wait_s) == (2 << 30, 5.0)
+    assert loaded.files == (path, *(f"{tmp_path}/conf.d/{name}" for name in ("a.yaml", "b.yml", "c.yaml")))
+
+
+@pytest.mark.parametrize("name", ["x.YAML", "x.Yml", "x.conf", "x.json"])
+def test_config_warns_of_drop_ins_that_are_not_read(tmp_path: Path, name: str) -> None:
+    """Somebody believes that it is in force."""
+    path = files(tmp_path)
+    (tmp_path / "conf.d").mkdir()
+    (tmp_path / "conf.d" / name).write_text("{")
+    loaded = load(path)
+    assert loaded.files == (path,)
+    assert [str(diagnostic) for diagnostic in loaded.diagnostics] == [
+        f"{tmp_path}/conf.d/{name}: warning: this file is not read (call it NAME.yaml)"
+    ]
 
 
 def test_config_hash_ignores_layout_and_sees_values(tmp_path: Path) -> None:
