@@ -109,7 +109,9 @@ class KernelLogWatch(Watch):
         return True
 
     def _marker(self, record: KmsgRecord, found: KernelEvent) -> Marker:
-        dump = {"core_dumped": "pending"} if found.event == "segfault" else {}
+        more = {"core_dumped": "pending"} if found.event == "segfault" else {}
+        if found.unclear:
+            more["no_process"] = found.unclear
         return Marker(
             kind=MarkerKind.KERNEL_LOG,
             trigger=self.ctx.id,
@@ -123,7 +125,7 @@ class KernelLogWatch(Watch):
                 "event": found.event,
                 "level": record.level,
                 "identity": f"{self.boot_id}:{record.seq}",
-                **dump,
+                **more,
             },
         )
 

@@ -23,7 +23,7 @@ from collector.triggers.base import TriggerContext, Watch
 from collector.triggers.kernel_log import KernelLog
 
 pytestmark = pytest.mark.root
-NULL_POINTER = "import ctypes; ctypes.string_at(0)"
+NULL_POINTER = "import ctypes, sys; open('/proc/self/comm', 'w').write(sys.argv[1]); ctypes.string_at(0)"
 
 Opener = Callable[..., Watch]
 
@@ -44,12 +44,12 @@ def watching(ctx: TriggerContext) -> Iterator[Opener]:
         yield lambda: stack.enter_context(opened(KernelLog(pstore=False), ctx))
 
 
-def segfault() -> int:
+def segfault(name: str = "python") -> int:
     """A real one that the kernel has logged: it logs at most ten in five seconds, those of others included."""
     log = Kmsg(Host(), at_end=True)
     try:
         for _ in range(20):
-            child = subprocess.Popen([sys.executable, "-c", NULL_POINTER])
+            child = subprocess.Popen([sys.executable, "-c", NULL_POINTER, name])
             assert child.wait() == -signal.SIGSEGV
             if any(f"[{child.pid}]: segfault" in record.message for record in log.records()):
                 return child.pid
@@ -72,6 +72,27 @@ def test_kernel_log_reports_a_real_segfault(watching: Opener) -> None:
     (marker,) = of_process(drain(watch), pid)
     assert marker.kind is MarkerKind.KERNEL_LOG
     assert (marker.attributes["event"], (marker.comm or "")[:6]) == ("segfault", "python")
+
+
+@pytest.mark.parametrize("name", ["b[1] trap ", "b[1]: segfault ", "Oops: b[1]: "])
+def test_kernel_log_names_the_process_that_crashed_when_its_name_is_planted(watching: Opener, name: str) -> None:
+    """PID 1 has not crashed."""
+    watch = watching()
+    pid = segfault(name)
+    markers = drain(watch)
+    (marker,) = of_process(markers, pid)
+    assert (marker.attributes["event"], marker.comm) == ("segfault", name)
+    assert of_process(markers, 1) == []
+
+
+def test_kernel_log_names_nobody_when_a_pattern_can_be_read_in_two_ways(ctx: TriggerContext) -> None:
+    """The marker is there, and says why it has no process."""
+    trigger = KernelLog(events=(), patterns=(r"\[(?P<pid>\d+)\]",), pstore=False)
+    with opened(trigger, ctx) as watch:
+        pid = segfault("planted[1]")
+        (marker,) = (marker for marker in drain(watch) if f"planted[1][{pid}]: segfault" in marker.reason)
+    assert marker.process is None
+    assert marker.attributes["no_process"] == f"the line can be read as naming PID 1 or PID {pid}"
 
 
 def test_kernel_log_ignores_lines_that_are_not_the_kernels(watching: Opener) -> None:
