@@ -64,6 +64,16 @@ def lock_directory(path: str) -> int:
     return fd
 
 
+def renew_lock(path: str, held: int) -> int:
+    """Return *held*, or the lock of the directory that is at *path* by now; raise as `lock_directory` does."""
+    with contextlib.suppress(FileNotFoundError):
+        if os.path.samestat(os.stat(path), os.fstat(held)):
+            return held
+    lock = lock_directory(path)
+    os.close(held)
+    return lock
+
+
 class Client:
     """
     A connection to user *uid*. Sending never blocks: for a client that does not read, progress updates are dropped,
@@ -127,20 +137,33 @@ class Control:
         with contextlib.suppress(FileNotFoundError):
             os.unlink(self._path)  # only this user can have created it
         self._sock = socket.socket(socket.AF_UNIX, socket.SOCK_SEQPACKET | socket.SOCK_NONBLOCK | socket.SOCK_CLOEXEC)
-        self._sock.bind(self._path)
-        os.chmod(self._path, 0o600)
-        self._sock.listen(CLIENT_LIMIT)
+        try:
+            self._sock.bind(self._path)
+            os.chmod(self._path, 0o600)
+            self._sock.listen(CLIENT_LIMIT)
+            self._file = _file_at(self._path)
+        except OSError:
+            self._sock.close()
+            raise
         self._resume: Callable[[], None] | None = None
         self._listen()
 
+    @property
+    def is_reachable(self) -> bool:
+        """Return whether the socket still has its name."""
+        try:
+            return _file_at(self._path) == self._file
+        except OSError:
+            return False
+
     def close(self) -> None:
-        """Stop listening; remove the socket."""
+        """Stop listening; remove the socket, unless a successor has taken its name."""
         if self._resume is None:
             self._loop.unwatch(self._sock.fileno())
         else:
             self._resume()
         self._sock.close()
-        with contextlib.suppress(FileNotFoundError):
+        if self.is_reachable:
             os.unlink(self._path)
 
     def _listen(self) -> None:
@@ -186,3 +209,8 @@ class Control:
             self._loop.unwatch(client.sock.fileno())
             self._clients.discard(client)
             client.sock.close()
+
+
+def _file_at(path: str) -> tuple[int, int]:
+    info = os.lstat(path)
+    return info.st_dev, info.st_ino

@@ -11,7 +11,7 @@ from collector import __version__
 from collector.archive import layout
 from collector.archive.ledger import Ledger
 from collector.daemon.activity import Activity
-from collector.daemon.control import Client, Control, lock_directory
+from collector.daemon.control import Client, Control, lock_directory, renew_lock
 from collector.daemon.intake import Intake, Work
 from collector.daemon.journal import get_logger, log_event
 from collector.daemon.loop import Loop
@@ -22,6 +22,7 @@ from collector.daemon.sdnotify import ServiceManager
 from collector.daemon.trigger_set import TriggerSet
 from collector.host import process
 from collector.host.identity import identify
+from collector.model.errors import DeniedError
 from collector.pipeline.generation import Generation
 from collector.pressure.sampler import TICK_S, Sampler
 from collector.runner import events
@@ -37,7 +38,7 @@ STOP_GRACE_S = 20.0
 """How long a running step may go on after SIGTERM; well within the unit's TimeoutStopSec."""
 
 TEND_S = 5.0
-"""Interval at which missing workers are replaced and lost markers recorded."""
+"""Interval at which missing workers are replaced, and lost markers and lost sources noticed."""
 
 CHECK_FILES_S = 1.0
 """Interval at which the configuration's files are checked for changes, if `reload_on_change` is set."""
@@ -61,6 +62,8 @@ class Supervisor:
     def __init__(self, config: str | None, archive: str | None) -> None:
         self._configuration = Configuration(config, archive)
         self._lock = lock_directory(self._generation.runtime_directory)
+        self._control_problem: str | None = None
+        """Why the control socket cannot be bound again, as logged."""
         self._since_s = time.time()
         self._identity = identify()
         self._manager = ServiceManager()
@@ -111,7 +114,7 @@ class Supervisor:
         self._intake = Intake(self._ledger, self._generation, self._loop, self._next, self._own_pids)
         self._intake.resume(done.sealed)
         self._control = Control(self._loop, self._generation.runtime_directory, self._handle)
-        self._triggers = TriggerSet(self._loop, self._intake, self._ledger)
+        self._triggers = TriggerSet(self._loop, self._intake, self._ledger, self._show_status)
         self._triggers.open(self._generation)
         self._recovering = False
         if self._pool.stopping:
@@ -132,14 +135,20 @@ class Supervisor:
         return frozenset((os.getpid(), *self._pool.pids))
 
     def _status_line(self) -> str:
-        return f"collecting: {', '.join(self._collecting)}" if self._collecting else "watching"
+        if self._collecting:
+            return f"collecting: {', '.join(self._collecting)}"
+        degraded = [trigger for trigger, state in self._triggers.states.items() if state != "watching"]
+        return f"degraded: {', '.join(degraded)}" if degraded else "watching"
+
+    def _show_status(self) -> None:
+        self._manager.status(self._status_line())
 
     def _next(self) -> None:
         """Begin all incidents that are due: their light evidence is read now, beside another one's bulk copy."""
         while not self._recovering and not self._pool.stopping and (work := self._intake.next()) is not None:
             self._collecting.append(work.pipeline.name)
             self._pool.interrupt()
-            self._manager.status(self._status_line())
+            self._show_status()
             self._loop.spawn(self._collect(work), partial(self._collected, work))
 
     def _collect(self, work: Work) -> Task[Done]:
@@ -175,7 +184,7 @@ class Supervisor:
     def _ended(self, work: Work) -> None:
         """Go on with the next incident, or with maintenance."""
         self._collecting.remove(work.pipeline.name)
-        self._manager.status(self._status_line())
+        self._show_status()
         if self._pool.stopping:
             if not self._collecting:
                 self._loop.stop()
@@ -185,8 +194,27 @@ class Supervisor:
         self._maintenance.turn()
 
     def _tend(self) -> None:
-        self._triggers.record_lost()
+        self._listen_again()
+        self._triggers.check()
         self._maintenance.turn()
+
+    def _listen_again(self) -> None:
+        """Bind the control socket again if its name or the runtime directory was removed or replaced."""
+        if self._control.is_reachable:
+            return
+        directory = self._generation.runtime_directory
+        try:
+            self._lock = renew_lock(directory, self._lock)
+            control = Control(self._loop, directory, self._handle)
+        except (DeniedError, OSError) as exc:
+            if (problem := str(exc)) != self._control_problem:
+                self._control_problem = problem
+                log.error("control.failed", error=problem, hint=getattr(exc, "hint", None))  # noqa: TRY400 - no bug of ours
+            return
+        self._control.close()
+        self._control = control
+        self._control_problem = None
+        log.warning("control.restored", directory=directory)
 
     def _handle(self, client: Client, request: Request) -> None:
         match request:
@@ -200,7 +228,7 @@ class Supervisor:
                 self._intake.by_hand(request, client)
 
     def _status(self) -> Status:
-        self._triggers.record_lost()
+        self._triggers.check()
         sample = self._sampler.sample()
         return Status(
             protocol=PROTOCOL,

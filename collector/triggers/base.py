@@ -37,6 +37,7 @@ class Watch:
     An opened trigger; a subclass overrides what its source has. Nothing here blocks.
 
     The loop calls `read` while the descriptor is readable, and `poll` at the start and then every `poll_s` seconds.
+    A watch that is `gone`, or whose descriptor is, is closed and opened again.
     """
 
     __slots__ = ()
@@ -54,6 +55,11 @@ class Watch:
     @property
     def degraded(self) -> str | None:
         """Why it sees less than it should at the moment; ``None`` if it sees all."""
+        return None
+
+    @property
+    def gone(self) -> str | None:
+        """Why it can see nothing any more and must be opened again; ``None`` while it can."""
         return None
 
     def fileno(self) -> int:
@@ -79,5 +85,5 @@ class Trigger(Protocol):
     name: ClassVar[str]
 
     def open(self, ctx: TriggerContext) -> Watch:
-        """Start watching; raise `CollectorError` with a hint if the kernel or the machine does not support it."""
+        """Start watching; raise `CollectorError` with a hint if that is not possible now: it is tried again."""
         ...

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import errno
 import fnmatch
 import glob
 import os
@@ -14,6 +15,7 @@ from dataclasses import dataclass
 from typing import NamedTuple
 
 from collector.host import inotify
+from collector.model.bounded import put_newest
 from collector.model.errors import CollectorError
 from collector.triggers.base import TriggerContext, Watch
 
@@ -91,15 +93,28 @@ class DirectoryWatch(Watch):
         self._depth = depth
         self._overflows = 0
         self._problem: str | None = None
+        self._gone: str | None = None
+        self._unwatched: dict[str, tuple[int, Directory | None]] = {}
+        """Subdirectories that could not be watched, with their depth and parent; tried again."""
         self._by_wd: dict[int, Directory] = {}
+        self._known: set[tuple[int, int]] = set()
         self._scans: deque[Iterator[FileEvent]] = deque()
         try:
             self._inotify = inotify.Inotify()
         except OSError as exc:
             hint = "raise fs.inotify.max_user_instances"
             raise CollectorError(f"trigger {ctx.id}: inotify: {exc.strerror}", hint=hint) from exc
-        self._more = os.eventfd(0, os.EFD_CLOEXEC | os.EFD_NONBLOCK)
-        self._epoll = select.epoll()
+        try:
+            self._more = os.eventfd(0, os.EFD_CLOEXEC | os.EFD_NONBLOCK)
+        except OSError:
+            self._inotify.close()
+            raise
+        try:
+            self._epoll = select.epoll()
+        except OSError:
+            os.close(self._more)
+            self._inotify.close()
+            raise
         self._epoll.register(self._inotify.fileno(), select.EPOLLIN)
         self._epoll.register(self._more, select.EPOLLIN)
 
@@ -113,14 +128,19 @@ class DirectoryWatch(Watch):
         """Why a directory that exists is not watched."""
         return self._problem
 
+    @property
+    def gone(self) -> str | None:
+        """Why the inotify instance is of no use any more."""
+        return self._gone
+
     def fileno(self) -> int:
         """Return a descriptor that is readable while events or unfinished scans are pending."""
         return self._epoll.fileno()
 
     def close(self) -> None:
         self._epoll.close()
-        self._inotify.close()
         os.close(self._more)
+        self._inotify.close()
 
     def events(self) -> Iterator[FileEvent]:
         """Yield the events of one bounded read and of one batch of a scan."""
@@ -136,6 +156,10 @@ class DirectoryWatch(Watch):
                 os.close(directory.open())
             except OSError:
                 self._forget(directory)
+        self._known = {(one.device, one.inode) for one in self._by_wd.values()}
+        unwatched, self._unwatched = self._unwatched, {}
+        for path, (depth, parent) in unwatched.items():
+            self._watch(path, depth=depth, inside=parent)
         for pattern in self._paths:
             for path in glob.iglob(pattern) if glob.has_magic(pattern) else (pattern,):
                 self._watch(path, depth=self._depth)
@@ -167,19 +191,28 @@ class DirectoryWatch(Watch):
 
     def _watch(self, path: str, *, depth: int, inside: Directory | None = None) -> None:
         """Watch *path* if it is a directory, and scan it if it is not watched yet."""
-        if self._ignored(path) or len(self._by_wd) >= MAX_DIRECTORIES:
+        if inside is not None and len(self._by_wd) >= MAX_DIRECTORIES:
+            self._fail(path, depth, inside, _too_many())
+            return
+        if self._ignored(path):
             return
         try:
             # A configured path may be a symlink; a subdirectory, which others create, may not.
             nofollow = os.O_NOFOLLOW if inside is not None else 0
             fd = os.open(path, os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC | nofollow)
-        except OSError:
+        except (FileNotFoundError, NotADirectoryError):
             return  # not there yet
+        except OSError as exc:
+            if inside is None or exc.errno != errno.ELOOP:
+                self._fail(path, depth, inside, exc)
+            return
         try:
             info = os.fstat(fd)
+            if len(self._by_wd) >= MAX_DIRECTORIES and (info.st_dev, info.st_ino) not in self._known:
+                raise _too_many()
             wd = self._inotify.add(fd)
         except OSError as exc:
-            self._problem = f"{path}: {exc.strerror}"
+            self._fail(path, depth, inside, exc)
             return
         finally:
             os.close(fd)
@@ -188,6 +221,14 @@ class DirectoryWatch(Watch):
             self._by_wd[wd] = directory
             self._scans.append(self._entries(directory))
             self._signal()
+
+    def _fail(self, path: str, depth: int, inside: Directory | None, exc: OSError) -> None:
+        """Say why a directory is not watched; `refresh` tries again."""
+        if exc.errno in {errno.EBADF, errno.EINVAL}:
+            self._gone = f"inotify: {exc.strerror}"
+        self._problem = self._problem or f"{path}: {exc.strerror}"
+        if inside is not None:
+            put_newest(self._unwatched, path, (depth, inside), MAX_DIRECTORIES)
 
     def _forget(self, directory: Directory) -> None:
         """Stop watching a directory that is no longer at its path."""
@@ -213,8 +254,11 @@ class DirectoryWatch(Watch):
                         self._enter(directory, entry.name)
                     elif self._is_wanted(entry.name):
                         yield FileEvent(directory, entry.name, closed=False, scanned=True)
-        except OSError:
+        except (FileNotFoundError, NotADirectoryError):
             return  # it is gone; its event is still to come
+        except OSError as exc:  # scanned again once it can be read
+            self._forget(directory)
+            self._fail(directory.path, directory.depth, directory if directory.depth < self._depth else None, exc)
 
     def _scan(self) -> Iterator[FileEvent]:
         """Yield the next batch of the scans that are due."""
@@ -241,3 +285,7 @@ def check_absolute(paths: tuple[str, ...]) -> None:
     for path in paths:
         if not path.startswith("/"):
             raise ValueError(f"{path!r} is not an absolute path")
+
+
+def _too_many() -> OSError:
+    return OSError(errno.ENOSPC, f"{MAX_DIRECTORIES} directories are watched already")

@@ -15,6 +15,7 @@ from collector.model.units import Bytes, Seconds
 from collector.triggers.base import TriggerContext, Watch
 
 POLL_S = 1.0
+RETRY_S = 30.0
 STALL, WINDOW, HOUR = Seconds(0.3), Seconds(2.0), Seconds(3600.0)
 THRESHOLD = Bytes(256 << 20)
 
@@ -45,15 +46,9 @@ class MemoryPressure:
 
     def open(self, ctx: TriggerContext) -> MemoryPressureWatch:
         """Start watching; without PSI by polling."""
-        try:
-            psi = PsiTrigger(ctx.host, kind=self.kind, stall_s=self.stall, window_s=self.window)
-        except OSError as exc:
-            why = (
-                "the window must be a multiple of 2s without CAP_SYS_RESOURCE" if exc.errno == EINVAL else exc.strerror
-            )
-            reason = f"/proc/pressure/memory: {why}; MemAvailable is checked instead"
-            return MemoryPressureWatch(self, ctx, None, POLL_S, reason)
-        return MemoryPressureWatch(self, ctx, psi)
+        watch = MemoryPressureWatch(self, ctx)
+        watch.open_psi()
+        return watch
 
 
 @dataclass(slots=True)
@@ -62,9 +57,26 @@ class MemoryPressureWatch(Watch):
 
     trigger: MemoryPressure
     ctx: TriggerContext
-    psi: PsiTrigger | None
+    psi: PsiTrigger | None = None
     poll_s: float | None = None
     degraded: str | None = None
+    retry_s: float = 0.0
+    """When to try PSI again, on the monotonic clock."""
+
+    def open_psi(self) -> None:
+        """Let the kernel watch; if it does not, check MemAvailable until it does."""
+        self.retry_s = time.monotonic() + RETRY_S
+        trigger = self.trigger
+        try:
+            self.psi = PsiTrigger(self.ctx.host, kind=trigger.kind, stall_s=trigger.stall, window_s=trigger.window)
+        except OSError as exc:
+            why = (
+                "the window must be a multiple of 2s without CAP_SYS_RESOURCE" if exc.errno == EINVAL else exc.strerror
+            )
+            self.poll_s = POLL_S
+            self.degraded = f"/proc/pressure/memory: {why}; MemAvailable is checked instead"
+        else:
+            self.poll_s = self.degraded = None
 
     def fileno(self) -> int:
         return self.psi.fileno() if self.psi is not None else -1
@@ -79,7 +91,9 @@ class MemoryPressureWatch(Watch):
             yield self._marker(f"memory stall ({self.trigger.kind}) passed {stalled}")
 
     def poll(self) -> Iterator[Marker]:
-        """Without PSI, yield a marker if MemAvailable is below the threshold."""
+        """Without PSI, yield a marker if MemAvailable is below the threshold, and try PSI again every 30 s."""
+        if self.psi is None and time.monotonic() >= self.retry_s:
+            self.open_psi()
         if self.psi is None:
             available_bytes = Meminfo(self.ctx.host).figures().get(b"MemAvailable", 1 << 62)
             if available_bytes < self.trigger.available and self._is_due():

@@ -19,6 +19,7 @@ from collector.triggers.facts import Facts, Speaker, marker_of, parse
 SOCKET_NAME = "notify.sock"
 DATAGRAM_BYTES = 8192
 DATAGRAMS_PER_READ = 64
+POLL_S = 1.0
 _UCRED = struct.Struct("=iII")
 
 
@@ -51,10 +52,11 @@ class Notify:
             server.bind(path)
             if self.uids or self.unprivileged == "attribute":
                 os.chmod(path, 0o666)  # noqa: S103 - senders are checked by their credentials
+            info = os.lstat(path)
         except OSError as exc:
             server.close()
             raise CollectorError(f"trigger {ctx.id}: {path}: {exc.strerror}") from exc
-        return NotifyWatch(self, ctx, server, path, os.lstat(path).st_ino)
+        return NotifyWatch(self, ctx, server, path, (info.st_dev, info.st_ino))
 
 
 @dataclass(slots=True)
@@ -65,8 +67,18 @@ class NotifyWatch(Watch):
     ctx: TriggerContext
     server: socket.socket
     path: str
-    inode: int
+    inode: tuple[int, int]
     lost: int = 0
+    poll_s: float | None = POLL_S
+
+    @property
+    def gone(self) -> str | None:
+        """Why senders no longer reach this socket: its name or its directory was removed or replaced."""
+        try:
+            info = os.lstat(self.path)
+        except OSError as exc:
+            return f"{self.path}: {exc.strerror}"
+        return None if (info.st_dev, info.st_ino) == self.inode else f"{self.path} is another file now"
 
     def fileno(self) -> int:
         return self.server.fileno()
@@ -92,8 +104,8 @@ class NotifyWatch(Watch):
     def close(self) -> None:
         """Close the socket and remove its name, unless a successor has taken it."""
         self.server.close()
-        with contextlib.suppress(FileNotFoundError):
-            if os.lstat(self.path).st_ino == self.inode:
+        if self.gone is None:
+            with contextlib.suppress(OSError):
                 os.unlink(self.path)
 
     def _refusal(self, uid: int, *, too_long: bool) -> str | None:

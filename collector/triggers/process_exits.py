@@ -82,10 +82,14 @@ class ProcessExits:
         rules = [(rule, rule.numbers) for rule in self.rules]
         try:
             exits = ProcConnector(kinds=COREDUMP | EXIT, buffer_bytes=BUFFER_BYTES)
+            try:
+                births = ProcConnector(kinds=EXEC | COMM, buffer_bytes=BUFFER_BYTES)
+            except OSError:
+                exits.close()
+                raise
         except OSError as exc:
             hint = "run with CAP_NET_ADMIN" if exc.errno == errno.EPERM else "the kernel needs CONFIG_PROC_EVENTS"
             raise CollectorError(f"trigger {ctx.id}: netlink: {exc.strerror}", hint=hint) from exc
-        births = ProcConnector(kinds=EXEC | COMM, buffer_bytes=BUFFER_BYTES)
         asks_exe, asks_unit = any(rule.exe for rule in self.rules), any(rule.unit for rule in self.rules)
         identities = Identities(ctx.host, exe=asks_exe, unit=asks_unit)
         identities.learn_all()

@@ -9,6 +9,7 @@ import signal
 import subprocess
 import time
 from collections.abc import Callable, Iterator
+from contextlib import closing, suppress
 from pathlib import Path
 
 import pytest
@@ -17,6 +18,7 @@ from machine import core_pattern
 from collector.host.files import Host
 from collector.model.marker import Marker, MarkerKind
 from collector.model.text import printable
+from collector.triggers import directories
 from collector.triggers.base import TriggerContext, Watch
 from collector.triggers.core_files import CoreFiles
 
@@ -309,3 +311,46 @@ def test_core_files_reads_a_kernel_core_by_the_pattern_in_force(watching: Opener
     assert marker.process is not None
     assert (marker.process.pid, marker.comm, marker.signal, marker.uid) == (child.pid, "sleep", signal.SIGSEGV, 0)
     assert abs(marker.at_s - time.time()) < 60
+
+
+def test_core_files_watches_a_subdirectory_as_soon_as_it_can(
+    ctx: TriggerContext, crash_dir: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The limit was reached when it appeared: the status says so until there is room."""
+    monkeypatch.setattr(directories, "MAX_DIRECTORIES", 2)
+    for name in ("a", "b"):
+        (crash_dir / name).mkdir()
+    with closing(CoreFiles(paths=(str(crash_dir),), recursive=1).open(ctx)) as watch:
+        for _ in range(2):
+            assert list(watch.poll()) == []
+            assert drain(watch) == []
+            assert watch.degraded is not None
+            assert "watched already" in watch.degraded
+        monkeypatch.setattr(directories, "MAX_DIRECTORIES", 9)
+        assert list(watch.poll()) == []
+        assert watch.degraded is None
+        for name in ("a", "b"):
+            (crash_dir / name / "core").write_bytes(b"x")
+        assert len(drain(watch)) == 2
+
+
+def test_core_files_notices_that_its_descriptor_is_gone(ctx: TriggerContext, crash_dir: Path) -> None:
+    """It would see nothing any more, and nothing would wake the loop."""
+    before = inotify_descriptors()
+    with closing(CoreFiles(paths=(str(crash_dir),)).open(ctx)) as watch:
+        assert list(watch.poll()) == []
+        assert watch.gone is None
+        (lost,) = inotify_descriptors() - before
+        with open("/dev/null", "rb") as null:
+            os.dup2(null.fileno(), lost)
+        assert list(watch.poll()) == []
+        assert watch.gone is not None
+
+
+def inotify_descriptors() -> set[int]:
+    found = set()
+    for name in os.listdir("/proc/self/fd"):
+        with suppress(FileNotFoundError):
+            if os.readlink(f"/proc/self/fd/{name}") == "anon_inode:inotify":
+                found.add(int(name))
+    return found

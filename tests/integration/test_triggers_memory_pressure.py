@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import select
 import subprocess
 import sys
@@ -14,6 +15,7 @@ from memory_group import memory_group
 from collector.host.files import Host
 from collector.model.marker import Marker, MarkerKind
 from collector.model.units import Bytes, Seconds
+from collector.triggers import memory_pressure
 from collector.triggers.base import TriggerContext
 from collector.triggers.memory_pressure import MemoryPressure
 
@@ -92,3 +94,18 @@ def test_memory_pressure_refuses_a_window_that_the_kernel_refuses() -> None:
     """Found at the start, not when the machine starves."""
     with pytest.raises(ValueError, match="500ms"):
         MemoryPressure(window=Seconds(60.0)).open(context({}))
+
+
+def test_memory_pressure_tries_psi_again(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """It may have been refused for want of a descriptor or of memory only."""
+    (tmp_path / "proc/pressure").mkdir(parents=True)
+    (tmp_path / "proc/meminfo").write_text("MemAvailable: 1000000 kB\n")
+    monkeypatch.setattr(memory_pressure, "RETRY_S", 0.0)
+    watch = MemoryPressure(available=Bytes(1 << 20)).open(context({}, str(tmp_path)))
+    assert list(watch.poll()) == []
+    assert watch.degraded is not None
+    os.mkfifo(tmp_path / "proc/pressure/memory")  # a file that can be written, and polled
+    assert list(watch.poll()) == []
+    assert (watch.degraded, watch.poll_s) == (None, None)
+    assert watch.fileno() >= 0
+    watch.close()

@@ -252,3 +252,24 @@ def test_notify_takes_over_from_an_earlier_run(watching: Opener, ctx: TriggerCon
     first.close()
     send(f"{ctx.runtime_directory}/notify.sock", b"A=1")
     assert len(drain(second)) == 1
+
+
+@pytest.mark.parametrize("again", ["gone", "made anew", "taken"])
+def test_notify_notices_that_nobody_reaches_it(watching: Opener, ctx: TriggerContext, again: str) -> None:
+    """Its directory was removed, or made anew, or another socket has its name; what was sent before still arrives."""
+    watch = watching(Notify())
+    path = Path(ctx.runtime_directory, "notify.sock")
+    assert watch.gone is None
+    send(str(path), b"A=1")
+    path.unlink()
+    path.parent.rmdir()
+    if again != "gone":
+        path.parent.mkdir(mode=0o700)
+    if again == "taken":
+        with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as other:
+            other.bind(str(path))
+    assert watch.gone is not None
+    assert str(path) in watch.gone
+    assert len(drain(watch)) == 1
+    watch.close()
+    assert path.exists() == (again == "taken")

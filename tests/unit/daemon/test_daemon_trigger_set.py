@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import os
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
@@ -12,6 +13,7 @@ from typing import Any, ClassVar, cast
 import pytest
 
 from collector.archive.ledger import Ledger
+from collector.daemon import trigger_set
 from collector.daemon.intake import Intake
 from collector.daemon.loop import Loop
 from collector.daemon.trigger_set import TriggerSet
@@ -28,12 +30,15 @@ class Pipe(Watch):
 
     lost: int = 0
     closed: bool = False
+    broken: bool = False
     ends: tuple[int, int] = field(default_factory=os.pipe)
 
     def fileno(self) -> int:
         return self.ends[0]
 
     def read(self) -> Iterable[Marker]:
+        if self.broken:
+            raise OSError(errno.EIO, os.strerror(errno.EIO))
         return [Marker(kind=MarkerKind.EXIT, trigger=os.read(self.ends[0], 9).decode(), at_s=0.0)]
 
     def close(self) -> None:
@@ -47,12 +52,25 @@ opened: list[Pipe] = []
 class Piped:
     name: ClassVar[str] = "piped"
     works: bool = True
+    failures: list[int] = field(default_factory=list, compare=False)
 
     def open(self, ctx: TriggerContext) -> Pipe:
-        if not self.works:
+        if not self.works or self.failures:
+            self.failures[:1] = []
             raise CollectorError("no")
         opened.append(Pipe())
         return opened[-1]
+
+
+@dataclass(frozen=True)
+class Ready:
+    """Opens a watch that there is already."""
+
+    watch: Pipe
+    name: ClassVar[str] = "ready"
+
+    def open(self, _ctx: TriggerContext) -> Pipe:
+        return self.watch
 
 
 class Offered:
@@ -73,6 +91,12 @@ class Lab:
         self.loop, self.intake = Loop(), Offered()
         self.ledger = Ledger(str(directory / "ledger.sqlite"))
         self.triggers = TriggerSet(self.loop, cast(Intake, self.intake), self.ledger)
+
+    def run(self, seconds: float) -> dict[str, str]:
+        """Run the loop for a while; return the states of all."""
+        self.loop.call_later(seconds, self.loop.stop)
+        self.loop.run()
+        return self.triggers.states
 
     def open(self, *triggers: CompiledTrigger[Any], directory: str = "/run") -> dict[str, str]:
         """Open *triggers*; return the states of all."""
@@ -116,14 +140,16 @@ def test_trigger_set_passes_markers_on_with_their_pipeline(lab: Lab) -> None:
     lab.open(trigger("a"))
     lab.open(trigger("a", pipeline="other"))
     os.write(opened[-1].ends[1], b"marker")
-    lab.loop.call_later(0.01, lab.loop.stop)
-    lab.loop.run()
+    lab.run(0.01)
     assert lab.intake.markers == [("marker", "other")]
 
 
 def test_trigger_set_goes_on_when_one_cannot_be_opened(lab: Lab) -> None:
-    """Its state says why, and the next reload tries again."""
-    assert lab.open(trigger("bad", works=False), trigger("good")) == {"bad": "no", "good": "watching"}
+    """Its state says why, and the next reload tries again at once."""
+    assert lab.open(trigger("bad", works=False), trigger("good")) == {
+        "bad": "degraded: no",
+        "good": "watching",
+    }
     assert lab.open(trigger("bad"), trigger("good")) == {"bad": "watching", "good": "watching"}
 
 
@@ -132,5 +158,68 @@ def test_trigger_set_records_each_loss_once(lab: Lab) -> None:
     lab.open(trigger("a"))
     for total in (3, 3, 5):
         opened[0].lost = total
-        lab.triggers.record_lost()
+        lab.triggers.check()
     assert lab.ledger.lost() == {"a": 5}
+
+
+def test_trigger_set_opens_again_what_could_not_be_opened(lab: Lab, monkeypatch: pytest.MonkeyPatch) -> None:
+    """By itself, after a pause that grows."""
+    monkeypatch.setattr(trigger_set, "FIRST_PAUSE_S", 0.1)
+    failing = Piped(failures=[1, 2, 3])
+    assert lab.open(CompiledTrigger(id="a", trigger=failing, pipeline="crash")) == {"a": "degraded: no"}
+    assert lab.run(0.5) == {"a": "degraded: no"}  # tried after 0.1 s and 0.3 s
+    assert len(failing.failures) == 0
+    assert lab.run(0.4) == {"a": "watching"}
+    os.write(opened[-1].ends[1], b"marker")
+    lab.run(0.01)
+    assert lab.intake.markers == [("marker", "crash")]
+
+
+@pytest.mark.parametrize("replaced", [False, True])
+def test_trigger_set_opens_again_what_lost_its_descriptor(
+    lab: Lab, monkeypatch: pytest.MonkeyPatch, replaced: bool
+) -> None:
+    """Also if the descriptor's number belongs to another file by now: nothing is read from that one."""
+    monkeypatch.setattr(trigger_set, "FIRST_PAUSE_S", 0.01)
+    lab.open(trigger("a"))
+    fd = opened[0].ends[0]
+    os.close(fd)
+    if replaced:
+        other = os.open("/dev/null", os.O_RDONLY)
+        assert other == fd
+    lab.triggers.check()
+    assert lab.triggers.states["a"].startswith("degraded: ")
+    assert lab.run(0.1) == {"a": "watching"}
+    assert len(opened) == 2
+    os.write(opened[1].ends[1], b"marker")
+    lab.run(0.01)
+    assert lab.intake.markers == [("marker", "crash")]
+
+
+def test_trigger_set_opens_again_what_cannot_be_read(lab: Lab, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A read that fails again and again neither spins nor floods the log; its reason is shown until it works."""
+    monkeypatch.setattr(trigger_set, "FIRST_PAUSE_S", 0.1)
+    said: list[str] = []
+    monkeypatch.setattr(trigger_set.log, "error", lambda event, **_: said.append(event))
+    monkeypatch.setattr(trigger_set.log, "warning", lambda event, **_: said.append(event))
+    lab.open(trigger("a"))
+    opened[0].broken = True
+    os.write(opened[0].ends[1], b"marker")
+    assert lab.run(0.05) == {"a": "degraded: [Errno 5] Input/output error"}
+    assert opened[0].closed
+    assert said == ["trigger.degraded"]
+    assert lab.run(0.2) == {"a": "watching"}
+
+
+def test_trigger_set_follows_a_descriptor_that_comes_later(lab: Lab) -> None:
+    """Memory pressure is polled until the kernel has PSI, and is woken by it from then on."""
+    lab.open(trigger("a"))
+    late = opened[0]
+    lab.open()
+    ends, late.ends = late.ends, (-1, -1)
+    lab.open(CompiledTrigger(id="a", trigger=Ready(late), pipeline="crash"))
+    late.ends = ends
+    lab.triggers.check()
+    os.write(ends[1], b"marker")
+    lab.run(0.01)
+    assert lab.intake.markers == [("marker", "crash")]
