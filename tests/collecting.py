@@ -11,7 +11,7 @@ import msgspec
 
 from collector.collectors.base import Collector, Context
 from collector.host.files import Host
-from collector.model.artifact import Artifact, Bulk, HardLink, Truncated
+from collector.model.artifact import Artifact, Bulk, HardLink, NotApplicable, Truncated
 from collector.model.errors import StepError
 from collector.model.marker import CoreRef, Marker, MarkerKind, ProcessRef
 from collector.model.redaction import Redaction
@@ -30,10 +30,12 @@ class Taken:
 
 @dataclass
 class Collected:
-    """All artifacts by their paths, and the error that ended the step."""
+    """All artifacts by their paths, the error that ended the step, and what it said at its end."""
 
     artifacts: dict[str, Taken] = field(default_factory=dict)
     error: StepError | None = None
+    missing: str = ""
+    not_applicable: str = ""
 
     def __getitem__(self, path: str) -> bytes:
         return self.artifacts[path].data
@@ -115,6 +117,10 @@ def collect(collector: Collector, ctx: Context | None = None) -> Collected:
             collected.artifacts[path] = take(artifact)
     except StepError as exc:
         collected.error = exc
+    except Truncated as exc:
+        collected.missing = exc.reason
+    except NotApplicable as exc:
+        collected.not_applicable = exc.reason
     return collected
 
 

@@ -94,7 +94,7 @@ def _compose(
 def _state(steps: tuple[StepRecord, ...], header: IncidentHeader, *, interrupted: bool) -> IncidentState:
     if interrupted:
         return IncidentState.INTERRUPTED
-    done = {step.id for step in steps if step.status is StepStatus.OK}
+    done = {step.id for step in steps if step.status.nothing_missing}
     missing = set(header.planned) - done - set(header.optional)
     return IncidentState.INCOMPLETE if missing else IncidentState.COMPLETE
 

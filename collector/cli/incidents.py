@@ -60,7 +60,7 @@ def show_command(*, incident: str, archive: str | None, config: str | None, as_j
 
 
 def _line(summary: IncidentSummary, width: int) -> str:
-    bad = [f"{step}: {status}" for step, status in summary.steps.items() if status != StepStatus.OK]
+    bad = [f"{step}: {status}" for step, status in summary.steps.items() if not StepStatus(status).nothing_missing]
     what = f"{short(summary):<{width}}  " if width else ""
     text = (
         f"{summary.id}  {summary.state:<11} {size(summary.size_bytes):>10}  {what}{summary.trigger}: {summary.reason}"

@@ -84,7 +84,7 @@ class Renderer:
         result = f"{event.artifacts} artifacts, {size(event.size_bytes)}, {end.duration_s:.2f} s"
         if end.status is not StepStatus.OK:
             result = f"{result}: {end.reason}" if event.artifacts else end.reason
-        self._print(f"  {end.id:<16} {end.status:<9} {result}")
+        self._print(f"  {end.id:<16} {end.status:<14} {result}")
         if end.hint:
             self._print(f"  {'':<16} hint: {end.hint}")
 

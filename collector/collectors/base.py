@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from typing import ClassVar, Protocol, runtime_checkable
 
@@ -11,6 +11,7 @@ from collector.host.files import Host
 from collector.model.artifact import Artifact, Footprint
 from collector.model.marker import Marker
 from collector.model.redaction import Redaction
+from collector.model.text import escape_name
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -43,5 +44,23 @@ class Collector(Protocol):
     footprint: ClassVar[Footprint]
 
     def collect(self, ctx: Context) -> Iterator[Artifact]:
-        """Yield artifacts, the most short-lived evidence first; raise `StepError` if there is none."""
+        """
+        Yield artifacts, the most short-lived evidence first.
+
+        Raises:
+            StepError: If there is no evidence.
+            Truncated: At the end, if something that was asked for by name is not there.
+            NotApplicable: At the end, if the marker has no such evidence by nature, such as the core of a SIGKILL.
+        """
         ...
+
+
+def names_nobody(marker: Marker) -> bool:
+    """Return whether a marker is about the machine rather than about a process: a run by hand without a PID."""
+    about = (marker.process, marker.core, marker.comm, marker.exe, marker.signal, marker.unit)
+    return not marker.also and all(fact is None for fact in about)
+
+
+def names_of(missing: Sequence[str]) -> str:
+    """Return the first three of *missing*, for a reason."""
+    return ", ".join(map(escape_name, missing[:3])) + (f" and {len(missing) - 3} more" if len(missing) > 3 else "")

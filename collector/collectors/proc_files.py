@@ -9,10 +9,10 @@ from dataclasses import dataclass
 from pathlib import PurePosixPath
 from typing import ClassVar
 
-from collector.collectors.base import Context
+from collector.collectors.base import Context, names_of
 from collector.host.files import READ_FLAGS, Host, body, open_regular
 from collector.host.read_errors import ReadErrors
-from collector.model.artifact import Artifact, Footprint, SourceInfo
+from collector.model.artifact import Artifact, Footprint, SourceInfo, Truncated
 from collector.model.errors import StepError
 from collector.model.pressure import StepClass
 
@@ -70,17 +70,23 @@ class ProcFiles:
                 raise ValueError(f"{path!r} is consumed by reading it; for the kernel log use the collector `dmesg`")
 
     def collect(self, ctx: Context) -> Iterator[Artifact]:
-        """Yield one artifact per file; files that this kernel lacks are skipped."""
+        """Yield one artifact per file; of its own list, those that this kernel lacks are skipped."""
         unread = ReadErrors()
+        missing: list[str] = []
         for path in (*PATHS, *_node_files(ctx.host), *self.paths, *LAST):
             try:
                 yield _read(ctx.host, path)
             except FileNotFoundError:
                 if path in self.paths:
+                    missing.append(path)
                     unread.add(path, "this kernel does not have it")
             except (OSError, StepError) as exc:
+                if path in self.paths:
+                    missing.append(path)
                 unread.add(path, exc)
         yield from unread.artifacts()
+        if missing:
+            raise Truncated(f"not read: {names_of(missing)}; see unread.jsonl")
 
 
 def _read(host: Host, path: str) -> Artifact:

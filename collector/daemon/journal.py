@@ -88,8 +88,9 @@ def log_event(event: events.AnyEvent) -> None:
         case events.StepFinished(end=end):
             fields = {"step": end.id, "status": str(end.status), "duration_s": end.duration_s, **fields}
             del fields["end"]
-            if end.status is StepStatus.OK:
-                log.info("step.finished", **fields)
+            if end.status.nothing_missing:
+                reason = {"reason": end.reason} if end.reason else {}
+                log.info("step.finished", **reason, **fields)
             else:
                 log.warning("step.incomplete", reason=end.reason, hint=end.hint, **fields, **_numbers(end))
         case events.IncidentRefused():

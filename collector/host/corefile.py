@@ -89,13 +89,28 @@ def core_reader(fd: int) -> CoreReader:
 
 
 def mapped_files(fd: int) -> Iterator[MappedFile]:
-    """Yield the mapped files that the core in *fd* lists; end with `Truncated` if only part of the list was read."""
-    header, found = notes(core_reader(fd))
-    for note in found:
-        if note.type == NT_FILE:
-            yield from parse_mapped_files(header.layout, note.desc)
-            if note.size_bytes > len(note.desc):
-                raise Truncated(f"only the first {len(note.desc)} bytes of the list of mapped files were read")
+    """
+    Yield the mapped files that the core in *fd* lists.
+
+    Raises:
+        CoreError: If it is not a core.
+        Truncated: At the end, if it has no such list, or only part of it was read.
+    """
+    reader = core_reader(fd)
+    header, found = notes(reader)
+    note = next((note for note in found if note.type == NT_FILE), None)
+    if note is None:
+        if reader.is_cut_off(header.end_bytes):
+            raise Truncated("the core was cut off before its list of mapped files")
+        raise Truncated("the core has no list of mapped files: the kernel leaves it out beyond 4 MiB")
+    count = 0
+    for file in parse_mapped_files(header.layout, note.desc):
+        yield file
+        count += 1
+    if note.size_bytes > len(note.desc):
+        raise Truncated(f"only the first {len(note.desc)} bytes of the list of mapped files were read")
+    if len(note.desc) < header.layout.word or header.layout.unpack("W", note.desc)[0] > count:
+        raise Truncated(f"only {count} entries of the list of mapped files can be read")
 
 
 class FileReader:

@@ -90,8 +90,21 @@ class Artifact:
     media: str = "text"
 
 
-class Truncated(Exception):  # noqa: N818 - a signal from a stream, not an error
-    """Raised by a stream that must end early: what it yielded is kept and marked as truncated."""
+class Truncated(Exception):  # noqa: N818 - a signal, not an error
+    """
+    Something is missing: what was yielded is kept.
+
+    Raised by a stream that must end early, whose artifact is then marked as truncated, or by a collector at its end,
+    whose step is.
+    """
+
+    def __init__(self, reason: str) -> None:
+        super().__init__(reason)
+        self.reason = reason
+
+
+class NotApplicable(Exception):  # noqa: N818 - a signal, not an error
+    """Raised by a collector at its end if a marker of this kind has no such evidence; what it yielded is kept."""
 
     def __init__(self, reason: str) -> None:
         super().__init__(reason)

@@ -19,14 +19,20 @@ class StepStatus(enum.StrEnum):
 
     OK = "ok"
     SKIPPED = "skipped"
+    NOT_APPLICABLE = "not_applicable"
     TRUNCATED = "truncated"
     TIMEOUT = "timeout"
     ABANDONED = "abandoned"
     FAILED = "failed"
 
+    @property
+    def nothing_missing(self) -> bool:
+        """Whether all evidence that applies to the crash was collected."""
+        return self in {StepStatus.OK, StepStatus.NOT_APPLICABLE}
+
 
 class IncidentState(enum.StrEnum):
-    """How an incident ended: *complete* if every step is ok, *incomplete* if one is not."""
+    """How an incident ended: *complete* if every step is ok or does not apply, else *incomplete*."""
 
     COMPLETE = "complete"
     INCOMPLETE = "incomplete"

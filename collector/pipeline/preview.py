@@ -202,7 +202,7 @@ def _fits(procfs: Procfs, pid: int, marker: Marker) -> bool:
 
 
 def _files(files: Files, host: Host) -> StepFinding:
-    found, chosen = files.choose(host, ReadErrors())
+    found, chosen = files.choose(host, ReadErrors(), [])
     taken = {file.path for file in chosen}
     return _found(
         Match(

@@ -18,9 +18,10 @@ from collector.copying import buffers, hashing
 from collector.host import process, syscalls
 from collector.host.files import Host
 from collector.host.filesystem import holds_memory, nearest_directory
+from collector.model.artifact import NotApplicable, Truncated
 from collector.model.copying import Advice, Digest, Feedback
 from collector.model.errors import ArchiveError, PressureError
-from collector.model.incident import IncidentState
+from collector.model.incident import IncidentState, StepStatus
 from collector.model.pressure import Budget, DiskSample, StepClass
 from collector.model.retention import RetentionRules
 from collector.model.units import mib
@@ -161,16 +162,23 @@ def _run_step(job: RunStep, sampler: Sampler, report: Reporter) -> Done:
             skipped=store.recorded(job.incident) if job.goes_on else frozenset(),
         )
         ctx = Context(host=Host(), marker=job.marker, deadline_s=job.deadline_s, redaction=job.redaction)
+        status, reason = StepStatus.OK, ""
         try:
             with closing(job.collector.collect(ctx)) as artifacts:  # type: ignore[type-var]
                 for artifact in artifacts:
                     writer.write(artifact)
+        except Truncated as exc:
+            status, reason = StepStatus.TRUNCATED, exc.reason
+        except NotApplicable as exc:
+            status, reason = StepStatus.NOT_APPLICABLE, exc.reason
         finally:
             writer.sync()
     written = writer.written()
+    if written.status is not StepStatus.OK:
+        status, reason = written.status, "; ".join(filter(None, (reason, written.reason)))
     return Done(
-        status=written.status,
-        reason=written.reason,
+        status=status,
+        reason=reason,
         artifacts=written.artifacts,
         size_bytes=written.size_bytes,
         waited_s=round(gate.waited_s - job.waited_s, 3),

@@ -13,12 +13,15 @@ from collector.collectors.base import Context
 from collector.copying import buffers
 from collector.copying.rate.throttle import always_go, ignore
 from collector.host.files import Host
-from collector.model.artifact import Bulk, HardLink
+from collector.model.artifact import Bulk, HardLink, NotApplicable, Truncated
 from collector.model.errors import CollectorError
 from collector.model.incident import StepEnd, StepStatus
 from collector.runner import spool
 from collector.runner.artifacts import Writer
 from collector.runner.protocol import Done, ReadStep, WriteSpool, Written
+
+READ = (StepStatus.OK, StepStatus.TRUNCATED, StepStatus.NOT_APPLICABLE)
+"""How a step ends whose collector came to its end."""
 
 
 def read_step(job: ReadStep) -> Done:
@@ -31,19 +34,22 @@ def read_step(job: ReadStep) -> Done:
     kept = spool.Spool(buffers.spool_memory(), fresh=job.fresh)
     ctx = Context(host=Host(), marker=job.marker, deadline_s=job.deadline_s, redaction=job.redaction)
     count = 0
-    with closing(job.collector.collect(ctx)) as artifacts:  # type: ignore[type-var]
-        for artifact in artifacts:
-            if isinstance(artifact.body, Bulk | HardLink):
-                os.close(artifact.body.fd)
-                break
-            try:
-                kept.put(job.step, artifact)
-            except spool.FullError:
-                break
-            count += 1
-        else:
-            return Done(artifacts=count)
-    return Done(artifacts=count, rest=True)
+    try:
+        with closing(job.collector.collect(ctx)) as artifacts:  # type: ignore[type-var]
+            for artifact in artifacts:
+                if isinstance(artifact.body, Bulk | HardLink):
+                    os.close(artifact.body.fd)
+                    return Done(artifacts=count, rest=True)
+                try:
+                    kept.put(job.step, artifact)
+                except spool.FullError:
+                    return Done(artifacts=count, rest=True)
+                count += 1
+    except Truncated as exc:
+        return Done(status=StepStatus.TRUNCATED, reason=exc.reason, artifacts=count)
+    except NotApplicable as exc:
+        return Done(status=StepStatus.NOT_APPLICABLE, reason=exc.reason, artifacts=count)
+    return Done(artifacts=count)
 
 
 def write(job: WriteSpool, memories: Sequence[int]) -> Done:
@@ -86,7 +92,7 @@ def with_losses(end: StepEnd, written: Sequence[Written]) -> StepEnd:
     if part is None or part.status is StepStatus.OK:
         return end
     reasons = (part.reason,) if end.status is StepStatus.OK else (end.reason, part.reason)
-    status = part.status if end.status in (StepStatus.OK, StepStatus.TRUNCATED) else end.status
+    status = part.status if end.status in READ else end.status
     return msgspec.structs.replace(end, status=status, reason="; ".join(reasons))
 
 

@@ -20,7 +20,7 @@ from collector.pressure.gate import decide
 from collector.runner import events
 from collector.runner.coroutine import Task
 from collector.runner.incident_run import OUT_OF_TIME, EarlyPart, IncidentRun, step_end
-from collector.runner.light_job import with_losses
+from collector.runner.light_job import READ, with_losses
 from collector.runner.pool import Claim, ensure_worker
 from collector.runner.protocol import Done, Job, ReadStep, WriteSpool
 from collector.runner.worker_process import JobResult, WorkerProcess
@@ -84,7 +84,7 @@ class LightPhase:
             done = yield from self._read_now(step, min(start_s + step.reading_timeout_s, self._run.deadline_s))
         else:
             done = Done(status=StepStatus.SKIPPED, reason=verdict.reason)
-        if done.rest or (not step.is_light and done.status is not StepStatus.OK):
+        if done.rest or not (step.is_light or done.status in READ):
             self._unfinished[step.id] = started_s  # bulk gets its turn, whatever became of its early part
         else:
             self._read_ends.append(step_end(step, done, verdict, started_s=started_s, start_s=start_s))
@@ -124,7 +124,7 @@ class LightPhase:
 
 def _unwritten(end: StepEnd, done: Done) -> StepEnd:
     """Return the end of a step whose evidence was read but could not be written."""
-    if end.status not in (StepStatus.OK, StepStatus.TRUNCATED):
+    if end.status not in READ:
         return end
     reason = f"it was read, but not all of it written: {done.reason}"
     return msgspec.structs.replace(end, status=done.status, reason=reason, hint=done.hint)

@@ -28,6 +28,7 @@ from collector.pipeline.steps import Pipeline
 from collector.pressure.gate import SPARE_BYTES
 from collector.runner.coroutine import drive
 from collector.runner.incident_run import open_header
+from collector.runner.light_job import READ
 from collector.runner.pool import Claim, Pool
 from collector.runner.protocol import Done, Job, ReadStep, RunStep, WriteSpool
 from collector.triggers.manual import find_processes, manual_marker
@@ -74,7 +75,7 @@ class Lab:
                 fresh=True,
             )
         )
-        assert read.status is StepStatus.OK, read.reason
+        assert read.status in READ, read.reason
         return self.perform(
             WriteSpool(
                 archive=self.archive,

@@ -58,6 +58,23 @@ def test_list_show_and_verify_agree_on_an_incident(config: Path) -> None:
     assert all(finding["checked"] for finding in verified["incidents"][made["incident"]])
 
 
+def test_run_by_hand_lacks_nothing_that_does_not_apply_to_it(config: Path, tmp_path: Path) -> None:
+    """Without a PID there is no crashed process: complete, status 0, with the reasons; a missing log is missing."""
+    steps = [f"{{id: {name}, collector: {name}}}" for name in ("process", "core", "shm")]
+    write_config(tmp_path, config_of(*steps, NOTHING, triggers=()))
+    done = collector(config, "run", "--now", "--json", "--only", "process", "--only", "core", "--only", "shm")
+    made = document(done)
+    assert (done.returncode, made["state"]) == (0, "complete")
+    assert {step["status"] for step in made["steps"]} == {"not_applicable"}
+    assert all(step["reason"] for step in made["steps"])
+    assert "[" not in collector(config, "list").stdout
+    assert "not_applicable" in collector(config, "show", "latest").stdout
+    made = document(collector(config, "run", "--now", "--json"))
+    assert made["state"] == "incomplete"
+    assert made["steps"][-1]["reason"] == "no file matches /does/not/exist"
+    assert "[nothing: truncated]" in collector(config, "list").stdout
+
+
 def test_verify_finds_a_changed_artifact(config: Path) -> None:
     """A changed byte changes the digest; a missing file is reported, too."""
     made = document(collector(config, "run", "--now", "--json", "--only", "memory"))

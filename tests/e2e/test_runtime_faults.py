@@ -168,6 +168,7 @@ def test_runtime_replaces_idle_workers_that_were_lost(daemon_factory: Callable[.
     """Killed or stopped between incidents: the next incident is complete, and two workers are idle again."""
     daemon = daemon_factory(QUICK)
     wait_for(lambda: status_of(daemon).workers_idle == 2, "two idle workers: they do maintenance at the start")
+    (daemon.directory / "bulk").write_bytes(b"evidence")
     lost = psutil.Process(daemon.pid).children()[-1]
     lost.send_signal(number)
     wait_for(lambda: out_of_action(lost), "effect of the signal")

@@ -22,6 +22,7 @@ from collector.collectors.core.core import Core, KeepCore
 from collector.collectors.shm.shm import Shm
 from collector.host.compression import zstd
 from collector.model.artifact import Bulk, HardLink
+from collector.model.marker import MarkerKind
 
 SECRET = "hunter2-correct-horse"
 ADDRESS = 0x1234
@@ -215,6 +216,26 @@ def test_core_without_a_core_file_is_not_a_failure() -> None:
     collected = collect(Core())
     assert collected.document("core.json")["problem"] == "the marker has no core file"
     assert collected.error is None
+    assert collected.not_applicable == "the marker has no core file"
+
+
+@pytest.mark.parametrize(
+    ("signal", "attributes", "missing"),
+    [(9, {"core_dumped": "no"}, False), (15, {}, False), (11, {"core_dumped": "no"}, True), (None, {}, False),
+     (None, {"core_dumped": "pending"}, True), (None, {"event": "core_lost"}, True)],
+)  # fmt: skip
+def test_core_that_should_be_there_is_missing(signal: int | None, attributes: dict[str, str], missing: bool) -> None:
+    """SIGKILL dumps none by nature; after a SIGSEGV without a core, something is missing."""
+    marker = msgspec.structs.replace(manual(1), kind=MarkerKind.EXIT, signal=signal, attributes=attributes)
+    collected = collect(Core(), context(marker))
+    assert (bool(collected.missing), bool(collected.not_applicable)) == (missing, not missing)
+
+
+def test_core_that_was_cut_off_is_truncated(core_file: Path) -> None:
+    """By RLIMIT_CORE or a full disk: part of the memory is missing."""
+    assert collect_core(core_file).missing == ""
+    core_file.write_bytes(core_file.read_bytes()[:-100])
+    assert "cut off" in collect_core(core_file).missing
 
 
 def test_core_leaves_no_descriptor_open(core_file: Path) -> None:

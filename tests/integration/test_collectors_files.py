@@ -10,7 +10,7 @@ import pytest
 from collecting import Collected, collect, context
 
 from collector.collectors.files.files import End, Files
-from collector.model.artifact import Bulk
+from collector.model.artifact import Bulk, Truncated
 
 NOBODY = 65534
 
@@ -126,7 +126,21 @@ def test_files_that_are_replaced_before_they_are_opened_are_refused(tmp_path: Pa
     steps = Files(paths=(str(tmp_path / "a"),)).collect(context())
     next(steps)
     (tmp_path / "b").rename(tmp_path / "a")
-    assert [str(artifact.path) for artifact in steps] == ["unread.jsonl"]
+    assert str(next(steps).path) == "unread.jsonl"
+    with pytest.raises(Truncated, match=r"not read: .*/a"):
+        next(steps)
+
+
+def test_files_that_are_named_and_not_there_are_missing(tmp_path: Path) -> None:
+    """Each glob counts: a log that another program writes does not make up for it."""
+    write(tmp_path / "a.log", b"evidence")
+    for absent in ("none.log", "*.txt", "missing/*.log", "missing/**/x", "[b]"):
+        collected = files(tmp_path / "*.log", tmp_path / absent)
+        assert taken(collected) == {"a.log": b"evidence"}
+        assert collected.missing == f"no file matches {tmp_path}/{absent}"
+    assert files(tmp_path / "*.log", tmp_path / "a*").missing == ""
+    (tmp_path / "planted.txt").symlink_to("a.log")
+    assert "no file matches" in files(tmp_path / "*.txt").missing
 
 
 @pytest.mark.parametrize("name", [b"a\nb", b"\x1b[2J", b"\xff\xfe", b"-rf", b"a..."])

@@ -50,6 +50,8 @@ def test_proc_files_takes_further_paths() -> None:
     collected = collect(ProcFiles(paths=("/proc/sys/vm/laptop_mode", "/sys/kernel/mm/no:such@file")))
     assert "proc/sys/vm/laptop_mode" in collected
     assert "/sys/kernel/mm/no:such@file" in [row["path"] for row in collected.rows("unread.jsonl")]
+    assert "/sys/kernel/mm/no:such@file" in collected.missing
+    assert collect(ProcFiles()).missing == ""
 
 
 @pytest.mark.parametrize(

@@ -9,6 +9,7 @@ import time
 from collections.abc import Iterator
 from pathlib import Path
 
+import msgspec
 import pytest
 from collecting import Collected, collect, context, manual, take
 from hanging_fuse import mounted, wedged_process
@@ -21,6 +22,7 @@ from collector.host.procfs import Process
 from collector.host.read_errors import ReadErrors
 from collector.model.artifact import Truncated
 from collector.model.errors import StepError
+from collector.model.marker import CoreRef, MarkerKind
 
 SECRET = "hunter2-correct-horse"
 STAT = "{pid} (victim) S 1 1 1 0 -1 0 0 0 0 0 0 0 0 0 20 0 1 0 {start} 0 0 0 " + "0 " * 14 + "0 0\n"
@@ -100,6 +102,33 @@ def test_process_that_is_gone_is_a_line_and_not_a_failure() -> None:
     assert row["outcome"] == "gone"
     assert collected.error is None
     assert list(collected.artifacts) == ["inventory.jsonl"]
+    assert collected.missing.startswith(f"process {child.pid}: ")
+    crash = msgspec.structs.replace(manual(child.pid), kind=MarkerKind.CORE_FILE)
+    assert collect(ProcessDetails(), context(crash)).not_applicable.startswith(f"process {child.pid}: ")
+
+
+def test_process_that_could_not_be_read_is_not_taken_for_gone(tmp_path: Path) -> None:
+    """Out of descriptors, say: something is missing, though the process may live."""
+    (tmp_path / "proc" / "42").mkdir(parents=True)
+    (tmp_path / "proc" / "42" / "stat").write_text("no such format")
+    crash = msgspec.structs.replace(manual(42), kind=MarkerKind.CORE_FILE)
+    collected = collect(ProcessDetails(), context(crash, root=str(tmp_path)))
+    assert collected.rows("inventory.jsonl")[0]["outcome"] == "not_read"
+    assert collected.artifacts["inventory.jsonl"].cut
+    assert collected.not_applicable == ""
+
+
+def test_process_without_anybody_to_read_says_so() -> None:
+    """By hand without a PID there is nobody; a crash whose process is not known, or a glob, lacks somebody."""
+    assert collect(ProcessDetails()).not_applicable == "the marker is about no process"
+    nameless = msgspec.structs.replace(manual(), kind=MarkerKind.KERNEL_LOG, comm="engine")
+    assert collect(ProcessDetails(), context(nameless)).missing == "the marker names no process"
+    core = CoreRef(path="/cores/core", device=1, inode=1, size_bytes=1, mtime_ns=1, uid=0)
+    dumped = msgspec.structs.replace(nameless, kind=MarkerKind.CORE_FILE, core=core)
+    assert "had ended" in collect(ProcessDetails(), context(dumped)).not_applicable
+    with running() as child:
+        collected = collect(ProcessDetails(match=("sleep", "no-such-*"), max_processes=200), context(manual(child.pid)))
+    assert collected.missing == "no process matches no-such-*"
 
 
 def test_process_ends_in_time_with_what_it_has() -> None:
@@ -172,12 +201,13 @@ def test_process_keeps_nothing_of_another_that_got_the_pid_meanwhile(after: str,
     with running("/bin/sleep", "600") as child:
         intruder = None
         try:
-            for artifact in ProcessDetails().collect(context(manual(child.pid))):
-                collected.artifacts[str(artifact.path)] = take(artifact)
-                if artifact.path.name == after and intruder is None:
-                    child.kill()
-                    child.wait()
-                    intruder = recycle(child.pid, str(program), "599", env={"NAME": SECRET})
+            with contextlib.suppress(Truncated):
+                for artifact in ProcessDetails().collect(context(manual(child.pid))):
+                    collected.artifacts[str(artifact.path)] = take(artifact)
+                    if artifact.path.name == after and intruder is None:
+                        child.kill()
+                        child.wait()
+                        intruder = recycle(child.pid, str(program), "599", env={"NAME": SECRET})
         finally:
             if intruder is not None:
                 intruder.kill()

@@ -10,14 +10,15 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import fake_core
+import msgspec
 import pytest
 from collecting import Collected, collect, context, core_ref, manual, take
 from hanging_fuse import mounted, wedged_process
 
 from collector.collectors.shm.mapped_segments import MAX_OWN
 from collector.collectors.shm.shm import From, Shm
-from collector.model.artifact import Bulk
-from collector.model.marker import CoreRef
+from collector.model.artifact import Bulk, Truncated
+from collector.model.marker import CoreRef, MarkerKind
 
 ROOT = Path("/dev/shm")
 NOBODY = 65534
@@ -291,8 +292,79 @@ def test_shm_refuses_a_segment_that_was_replaced_before_it_was_opened(own: Path,
         os.mkfifo(own / "a")
     else:
         (own / "b").rename(own / "a")
-    rest = list(steps)
-    assert [str(artifact.path) for artifact in rest] == ["unread.jsonl"]
+    assert str(next(steps).path) == "unread.jsonl"
+    with pytest.raises(Truncated, match=f"no longer there: {own.name}/a"):
+        next(steps)
+
+
+def without_list(path: Path, *, cut: bool = False) -> CoreRef:
+    """Write a core without a list of mapped files, or one that was cut off before it."""
+    whole = fake_core.core(fake_core.note(fake_core.NT_PRPSINFO, fake_core.prpsinfo(42, b"engine", b"engine")))
+    path.write_bytes(whole[:-4200] if cut else whole)
+    return core_ref(str(path))
+
+
+def test_shm_of_a_core_without_a_list_of_mapped_files_is_truncated(own: Path, tmp_path: Path) -> None:
+    """The kernel leaves it out beyond 4 MiB: that nothing was mapped is not known."""
+    collected = collect(Shm(), context(manual(core=without_list(tmp_path / "core"))))
+    assert "the core has no list of mapped files" in collected.missing
+    collected = collect(Shm(), context(manual(core=without_list(tmp_path / "core", cut=True))))
+    assert "cut off before its list of mapped files" in collected.missing
+    entries = fake_core.nt_file([(0x1000, 0x2000, 0, os.fsencode(own / "a"))] * 3)
+    (tmp_path / "core").write_bytes(fake_core.core(fake_core.note(fake_core.NT_FILE, entries[:-20])))
+    assert "can be read" in collect(Shm(), context(manual(core=core_ref(str(tmp_path / "core"))))).missing
+
+
+def test_shm_of_a_core_without_a_list_asks_the_process_while_it_lives(own: Path, tmp_path: Path) -> None:
+    """The core is not the only source."""
+    name = segment(own / "mine", b"evidence")
+    with holder(own / "mine") as pid:
+        collected = collect(Shm(), context(manual(pid, core=without_list(tmp_path / "core"))))
+    assert chosen(collected) == {name: b"evidence"}
+    assert collected.missing == ""
+
+
+def test_shm_of_a_core_that_is_gone_or_none_is_truncated(tmp_path: Path) -> None:
+    """Deleted, moved, or no core at all."""
+    core = core_of(tmp_path / "core", b"/dev/shm/x")
+    (tmp_path / "core").write_bytes(b"no core, but the same inode")
+    assert "is not known: " in collect(Shm(), context(manual(core=core))).missing
+    (tmp_path / "core").unlink()
+    assert "is gone" in collect(Shm(), context(manual(core=core))).missing
+
+
+def test_shm_of_a_killed_process_without_a_core_is_truncated() -> None:
+    """Dead, or a zombie, whose maps are empty: what it had mapped can no longer be learnt."""
+    with subprocess.Popen(["/bin/sleep", "600"]) as child:
+        child.kill()
+        os.waitid(os.P_PID, child.pid, os.WEXITED | os.WNOWAIT)
+        zombie = collect(Shm(), context(manual(child.pid)))
+    gone = collect(Shm(), context(manual(child.pid)))
+    for collected in (zombie, gone):
+        assert f"is not known: process {child.pid}: " in collected.missing
+    nameless = msgspec.structs.replace(manual(), kind=MarkerKind.KERNEL_LOG, comm="engine")
+    assert "the marker names no process" in collect(Shm(), context(nameless)).missing
+
+
+def test_shm_of_a_run_by_hand_without_a_pid_is_not_applicable(own: Path) -> None:
+    """There is no crashed process; a segment that is named counts all the same."""
+    collected = collect(Shm())
+    assert (collected.not_applicable, collected.missing) == ("the marker is about no process", "")
+    assert "inventory.jsonl" in collected
+    segment(own / "a")
+    named = collect(shm(segments=(f"{own.name}/*",)))
+    assert (named.not_applicable, named.missing) == ("", "")
+    assert collect(shm(from_=From.NONE)).not_applicable == ""
+
+
+def test_shm_segments_that_are_named_and_not_there_are_missing(own: Path, tmp_path: Path) -> None:
+    """By a glob or by the core; what is excluded was not asked for."""
+    segment(own / "a")
+    collected = collect(shm(segments=(f"{own.name}/*", f"{own.name}/a", f"{own.name}/b*")))
+    assert collected.missing == f"no segment matches {own.name}/b*"
+    core = core_of(tmp_path / "core", os.fsencode(own / "a"), os.fsencode(own / "gone"))
+    assert collect(Shm(), context(manual(core=core))).missing == f"no longer there: {own.name}/gone"
+    assert collect(shm(exclude=("gone",)), context(manual(core=core))).missing == ""
 
 
 @pytest.mark.root

@@ -25,10 +25,13 @@ from collector.host.elfcore import (
     parse_mapped_files,
 )
 from collector.host.files import describe
-from collector.model.artifact import Artifact, Bulk, Footprint, HardLink, SourceInfo
+from collector.model.artifact import Artifact, Bulk, Footprint, HardLink, NotApplicable, SourceInfo, Truncated
+from collector.model.case import CORE_SIGNALS
 from collector.model.errors import StepError
+from collector.model.marker import Marker
 from collector.model.pressure import StepClass
 from collector.model.redaction import Redaction
+from collector.model.signals import signal_name
 from collector.model.text import escape, escape_name, json, jsonl
 
 
@@ -97,16 +100,16 @@ class Core:
         """
         Yield ``core.json``, ``threads.jsonl``, ``mapped_files.jsonl``, then the core.
 
-        A marker without a core file (a manual run, a killed process) is not a failure.
-
         Raises:
             StepError: If the core was replaced or is gone; at the end, if it was kept but could not be parsed.
+            Truncated: At the end, if it was cut off; if there should be a core, and none was found.
+            NotApplicable: If there is none by nature: a manual run, a process that was killed or lives.
         """
         core = ctx.marker.core
         if core is None:
             absent = CoreSummary(path="", size_bytes=0, problem="the marker has no core file")
             yield Artifact(path=PurePosixPath("core.json"), body=json(absent), media="json")
-            return
+            raise _absent(ctx.marker)
         fd = open_core(ctx.host, core)
         try:
             # The trigger has escaped what is not printable; other sources of a path may not have.
@@ -126,6 +129,17 @@ class Core:
             os.close(fd)
         if summary.problem:
             raise StepError(f"core file {core.path!r}: {summary.problem}")
+        if summary.cut_off:
+            raise Truncated("the core was cut off: part of its memory is missing")
+
+
+def _absent(marker: Marker) -> Truncated | NotApplicable:
+    """Return why a marker has no core: the end of the step."""
+    if marker.signal is not None and marker.signal in CORE_SIGNALS:
+        return Truncated(f"no core was found, though the process died of {signal_name(marker.signal)}")
+    if marker.attributes.get("core_dumped", "no") != "no" or marker.attributes.get("event") == "core_lost":
+        return Truncated("no core was found, though one was dumped")
+    return NotApplicable("the marker has no core file")
 
 
 def _summary(fd: int, source: SourceInfo, redaction: Redaction) -> CoreSummary:

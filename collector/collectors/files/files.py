@@ -13,11 +13,11 @@ from typing import ClassVar
 
 import msgspec
 
-from collector.collectors.base import Context
+from collector.collectors.base import Context, names_of
 from collector.collectors.files.globs import Found, expand, open_found
 from collector.host.files import Host, body, describe
 from collector.host.read_errors import ReadErrors
-from collector.model.artifact import Artifact, Body, Bulk, Footprint
+from collector.model.artifact import Artifact, Body, Bulk, Footprint, Truncated
 from collector.model.errors import StepError
 from collector.model.pressure import StepClass
 from collector.model.text import escape_name, jsonl
@@ -73,25 +73,53 @@ class Files:
                 raise ValueError(f"{path!r}: for /proc and /sys use the collectors `proc_files` and `process`")
 
     def collect(self, ctx: Context) -> Iterator[Artifact]:
-        """Yield ``files.jsonl``, then the files as ``files/0001`` and so on, then what was not read."""
+        """
+        Yield ``files.jsonl``, then the files as ``files/0001`` and so on, then what was not read.
+
+        Raises:
+            Truncated: At the end, if a glob matched nothing, or a file could not be read.
+        """
         unread = ReadErrors()
-        found, chosen = self.choose(ctx.host, unread)
+        unmatched: list[str] = []
+        found, chosen = self.choose(ctx.host, unread, unmatched)
         rows = [self._row(number, file) for number, file in enumerate(chosen, start=1)]
         left_out = len(found) - len(chosen)
         cut = f"{left_out} or more files are beyond max_total or max_files" if left_out else None
         yield Artifact(path=PurePosixPath("files.jsonl"), body=jsonl(rows, cut=cut), media="jsonl")
+        lost: list[str] = []
         for file, row in zip(chosen, rows, strict=True):
             try:
                 yield self._artifact(ctx.host, file, row)
             except (OSError, StepError) as exc:
+                lost.append(file.path)
                 unread.add(file.path, exc)
         for path in found.keys() - {file.path for file in chosen}:
             unread.add(path, "beyond max_total or max_files")
         yield from unread.artifacts()
+        reasons = []
+        if unmatched:
+            reasons.append(f"no file matches {names_of(unmatched)}")
+        if lost:
+            reasons.append(f"not read: {names_of(lost)}")
+        if reasons:
+            raise Truncated("; ".join(reasons))
 
-    def choose(self, host: Host, unread: ReadErrors) -> tuple[dict[str, Found], list[Found]]:
-        """Return the newest files by path, at most one more than may be copied, and those of them that fit."""
-        files = (file for glob in self.paths for file in expand(host, glob, unread))
+    def choose(self, host: Host, unread: ReadErrors, unmatched: list[str]) -> tuple[dict[str, Found], list[Found]]:
+        """
+        Return the newest files by path, at most one more than may be copied, and those of them that fit.
+
+        *unmatched* receives the globs that match nothing.
+        """
+
+        def matching(glob: str) -> Iterator[Found]:
+            matched = False
+            for file in expand(host, glob, unread):
+                matched = True
+                yield file
+            if not matched:
+                unmatched.append(glob)
+
+        files = (file for glob in self.paths for file in matching(glob))
         # Not all of them, so that memory is bounded.
         newest = heapq.nlargest(self.max_files + 1, files, key=lambda file: file.status.st_mtime_ns)
         found = {file.path: file for file in newest}

@@ -10,7 +10,7 @@ from functools import partial
 from pathlib import PurePosixPath
 from typing import ClassVar
 
-from collector.collectors.base import Context
+from collector.collectors.base import Context, names_nobody, names_of
 from collector.collectors.process.process_files import (
     EXEC_FILES,
     FILES,
@@ -23,12 +23,13 @@ from collector.collectors.process.process_files import (
     thread_ids,
     thread_row,
 )
-from collector.collectors.process.process_selection import INCOMPLETE, ProcessOutcome, ProcessRow, hold
+from collector.collectors.process.process_selection import ENDED, INCOMPLETE, ProcessOutcome, ProcessRow, hold
 from collector.host.guarded_read import Guard
 from collector.host.procfs import Process, ReplacedError
 from collector.host.read_errors import ReadErrors
-from collector.model.artifact import Artifact, Body, Footprint, SourceInfo
+from collector.model.artifact import Artifact, Body, Footprint, NotApplicable, SourceInfo, Truncated
 from collector.model.errors import StepError
+from collector.model.marker import Marker, MarkerKind
 from collector.model.pressure import StepClass
 from collector.model.redaction import Redaction
 from collector.model.text import joined, json, jsonl
@@ -65,11 +66,25 @@ class ProcessDetails:
 
         Raises:
             StepError: At the end, if a PID of the marker belongs to another process.
+            Truncated: At the end, if the marker names no process though it is about one, a process given by hand is
+                gone, or a glob matches none.
+            NotApplicable: At the end, if the marker is about none, or its process had ended.
         """
+        unmatched = set(self.match)
         unread = ReadErrors()
         rows: list[ProcessRow] = []
         with ExitStack() as stack, closing(Guard(self.read_timeout)) as guard:
-            held = list(hold(ctx.host, ctx.marker, globs=self.match, limit=self.max_processes, stack=stack, rows=rows))
+            held = list(
+                hold(
+                    ctx.host,
+                    ctx.marker,
+                    globs=self.match,
+                    limit=self.max_processes,
+                    stack=stack,
+                    rows=rows,
+                    unmatched=unmatched,
+                )
+            )
             for process, row in held:
                 yield from _while_the_same(process, row, self._state(process, unread))
             for process, row in held:
@@ -89,6 +104,26 @@ class ProcessDetails:
                 f"another process has PID {', '.join(replaced)} now; nothing of it was kept",
                 hint="the crashed process is gone; look at its core file",
             )
+        self._check_nobody_is_missing(ctx.marker, rows, unmatched)
+
+    def _check_nobody_is_missing(self, marker: Marker, rows: list[ProcessRow], unmatched: set[str]) -> None:
+        """Raise `Truncated` or `NotApplicable`, as `collect` says."""
+        reasons = []
+        if unmatched and not any(row.outcome is ProcessOutcome.NOT_READ for row in rows):
+            reasons.append(f"no process matches {names_of(sorted(unmatched))}")
+        own = [row for row in rows if row.why == "marker"]
+        ended = [f"process {row.pid}: {row.detail}" for row in own if row.outcome in ENDED]
+        if marker.kind is MarkerKind.MANUAL:
+            reasons += ended
+        about_nobody = "the marker is about no process"
+        if marker.core is not None:
+            about_nobody = "its process had ended; the core says the rest"
+        elif not own and not self.match and not names_nobody(marker):
+            reasons.append("the marker names no process")
+        if reasons:
+            raise Truncated("; ".join(reasons))
+        if not self.match and len(ended) == len(own):
+            raise NotApplicable("; ".join(ended) or about_nobody)
 
     def _state(self, process: Process, unread: ReadErrors) -> Iterator[Artifact]:
         for name in FILES:

@@ -34,6 +34,7 @@ class ProcessOutcome(enum.StrEnum):
 
 
 INCOMPLETE = frozenset({ProcessOutcome.WEDGED, ProcessOutcome.PARTIAL, ProcessOutcome.NOT_READ})
+ENDED = frozenset({ProcessOutcome.GONE, ProcessOutcome.ENDED})
 
 
 class ProcessRow(msgspec.Struct, kw_only=True):
@@ -52,7 +53,14 @@ class ProcessRow(msgspec.Struct, kw_only=True):
 
 
 def hold(
-    host: Host, marker: Marker, *, globs: tuple[str, ...], limit: int, stack: ExitStack, rows: list[ProcessRow]
+    host: Host,
+    marker: Marker,
+    *,
+    globs: tuple[str, ...],
+    limit: int,
+    stack: ExitStack,
+    rows: list[ProcessRow],
+    unmatched: set[str],
 ) -> Iterator[tuple[Process, ProcessRow]]:
     """
     Open the marker's processes, then those that match *globs*; yield those that could be opened, with their rows.
@@ -61,8 +69,9 @@ def hold(
         globs: Compared with each process's name, and with the path and base name of its executable.
         stack: Keeps the processes open.
         rows: Receives a row for each selected process, including those that are gone.
+        unmatched: The globs; loses each that a process matches.
     """
-    for pid, start_ticks, lived_at_s in _wanted(host, marker, globs, rows):
+    for pid, start_ticks, lived_at_s in _wanted(host, marker, globs, rows, unmatched):
         why = "match" if lived_at_s is None else "marker"
         if len(rows) == limit:
             rows.append(
@@ -77,14 +86,16 @@ def hold(
             row.comm, row.exe = escape(process.stat().comm), _exe(process.dir_fd)
         except ReplacedError as exc:
             row.end(ProcessOutcome.REPLACED, str(exc))
-        except (OSError, StepError) as exc:
+        except (FileNotFoundError, ProcessLookupError) as exc:
             row.end(ProcessOutcome.GONE, str(exc))
+        except (OSError, StepError) as exc:
+            row.end(ProcessOutcome.NOT_READ, str(exc))
         else:
             yield process, row
 
 
 def _wanted(
-    host: Host, marker: Marker, globs: tuple[str, ...], rows: list[ProcessRow]
+    host: Host, marker: Marker, globs: tuple[str, ...], rows: list[ProcessRow], unmatched: set[str]
 ) -> Iterator[tuple[int, int | None, float | None]]:
     """Yield each process once: PID, start time if known and, for the marker's, a time at which it existed."""
     seen = {os.getpid()} if globs else set()
@@ -94,29 +105,36 @@ def _wanted(
             yield reference.pid, reference.start_time_ticks, marker.at_s
     if globs:
         try:
-            yield from ((pid, None, None) for pid in matching(host, globs) if pid not in seen)
+            yield from ((pid, None, None) for pid in matching(host, globs, unmatched) if pid not in seen)
         except WalkError as exc:
             rows.append(ProcessRow(pid=0, why="match", outcome=ProcessOutcome.NOT_READ, detail=str(exc)))
 
 
-def matching(host: Host, globs: tuple[str, ...]) -> Iterator[int]:
-    """Yield the processes that match *globs*; end with `WalkError` if some were not compared, or only by name."""
+def matching(host: Host, globs: tuple[str, ...], unmatched: set[str] | None = None) -> Iterator[int]:
+    """
+    Yield the processes that match *globs*; end with `WalkError` if some were not compared, or only by name.
+
+    *unmatched* loses each glob that a process matches.
+    """
+    missing = set() if unmatched is None else unmatched
     whole = fits(host, WITH_EXE)
     with closing(batches(host, most=WITH_EXE if whole else STAT_ONLY)) as found:
         for procfs, listed in found:
-            yield from (pid for pid in listed if _matches(procfs, pid, globs, exe=whole))
+            yield from (pid for pid in listed if _matches(procfs, pid, globs, missing, exe=whole))
     if not whole:
         raise WalkError(f"processes were compared by their names only, {LIMIT_REASON}")
 
 
-def _matches(procfs: Procfs, pid: int, globs: tuple[str, ...], *, exe: bool) -> bool:
+def _matches(procfs: Procfs, pid: int, globs: tuple[str, ...], unmatched: set[str], *, exe: bool) -> bool:
     try:
         with procfs.process(pid) as dir_fd:
             comm, path = escape(read_stat(dir_fd).comm), _exe(dir_fd) if exe else ""
     except (OSError, ValueError):
         return False
     names = (comm, path, path.rpartition("/")[2])
-    return any(fnmatchcase(name, glob) for glob in globs for name in names if name)
+    found = {glob for glob in globs if any(name and fnmatchcase(name, glob) for name in names)}
+    unmatched -= found
+    return bool(found)
 
 
 def _exe(dir_fd: int) -> str:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import os
 import re
 from collections.abc import Iterable, Iterator
@@ -76,10 +77,12 @@ def of_process(process: Process, guard: Guard) -> Iterator[Mapped]:
     Raises:
         StepError: If the process holds its own locks too long, or the PID is another process's by now; what was
             yielded before is valid.
-        OSError: If its ``maps`` may not be read.
+        OSError: If its ``maps`` may not be read, or it has none any more.
         Truncated: At the end, if reading failed midway, or it is longer than `MAX_MAPS_BYTES`.
     """
     content = process.stream("maps", limit=MAX_MAPS_BYTES, guard=guard)
+    if not content:  # it is exiting, or a zombie: its memory is gone
+        raise ProcessLookupError(errno.ESRCH, "its mappings are gone: it is exiting")
     yield from parse_maps(_lines((content,) if isinstance(content, bytes) else content))
 
 
@@ -99,18 +102,23 @@ Key = tuple[str, int | None, int | None]
 
 def own_segments(
     host: Host, marker: Marker, stack: ExitStack, guard: Guard, unread: ReadErrors
-) -> dict[Key, OwnSegment]:
+) -> tuple[dict[Key, OwnSegment], str]:
     """
-    Return the segments that the marker's processes have, or had, mapped.
+    Return the segments that the marker's processes have, or had, mapped, and why that is not all of them, if so.
 
+    The core tells, and each process while it lives; with neither, nothing is known.
     Live processes stay open until *stack* is closed. Failures are recorded in *unread*.
     """
     own: dict[Key, OwnSegment] = {}
+    unknown: list[str] = []
     if marker.core is not None:
         try:
             _add(own, of_core(host, marker.core), None)
         except (OSError, StepError, Truncated) as exc:
             unread.add(marker.core.path, exc)
+            unknown.append(str(exc))
+    by_core = marker.core is not None and not unknown
+    by_process = False
     for reference in (marker.process, *marker.also):
         if reference is None:
             continue
@@ -119,11 +127,16 @@ def own_segments(
                 Process(host, reference.pid, reference.start_time_ticks, lived_at_s=marker.at_s)
             )
             _add(own, of_process(process, guard), process)
+            by_process = True
         except (OSError, StepError, Truncated) as exc:
+            why = exc.strerror if isinstance(exc, OSError) else exc
+            unknown.append(f"process {reference.pid}: {why}")
             # If there is a core, it has already listed the mappings of a dead process.
             if marker.core is None or not isinstance(exc, ProcessLookupError):
                 unread.add(f"/proc/{reference.pid}/maps", exc)
-    return own
+    if by_core or (by_process and (marker.core is not None or not unknown)):
+        return own, ""
+    return own, "; ".join(unknown) or "the marker names no process"
 
 
 def _add(own: dict[Key, OwnSegment], files: Iterable[Mapped], holder: Process | None) -> None:

@@ -19,6 +19,7 @@ from collector.model.errors import StepError
 from collector.model.segments import OWN, Candidate, matches, rank
 
 ANOTHER = "a file of the same name, created after the crash"
+EXCLUDED = "excluded"
 
 
 @dataclass(slots=True)
@@ -47,8 +48,13 @@ class SegmentSearch:
     candidates: list[Candidate] = field(default_factory=list, init=False)
     passed_over: int = field(default=0, init=False)
     """Wanted segments beyond *limit*."""
+    unmatched: set[str] = field(init=False)
+    """Those of *globs* that no segment matches."""
     _seen: set[Key] = field(default_factory=set, init=False)
     _held: dict[tuple[int, int], OwnSegment] = field(default_factory=dict, init=False)
+
+    def __post_init__(self) -> None:
+        self.unmatched = set(self.globs)
 
     def walk(self, unread: ReadErrors) -> Iterator[ShmFile]:
         """Yield everything below the root, and add the candidates among it."""
@@ -84,6 +90,7 @@ class SegmentSearch:
 
     def _consider(self, found: ShmFile) -> None:
         why = rank(found.name, self.globs)
+        self.unmatched -= {glob for glob in self.unmatched if matches(found.name, glob)}
         for key in ((found.name, found.status.st_dev, found.status.st_ino), (found.name, None, None)):
             own = self.own.get(key)
             if own is not None:
@@ -123,7 +130,7 @@ class SegmentSearch:
 
     def _add(self, candidate: Candidate) -> None:
         if any(matches(candidate.name, glob) for glob in self.exclude):
-            candidate = msgspec.structs.replace(candidate, gone="excluded")
+            candidate = msgspec.structs.replace(candidate, gone=EXCLUDED)
         if len(self.candidates) < self.limit:
             self.candidates.append(candidate)
         else:

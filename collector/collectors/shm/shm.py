@@ -13,14 +13,14 @@ from typing import ClassVar
 
 import msgspec
 
-from collector.collectors.base import Context
+from collector.collectors.base import Context, names_nobody, names_of
 from collector.collectors.shm.listing import ROOT, ShmFile, length_of
-from collector.collectors.shm.mapped_segments import own_segments
-from collector.collectors.shm.segments import SegmentSearch
+from collector.collectors.shm.mapped_segments import Key, OwnSegment, own_segments
+from collector.collectors.shm.segments import EXCLUDED, SegmentSearch
 from collector.host.files import DIRECTORY_FLAGS, describe, kind_of
 from collector.host.guarded_read import Guard
 from collector.host.read_errors import ReadErrors
-from collector.model.artifact import Artifact, Bulk, Footprint
+from collector.model.artifact import Artifact, Bulk, Footprint, NotApplicable, Truncated
 from collector.model.errors import StepError
 from collector.model.marker import CoreRef
 from collector.model.pressure import StepClass
@@ -67,28 +67,47 @@ class Shm:
     read_timeout: Seconds = Seconds(1.0)
 
     def collect(self, ctx: Context) -> Iterator[Artifact]:
-        """Yield ``inventory.jsonl``, ``segments.jsonl``, the segments, and what was not read."""
+        """
+        Yield ``inventory.jsonl``, ``segments.jsonl``, the segments, and what was not read.
+
+        Raises:
+            Truncated: At the end, if wanted segments are not there, or what the process had mapped cannot be learnt.
+            NotApplicable: At the end, if the marker is about no process and no segment is wanted by name.
+        """
         unread = ReadErrors()
         with ExitStack() as stack:
-            search = self._search(ctx, stack, unread)
+            search, unknown = self._search(ctx, stack, unread)
             rows = (_inventory_row(found) for found in search.walk(unread))
             yield Artifact(path=PurePosixPath("inventory.jsonl"), body=jsonl(rows), media="jsonl")
             planned = self._plan(search)
             lines = jsonl((row for _, row in planned), cut=_left_out(planned, search.passed_over))
             yield Artifact(path=PurePosixPath("segments.jsonl"), body=lines, media="jsonl")
+            lost = [candidate.name for candidate, _ in planned if candidate.gone not in {"", EXCLUDED}]
             for candidate, row in planned:
                 if row.artifact:
                     try:
                         yield _artifact(search.open(candidate), candidate, row)
                     except (OSError, StepError) as exc:
+                        lost.append(candidate.name)
                         unread.add(f"{ROOT}/{candidate.name}", exc)
         yield from unread.artifacts()
+        reasons = []
+        if unknown and not names_nobody(ctx.marker):
+            reasons.append(f"what the crashed process had mapped is not known: {unknown}")
+        if search.unmatched:
+            reasons.append(f"no segment matches {names_of(sorted(search.unmatched))}")
+        if lost:
+            reasons.append(f"no longer there: {names_of(lost)}")
+        if reasons:
+            raise Truncated("; ".join(reasons))
+        if unknown and not self.segments:
+            raise NotApplicable("the marker is about no process")
 
     def preview(self, ctx: Context) -> list[Planned]:
         """Return the rows that `collect` would write to ``segments.jsonl`` now."""
         unread = ReadErrors()
         with ExitStack() as stack:
-            search = self._search(ctx, stack, unread)
+            search, _ = self._search(ctx, stack, unread)
             for _ in search.walk(unread):
                 pass
             return [row for _, row in self._plan(search)]
@@ -98,17 +117,18 @@ class Shm:
         limits = SegmentLimits(max_each=self.max_each, max_total=self.max_total)
         return plan(search.candidates, order=self.order, limits=limits)
 
-    def _search(self, ctx: Context, stack: ExitStack, unread: ReadErrors) -> SegmentSearch:
+    def _search(self, ctx: Context, stack: ExitStack, unread: ReadErrors) -> tuple[SegmentSearch, str]:
         guard = stack.enter_context(closing(Guard(self.read_timeout)))
         try:
             root_fd = os.open(ctx.host.path(ROOT), DIRECTORY_FLAGS)
         except OSError as exc:
             raise StepError(f"{ROOT}: {exc.strerror}", hint="is a tmpfs mounted there?") from exc
         stack.callback(os.close, root_fd)
-        own = {}
+        own: dict[Key, OwnSegment] = {}
+        unknown = ""
         if self.from_ is From.CRASHED_PROCESS:
-            own = own_segments(ctx.host, ctx.marker, stack, guard, unread)
-        return SegmentSearch(
+            own, unknown = own_segments(ctx.host, ctx.marker, stack, guard, unread)
+        search = SegmentSearch(
             root_fd,
             own,
             guard,
@@ -117,6 +137,7 @@ class Shm:
             exclude=self.exclude,
             limit=self.max_segments,
         )
+        return search, unknown
 
 
 def _died_ns(core: CoreRef | None) -> int | None:

@@ -20,7 +20,7 @@ from collector.archive import directory, layout
 from collector.archive.store import Store
 from collector.collectors.base import Context
 from collector.host.identity import identify
-from collector.model.artifact import Artifact, Bulk, Footprint
+from collector.model.artifact import Artifact, Bulk, Footprint, NotApplicable, Truncated
 from collector.model.errors import StepError
 from collector.model.incident import IncidentHeader, IncidentState, StepStatus
 from collector.model.pressure import GateLimits, Policy, StepClass
@@ -76,6 +76,10 @@ class Bad:
                 time.sleep(60)
             case "raise":
                 raise StepError("no evidence here", hint="look elsewhere")
+            case "missing":
+                raise Truncated("not there")
+            case "not applicable":
+                raise NotApplicable("there is none")
             case "bug":
                 raise ZeroDivisionError("a bug")
             case "garbage":
@@ -156,6 +160,24 @@ def test_runner_trusts_no_reply(lab: Lab, how: str, said: str) -> None:
     assert bad.status is StepStatus.FAILED
     assert said in bad.reason
     assert fine.status is StepStatus.OK
+
+
+@pytest.mark.parametrize(
+    ("how", "status", "reason", "state"),
+    [
+        ("missing", StepStatus.TRUNCATED, "not there", IncidentState.INCOMPLETE),
+        ("not applicable", StepStatus.NOT_APPLICABLE, "there is none", IncidentState.COMPLETE),
+    ],
+)
+def test_runner_records_what_a_collector_says_at_its_end(
+    lab: Lab, how: str, status: StepStatus, reason: str, state: IncidentState
+) -> None:
+    """What it yielded before is kept; what does not apply is not missing, and the run succeeds."""
+    done = lab.run(Fine(), Bad(how=how))
+    manifest = lab.manifest(done)
+    step = manifest.steps[1]
+    assert (step.status, step.reason, manifest.state, done.exit_code) == (status, reason, state, 0)
+    assert [one.path for one in step.artifacts] == ["step1/before"]
 
 
 def test_runner_records_what_a_collector_raises(lab: Lab) -> None:

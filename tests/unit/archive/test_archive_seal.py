@@ -72,6 +72,13 @@ def test_seal_publishes_a_complete_incident(store: Store) -> None:
         assert archive.manifest(incident) == manifest
 
 
+def test_seal_says_complete_when_a_step_does_not_apply(store: Store) -> None:
+    """A run by hand without a PID has no crashed process, and lacks nothing."""
+    incident = begin(store, "memory", "core")
+    store.record_steps(incident, [end("memory"), end("core", StepStatus.NOT_APPLICABLE)])
+    assert seal(store, incident, ended_s=2.0, interrupted=False).state is IncidentState.COMPLETE
+
+
 def test_seal_says_incomplete_when_a_step_is_not_ok(store: Store) -> None:
     """A skipped step is not an error, but the incident lacks something."""
     incident = begin(store, "memory", "shm")
