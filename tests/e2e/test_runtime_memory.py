@@ -115,6 +115,7 @@ def test_runtime_needs_no_more_memory_for_ten_thousand_processes(
 ) -> None:
     """Peak RSS stays within 4 MiB of that with a hundred; prints the CPU time beside that of `ps`."""
     daemon = daemon_factory(CONFIG)
+    (daemon.directory / "bulk").write_bytes(b"x")
     peaks(daemon)  # the first touches what has never been used
     with crowd(tmp_path, 100):
         small = peaks(daemon)
