@@ -15,6 +15,9 @@ from harness import COLLECTOR, held, open_up, wait_for
 
 NOBODY = 65534
 
+ARROW = "é→".encode()
+"""As bytes: what a terminal sends, whatever the locale of the tests is."""
+
 
 @pytest.fixture
 def config(tmp_path: Path) -> Path:
@@ -22,7 +25,7 @@ def config(tmp_path: Path) -> Path:
 
 
 def collector(
-    config: Path, *arguments: str, nobody: bool = False, stdout: int = subprocess.PIPE
+    config: Path, *arguments: str | bytes, nobody: bool = False, stdout: int = subprocess.PIPE
 ) -> subprocess.CompletedProcess[str]:
     command = [*(as_nobody(config.parent) if nobody else []), *COLLECTOR, *arguments, "--config", str(config)]
     return subprocess.run(command, stdout=stdout, stderr=subprocess.PIPE, text=True, check=False, timeout=60)
@@ -82,12 +85,12 @@ def test_run_archives_with_all_streams_closed(config: Path) -> None:
         ("ascii", rb"\xe9\u2192"),
         ("latin-1", b"\xe9" rb"\u2192"),
         ("cp1252:strict", b"\xe9" rb"\u2192"),
-        ("", "é→".encode()),
+        ("", ARROW),
     ],
 )
 def test_output_that_the_encoding_lacks_is_escaped(config: Path, encoding: str, said: bytes) -> None:
     """Not a bug, and not another encoding than the one asked for."""
-    collector(config, "run", "--now", "--reason", "é→")
+    collector(config, "run", "--now", "--reason", ARROW)
     command = [*COLLECTOR, "list", "--config", str(config)]
     environment = {**os.environ, "PYTHONIOENCODING": encoding}
     done = subprocess.run(command, env=environment, capture_output=True, check=False)
@@ -95,10 +98,10 @@ def test_output_that_the_encoding_lacks_is_escaped(config: Path, encoding: str, 
     assert said + b"\n" in done.stdout
 
 
-@pytest.mark.parametrize(("locale", "said"), [("C", rb"\xe9\u2192"), ("C.UTF-8", "é→".encode())])
+@pytest.mark.parametrize(("locale", "said"), [("C", rb"\xe9\u2192"), ("C.UTF-8", ARROW)])
 def test_output_to_a_terminal_is_in_its_encoding(config: Path, locale: str, said: bytes) -> None:
     """On an 8-bit terminal, a byte of UTF-8 may begin a control sequence; a pipe gets UTF-8."""
-    collector(config, "run", "--now", "--reason", "é→")
+    collector(config, "run", "--now", "--reason", ARROW)
     command = [*COLLECTOR, "list", "--config", str(config)]
     environment = {**os.environ, "LC_ALL": locale}
     ours, theirs = os.openpty()
@@ -108,7 +111,7 @@ def test_output_to_a_terminal_is_in_its_encoding(config: Path, locale: str, said
     finally:
         os.close(ours)
         os.close(theirs)
-    assert "é→\n".encode() in subprocess.run(command, env=environment, stdout=subprocess.PIPE, check=True).stdout
+    assert ARROW + b"\n" in subprocess.run(command, env=environment, stdout=subprocess.PIPE, check=True).stdout
 
 
 def test_json_errors_are_one_document(config: Path) -> None:
