@@ -35,7 +35,8 @@ def watch(tmp_path: Path) -> Iterator[NotifyWatch]:
 
 
 def notify(watch: NotifyWatch | None, *arguments: str, **environment: str) -> int:
-    command = [sys.executable, "-m", "collector.cli.main", "notify", *arguments]
+    texts = (argument.encode("utf-8", "surrogateescape") for argument in arguments)  # whatever the tests' locale is
+    command = [sys.executable, "-m", "collector.cli.main", "notify", *texts]
     if watch is not None:
         command += ["--socket", watch.path]
     environ = {key: value for key, value in os.environ.items() if not key.startswith(("SERVICE_", "EXIT_"))}
