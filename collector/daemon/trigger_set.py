@@ -121,9 +121,7 @@ class WatchedTrigger:
 
     def _take(self, source: Callable[[], Iterable[Marker]]) -> None:
         try:
-            with self._ledger.batch():
-                for marker in source():
-                    self._intake.offer(marker, self.trigger.pipeline)
+            self._offer(source)
         except (CollectorError, OSError) as exc:
             self._failures += 1
             self._fail(exc)
@@ -148,8 +146,12 @@ class WatchedTrigger:
 
     def _drain(self, watch: Watch) -> None:
         """Take what still waits in a socket that lost its name."""
-        with contextlib.suppress(CollectorError, OSError), self._ledger.batch():
-            for marker in watch.read():
+        with contextlib.suppress(CollectorError, OSError):
+            self._offer(watch.read)
+
+    def _offer(self, source: Callable[[], Iterable[Marker]]) -> None:
+        with self._ledger.batch():
+            for marker in source():
                 self._intake.offer(marker, self.trigger.pipeline)
 
     def _reopen(self, reason: str) -> None:
