@@ -7,6 +7,8 @@ import os
 import time
 from collections.abc import Iterator
 
+from collector.host.apport import read_report
+from collector.host.apport_core import core_within
 from collector.host.elfcore import NT_FILE, CoreReader, MappedFile, notes, parse_mapped_files
 from collector.host.files import PIECE, Host, OpenFd, open_regular
 from collector.host.unpack import UnpackingReader, compression_of
@@ -83,19 +85,35 @@ def _search(directory_fd: int, core: CoreRef) -> int:
 
 
 def core_reader(fd: int) -> CoreReader:
-    """Return a reader of the core in *fd*, which the caller closes; raise `CoreError` for an unknown compression."""
+    """
+    Return a reader of the core in *fd*, which the caller closes.
+
+    Raises:
+        CoreError: If its compression is unknown, or an Apport report has no core.
+    """
+    if (report := read_report(fd)) is not None:
+        return core_within(fd, report)
     compression = compression_of(os.pread(fd, 16, 0))
     return UnpackingReader(fd, compression) if compression else FileReader(fd)
 
 
 def mapped_files(fd: int) -> Iterator[MappedFile]:
     """
-    Yield the mapped files that the core in *fd* lists.
+    Yield the mapped files that the core in *fd* lists, or the Apport report around it, which knows their inodes.
 
     Raises:
         CoreError: If it is not a core.
         Truncated: At the end, if it has no such list, or only part of it was read.
     """
+    count = 0
+    if (report := read_report(fd)) is not None:
+        for file in report.mapped_files():
+            yield file
+            count += 1
+        if report.ends_within_maps:
+            raise Truncated(f"the report ends within its list of mapped files, after {count} entries")
+        if count:
+            return
     reader = core_reader(fd)
     header, found = notes(reader)
     note = next((note for note in found if note.type == NT_FILE), None)
@@ -103,7 +121,6 @@ def mapped_files(fd: int) -> Iterator[MappedFile]:
         if reader.is_cut_off(header.end_bytes):
             raise Truncated("the core was cut off before its list of mapped files")
         raise Truncated("the core has no list of mapped files: the kernel leaves it out beyond 4 MiB")
-    count = 0
     for file in parse_mapped_files(header.layout, note.desc):
         yield file
         count += 1

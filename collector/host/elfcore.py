@@ -92,12 +92,23 @@ class Note:
 
 
 class MappedFile(NamedTuple):
-    """One mapping of NT_FILE; *offset* into the file in bytes."""
+    """
+    One mapping of a file; *offset* into the file in bytes.
+
+    *device* and *inode* are known from ``/proc/PID/maps`` only, not from NT_FILE.
+    """
 
     start: int
     end: int
     offset: int
     path: bytes
+    device: int | None = None
+    inode: int | None = None
+
+    @property
+    def addresses(self) -> str:
+        """The mapping's name in ``/proc/PID/map_files``, which has no leading zeros."""
+        return f"{self.start:x}-{self.end:x}"
 
 
 def read_header(reader: CoreReader) -> tuple[CoreHeader, int]:
@@ -113,7 +124,7 @@ def read_header(reader: CoreReader) -> tuple[CoreHeader, int]:
     ident = reader.read(16)
     if len(ident) < 16 or ident[:4] != b"\x7fELF":
         if ident.startswith(b"ProblemType:"):
-            raise CoreError("not an ELF file, but an apport report; unpack it with `apport-unpack`")
+            raise CoreError("not an ELF file, but an Apport report that is not about a process")
         met = f'it begins with "{escape(ident)}"' if ident else "it is empty"
         raise CoreError(f"not an ELF file: {met}")
     if ident[4] not in {1, 2} or ident[5] not in {1, 2}:

@@ -10,6 +10,7 @@ import importlib
 import os
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import partial
 from typing import TYPE_CHECKING, Protocol, cast
 
 from collector.host.compressed_end import (
@@ -164,9 +165,22 @@ class _Gzip:
 class UnpackingReader:
     """Reads a compressed file forwards, one stream after the other, up to `MAX_UNPACKED_BYTES` of its contents."""
 
-    def __init__(self, fd: int, compression: Compression) -> None:
-        """Raise `CoreError` if the library is not installed."""
+    def __init__(
+        self, fd: int, compression: Compression, *, read_packed: Callable[[int, int], bytes] | None = None
+    ) -> None:
+        """
+        Begin to read.
+
+        Args:
+            fd: The file.
+            compression: Its format.
+            read_packed: Returns *size* bytes from *offset* on, which only ever grows, if the file has them encoded.
+
+        Raises:
+            CoreError: If the library is not installed.
+        """
         self._fd = fd
+        self._pread = read_packed or partial(os.pread, fd)
         self._compression = compression
         self._make, self._errors = compression.load()
         self._decompressor = self._make()
@@ -244,6 +258,6 @@ class UnpackingReader:
         return True
 
     def _read_packed(self) -> bytes:
-        packed = os.pread(self._fd, min(PIECE, MAX_PACKED_BYTES - self._packed_bytes), self._packed_bytes)
+        packed = self._pread(min(PIECE, MAX_PACKED_BYTES - self._packed_bytes), self._packed_bytes)
         self._packed_bytes += len(packed)
         return packed

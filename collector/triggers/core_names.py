@@ -1,10 +1,11 @@
-"""What a core file's name and the files beside it say about the crash, without reading the core."""
+"""What a core file's name, the files beside it and an Apport report say about the crash, without reading the core."""
 
 from __future__ import annotations
 
 import os
 import re
 
+from collector.host.apport import MAX_NOTICED_BYTES, read_report
 from collector.host.corepattern import CoreName, CorePattern
 from collector.host.files import open_regular, read_all
 from collector.model.errors import StepError
@@ -37,7 +38,7 @@ def identify(path: str, fd: int, dir_fd: int, pattern: CorePattern) -> tuple[str
     if found := _SYSTEMD.fullmatch(name):
         return "systemd", _systemd(found, fd)
     if found := _APPORT.fullmatch(name):
-        return "apport", CoreName(uid=int(found["uid"]), comm=found["comm"] or None)
+        return "apport", _apport(found, fd)
     if name == "coredump":
         return "abrt", _abrt(dir_fd)
     if (core := pattern.match(path)) is not None:
@@ -68,6 +69,22 @@ def _seconds(time: int) -> int:
     while time >= 100_000_000_000:  # seconds until the year 5138
         time //= 1_000_000
     return time
+
+
+def _apport(found: re.Match[str], fd: int) -> CoreName:
+    """Read the beginning of the report; where it says nothing, the name."""
+    named = CoreName(uid=int(found["uid"]), comm=found["comm"] or None)
+    report = read_report(fd, limit=MAX_NOTICED_BYTES) if fd >= 0 else None
+    if report is None:
+        return named
+    return CoreName(
+        pid=report.pid or None,
+        uid=named.uid if report.uid is None else report.uid,
+        signal=report.number(b"Signal"),
+        at_s=report.at_s,
+        comm=report.comm or named.comm,
+        exe=report.exe,
+    )
 
 
 def _abrt(dir_fd: int) -> CoreName:

@@ -12,7 +12,10 @@ from typing import ClassVar
 import msgspec
 
 from collector.collectors.base import Context
+from collector.collectors.core.apport_report import add_report
 from collector.collectors.core.notes import CoreSignal, CoreThread, parse_process, parse_signal, parse_thread
+from collector.host.apport import read_report
+from collector.host.apport_core import NO_CORE
 from collector.host.corefile import core_reader, mapped_files, open_core
 from collector.host.elfcore import (
     NT_FILE,
@@ -45,7 +48,8 @@ class KeepCore(enum.StrEnum):
 
 class CoreSummary(msgspec.Struct, kw_only=True, omit_defaults=True):
     """
-    ``core.json``. IDs are those of the process's own namespaces; text is escaped.
+    ``core.json``. IDs are those of the process's own namespaces, from an Apport report without a core the host's; text
+    is escaped.
 
     *cut_off*: the file ends before its last segment does (a limit, a full disk), so memory is missing.
     """
@@ -120,6 +124,7 @@ class Core:
             yield Artifact(path=PurePosixPath("core.json"), body=json(summary), source=source, media="json")
             if not summary.problem:
                 yield Artifact(path=PurePosixPath("threads.jsonl"), body=jsonl(_threads(fd)), media="jsonl")
+            if summary.mapped_files or not summary.problem:
                 files = jsonl(map(_row, mapped_files(fd)))
                 yield Artifact(path=PurePosixPath("mapped_files.jsonl"), body=files, media="jsonl")
             if self.keep is not KeepCore.NONE:
@@ -127,6 +132,8 @@ class Core:
                 yield Artifact(path=PurePosixPath("core"), body=kept, source=source, media="binary")
         finally:
             os.close(fd)
+        if summary.problem == NO_CORE:
+            raise Truncated(NO_CORE)
         if summary.problem:
             raise StepError(f"core file {core.path!r}: {summary.problem}")
         if summary.cut_off:
@@ -167,6 +174,8 @@ def _summary(fd: int, source: SourceInfo, redaction: Redaction) -> CoreSummary:
         summary.cut_off = reader.is_cut_off(header.end_bytes)
     except CoreError as exc:
         summary.problem = str(exc)
+    if (report := read_report(fd)) is not None:
+        add_report(summary, report, redaction)
     return summary
 
 

@@ -44,11 +44,15 @@ MIPS_CODES = {-2: "SI_ASYNCIO", -3: "SI_TIMER", -4: "SI_MESGQ"}
 
 
 class CoreSignal(msgspec.Struct, kw_only=True, omit_defaults=True):
-    """The signal that the kernel delivered: a fault has an address, a signal sent by a process has a sender."""
+    """
+    The signal that the kernel delivered: a fault has an address, a signal sent by a process has a sender.
+
+    *code* is ``None`` if only the number is known.
+    """
 
     number: int
     name: str
-    code: int
+    code: int | None = None
     code_name: str = ""
     fault_address: str | None = None
     sender_pid: int | None = None

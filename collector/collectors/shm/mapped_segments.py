@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import errno
 import os
-import re
 from collections.abc import Iterable, Iterator
 from contextlib import ExitStack
 from dataclasses import dataclass
@@ -15,8 +14,10 @@ import msgspec
 from collector.collectors.shm.listing import ROOT
 from collector.host import filesystem
 from collector.host.corefile import mapped_files, open_core
+from collector.host.elfcore import MappedFile
 from collector.host.files import READ_FLAGS, Host, OpenFd
 from collector.host.guarded_read import Guard
+from collector.host.maps import parse_maps
 from collector.host.procfs import Process
 from collector.host.read_errors import ReadErrors
 from collector.model.artifact import Truncated
@@ -26,7 +27,6 @@ from collector.model.marker import CoreRef, Marker
 MAX_MAPS_BYTES = 64 << 20
 MAX_OWN = 4096
 DELETED = " (deleted)"
-_MAPS_LINE = re.compile(rb"([0-9a-f]+-[0-9a-f]+) \S+ [0-9a-f]+ ([0-9a-f]+):([0-9a-f]+) ([0-9]+) +(.+)")
 
 
 class Mapped(msgspec.Struct, frozen=True, kw_only=True):
@@ -34,8 +34,8 @@ class Mapped(msgspec.Struct, frozen=True, kw_only=True):
     A file that a process has, or had, mapped.
 
     *path* is as the kernel shows it: ``x (deleted)`` may be a removed ``x``, or a file of that name. *device* and
-    *inode* are known for a live process only; *addresses*, of its first mapping, is its name in
-    ``/proc/PID/map_files``.
+    *inode* are known from ``/proc/PID/maps`` only, of a live process or in an Apport report; *addresses*, of its first
+    mapping, is its name in ``/proc/PID/map_files``.
     """
 
     path: bytes
@@ -44,30 +44,16 @@ class Mapped(msgspec.Struct, frozen=True, kw_only=True):
     addresses: str | None = None
 
 
-def parse_maps(lines: Iterable[bytes]) -> Iterator[Mapped]:
-    """Yield the files in ``/proc/PID/maps``, once per mapping; anonymous mappings are left out."""
-    for line in lines:
-        match = _MAPS_LINE.fullmatch(line.rstrip(b"\n"))
-        if match is None or int(match[4]) == 0:
-            continue
-        yield Mapped(
-            path=match[5].replace(b"\\012", b"\n"),
-            device=os.makedev(int(match[2], 16), int(match[3], 16)),
-            inode=int(match[4]),
-            addresses=match[1].decode("ascii"),
-        )
-
-
 def of_core(host: Host, core: CoreRef) -> Iterator[Mapped]:
     """
-    Yield the files that the core lists.
+    Yield the files that the core lists, or the Apport report that contains it.
 
     Raises:
         StepError: If the core is gone, was replaced or is not one.
         Truncated: At the end, if the list was cut off.
     """
     with OpenFd(open_core(host, core)) as fd:
-        yield from (Mapped(path=file.path) for file in mapped_files(fd))
+        yield from map(_mapped, mapped_files(fd))
 
 
 def of_process(process: Process, guard: Guard) -> Iterator[Mapped]:
@@ -83,7 +69,11 @@ def of_process(process: Process, guard: Guard) -> Iterator[Mapped]:
     content = process.stream("maps", limit=MAX_MAPS_BYTES, guard=guard)
     if not content:  # it is exiting, or a zombie: its memory is gone
         raise ProcessLookupError(errno.ESRCH, "its mappings are gone: it is exiting")
-    yield from parse_maps(_lines((content,) if isinstance(content, bytes) else content))
+    yield from map(_mapped, parse_maps(_lines((content,) if isinstance(content, bytes) else content)))
+
+
+def _mapped(file: MappedFile) -> Mapped:
+    return Mapped(path=file.path, device=file.device, inode=file.inode, addresses=file.addresses)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -95,7 +85,7 @@ class OwnSegment:
     holder: Process | None = None
 
 
-# Name, device and inode; the latter two are known only if the process lives. The name alone may be another file's by
+# Name, device and inode; the latter two are known only from maps. The name alone may be another file's by
 # now, and the device may be that of another container's /dev/shm.
 Key = tuple[str, int | None, int | None]
 

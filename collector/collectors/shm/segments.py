@@ -113,7 +113,8 @@ class SegmentSearch:
     def _unnamed(self, own: OwnSegment) -> Candidate:
         name = own.name.removesuffix(DELETED)
         if own.holder is None:
-            return Candidate(name=name, rank=0, why=OWN, gone="deleted; the core has only its name")
+            gone = "deleted; the core has only its name" if own.mapped.inode is None else "deleted, or replaced since"
+            return Candidate(name=name, rank=0, why=OWN, gone=gone)
         try:
             with OpenFd(self._open_held(own)) as fd:
                 status = os.fstat(fd)

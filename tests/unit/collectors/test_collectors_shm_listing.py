@@ -8,21 +8,9 @@ from pathlib import Path
 import pytest
 
 from collector.collectors.shm.listing import MAX_DEPTH, ShmFile, length_of, walk
-from collector.collectors.shm.mapped_segments import Mapped, parse_maps, segment_name
+from collector.collectors.shm.mapped_segments import Mapped, segment_name
 from collector.host.files import kind_of
 from collector.host.read_errors import ReadErrors
-
-MAPS = b"""\
-55a0-55a1 r--p 00000000 fe:00 260104                     /usr/bin/bash
-7f00-7f01 rw-s 00000000 00:17 12                         /dev/shm/engine.1
-7f01-7f02 rw-s 00000000 00:17 13                         /dev/shm/two words (deleted)
-7f02-7f03 rw-s 00000000 00:17 14                         /dev/shm/line\\012break
-7f03-7f04 rw-p 00000000 00:00 0
-7f04-7f05 rw-p 00000000 00:00 0                          [heap]
-7f05-7f06 rw-s 00000000 00:01 15                         /memfd:x (deleted)
-7f06-7f07 rw-s 00000000 00:01 16                         /SYSV00000000 (deleted)
-nonsense
-"""
 
 
 @pytest.fixture
@@ -83,21 +71,6 @@ def test_walk_distinguishes_allocated_bytes_from_length(root: tuple[Path, int]) 
     entry = listing(fd)["sparse"]
     assert entry.status.st_size == 1 << 30
     assert entry.data_bytes <= 65_536
-
-
-def test_parse_maps_gives_files_with_their_inodes() -> None:
-    """Anonymous memory is left out; a line break in a name is octal in maps; names are as the kernel shows them."""
-    found = list(parse_maps(MAPS.splitlines(keepends=True)))
-    assert [(mapped.path, mapped.inode) for mapped in found] == [
-        (b"/usr/bin/bash", 260104),
-        (b"/dev/shm/engine.1", 12),
-        (b"/dev/shm/two words (deleted)", 13),
-        (b"/dev/shm/line\nbreak", 14),
-        (b"/memfd:x (deleted)", 15),
-        (b"/SYSV00000000 (deleted)", 16),
-    ]
-    assert found[1].device == os.makedev(0, 0x17)
-    assert found[1].addresses == "7f00-7f01"
 
 
 @pytest.mark.parametrize(
