@@ -11,9 +11,11 @@ import click
 from collector.model.errors import DeniedError, UnreachableError, UsageError
 
 DEFAULT_SOCKET = "/run/collector/notify.sock"
-# Set by systemd for ExecStopPost=, and with the prefix MONITOR_ for OnFailure= units (systemd 251).
+# Set by systemd for ExecStopPost=, and with the prefix MONITOR_ for OnFailure= units (systemd 251), whose own
+# INVOCATION_ID is not that of the unit that failed.
 SERVICE_KEYS = ("SERVICE_RESULT", "EXIT_CODE", "EXIT_STATUS", "INVOCATION_ID")
 TRIGGER_KEYS = tuple(f"MONITOR_{key}" for key in (*SERVICE_KEYS, "UNIT"))
+SYSTEMD_TIMEOUT_S = 2.0
 _FACT = re.compile(r"([A-Za-z_][A-Za-z0-9_]{0,63})[ \t]*=.*", re.DOTALL)
 
 
@@ -40,9 +42,7 @@ def notify_command(*, facts: tuple[str, ...], path: str | None, systemd: bool, c
     if systemd:
         if "success" in {os.environ.get("SERVICE_RESULT"), os.environ.get("MONITOR_SERVICE_RESULT")}:
             return 0
-        for key in (*SERVICE_KEYS, *TRIGGER_KEYS):
-            if key in os.environ:
-                said.setdefault(key, f"{key}={os.environ[key]}")
+        _add_environment(said)
     if not said:
         raise UsageError("no facts given", hint="collector notify PID=4711 SIGNAL=SEGV")
     # A line break would split a fact in two.
@@ -60,6 +60,42 @@ def notify_command(*, facts: tuple[str, ...], path: str | None, systemd: bool, c
             hint="collector notify PID=4711 SIGNAL=SEGV",
         )
     return 0
+
+
+def _add_environment(said: dict[str, str]) -> None:
+    """Add what systemd set in the environment, and the main PID of the unit, which it did not."""
+    keys, prefix = (SERVICE_KEYS, "") if "SERVICE_RESULT" in os.environ else (TRIGGER_KEYS, "MONITOR_")
+    for key in keys:
+        if key in os.environ:
+            said.setdefault(key, f"{key}={os.environ[key]}")
+    unit = os.environ.get("MONITOR_UNIT") or said.get("UNIT", "").partition("=")[2].strip()
+    invocation = os.environ.get(f"{prefix}INVOCATION_ID")
+    if unit and invocation and "PID" not in said and (pid := _main_pid(unit, invocation)):
+        said["PID"] = f"PID={pid}"
+
+
+def _main_pid(unit: str, invocation: str) -> str | None:
+    """
+    Ask systemd for the PID of a unit's main process.
+
+    It keeps that of a process that has exited, until the unit is started again: then *invocation* is another. If there
+    is no answer, the notification goes out without it.
+    """
+    import subprocess  # noqa: PLC0415 - 10 ms
+
+    command = ["systemctl", "show", "--property=InvocationID,ExecMainPID", "--", unit]
+    try:
+        asked = subprocess.Popen(command, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL)
+    except OSError:
+        return None
+    try:
+        answer, _ = asked.communicate(timeout=SYSTEMD_TIMEOUT_S)
+    except subprocess.TimeoutExpired:
+        asked.kill()
+        return None
+    properties = dict(line.split("=", 1) for line in answer.decode(errors="replace").splitlines() if "=" in line)
+    pid = properties.get("ExecMainPID", "0")
+    return pid if properties.get("InvocationID") == invocation and pid != "0" else None
 
 
 def _send(path: str, data: bytes) -> None:

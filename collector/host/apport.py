@@ -5,7 +5,7 @@ A report is a sequence of ``Key: value``; further lines of a value begin with a 
 then what is binary, as base64. Whoever may write to the directory may write a report: nothing in it is trusted, and of
 a key that is given twice neither value is used.
 
-Source: problem_report.py, apport/report.py and data/apport of Apport 2.0 to 2.28.
+Source: problem_report.py, apport/report.py and data/apport in Apport.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ from collector.model.text import parse_number
 MAX_HEAD_BYTES = 8 << 20
 # ProcStatus and Signal come after ProcMaps: enough for 10,000 mappings, which take 6 ms; 1,000 take 0.6 ms.
 MAX_NOTICED_BYTES = 1 << 20
-MAX_KEYS = 1000  # reports have about 40, with all hooks 100
+MAX_KEYS = 1000  # more than any report has
 MAX_VALUE_BYTES = 65_536
 MAGIC = b"ProblemType:"
 PROBLEMS = frozenset({b"Crash", b"Hang"})  # others are about a package, the kernel, or Apport itself

@@ -54,7 +54,7 @@ def test_service_starts_in_its_sandbox(machine: Machine) -> None:
 
 @pytest.mark.parametrize("way", ["on_failure", "exec_stop_post"])
 def test_service_archives_what_a_unit_reports(machine: Machine, way: str) -> None:
-    """The incident of a failed unit names the unit and its signal; a unit that succeeds reports nothing."""
+    """The incident of a failed unit names it, its main process and signal; a unit that succeeds reports nothing."""
     assert machine.configure(CONFIG).returncode == 0
     before = len(machine.incidents())
     machine.run("systemctl", "start", f"good_{way}.service")
@@ -62,6 +62,9 @@ def test_service_archives_what_a_unit_reports(machine: Machine, way: str) -> Non
     (manifest,) = wait_for(lambda: machine.incidents()[before:], "incident")
     (marker,) = manifest["markers"]
     assert (marker["trigger"], marker["unit"], marker["signal"]) == ("told", f"{way}.service", signal.SIGSEGV)
+    assert marker["process"]["pid"] == int(machine.show(f"{way}.service", "ExecMainPID"))
+    invocations = {value for key, value in marker["attributes"].items() if key.endswith("INVOCATION_ID")}
+    assert invocations == {machine.show(f"{way}.service", "InvocationID")}
 
 
 def test_service_keeps_its_configuration_when_a_reload_fails(machine: Machine) -> None:

@@ -8,7 +8,7 @@ import os
 import socket
 import subprocess
 import sys
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
@@ -138,3 +138,66 @@ def test_notify_says_that_the_daemon_refuses_what_is_too_long(watch: NotifyWatch
     """It is recorded, and not collected."""
     assert notify(watch, "NOTE=" + "x" * 9000) == 64
     assert [marker.refused for marker in watch.read()] == ["longer than 8192 bytes"]
+
+
+FAILED = {"MONITOR_SERVICE_RESULT": "core-dump", "MONITOR_INVOCATION_ID": "a" * 32, "MONITOR_UNIT": "a.service"}
+
+
+@pytest.fixture
+def systemctl(tmp_path: Path) -> Callable[[str], dict[str, str]]:
+    """Return a function that makes a ``systemctl`` of a shell script, and returns the environment that finds it."""
+
+    def make(script: str) -> dict[str, str]:
+        (tmp_path / "bin").mkdir()
+        program = tmp_path / "bin/systemctl"
+        program.write_text(f"#!/bin/sh\n{script}\n", encoding="utf-8")
+        program.chmod(0o755)
+        return {"PATH": f"{tmp_path / 'bin'}:{os.environ['PATH']}"}
+
+    return make
+
+
+@pytest.mark.parametrize(
+    ("script", "pid"),
+    [
+        (f"echo ExecMainPID=41; echo InvocationID={'a' * 32}", 41),
+        (f"echo ExecMainPID=42; echo InvocationID={'b' * 32}", None),  # started again
+        (f"echo ExecMainPID=0; echo InvocationID={'a' * 32}", None),  # failed before its main process
+        (f"echo ExecMainPID=; echo InvocationID={'a' * 32}", None),
+        ("echo garbage; echo = ; printf 'ExecMainPID=\\377\\n'", None),
+        ("exit 1", None),
+        ("exec sleep 60", None),
+        ("kill -STOP $$", None),
+    ],
+)
+def test_notify_asks_systemd_for_the_main_process(
+    watch: NotifyWatch, systemctl: Callable[[str], dict[str, str]], script: str, pid: int | None
+) -> None:
+    """Only that of the invocation that failed is told; whatever systemd answers, the crash is told."""
+    assert notify(watch, "--systemd", "UNIT=a.service", **FAILED, **systemctl(script)) == 0
+    (marker,) = watch.read()
+    assert (marker.process and marker.process.pid, marker.unit, marker.refused) == (pid, "a.service", None)
+
+
+def test_notify_does_not_ask_systemd_for_what_it_is_told(
+    watch: NotifyWatch, systemctl: Callable[[str], dict[str, str]]
+) -> None:
+    """PID= on the command line wins."""
+    asked = systemctl(f"echo ExecMainPID=41; echo InvocationID={'a' * 32}")
+    assert notify(watch, "--systemd", "PID=43", **FAILED, **asked) == 0
+    assert [marker.process and marker.process.pid for marker in watch.read()] == [43]
+
+
+def test_notify_tells_the_crash_where_there_is_no_systemctl(watch: NotifyWatch, tmp_path: Path) -> None:
+    """In a container, say."""
+    assert notify(watch, "--systemd", "UNIT=a.service", **FAILED, PATH=str(tmp_path)) == 0
+    assert [(marker.unit, marker.process) for marker in watch.read()] == [("a.service", None)]
+
+
+def test_notify_tells_the_invocation_that_failed_not_its_own(watch: NotifyWatch) -> None:
+    """An ``OnFailure=`` unit has an invocation of its own in its environment."""
+    assert notify(watch, "--systemd", "UNIT=a.service", **FAILED, INVOCATION_ID="c" * 32, PATH="/nonexistent") == 0
+    (marker,) = watch.read()
+    assert {key: value for key, value in marker.attributes.items() if "INVOCATION" in key} == {
+        "MONITOR_INVOCATION_ID": "a" * 32
+    }
