@@ -7,6 +7,9 @@ import struct
 NT_PRSTATUS, NT_PRPSINFO, NT_FPREGSET = 1, 3, 2
 NT_FILE, NT_SIGINFO = 0x46494C45, 0x53494749
 X86_64, I386, AARCH64, ARM, PPC64, M68K, MIPS = 62, 3, 183, 40, 21, 4, 8
+S390, RISCV, SPARC, SPARC64, ALPHA, PARISC, PPC, LOONGARCH, SH = 22, 243, 2, 43, 0x9026, 15, 20, 258, 42
+SHORT_IDS = frozenset({X86_64, I386, ARM, AARCH64, M68K, S390, SPARC, SPARC64, SH})
+"""Whose 32-bit processes have user ids of 16 bits in their ``elf_prpsinfo``."""
 
 
 def note(kind: int, desc: bytes, *, order: str = "<", name: bytes = b"CORE\0") -> bytes:
@@ -32,13 +35,13 @@ def prstatus(
     return head + ids + times + struct.pack(order + r * len(registers), *registers) + struct.pack(order + w, 1)
 
 
-def prpsinfo(pid: int, command: bytes, arguments: bytes, *, word: int = 8, order: str = "<") -> bytes:
-    """Return ``struct elf_prpsinfo``; the 32-bit one with 16-bit user ids."""
-    head = struct.pack(order + "4s", b"\0R\0\x05")
-    if word == 8:
-        head += struct.pack(order + "4xQIIiiii", 0, 1000, 1001, pid, 1, 1, 1)
-    else:
-        head += struct.pack(order + "IHHiiii", 0, 1000, 1001, pid, 1, 1, 1)
+def prpsinfo(
+    pid: int, command: bytes, arguments: bytes, *, machine: int = X86_64, word: int = 8, order: str = "<"
+) -> bytes:
+    """Return ``struct elf_prpsinfo``."""
+    ids = "HH" if word == 4 and machine in SHORT_IDS else "II"
+    flags = "4xQ" if word == 8 else "I"
+    head = struct.pack(order + "4s" + flags + ids + "iiii", b"\0R\0\x05", 0, 1000, 1001, pid, 1, 1, 1)
     return head + command.ljust(16, b"\0") + arguments.ljust(80, b"\0")
 
 
@@ -88,7 +91,7 @@ def crash(*, machine: int = X86_64, word: int = 8, order: str = "<", registers: 
         note(kind, desc, order=order)
         for kind, desc in (
             (NT_PRSTATUS, prstatus(42, 11, values, machine=machine, word=word, order=order)),
-            (NT_PRPSINFO, prpsinfo(42, b"engine", b"engine --token abc", word=word, order=order)),
+            (NT_PRPSINFO, prpsinfo(42, b"engine", b"engine --token abc", machine=machine, word=word, order=order)),
             (NT_SIGINFO, siginfo(11, 1, 0xDEAD, machine=machine, word=word, order=order)),
             (NT_FILE, nt_file(files, word=word, order=order)),
             (NT_FPREGSET, bytes(512)),

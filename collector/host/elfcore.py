@@ -34,8 +34,11 @@ MAX_DESC_BYTES = 4 << 20
 # For all notes: a sparse file can claim 100,000 of 4 MiB. The registers of 32,768 threads take 11 MiB.
 MAX_KEPT_BYTES = 64 << 20
 
-MACHINES = {3: "i386", 4: "m68k", 8: "mips", 20: "ppc", 21: "ppc64", 22: "s390", 40: "arm", 62: "x86_64",
-            183: "aarch64", 243: "riscv", 258: "loongarch"}  # fmt: skip
+# Source: include/uapi/linux/elf-em.h
+MACHINES = {2: "sparc", 3: "i386", 4: "m68k", 8: "mips", 15: "parisc", 18: "sparc", 20: "ppc", 21: "ppc64", 22: "s390",
+            40: "arm", 42: "sh", 43: "sparc", 50: "ia64", 62: "x86_64", 92: "openrisc", 94: "xtensa", 164: "hexagon",
+            183: "aarch64", 189: "microblaze", 195: "arc", 243: "riscv", 252: "csky", 258: "loongarch",
+            0x9026: "alpha"}  # fmt: skip
 
 
 class CoreError(StepError):

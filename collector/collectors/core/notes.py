@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import msgspec
 
+from collector.collectors.core.machine_signals import MIPS_CODES, name_on
 from collector.host.elfcore import Layout
-from collector.model.signals import signal_name
 
 # Order of struct user_regs_struct (x86-64, i386) and user_pt_regs (aarch64). Source: sys/user.h.
 REGISTERS = {
@@ -23,24 +23,16 @@ WIDE_REGISTERS = frozenset({"x86_64", "aarch64"})
 # Of the signals that come with an address.
 CODES = {
     "SIGILL": {1: "ILL_ILLOPC", 2: "ILL_ILLOPN", 3: "ILL_ILLADR", 4: "ILL_ILLTRP", 5: "ILL_PRVOPC", 6: "ILL_PRVREG",
-               7: "ILL_COPROC", 8: "ILL_BADSTK"},
-    "SIGTRAP": {1: "TRAP_BRKPT", 2: "TRAP_TRACE", 3: "TRAP_BRANCH", 4: "TRAP_HWBKPT"},
+               7: "ILL_COPROC", 8: "ILL_BADSTK", 9: "ILL_BADIADDR"},
+    "SIGTRAP": {1: "TRAP_BRKPT", 2: "TRAP_TRACE", 3: "TRAP_BRANCH", 4: "TRAP_HWBKPT", 5: "TRAP_UNK"},
     "SIGBUS": {1: "BUS_ADRALN", 2: "BUS_ADRERR", 3: "BUS_OBJERR", 4: "BUS_MCEERR_AR", 5: "BUS_MCEERR_AO"},
     "SIGFPE": {1: "FPE_INTDIV", 2: "FPE_INTOVF", 3: "FPE_FLTDIV", 4: "FPE_FLTOVF", 5: "FPE_FLTUND", 6: "FPE_FLTRES",
-               7: "FPE_FLTINV", 8: "FPE_FLTSUB"},
-    "SIGSEGV": {1: "SEGV_MAPERR", 2: "SEGV_ACCERR", 3: "SEGV_BNDERR", 4: "SEGV_PKUERR", 8: "SEGV_MTEAERR",
-                9: "SEGV_MTESERR", 10: "SEGV_CPERR"},
+               7: "FPE_FLTINV", 8: "FPE_FLTSUB", 14: "FPE_FLTUNK", 15: "FPE_CONDTRAP"},
+    "SIGSEGV": {1: "SEGV_MAPERR", 2: "SEGV_ACCERR", 3: "SEGV_BNDERR", 4: "SEGV_PKUERR", 5: "SEGV_ACCADI",
+                6: "SEGV_ADIDERR", 7: "SEGV_ADIPERR", 8: "SEGV_MTEAERR", 9: "SEGV_MTESERR", 10: "SEGV_CPERR"},
 }  # fmt: skip
 COMMON_CODES = {0: "SI_USER", 0x80: "SI_KERNEL", -1: "SI_QUEUE", -2: "SI_TIMER", -6: "SI_TKILL"}
 SENT = frozenset({0, -1, -6})
-
-# Where MIPS differs. Source: arch/mips/include/uapi/asm/signal.h and siginfo.h.
-MIPS_SIGNALS = {
-    7: "SIGEMT", 10: "SIGBUS", 12: "SIGSYS", 16: "SIGUSR1", 17: "SIGUSR2", 18: "SIGCHLD", 19: "SIGPWR",
-    20: "SIGWINCH", 21: "SIGURG", 22: "SIGIO", 23: "SIGSTOP", 24: "SIGTSTP", 25: "SIGCONT", 26: "SIGTTIN",
-    27: "SIGTTOU", 28: "SIGVTALRM", 29: "SIGPROF", 30: "SIGXCPU", 31: "SIGXFSZ",
-}  # fmt: skip
-MIPS_CODES = {-2: "SI_ASYNCIO", -3: "SI_TIMER", -4: "SI_MESGQ"}
 
 
 class CoreSignal(msgspec.Struct, kw_only=True, omit_defaults=True):
@@ -91,10 +83,10 @@ def parse_signal(layout: Layout, desc: bytes) -> CoreSignal | None:
     if len(desc) < 32:
         return None
     number, error, code = layout.unpack("iii", desc)
-    name, code_names = signal_name(number), COMMON_CODES
+    name, code_names = name_on(layout.machine, number), COMMON_CODES
     if layout.machine == "mips":
         code = error  # __ARCH_HAS_SWAPPED_SIGINFO: the code comes before the errno
-        name, code_names = MIPS_SIGNALS.get(number, name), COMMON_CODES | MIPS_CODES
+        code_names = COMMON_CODES | MIPS_CODES
     union = 16 if layout.word == 8 else 12
     code_name = code_names.get(code) or CODES.get(name, {}).get(code, "")
     signal = CoreSignal(number=number, name=name, code=code, code_name=code_name)
@@ -149,7 +141,12 @@ def parse_thread(layout: Layout, desc: bytes) -> CoreThread | None:
         signal=signal,
         pending=f"{pending:#x}",
         blocked=f"{blocked:#x}",
-        user_s=user_s + user_us / 1e6,
-        system_s=system_s + system_us / 1e6,
+        user_s=user_s + _microseconds(user_us) / 1e6,
+        system_s=system_s + _microseconds(system_us) / 1e6,
         registers={name: f"{value:#x}" for name, value in zip(names, values, strict=True)},
     )
+
+
+def _microseconds(word: int) -> int:
+    """Return the microseconds of a timeval: before 5.6, 64-bit sparc and parisc had 32 bits of them, then padding."""
+    return word >> 32 or word

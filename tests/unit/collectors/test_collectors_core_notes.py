@@ -1,12 +1,30 @@
 from __future__ import annotations
 
 import os
+import struct
 from collections.abc import Iterator
 from pathlib import Path
 
 import fake_core
 import pytest
-from fake_core import AARCH64, ARM, I386, M68K, MIPS, PPC64, X86_64
+from fake_core import (
+    AARCH64,
+    ALPHA,
+    ARM,
+    I386,
+    LOONGARCH,
+    M68K,
+    MIPS,
+    PARISC,
+    PPC,
+    PPC64,
+    RISCV,
+    S390,
+    SH,
+    SPARC,
+    SPARC64,
+    X86_64,
+)
 
 from collector.collectors.core.notes import parse_process, parse_signal, parse_thread
 from collector.host.corefile import core_reader
@@ -23,6 +41,23 @@ MACHINES = [
     (MIPS, 4, ">", 45),
     (MIPS, 4, "<", 45),
     (MIPS, 8, ">", 45),
+    (MIPS, 8, "<", 45),
+    (MIPS, 4, ">", 90),  # n32: registers of 64 bits
+    (ARM, 4, ">", 18),
+    (AARCH64, 8, ">", 34),
+    (PPC, 4, ">", 48),
+    (PPC64, 8, "<", 48),
+    (S390, 8, ">", 27),
+    (S390, 4, ">", 36),
+    (RISCV, 8, "<", 32),
+    (RISCV, 4, "<", 32),
+    (LOONGARCH, 8, "<", 45),
+    (SPARC, 4, ">", 38),
+    (SPARC64, 8, ">", 36),
+    (SPARC64, 4, ">", 38),
+    (ALPHA, 8, "<", 33),
+    (PARISC, 4, ">", 80),
+    (SH, 4, "<", 23),
 ]
 LAYOUT = Layout(word=8, order="<", machine="x86_64")
 
@@ -136,3 +171,69 @@ def test_core_of_mips_has_its_own_signal_numbers(
     assert signal is not None
     assert (signal.number, signal.name, signal.code_name) == (number, name, code_name)
     assert signal.fault_address == address
+
+
+@pytest.mark.parametrize(
+    ("machine", "number", "code", "name", "code_name"),
+    [
+        ("sparc", 10, 1, "SIGBUS", "BUS_ADRALN"),
+        ("sparc", 30, 0, "SIGUSR1", "SI_USER"),
+        ("alpha", 12, 0, "SIGSYS", "SI_USER"),
+        ("parisc", 10, 2, "SIGBUS", "BUS_ADRERR"),
+        ("parisc", 31, 0, "SIGSYS", "SI_USER"),
+        ("s390", 7, 1, "SIGBUS", "BUS_ADRALN"),
+        ("sparc", 11, 1, "SIGSEGV", "SEGV_MAPERR"),
+    ],
+)
+@pytest.mark.parametrize("word", [4, 8])
+def test_core_of_other_machines_has_their_signal_numbers(
+    machine: str, number: int, code: int, name: str, code_name: str, word: int
+) -> None:
+    """10 is SIGBUS on sparc, alpha and parisc, too, and 31 is SIGUSR2 or SIGSYS."""
+    desc = fake_core.siginfo(number, code, 0x1234, word=word, order=">")
+    signal = parse_signal(Layout(word=word, order=">", machine=machine), desc)
+    assert signal is not None
+    assert (signal.name, signal.code_name) == (name, code_name)
+
+
+@pytest.mark.parametrize("padding", [0, 0xFFFF_FFFF])
+def test_core_of_sparc64_has_its_microseconds_in_half_a_word(padding: int) -> None:
+    """Before 5.6; the other half was never written."""
+    desc = bytearray(fake_core.prstatus(41, 11, (0,) * 36, machine=SPARC64, order=">"))
+    struct.pack_into(">QIIQII", desc, 48, 3, 500_000, padding, 1, 250_000, padding)
+    thread = parse_thread(Layout(word=8, order=">", machine="sparc"), bytes(desc))
+    assert thread is not None
+    assert (thread.user_s, thread.system_s) == (3.5, 1.25)
+
+
+def core_of(name: str) -> tuple[Layout, dict[int, bytes]]:
+    """Return the layout and the notes, by type, of a core in ``cores``."""
+    with (Path(__file__).parent / "cores" / name).open("rb") as file:
+        header, found = notes(core_reader(file.fileno()))
+        return header.layout, {note.type: note.desc for note in found}
+
+
+def test_core_of_an_x32_process_has_registers_of_64_bits() -> None:
+    """They are wider than its words."""
+    layout, found = core_of("x32.core")
+    thread = parse_thread(layout, found[fake_core.NT_PRSTATUS])
+    assert thread is not None
+    assert (thread.tid, thread.signal, thread.registers["rip"], thread.registers["rsp"]) == (
+        41, 11, "0x400380", "0xffc0e070",
+    )  # fmt: skip
+
+
+def test_core_of_a_mips_process_has_its_code_before_its_errno() -> None:
+    """A SIGSEGV of code 0 would have no address."""
+    layout, found = core_of("mips.core")
+    signal = parse_signal(layout, found[fake_core.NT_SIGINFO])
+    assert signal is not None
+    assert (signal.name, signal.code_name, signal.fault_address) == ("SIGSEGV", "SEGV_MAPERR", "0x1234")
+
+
+def test_core_of_an_m68k_process_has_its_thread() -> None:
+    """Two bytes before where others have it."""
+    layout, found = core_of("m68k.core")
+    thread = parse_thread(layout, found[fake_core.NT_PRSTATUS])
+    assert thread is not None
+    assert (layout.machine, thread.tid, thread.signal) == ("m68k", 41, 11)
