@@ -126,7 +126,10 @@ class CoreFilesWatch(DirectoryWatch):
         if marker is None or marker.core is None:
             return
         core = marker.core
-        state = (core.device, core.inode, core.size_bytes, core.mtime_ns)
+        state: tuple[int, ...] = (core.device, core.inode, core.size_bytes, core.mtime_ns)
+        if marker.attributes.get("writer") == "apport":
+            # Apport's hooks rewrite a complete report in place, but for another crash it makes another file.
+            state = (core.device, core.inode, int(marker.at_s * 1e6))
         if state not in self._reported:
             put_newest(self._reported, state, None, MAX_REPORTED)
             yield marker

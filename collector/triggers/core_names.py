@@ -37,8 +37,8 @@ def identify(path: str, fd: int, dir_fd: int, pattern: CorePattern) -> tuple[str
     name = os.path.basename(path)
     if found := _SYSTEMD.fullmatch(name):
         return "systemd", _systemd(found, fd)
-    if found := _APPORT.fullmatch(name):
-        return "apport", _apport(found, fd)
+    if (core := _apport(name, fd)) is not None:
+        return "apport", core
     if name == "coredump":
         return "abrt", _abrt(dir_fd)
     if (core := pattern.match(path)) is not None:
@@ -71,12 +71,13 @@ def _seconds(time: int) -> int:
     return time
 
 
-def _apport(found: re.Match[str], fd: int) -> CoreName:
-    """Read the beginning of the report; where it says nothing, the name."""
-    named = CoreName(uid=int(found["uid"]), comm=found["comm"] or None)
-    report = read_report(fd, limit=MAX_NOTICED_BYTES) if fd >= 0 else None
+def _apport(name: str, fd: int) -> CoreName | None:
+    """Read the beginning of a report; what it does not say, its name does, unless somebody has renamed it."""
+    found = _APPORT.fullmatch(name)
+    report = read_report(fd, limit=MAX_NOTICED_BYTES) if fd >= 0 and name.endswith(".crash") else None
+    named = CoreName(uid=int(found["uid"]), comm=found["comm"] or None) if found else CoreName()
     if report is None:
-        return named
+        return named if found else None
     return CoreName(
         pid=report.pid or None,
         uid=named.uid if report.uid is None else report.uid,

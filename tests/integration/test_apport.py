@@ -95,6 +95,31 @@ def test_apport_report_of_a_user_is_about_that_user(tmp_path: Path, crash_file: 
     assert (marker.uid, marker.attributes["claimed_uid"]) == (NOBODY, "0")
 
 
+def test_apport_report_that_its_hooks_rewrite_is_one_crash(tmp_path: Path, crash_file: Path) -> None:
+    """whoopsie and the desktop add to a complete report seconds later; the next crash makes a new file."""
+    data = fake_report.report(fake_report.values_of(4711), fake_report.packed(b"core"))
+    with opened(CoreFiles(paths=(str(crash_file.parent),)), trigger_context(tmp_path)) as watch:
+        crash_file.write_bytes(data)
+        assert len(drain(watch)) == 1
+        with crash_file.open("r+b") as file:
+            file.write(fake_report.report(fake_report.values_of(4711, Tags="noble"), fake_report.packed(b"core")))
+        with crash_file.open("ab") as file:
+            file.write(b"JournalErrors: none\n")
+        assert drain(watch) == []
+        crash_file.unlink()
+        crash_file.write_bytes(data.replace(b"08:56:14", b"08:56:20"))
+        assert len(drain(watch)) == 1
+
+
+def test_apport_report_is_known_under_another_name(tmp_path: Path, crash_file: Path) -> None:
+    """Somebody may have renamed it; and any name may end in ``.crash``."""
+    marker = noticed(tmp_path, crash_file.with_name("engine.crash"), fake_report.report(fake_report.values_of(4711)))
+    assert (marker.attributes["writer"], marker.process and marker.process.pid) == ("apport", 4711)
+    crash_file.with_name("engine.crash").unlink()
+    marker = noticed(tmp_path, crash_file.with_name("other.crash"), fake_core.core(b""))
+    assert (marker.attributes["writer"], marker.process) == ("unknown", None)
+
+
 def test_apport_report_that_says_nothing_is_known_by_its_name(tmp_path: Path, crash_file: Path) -> None:
     """As before the report is written, or of another kind."""
     marker = noticed(tmp_path, crash_file, b"ProblemType: Package\nProcStatus:\n Pid:\t1\n")
