@@ -103,7 +103,7 @@ def test_report_whose_maps_could_not_be_read_has_no_mapped_files(report_fd: int,
 def test_report_that_ends_within_its_maps_says_so(report_fd: int) -> None:
     """Apport was killed, or the disk is full."""
     whole = fake_report.report(fake_report.values_of(1, maps=MAPS[:50_000]), [b"x"])
-    report = well(read(report_fd, whole[: whole.index(b"/dev/shm/engine.300")]))
+    report = well(read(report_fd, whole[: whole.index(b"/dev/shm/engine.300") + 12]))
     assert report.ends_within_maps
     assert len(list(report.mapped_files())) == 300
     assert report.pid is None
@@ -119,7 +119,7 @@ def test_report_with_a_date_that_is_none_has_no_time(report_fd: int, month: str)
 @pytest.mark.parametrize(
     "data",
     [
-        b"ProblemType: Crash\n" + b"a:\n" * 2_000_000,
+        b"ProblemType: Crash\n" + b"".join(b"key%d:\n" % number for number in range(200_000)),
         b"ProblemType: Crash\n" + b" \n" * 2_000_000,
         b"ProblemType: Crash\n" + b"\n" * 4_000_000,
         b"ProblemType: Crash\n" + b"x" * 4_000_000,
@@ -132,7 +132,7 @@ def test_report_made_by_an_enemy_is_read_to_a_limit(report_fd: int, data: bytes)
     """Endless keys, lines and numbers, CRLF: it names nobody."""
     report = well(read(report_fd, data, limit=MAX_NOTICED_BYTES))
     assert len(report.head) <= MAX_NOTICED_BYTES
-    assert len(report.spans) <= apport.MAX_KEYS
+    assert len(report.spans) <= 1000
     assert (report.pid, report.uid, report.number(b"Signal"), report.at_s) == (None, None, None, None)
     assert list(report.mapped_files()) == []
     assert len(b"".join(report.arguments)) <= apport.MAX_VALUE_BYTES

@@ -100,10 +100,11 @@ def test_report_core_that_cannot_be_read_is_refused_with_the_reason(
         read(report_fd, report_of(*chunks))
 
 
+@pytest.mark.parametrize("core", [PLAIN, core_of(NOISE)])
 @pytest.mark.parametrize("damage", [b"!", b"=", b"\xff", b"A", b"\0"])
-def test_report_core_with_damaged_base64_is_refused_or_cut_off(report_fd: int, damage: bytes) -> None:
+def test_report_core_with_damaged_base64_is_refused_or_cut_off(report_fd: int, core: bytes, damage: bytes) -> None:
     """Nothing is guessed."""
-    whole = report_of(*fake_report.packed(core_of(NOISE)))
+    whole = report_of(*fake_report.packed(core))
     at = whole.index(b"CoreDump:") + 60
     for data in (whole[:at] + damage + whole[at:], whole[:at] + damage + whole[at + 1 :]):
         with contextlib.suppress(CoreError):
