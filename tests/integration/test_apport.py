@@ -59,7 +59,8 @@ def maps_of(path: Path) -> str:
 def noticed(tmp_path: Path, path: Path, data: bytes, *, owner: int | None = None) -> Marker:
     """Write a report as Apport does, with mode 0 while it is being written, and return the one marker of it."""
     with opened(CoreFiles(paths=(str(path.parent),)), trigger_context(tmp_path)) as watch:
-        fd = os.open(path, os.O_RDWR | os.O_CREAT | os.O_EXCL, 0)
+        mode = 0 if os.geteuid() == 0 else 0o600  # of a file of mode 0, nobody else can tell whether it is complete
+        fd = os.open(path, os.O_RDWR | os.O_CREAT | os.O_EXCL, mode)
         if owner is not None:
             os.fchown(fd, owner, -1)
         os.write(fd, data[:10_000])

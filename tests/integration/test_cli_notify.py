@@ -140,6 +140,7 @@ def test_notify_says_that_the_daemon_refuses_what_is_too_long(watch: NotifyWatch
     assert [marker.refused for marker in watch.read()] == ["longer than 8192 bytes"]
 
 
+PID = os.getpid()  # of the user's own, as the daemon does not believe others
 FAILED = {"MONITOR_SERVICE_RESULT": "core-dump", "MONITOR_INVOCATION_ID": "a" * 32, "MONITOR_UNIT": "a.service"}
 
 
@@ -160,7 +161,7 @@ def systemctl(tmp_path: Path) -> Callable[[str], dict[str, str]]:
 @pytest.mark.parametrize(
     ("script", "pid"),
     [
-        (f"echo ExecMainPID=41; echo InvocationID={'a' * 32}", 41),
+        (f"echo ExecMainPID={PID}; echo InvocationID={'a' * 32}", PID),
         (f"echo ExecMainPID=42; echo InvocationID={'b' * 32}", None),  # started again
         (f"echo ExecMainPID=0; echo InvocationID={'a' * 32}", None),  # failed before its main process
         (f"echo ExecMainPID=; echo InvocationID={'a' * 32}", None),
@@ -184,8 +185,8 @@ def test_notify_does_not_ask_systemd_for_what_it_is_told(
 ) -> None:
     """PID= on the command line wins."""
     asked = systemctl(f"echo ExecMainPID=41; echo InvocationID={'a' * 32}")
-    assert notify(watch, "--systemd", "PID=43", **FAILED, **asked) == 0
-    assert [marker.process and marker.process.pid for marker in watch.read()] == [43]
+    assert notify(watch, "--systemd", f"PID={PID}", **FAILED, **asked) == 0
+    assert [marker.process and marker.process.pid for marker in watch.read()] == [PID]
 
 
 def test_notify_tells_the_crash_where_there_is_no_systemctl(watch: NotifyWatch, tmp_path: Path) -> None:
