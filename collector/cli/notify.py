@@ -68,7 +68,8 @@ def _add_environment(said: dict[str, str]) -> None:
     for key in keys:
         if key in os.environ:
             said.setdefault(key, f"{key}={os.environ[key]}")
-    unit = os.environ.get("MONITOR_UNIT") or said.get("UNIT", "").partition("=")[2].strip()
+    failed = os.environ.get("MONITOR_UNIT") if prefix else None
+    unit = failed or said.get("UNIT", "").partition("=")[2].strip()
     invocation = os.environ.get(f"{prefix}INVOCATION_ID")
     if unit and invocation and "PID" not in said and (pid := _main_pid(unit, invocation)):
         said["PID"] = f"PID={pid}"
@@ -95,7 +96,7 @@ def _main_pid(unit: str, invocation: str) -> str | None:
         return None
     properties = dict(line.split("=", 1) for line in answer.decode(errors="replace").splitlines() if "=" in line)
     pid = properties.get("ExecMainPID", "0")
-    return pid if properties.get("InvocationID") == invocation and pid != "0" else None
+    return pid if properties.get("InvocationID") == invocation and pid.isdecimal() and pid != "0" else None
 
 
 def _send(path: str, data: bytes) -> None:

@@ -165,6 +165,7 @@ def systemctl(tmp_path: Path) -> Callable[[str], dict[str, str]]:
         (f"echo ExecMainPID=42; echo InvocationID={'b' * 32}", None),  # started again
         (f"echo ExecMainPID=0; echo InvocationID={'a' * 32}", None),  # failed before its main process
         (f"echo ExecMainPID=; echo InvocationID={'a' * 32}", None),
+        (f"echo ExecMainPID=x; echo InvocationID={'a' * 32}", None),
         ("echo garbage; echo = ; printf 'ExecMainPID=\\377\\n'", None),
         ("exit 1", None),
         ("exec sleep 60", None),
@@ -202,3 +203,14 @@ def test_notify_tells_the_invocation_that_failed_not_its_own(watch: NotifyWatch)
     assert {key: value for key, value in marker.attributes.items() if "INVOCATION" in key} == {
         "MONITOR_INVOCATION_ID": "a" * 32
     }
+
+
+def test_notify_asks_about_the_unit_that_failed_though_another_had_started_it(
+    watch: NotifyWatch, systemctl: Callable[[str], dict[str, str]]
+) -> None:
+    """An ``OnFailure=`` unit may fail itself: what systemd said of its trigger is still in its environment."""
+    asked = systemctl(f'test "$4" = b.service && echo ExecMainPID={PID}; echo InvocationID={"c" * 32}')
+    own = {"SERVICE_RESULT": "signal", "INVOCATION_ID": "c" * 32}
+    assert notify(watch, "--systemd", "UNIT=b.service", **FAILED, **own, **asked) == 0
+    (marker,) = watch.read()
+    assert (marker.process and marker.process.pid, marker.unit) == (PID, "b.service")
