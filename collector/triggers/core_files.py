@@ -19,6 +19,7 @@ from collector.triggers.base import TriggerContext
 from collector.triggers.core_names import identify
 from collector.triggers.dir_reader import DirReader, refusal
 from collector.triggers.directories import Directory, DirectoryWatch, FileEvent, check_absolute
+from collector.triggers.facts import may_name
 
 HOUR = Seconds(3600.0)
 # Files that are still being written: concurrent dumps.
@@ -185,12 +186,15 @@ class _CoreReader(DirReader):
         attributes = {"writer": writer}
         if info.st_uid != 0 and said.uid not in {None, info.st_uid}:
             attributes["claimed_uid"] = str(said.uid)
+        pid = said.pid
+        if pid and not may_name(self._ctx.host, pid, info.st_uid):
+            pid, attributes["claimed_pid"] = None, str(pid)
         return Marker(
             kind=MarkerKind.CORE_FILE,
             trigger=self._ctx.id,
             at_s=float(said.at_s or time.time()),
             reason=f"core file {printable(path)}",
-            process=ProcessRef(pid=said.pid) if said.pid else None,
+            process=ProcessRef(pid=pid) if pid else None,
             comm=printable(said.comm) if said.comm else None,
             exe=printable(said.exe) if said.exe else None,
             # Only root may speak for somebody else.

@@ -134,7 +134,7 @@ def marker_of(facts: Facts, speaker: Speaker, host: Host) -> Marker:
     said = _without_prefix(facts.known)
     attributes = dict(facts.known)
     pid = parse_number(said.get("PID"))
-    if pid and speaker.uid != 0 and not _may_name(host, pid, speaker.uid):
+    if pid and not may_name(host, pid, speaker.uid):
         pid, attributes["PID_NOT_THEIRS"] = None, str(pid)
     uid = parse_number(said.get("UID")) if speaker.uid == 0 else speaker.uid
     number, status = _death(said)
@@ -200,9 +200,9 @@ def _signal(text: str | None) -> int | None:
         return None
 
 
-def _may_name(host: Host, pid: int, uid: int) -> bool:
-    """Return whether *pid* is the user's own process, or gone."""
+def may_name(host: Host, pid: int, uid: int) -> bool:
+    """Return whether a user may name *pid*: root any, others their own, and those that are gone."""
     try:
-        return os.stat(host.path(f"/proc/{pid}")).st_uid == uid
+        return uid == 0 or os.stat(host.path(f"/proc/{pid}")).st_uid == uid
     except OSError:
         return True

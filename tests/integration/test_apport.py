@@ -96,6 +96,20 @@ def test_apport_report_of_a_user_is_about_that_user(tmp_path: Path, crash_file: 
     assert (marker.uid, marker.attributes["claimed_uid"]) == (NOBODY, "0")
 
 
+@pytest.mark.root
+def test_apport_report_of_a_user_names_no_process_of_another(tmp_path: Path, crash_file: Path) -> None:
+    """Whatever user it claims; a process of the user's own it may name, also one that is gone."""
+    with subprocess.Popen(["sleep", "60"], user=NOBODY) as own, subprocess.Popen(["true"]) as gone:
+        gone.wait()
+        for pid, named in ((1, None), (own.pid, own.pid), (gone.pid, gone.pid)):
+            data = fake_report.report(fake_report.values_of(pid, uid=NOBODY))
+            marker = noticed(tmp_path, crash_file, data, owner=NOBODY)
+            assert (marker.process and marker.process.pid) == named
+            assert marker.attributes.get("claimed_pid") == (None if named else "1")
+            crash_file.unlink()
+        own.kill()
+
+
 def test_apport_report_that_its_hooks_rewrite_is_one_crash(tmp_path: Path, crash_file: Path) -> None:
     """whoopsie and the desktop add to a complete report seconds later; the next crash makes a new file."""
     data = fake_report.report(fake_report.values_of(4711), fake_report.packed(b"core"))
