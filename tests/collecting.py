@@ -11,6 +11,7 @@ import msgspec
 
 from collector.collectors.base import Collector, Context
 from collector.host.files import Host
+from collector.host.procfs import Process
 from collector.model.artifact import Artifact, Bulk, HardLink, NotApplicable, Truncated
 from collector.model.errors import StepError
 from collector.model.marker import CoreRef, Marker, MarkerKind, ProcessRef
@@ -70,8 +71,8 @@ class Collected:
 
 
 def manual(*pids: int, start_ticks: int | None = None, core: CoreRef | None = None) -> Marker:
-    """Return a marker of now, with processes or a core."""
-    processes = [ProcessRef(pid=pid, start_time_ticks=start_ticks) for pid in pids]
+    """Return a marker of now, with processes, as they are now unless *start_ticks* is given, or a core."""
+    processes = [ProcessRef(pid=pid, start_time_ticks=start_ticks or _start_ticks(pid)) for pid in pids]
     return Marker(
         kind=MarkerKind.MANUAL,
         trigger="test",
@@ -80,6 +81,15 @@ def manual(*pids: int, start_ticks: int | None = None, core: CoreRef | None = No
         core=core,
         also=tuple(processes[1:]),
     )
+
+
+def _start_ticks(pid: int) -> int:
+    """Return the start time of a process; of one that is gone, any."""
+    try:
+        with Process(Host(), pid) as process:
+            return process.start_ticks
+    except OSError:
+        return 1
 
 
 def core_ref(path: str) -> CoreRef:

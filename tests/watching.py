@@ -50,4 +50,4 @@ def drain(watch: Watch) -> list[Marker]:
 
 def of_process(markers: list[Marker], pid: int) -> list[Marker]:
     """Return the markers of one process: others crash meanwhile."""
-    return [marker for marker in markers if marker.process is not None and marker.process.pid == pid]
+    return [marker for marker in markers if pid in (marker.process.pid if marker.process else None, marker.thread)]

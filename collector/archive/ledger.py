@@ -27,6 +27,8 @@ from collector.model.marker import Marker
 # Most rows kept, about 60 MB.
 MAX_ROWS = 100_000
 MAX_NOTES = 4096
+# Fates of markers that opened no case of their own.
+PARTS = ", ".join(f"'{fate}'" for fate in (Fate.JOINED, Fate.UNATTRIBUTED))
 _encode = msgspec.json.Encoder().encode
 _decode = msgspec.json.Decoder(Marker).decode
 
@@ -123,12 +125,12 @@ class Ledger:
         )
 
     def finish(self, case: int, fate: Fate, *, incident: str | None, reason: str = "", size_bytes: int = 0) -> None:
-        """Record the end of *case*; markers that joined it keep that fate and get the incident."""
+        """Record the end of *case*; markers that are only part of it keep their fate and get the incident."""
         case += self._shift
         self._do(
             "UPDATE markers SET incident = coalesce(?, incident),"
             " reason = CASE WHEN id = case_id AND ? != '' THEN ? ELSE reason END,"
-            " fate = CASE fate WHEN 'joined' THEN fate ELSE ? END WHERE case_id = ?",
+            f" fate = CASE WHEN fate IN ({PARTS}) THEN fate ELSE ? END WHERE case_id = ?",
             (incident, reason, reason, fate, case),
         )
         if size_bytes:
@@ -136,7 +138,7 @@ class Ledger:
 
     def recovered(self, incident: str, fate: Fate) -> None:
         """Record the fate of *incident*, sealed by a later start, in place of what its own run recorded."""
-        self._do("UPDATE markers SET fate = ? WHERE incident = ? AND fate <> 'joined'", (fate, incident))
+        self._do(f"UPDATE markers SET fate = ? WHERE incident = ? AND fate NOT IN ({PARTS})", (fate, incident))
 
     def pending(self) -> list[LedgerEntry]:
         """Return the markers not dealt with, oldest first: a restart retries each once, or seals its incident."""
@@ -156,10 +158,13 @@ class Ledger:
         return [entry for entry in self.pending() if entry.id <= 0] if regained else []
 
     def joined(self, case: int) -> list[Marker]:
-        """Return the markers that joined *case*, oldest first; the case itself holds far fewer."""
+        """Return the other markers of *case*, oldest first; the case itself holds far fewer."""
         case += self._shift
-        query = "SELECT marker FROM markers WHERE case_id = ? AND id <> ? ORDER BY id LIMIT 1000"
-        return [_decode(row[0]) for row in self._all(query, (case, case))]
+        query = "SELECT marker, fate FROM markers WHERE case_id = ? AND id <> ? ORDER BY id LIMIT 1000"
+        return [
+            msgspec.structs.replace(_decode(marker), attributed=fate != Fate.UNATTRIBUTED)
+            for marker, fate in self._all(query, (case, case))
+        ]
 
     def counts(self) -> dict[str, int]:
         """Return the number of markers by fate, including those whose rows were pruned."""

@@ -7,11 +7,14 @@ import time
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 
+import msgspec
+
 from collector.archive.ledger import Ledger, LedgerEntry
 from collector.daemon.control import Client
 from collector.daemon.journal import get_logger
 from collector.daemon.loop import Loop
 from collector.daemon.messages import Reply, RunRequest
+from collector.host.procfs import boot_ticks
 from collector.model.admission import Admission, OwnProcesses, Ruling
 from collector.model.case import Case, Fate
 from collector.model.errors import CollectorError, PressureError
@@ -107,6 +110,7 @@ class Intake:
     def offer(self, marker: Marker, pipeline: str) -> None:
         """Record a trigger's marker and rule on it, unless it is known already."""
         if self._ledger.seen(marker) is None:
+            marker = msgspec.structs.replace(marker, noticed_ticks=boot_ticks())
             self._rule(self._ledger.record(marker, pipeline=pipeline), marker, pipeline)
             self._schedule()
 

@@ -21,9 +21,9 @@ PT_LOAD, PT_NOTE = 1, 4
 ET_CORE = 4
 ELF_TYPES = {1: "an object file", 2: "an executable", 3: "a library or an executable"}
 PN_XNUM = 0xFFFF
-NT_PRSTATUS, NT_PRPSINFO = 1, 3
+NT_PRSTATUS, NT_PRPSINFO, NT_AUXV = 1, 3, 6
 NT_FILE, NT_SIGINFO = 0x46494C45, 0x53494749
-WANTED = frozenset({NT_PRSTATUS, NT_PRPSINFO, NT_FILE, NT_SIGINFO})
+WANTED = frozenset({NT_PRSTATUS, NT_PRPSINFO, NT_AUXV, NT_FILE, NT_SIGINFO})
 
 # vm.max_map_count is 65,530 by default; with more segments than that the kernel uses PN_XNUM.
 MAX_SEGMENTS = 1 << 20
@@ -114,9 +114,9 @@ class MappedFile(NamedTuple):
         return f"{self.start:x}-{self.end:x}"
 
 
-def read_header(reader: CoreReader) -> tuple[CoreHeader, int]:
+def read_header(reader: CoreReader, *, segments: int = MAX_SEGMENTS) -> tuple[CoreHeader, int]:
     """
-    Read the ELF header and the segments of a core.
+    Read the ELF header and the segments of a core, at most so many *segments*; the kernel puts the notes first.
 
     Returns:
         The header, and the number of bytes consumed.
@@ -148,10 +148,11 @@ def read_header(reader: CoreReader) -> tuple[CoreHeader, int]:
     if phentsize != expected or phoff < size or phoff > 1 << 20:
         raise CoreError("its segment table is not where a core has it")
     reader.skip(phoff - size)
-    return _read_segments(reader, layout, phoff, phnum, phentsize)
+    limit = min(phnum, segments) if phnum != PN_XNUM else segments
+    return _read_segments(reader, layout, phoff, limit, phentsize)
 
 
-def _read_segments(reader: CoreReader, layout: Layout, offset: int, count: int, entry: int) -> tuple[CoreHeader, int]:
+def _read_segments(reader: CoreReader, layout: Layout, offset: int, limit: int, entry: int) -> tuple[CoreHeader, int]:
     """
     Read the segment table, entry by entry.
 
@@ -161,7 +162,6 @@ def _read_segments(reader: CoreReader, layout: Layout, offset: int, count: int, 
     note: tuple[int, int] | None = None
     end = memory = seen = 0
     first = None
-    limit = min(count, MAX_SEGMENTS) if count != PN_XNUM else MAX_SEGMENTS
     while seen < limit and (first is None or offset + (seen + 1) * entry <= first):
         raw = reader.read(entry)
         if len(raw) < entry:
@@ -191,14 +191,14 @@ def _segment(layout: Layout, raw: bytes) -> tuple[int, int, int, int]:
     return kind, start, size, size_memory
 
 
-def notes(reader: CoreReader) -> tuple[CoreHeader, Iterator[Note]]:
+def notes(reader: CoreReader, *, segments: int = MAX_SEGMENTS) -> tuple[CoreHeader, Iterator[Note]]:
     """
-    Return a core's header and its `WANTED` notes, in file order.
+    Return a core's header, of at most so many *segments*, and its `WANTED` notes, in file order.
 
     Raises:
         CoreError: If the header is invalid. Notes that are cut off just end.
     """
-    header, position = read_header(reader)
+    header, position = read_header(reader, segments=segments)
     if header.note_offset < position:
         raise CoreError("its notes overlap its headers")
     return header, _notes(reader, header, header.note_offset - position)

@@ -41,13 +41,18 @@ NLMSG_DONE = 3
 
 
 class ProcEvent(NamedTuple):
-    """One event; *code* (a wait(2) status) and *comm* (the new name) are set for the kinds that have them."""
+    """
+    One event; *code* (a wait(2) status) and *comm* (the new name) are set for the kinds that have them.
+
+    *pid* is the process's first thread, *thread* the one that it happened to.
+    """
 
     kind: int
     pid: int
     parent: int = 0
     code: int = 0
     comm: bytes = b""
+    thread: int = 0
 
 
 class ProcConnector:
@@ -103,13 +108,13 @@ class ProcConnector:
         if kind == EXIT:
             _, pid, code, _, _, parent = _EXIT.unpack_from(self._buffer, _DATA)
             return ProcEvent(kind, pid, parent, code)
-        _, pid = _IDS.unpack_from(self._buffer, _DATA)
+        thread, pid = _IDS.unpack_from(self._buffer, _DATA)
         if kind == COMM:
             start = _DATA + _IDS.size
             return ProcEvent(kind, pid, comm=bytes(self._buffer[start : start + 16]).partition(b"\0")[0])
         if kind == COREDUMP:
             _, parent = _IDS.unpack_from(self._buffer, _DATA + _IDS.size)
-            return ProcEvent(kind, pid, parent)
+            return ProcEvent(kind, pid, parent, thread=thread)
         return ProcEvent(kind, pid)
 
     def _grow(self, size_bytes: int) -> None:

@@ -21,8 +21,6 @@ CLOCK_TICKS_PER_S = os.sysconf("SC_CLK_TCK")
 PAGE_BYTES = os.sysconf("SC_PAGE_SIZE")
 # Longest stat: 52 numbers of at most 20 digits and a name of 64 bytes (a kernel worker's).
 STAT_LIMIT = 2048
-# The crash time in a core's name is in whole seconds, the start time in whole ticks.
-CLOCK_SLACK_S = 2.0
 
 
 class ReplacedError(StepError):
@@ -36,6 +34,7 @@ class Stat(msgspec.Struct, frozen=True, kw_only=True):
     comm: bytes
     state: str
     ppid: int
+    flags: int
     minor_faults: int
     major_faults: int
     utime_ticks: int
@@ -65,6 +64,7 @@ def parse_stat(raw: bytes) -> Stat:
         comm=raw[opening + 2 : closing],
         state=fields[0].decode("ascii", "replace"),
         ppid=int(fields[1]),
+        flags=int(fields[6]),
         minor_faults=int(fields[7]),
         major_faults=int(fields[9]),
         utime_ticks=int(fields[11]),
@@ -76,6 +76,11 @@ def parse_stat(raw: bytes) -> Stat:
         rss_pages=int(fields[21]),
         processor=int(fields[36]),
     )
+
+
+def boot_ticks() -> int:
+    """Return the time since boot, suspended time included, in the clock ticks that start times are in."""
+    return int(time.clock_gettime(time.CLOCK_BOOTTIME) * CLOCK_TICKS_PER_S)
 
 
 def pids(host: Host) -> Iterator[int]:
@@ -100,17 +105,14 @@ class Process:
     one kernel's behaviour.
 
     Args:
-        start_ticks: Its start time, if known.
-        lived_at_s: Otherwise a time, in seconds since the epoch, at which it existed.
+        start_ticks: Its start time, without which the process is whoever has the PID now.
 
     Raises:
         ReplacedError: If the PID belongs to another process.
         OSError: If there is no such process.
     """
 
-    def __init__(
-        self, host: Host, pid: int, start_ticks: int | None = None, *, lived_at_s: float | None = None
-    ) -> None:
+    def __init__(self, host: Host, pid: int, start_ticks: int | None = None) -> None:
         self.pid = pid
         # PIDs below another root are of another namespace: a pidfd would be a different process's.
         self._pidfd = os.pidfd_open(pid) if host.root == "/" else -1
@@ -118,7 +120,7 @@ class Process:
         try:
             self.dir_fd = os.open(host.path(f"/proc/{pid}"), os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
             self.start_ticks = self.stat().start_ticks
-            self._confirm(start_ticks, lived_at_s)
+            self._confirm(start_ticks)
         except BaseException:
             self.close()
             raise
@@ -135,7 +137,7 @@ class Process:
                 os.close(fd)
         self.dir_fd = self._pidfd = -1
 
-    def _confirm(self, start_ticks: int | None, lived_at_s: float | None) -> None:
+    def _confirm(self, start_ticks: int | None) -> None:
         """Check that pidfd and directory belong to the same process, and to the right one."""
         if self._pidfd >= 0:
             # If it has not been reaped, the directory opened under its PID is its own.
@@ -145,10 +147,6 @@ class Process:
             raise ReplacedError(
                 f"PID {self.pid} belongs to another process now: started at tick {self.start_ticks}, not {start_ticks}"
             )
-        if start_ticks is None and lived_at_s is not None and self._pidfd >= 0:
-            age_s = time.clock_gettime(time.CLOCK_BOOTTIME) - self.start_ticks / CLOCK_TICKS_PER_S
-            if age_s + CLOCK_SLACK_S < time.time() - lived_at_s:
-                raise ReplacedError(f"PID {self.pid} belongs to another process now: it started after the crash")
 
     def open(self, name: str) -> int:
         return os.open(name, READ_FLAGS | os.O_NOFOLLOW, dir_fd=self.dir_fd)

@@ -6,7 +6,8 @@ bounded, and a flood spends only its own budget:
 
 - An *executable* is its name **and its uid**: files named ``core.engine`` that user ``nobody`` creates spend
   the budget of ``nobody``, not the engine's.
-- Two markers with different uids are never one crash, so that a planted file cannot swallow a real core.
+- Which markers are one crash is `model.identity`'s to say; different processes never are. A witness that names no
+  certain process opens no case while one is open that it does not contradict.
 - Beyond a budget the newest case of each executable is held, and collected once the window has room again:
   of every storm, the first and the newest are kept.
 """
@@ -21,22 +22,25 @@ import msgspec
 
 from collector.model.bounded import put_newest
 from collector.model.budgets import Budgets, Spent, StormSettings
-from collector.model.case import Case, Fate, awaits_core, executable, merge
+from collector.model.case import Case, Fate, awaits_core, executable
+from collector.model.identity import (
+    agreement,
+    contradiction,
+    invocation,
+    is_a_claim,
+    is_about_a_process,
+    is_certain,
+    tasks,
+)
 from collector.model.marker import Marker, MarkerKind
 
-MAX_RECENT = 512
+MAX_RECENT = 4096  # keys, of which a case has up to ten
 # Incidents under way: the light steps of each run immediately, then all but one wait for their turn to copy.
-MAX_RUNNING = 8
+MAX_RUNNING = 32
 MAX_HELD = 64
 SETTLE_S = 0.5
 """How long a case that only a core will complete waits for it: most dumps take less, and a longer one still holds its
 process, whose ``/proc/PID`` can be read."""
-
-SAME_CRASH_S = 30.0
-"""Markers of one PID are one crash within this time, where no start time tells."""
-
-# A core of 100 GB written at 100 MB/s arrives this long after the kernel announced it.
-LONGEST_DUMP_S = 1000.0
 
 
 class OwnProcesses(msgspec.Struct, frozen=True, kw_only=True):
@@ -47,7 +51,7 @@ class OwnProcesses(msgspec.Struct, frozen=True, kw_only=True):
 
     def is_about(self, marker: Marker) -> str | None:
         """Return why *marker* is about the collector itself; ``None`` if it is not."""
-        if marker.process is not None and marker.process.pid in self.pids:
+        if marker.process is not None and not marker.doubtful and marker.process.pid in self.pids:
             return f"process {marker.process.pid} is the collector's own"
         parent = marker.attributes.get("parent") if marker.kind is MarkerKind.EXIT else None
         if parent is not None and parent in {str(pid) for pid in self.pids}:
@@ -83,8 +87,7 @@ class Admission:
         self._queue: deque[Case] = deque()
         self._held: dict[str, Case] = {}
         self._running: list[Case] = []
-        self._by_pid: dict[int, Case] = {}
-        self._by_executable: dict[str, Case] = {}
+        self._recent: dict[str, Case] = {}
 
     @property
     def queued(self) -> int:
@@ -115,9 +118,8 @@ class Admission:
         if marker.kind is not MarkerKind.MANUAL:
             if (reason := self.own.is_about(marker)) is not None:
                 return Ruling(fate=Fate.SUPPRESSED, reason=reason)
-            case, reason = self._match(marker, now_s)
-            if case is not None:
-                return self._join(case, marker, reason, now_s)
+            if (ruling := self._joined(marker, now_s)) is not None:
+                return ruling
         case = self._open(number, marker, pipeline, now_s)
         if marker.kind is MarkerKind.MANUAL:  # somebody is waiting: no budget, first in the queue
             self._queue.appendleft(case)
@@ -180,40 +182,50 @@ class Admission:
             return Ruling(fate=Fate.HELD, reason=reason, case=case, displaced=self._hold(case))
         return Ruling(fate=Fate.QUEUED, case=case, displaced=self._enqueue(case, now_s))
 
-    def _match(self, marker: Marker, now_s: float) -> tuple[Case | None, str]:
-        """Return the case that the marker belongs to, and why."""
-        if marker.process is not None:
-            case = self._by_pid.get(marker.process.pid)
-            if case is not None and self._same_crash(case, marker, marker.process.pid, now_s):
-                return case, f"the crash of process {marker.process.pid}"
-        case = self._by_executable.get(executable(marker))
-        if case is not None and not case.done and now_s - case.opened_s < self._settings.coalesce_s:
-            return case, f"{executable(marker)} crashed again within {self._settings.coalesce_s:g} s"
-        return None, ""
+    def _joined(self, marker: Marker, now_s: float) -> Ruling | None:
+        """Rule on a marker that is no crash of its own; return ``None`` for one that is."""
+        agreeing = [
+            (found.strength, case.opened_s, found.reason, case)
+            for case in self._candidates(marker)
+            # A core that arrives after its incident is over still has to be collected.
+            if not (case.done and marker.core is not None)
+            and (found := agreement(case.marker, marker, apart_s=now_s - case.opened_s)) is not None
+        ]
+        if agreeing:
+            *_, reason, case = max(agreeing, key=lambda found: found[:2])
+            return self._join(case, marker, Fate.JOINED, reason, now_s)
+        if is_certain(marker):
+            return None
+        if is_about_a_process(marker):
+            for case in self._open_cases():
+                if contradiction(case.marker, marker) is None:
+                    reason = "it names no certain process, and may be about this crash"
+                    return self._join(case, marker, Fate.UNATTRIBUTED, reason, now_s)
+            return None
+        known = self._recent.get(executable(marker))
+        if known is None or known.done or now_s - known.opened_s >= self._settings.coalesce_s:
+            return None
+        reason = f"{executable(marker)} was reported again within {self._settings.coalesce_s:g} s"
+        return self._join(known, marker, Fate.JOINED, reason, now_s)
 
-    def _same_crash(self, case: Case, marker: Marker, pid: int, now_s: float) -> bool:
-        """Return whether *marker* is about the crash of *pid* that *case* knows."""
-        about = [known for known in case.markers if known.process is not None and known.process.pid == pid]
-        if not about:  # left out of a crowded case, or among its `also`
-            return now_s - case.opened_s <= SAME_CRASH_S
-        known = merge(about)
-        mine = marker.process.start_time_ticks if marker.process else None
-        theirs = known.process.start_time_ticks if known.process else None
-        if mine is not None and theirs is not None and mine != theirs:
-            return False
-        if marker.uid is not None and known.uid is not None and marker.uid != known.uid:
-            return False
-        if marker.core is not None and (known.core is not None or case.done):
-            return False  # a second core is another crash; one that arrives late still has to be collected
-        certain = (mine is not None and mine == theirs) or (marker.comm is not None and marker.comm == known.comm)
-        return now_s - case.opened_s <= (LONGEST_DUMP_S if certain else SAME_CRASH_S)
+    def _candidates(self, marker: Marker) -> list[Case]:
+        """Return the recent cases that share a key with *marker*."""
+        found = (self._recent.get(key) for key in (*_keys(marker), *_claims(marker)))
+        return list({case.id: case for case in found if case is not None}.values())
 
-    def _join(self, case: Case, marker: Marker, reason: str, now_s: float) -> Ruling:
+    def _open_cases(self) -> list[Case]:
+        """Return the cases about crashes that are not over, the newest first."""
+        found = (*self._running, *self._queue, *self._held.values())
+        crashes = (case for case in found if case.is_crash and not case.done)
+        return sorted(crashes, key=lambda case: case.opened_s, reverse=True)
+
+    def _join(self, case: Case, marker: Marker, fate: Fate, reason: str, now_s: float) -> Ruling:
         """Add the marker to *case*; if the case is over, it joins in the ledger only."""
         if not case.done:
-            case.add(marker, now_s)
+            case.add(msgspec.structs.replace(marker, attributed=fate is Fate.JOINED), now_s)
+        if fate is Fate.JOINED:
             self._index(case, marker)
-        return Ruling(fate=Fate.JOINED, reason=reason, case=case)
+        return Ruling(fate=fate, reason=reason, case=case)
 
     def _enqueue(self, case: Case, now_s: float) -> tuple[int, ...]:
         """Queue *case*; in a full queue it takes the place of the last one, whose number is returned."""
@@ -226,7 +238,6 @@ class Admission:
         case.spent_s = now_s
         self._queue.append(case)
         self._budgets.spend(case.executable, case.markers[0].uid, now_s)
-        put_newest(self._by_executable, case.executable, case, MAX_RECENT)
         return displaced
 
     def _hold(self, case: Case) -> tuple[int, ...]:
@@ -248,7 +259,23 @@ class Admission:
                 self._enqueue(case, now_s)
 
     def _index(self, case: Case, marker: Marker) -> None:
-        """Make *case* findable by the PIDs of *marker*."""
-        for ref in (marker.process, *marker.also):
-            if ref is not None:
-                put_newest(self._by_pid, ref.pid, case, MAX_RECENT)
+        """Make *case* findable by what *marker* says about the crash; a run by hand is about none."""
+        if marker.kind is not MarkerKind.MANUAL:
+            for key in (*(() if is_a_claim(marker) else _keys(marker)), *_claims(marker)):
+                put_newest(self._recent, key, case, MAX_RECENT)
+
+
+def _keys(marker: Marker) -> list[str]:
+    """Return the keys under which markers of one crash find each other; `agreement` then decides."""
+    if not is_about_a_process(marker):
+        return [executable(marker)]
+    keys = [f"task {number}" for number in tasks(marker)]
+    if marker.process is not None and marker.process.start_time_ticks is not None:
+        keys.append(f"process {marker.process.pid} {marker.process.start_time_ticks}")
+    named = (("image", marker.image), ("invocation", invocation(marker)))
+    return keys + [f"{what} {value}" for what, value in named if value is not None]
+
+
+def _claims(marker: Marker) -> list[str]:
+    """Return the keys of a user's own: what he claims must not take the place of what is certain."""
+    return [f"{key} of uid {marker.uid}" for key in _keys(marker)]

@@ -12,6 +12,14 @@ import msgspec
 from collector.model.pressure import StepClass
 
 
+class CoreUse(enum.Enum):
+    """What a step needs of a core: nothing, its list of mapped files once the process is gone, or the core itself."""
+
+    NONE = enum.auto()
+    MAPPINGS = enum.auto()
+    ITSELF = enum.auto()
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Footprint:
     """
@@ -22,12 +30,14 @@ class Footprint:
         peak_bytes: Most memory it needs beyond what a warm worker already holds.
         timeout_s: Default deadline of the step.
         light_head: What a direct step yields before its first file is light, and is read with the light steps.
+        core: What a core of the crash that is still being written means for the step.
     """
 
     step_class: StepClass
     peak_bytes: int
     timeout_s: float
     light_head: bool = False
+    core: CoreUse = CoreUse.NONE
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -6,11 +6,11 @@ import enum
 from collections.abc import Iterable
 from dataclasses import dataclass
 
+from collector.model.identity import COMM_LENGTH, HOST_MOUNTS, is_about_a_process
 from collector.model.marker import Marker, MarkerKind
 
 # Signals whose default action is to dump core. Source: signal(7)
 CORE_SIGNALS = frozenset({3, 4, 5, 6, 7, 8, 11, 24, 25, 31})
-COMM_LENGTH = 15  # TASK_COMM_LEN without the terminating zero: some sources know no more of a name
 # Most markers that a case holds: the first and the newest. The ledger has a row for every one.
 MAX_MARKERS = 16
 
@@ -21,6 +21,7 @@ class Fate(enum.StrEnum):
     RECORDED = "recorded"
     QUEUED = "queued"
     JOINED = "joined"
+    UNATTRIBUTED = "unattributed"
     HELD = "held"
     SUPPRESSED = "suppressed"
     REFUSED = "refused"
@@ -49,50 +50,81 @@ class Case:
     done: bool = False
 
     @property
+    def is_crash(self) -> bool:
+        """Whether it is about the crash of a process, rather than a run by hand or an event of the machine."""
+        return self.markers[0].kind is not MarkerKind.MANUAL and is_about_a_process(self.markers[0])
+
+    @property
     def marker(self) -> Marker:
         """Everything that its markers know, as one marker."""
         return merge(self.markers)
 
     def add(self, marker: Marker, now_s: float) -> None:
-        """Add a marker; beyond `MAX_MARKERS`, keep the first and the newest."""
+        """Add a marker; beyond `MAX_MARKERS`, keep the first, a core and the newest."""
         self.markers.append(marker)
         if len(self.markers) > MAX_MARKERS:
             # The markers that say most about the crash must not be displaced by repetitions of it.
-            keep = 1 if self.markers[1].core is None or self.markers[0].core is not None else 2
-            del self.markers[keep]
-        if marker.core is not None:
+            rest = [kept for kept in self.markers[1:] if not kept.attributed or kept.core is None]
+            self.markers.remove(next((kept for kept in rest if not kept.attributed), rest[0]))
+        if marker.attributed and not awaits_core(self.marker):
             self.ready_s = min(self.ready_s, now_s)
 
 
 def executable(marker: Marker) -> str:
-    """Return the name that budgets are kept under: that of the executable, command or unit, with the uid."""
-    name = (marker.exe.rpartition("/")[2] if marker.exe else marker.comm or "")[:COMM_LENGTH]
+    """
+    Return what budgets are kept under: the executable, else the command or unit, with the real uid.
+
+    A program that its set-uid bit made root may have any name, but not any path; a path means another file in another
+    mount namespace.
+    """
+    name = marker.exe or (marker.comm or "")[:COMM_LENGTH]
     uid = "?" if marker.uid is None else marker.uid
+    mounts = marker.attributes.get("mount_namespace", HOST_MOUNTS) if marker.exe else HOST_MOUNTS
     # systemd reports a failed unit without a process: two units are two crashes.
-    return f"{name or marker.unit or f'<{marker.trigger}>'} (uid {uid})"
+    shown = f"{name or marker.unit or f'<{marker.trigger}>'} (uid {uid})"
+    return shown if mounts == HOST_MOUNTS else f"{shown} in {mounts}"
 
 
 def merge(markers: Iterable[Marker]) -> Marker:
-    """Return the first marker, with what it does not know filled in from those after it."""
-    first, *others = markers
+    """Return the first marker, with what it does not know filled in from those that are attributed to its crash."""
+    first, *others = (marker for marker in markers if marker.attributed)
     known = {name: getattr(first, name) for name in Marker.__struct_fields__}
     for marker in others:
-        same = marker.process is None or known["process"] is None or marker.process.pid == known["process"].pid
-        if not same:
-            continue  # another crash of the same executable
-        for name in ("comm", "exe", "uid", "signal", "exit_status", "unit", "core"):
+        for name in (
+            "thread",
+            "inner_pid",
+            "image",
+            "exe",
+            "uid",
+            "signal",
+            "exit_status",
+            "unit",
+            "core",
+            "noticed_ticks",
+        ):
             if known[name] is None:
                 known[name] = getattr(marker, name)
-        if known["process"] is None or (marker.process and known["process"].start_time_ticks is None):
-            known["process"] = marker.process or known["process"]
-        known["attributes"] = {**marker.attributes, **known["attributes"]}
+        # Where the process was not seen, the name may be that of its thread.
+        unseen = known["process"] is None or known["process"].start_time_ticks is None
+        if marker.process is not None and unseen and (known["process"] is None or not marker.doubtful):
+            names = [marker.comm, known["comm"], known["thread_comm"], marker.thread_comm]
+            known["comm"] = next(filter(None, names), None)
+            known["thread_comm"] = next((name for name in names[1:] if name not in (None, known["comm"])), None)
+            known["process"], known["doubtful"] = marker.process, marker.doubtful
+        else:
+            known["comm"] = known["comm"] or marker.comm
+            other = marker.comm if marker.comm != known["comm"] else None
+            known["thread_comm"] = known["thread_comm"] or marker.thread_comm or other
+        # Whether there is a core is known best at the end.
+        dumped = {key: value for key, value in marker.attributes.items() if key == "core_dumped"}
+        known["attributes"] = marker.attributes | known["attributes"] | dumped
         known["joined"] = (*known["joined"], marker.trigger)
     return Marker(**known)
 
 
 def awaits_core(marker: Marker) -> bool:
-    """Return whether the marker announces a core that is still being written."""
-    if marker.core is not None or marker.kind not in {MarkerKind.EXIT, MarkerKind.KERNEL_LOG}:
+    """Return whether the marker announces a core that is still to come."""
+    if marker.core is not None or marker.kind is MarkerKind.MANUAL:
         return False
     dumped = marker.attributes.get("core_dumped")
-    return dumped == "pending" or (marker.signal in CORE_SIGNALS and dumped != "no")
+    return dumped in {"pending", "yes"} or (marker.signal in CORE_SIGNALS and dumped != "no")

@@ -21,7 +21,8 @@ class Conditions(msgspec.Struct, frozen=True, kw_only=True):
     A marker that lacks the fact (a kernel log line has no unit) does not match.
 
     Args:
-        comm: Globs for the command name (at most 15 characters, as the kernel keeps it).
+        comm: Globs for the name of the process, or of the thread that crashed (at most 15 characters, as the kernel
+            keeps it).
         exe: Globs for the path of the executable.
         signal: Signals that killed the process, such as ``SIGSEGV`` or ``11``.
         trigger: Ids of triggers, one of which saw the crash; ``manual`` is ``collector run --now``.
@@ -36,13 +37,14 @@ class Conditions(msgspec.Struct, frozen=True, kw_only=True):
 
     def holds(self, marker: Marker) -> str | None:
         """Return ``None`` if *marker* meets all conditions, else why not."""
-        for name, globs, value in (
-            ("comm", self.comm, marker.comm),
+        for name, globs, *values in (
+            ("comm", self.comm, marker.comm, marker.thread_comm),
             ("exe", self.exe, marker.exe),
             ("unit", self.unit, marker.unit),
         ):
-            if globs and (value is None or not any(fnmatch.fnmatchcase(value, glob) for glob in globs)):
-                return _mismatch(name, repr(value) if value is not None else "unknown", globs)
+            names = [value for value in values if value is not None]
+            if globs and not any(fnmatch.fnmatchcase(value, glob) for value in names for glob in globs):
+                return _mismatch(name, " and ".join(map(repr, names)) or "unknown", globs)
         if self.signal and marker.signal not in set(map(signal_number, self.signal)):
             known = signal_name(marker.signal) if marker.signal is not None else "unknown"
             return _mismatch("signal", known, self._signals())

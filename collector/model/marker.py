@@ -49,6 +49,11 @@ class Marker(msgspec.Struct, frozen=True, kw_only=True):
     Times are seconds since the epoch, wall clock, a label only.
     *attributes* holds whatever else the source reported; ``parent`` is the PID of the process's parent.
     *joined* holds the ids of the other triggers that saw the same crash, where several markers are merged into one.
+    *process* is the thread group by its number here, *thread* the thread that crashed, *thread_comm* its name if that
+    is another, *inner_pid* the process's number in its own PID namespace; *image* stands for its addresses in memory.
+    With *doubtful*, *process* is only what a name or an ordinary user claimed. *noticed_ticks* is when it was noticed,
+    in clock ticks since boot. *attributed* is false if nothing shows that it is about the crash of its incident, and
+    nothing that it is not.
     *refused* is why its source may not be trusted: the marker is recorded, and nothing is collected.
     """
 
@@ -57,7 +62,12 @@ class Marker(msgspec.Struct, frozen=True, kw_only=True):
     at_s: float
     reason: str = ""
     process: ProcessRef | None = None
+    thread: int | None = None
+    inner_pid: int | None = None
+    image: str | None = None
+    doubtful: bool = False
     comm: str | None = None
+    thread_comm: str | None = None
     exe: str | None = None
     uid: int | None = None
     signal: int | None = None
@@ -68,3 +78,5 @@ class Marker(msgspec.Struct, frozen=True, kw_only=True):
     joined: tuple[str, ...] = ()
     attributes: dict[str, str] = {}
     refused: str | None = None
+    noticed_ticks: int | None = None
+    attributed: bool = True

@@ -18,12 +18,13 @@ from collector.pipeline.steps import Pipeline
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class RunSettings:
-    """What all incidents of one generation of the configuration share."""
+    """What all incidents of one generation of the configuration share; *watches_cores*: a core may arrive later."""
 
     archive: str
     reserve: Reserve
     copy: CopySettings
     redaction: Redaction
+    watches_cores: bool = False
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -60,6 +61,7 @@ def generate(path: str | None, triggers: Mapping[str, type[Any]], *, archive: st
             reserve=config.archive.reserve,
             copy=config.copy,
             redaction=config.redact,
+            watches_cores=any(trigger.trigger.name == "core_files" for trigger in plan.triggers),
         ),
         warnings=plan.warnings,
         runtime_directory=effective_runtime_directory(config, is_root=is_root, environ=os.environ),

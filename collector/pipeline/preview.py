@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Iterator, Mapping
-from contextlib import closing
+from collections.abc import Iterable, Iterator, Mapping
+from contextlib import closing, suppress
 from itertools import islice
 
 import msgspec
@@ -16,6 +16,7 @@ from collector.collectors.shm.listing import ROOT
 from collector.collectors.shm.shm import From, Shm
 from collector.host.files import Host, read_at
 from collector.host.own_procfs import Procfs, batches
+from collector.host.procfs import Process
 from collector.host.read_errors import ReadErrors
 from collector.model.errors import StepError
 from collector.model.marker import Marker, ProcessRef
@@ -185,11 +186,18 @@ def _segment(row: Planned) -> Match:
 def _described(marker: Marker, host: Host) -> Iterator[ProcessRef]:
     """Yield the processes that live now and would leave such a marker if they crashed."""
     if marker.process is not None:
-        yield marker.process
+        yield from _alive(host, [marker.process.pid])
     elif marker.comm is not None or marker.exe is not None:
         with closing(batches(host)) as found:
             alive = (pid for procfs, listed in found for pid in listed if _fits(procfs, pid, marker))
-            yield from (ProcessRef(pid=pid) for pid in islice(alive, MAX_PROCESSES))
+            yield from _alive(host, islice(alive, MAX_PROCESSES))
+
+
+def _alive(host: Host, pids: Iterable[int]) -> Iterator[ProcessRef]:
+    """Yield the processes that have these PIDs now."""
+    for pid in pids:
+        with suppress(OSError), Process(host, pid) as process:
+            yield ProcessRef(pid=pid, start_time_ticks=process.start_ticks)
 
 
 def _fits(procfs: Procfs, pid: int, marker: Marker) -> bool:

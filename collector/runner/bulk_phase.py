@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import time
 from collections import deque
+from collections.abc import Sequence
 
 import msgspec
 
@@ -17,6 +18,7 @@ from collector.model.pressure import Budget, Decision, StepClass, Verdict
 from collector.pipeline.steps import Step
 from collector.pressure.gate import decide
 from collector.runner import events
+from collector.runner.awaited_core import is_awaited, is_dumping, needs_core, wait_for_core
 from collector.runner.coroutine import Task, sleep
 from collector.runner.incident_run import IncidentRun, step_end
 from collector.runner.light_job import with_losses
@@ -34,7 +36,8 @@ def run_remaining_steps(run: IncidentRun, turns: deque[str]) -> Task[None]:
     """
     Run the steps that have not ended: light ones, then bulk, each in the order of the configuration file.
 
-    *turns* holds the ids of all incidents that have bulk to copy, the one whose turn it is first.
+    If a core is awaited, the steps that need it come last. *turns* holds the ids of all incidents that have bulk to
+    copy, the one whose turn it is first.
     """
     ended = {end.id for end in run.ends}
     left = [step for step in run.pipeline.steps if step.id not in ended]
@@ -42,7 +45,18 @@ def run_remaining_steps(run: IncidentRun, turns: deque[str]) -> Task[None]:
     for step in left:
         if step.is_light:
             yield from _run_step(run, step)
-    if not bulk:
+    late: list[Step] = []
+    if is_awaited(run):
+        process = is_dumping(merge(run.markers()))
+        late = [step for step in bulk if needs_core(step, process=process)]
+    yield from _copy_in_turn(run, [step for step in bulk if step not in late], turns)
+    if late:
+        yield from wait_for_core(run)
+        yield from _copy_in_turn(run, late, turns)
+
+
+def _copy_in_turn(run: IncidentRun, steps: Sequence[Step], turns: deque[str]) -> Task[None]:
+    if not steps:
         return
     turns.append(run.id)
     try:
@@ -50,7 +64,7 @@ def run_remaining_steps(run: IncidentRun, turns: deque[str]) -> Task[None]:
         while turns[0] != run.id and not run.pool.stopping:
             yield from sleep(TURN_S)
         run.deadline_s += time.monotonic() - since_s
-        for step in bulk:
+        for step in steps:
             yield from _run_step(run, step)
     finally:
         turns.remove(run.id)

@@ -18,6 +18,7 @@ from collector.model.pressure import Decision
 from collector.pipeline.steps import Step
 from collector.pressure.gate import decide
 from collector.runner import events
+from collector.runner.awaited_core import is_awaited, needs_core
 from collector.runner.coroutine import Task
 from collector.runner.incident_run import OUT_OF_TIME, EarlyPart, IncidentRun, step_end
 from collector.runner.light_job import READ, with_losses
@@ -31,7 +32,9 @@ class LightPhase:
 
     def __init__(self, run: IncidentRun) -> None:
         self._run = run
-        self._steps = [step for step in run.pipeline.steps if step.reads_first]
+        late = is_awaited(run)
+        first = (step for step in run.pipeline.steps if step.reads_first)
+        self._steps = [step for step in first if not (late and needs_core(step, process=True))]
         self._claim = Claim()
         self._spooled_by: WorkerProcess | None = None
         self._read_ends: list[StepEnd] = []

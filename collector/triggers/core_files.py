@@ -12,14 +12,14 @@ from typing import ClassVar, Literal, NamedTuple
 from collector.host.corepattern import CorePattern, core_pattern
 from collector.host.syscalls import being_written
 from collector.model.bounded import put_newest
-from collector.model.marker import CoreRef, Marker, MarkerKind, ProcessRef
+from collector.model.marker import CoreRef, Marker, MarkerKind
 from collector.model.text import printable
 from collector.model.units import Seconds
 from collector.triggers.base import TriggerContext
+from collector.triggers.core_identity import CoreHead, core_head, with_process
 from collector.triggers.core_names import identify
 from collector.triggers.dir_reader import DirReader, refusal
 from collector.triggers.directories import Directory, DirectoryWatch, FileEvent, check_absolute
-from collector.triggers.facts import may_name
 
 HOUR = Seconds(3600.0)
 # Files that are still being written: concurrent dumps.
@@ -180,21 +180,18 @@ class _CoreReader(DirReader):
                 return self._refused(path, info, refused)
             self._pattern = self._pattern or core_pattern(self._ctx.host)
             writer, said = identify(path, fd, self.dir_fd(event.directory), self._pattern)
+            head = core_head(fd) if fd >= 0 else CoreHead()
         finally:
             if fd >= 0:
                 os.close(fd)
         attributes = {"writer": writer}
         if info.st_uid != 0 and said.uid not in {None, info.st_uid}:
             attributes["claimed_uid"] = str(said.uid)
-        pid = said.pid
-        if pid and not may_name(self._ctx.host, pid, info.st_uid):
-            pid, attributes["claimed_pid"] = None, str(pid)
-        return Marker(
+        marker = Marker(
             kind=MarkerKind.CORE_FILE,
             trigger=self._ctx.id,
             at_s=float(said.at_s or time.time()),
             reason=f"core file {printable(path)}",
-            process=ProcessRef(pid=pid) if pid else None,
             comm=printable(said.comm) if said.comm else None,
             exe=printable(said.exe) if said.exe else None,
             # Only root may speak for somebody else.
@@ -203,6 +200,7 @@ class _CoreReader(DirReader):
             core=_core(path, info),
             attributes=attributes,
         )
+        return with_process(marker, said, head, self._ctx.host)
 
     def _refused(self, path: str, info: os.stat_result, why: str) -> Marker:
         """Return the marker of a file that is recorded but not collected."""

@@ -93,7 +93,8 @@ def _abrt(dir_fd: int) -> CoreName:
     values = {name: _small(name, dir_fd) for name in ("pid", "global_pid", "uid", "time", "executable")}
     exe = values["executable"]
     return CoreName(
-        pid=parse_number(values["global_pid"]) or parse_number(values["pid"]),
+        pid=parse_number(values["global_pid"]),
+        inner_pid=parse_number(values["pid"]),
         uid=parse_number(values["uid"]),
         at_s=parse_number(values["time"]),
         comm=os.path.basename(exe)[:15] if exe else None,

@@ -4,14 +4,17 @@ from __future__ import annotations
 
 import codecs
 import json
-import os
 import re
 import time
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import NamedTuple
 
+import msgspec
+
 from collector.host.files import Host
+from collector.host.process_identity import identify_task, thread_group
+from collector.model.identity import is_the_reported, with_identity
 from collector.model.marker import Marker, MarkerKind, ProcessRef
 from collector.model.signals import signal_number
 from collector.model.text import parse_number, printable
@@ -20,6 +23,7 @@ MAX_FACTS = 64
 VALUE_LENGTH = 4096
 MAX_IGNORED = 4
 NUMBERS = ("PID", "START_TIME", "UID")
+DEATH = ("SIGNAL", "EXIT_STATUS", "EXIT_CODE", "SERVICE_RESULT")
 KNOWN = {*NUMBERS, "COMM", "EXE", "UNIT", "SIGNAL", "EXIT_STATUS", "EXIT_CODE", "SERVICE_RESULT", "REASON"}
 _KEY = re.compile(r"[A-Za-z_][A-Za-z0-9_]{0,63}")
 _BLANKS = " \t\r"
@@ -126,39 +130,52 @@ def marker_of(facts: Facts, speaker: Speaker, host: Host) -> Marker:
     Return the marker for *facts*.
 
     Only root may report for others: whatever another user reports is that user's own crash, and cannot name another
-    user's living process. Keys are those that systemd passes to ``ExecStopPost=`` and ``OnFailure=``
-    (``SERVICE_RESULT``, ``EXIT_CODE``, ``EXIT_STATUS``, with or without ``MONITOR_``), and
-    ``PID``, ``START_TIME`` (clock ticks since boot), ``COMM``, ``EXE``, ``UID``, ``UNIT``, ``SIGNAL``,
-    ``REASON``. Source: systemd.exec(5), "Environment Variables Set or Propagated by the Service Manager".
+    user's process; one that is gone by now is doubtful. Keys are those that systemd passes to ``ExecStopPost=`` and
+    ``OnFailure=`` (``SERVICE_RESULT``, ``EXIT_CODE``, ``EXIT_STATUS``, with or without ``MONITOR_``), and ``PID``,
+    ``START_TIME`` (clock ticks since boot), ``COMM``, ``EXE``, ``UID``, ``UNIT``, ``SIGNAL``, ``REASON``.
+    Source: systemd.exec(5), "Environment Variables Set or Propagated by the Service Manager".
     """
     said = _without_prefix(facts.known)
-    attributes = dict(facts.known)
-    pid = parse_number(said.get("PID"))
-    if pid and not may_name(host, pid, speaker.uid):
-        pid, attributes["PID_NOT_THEIRS"] = None, str(pid)
-    uid = parse_number(said.get("UID")) if speaker.uid == 0 else speaker.uid
     number, status = _death(said)
+    attributes = dict(facts.known)
     if speaker.identity:
         attributes["identity"] = speaker.identity
     result = said.get("SERVICE_RESULT")
     reason = said.get("REASON") or f"{speaker.what}{': ' + result if result else ''}"
     if facts.ignored:
         reason += f" (ignored: {'; '.join(facts.ignored)})"
-    return Marker(
+    marker = Marker(
         kind=speaker.kind,
         trigger=speaker.trigger,
         at_s=time.time(),
         reason=reason,
-        process=ProcessRef(pid=pid, start_time_ticks=parse_number(said.get("START_TIME"))) if pid else None,
         comm=said.get("COMM") or None,
         exe=said.get("EXE") or None,
-        uid=uid,
+        uid=parse_number(said.get("UID")) if speaker.uid == 0 else speaker.uid,
         unit=said.get("UNIT") or None,
         signal=number,
         exit_status=status,
         attributes=attributes,
         refused=speaker.refused or facts.refused,
     )
+    return _naming(marker, said, speaker, host) if parse_number(said.get("PID")) else marker
+
+
+def _naming(marker: Marker, said: dict[str, str], speaker: Speaker, host: Host) -> Marker:
+    """Return *marker*, naming the process that the report is about, as far as its speaker may name it."""
+    pid = parse_number(said["PID"]) or 0
+    seen = identify_task(host, pid)
+    seen = thread_group(host, seen) if seen is not None else None
+    if speaker.uid not in {0, seen.uid if seen is not None else speaker.uid}:
+        return msgspec.structs.replace(marker, attributes=marker.attributes | {"PID_NOT_THEIRS": str(pid)})
+    process = ProcessRef(pid=pid, start_time_ticks=parse_number(said.get("START_TIME")))
+    marker = msgspec.structs.replace(marker, process=process)
+    over = speaker.kind is MarkerKind.EXIT or any(said.get(key) for key in DEATH)
+    if seen is None or not is_the_reported(seen, marker, over=over):
+        return msgspec.structs.replace(marker, doubtful=speaker.uid != 0)
+    unit = marker.unit if speaker.uid == 0 else None
+    named = with_identity(marker, seen)
+    return msgspec.structs.replace(named, unit=unit or named.unit)
 
 
 def _without_prefix(known: dict[str, str]) -> dict[str, str]:
@@ -198,11 +215,3 @@ def _signal(text: str | None) -> int | None:
         return signal_number(text.upper()) if text else None
     except ValueError:
         return None
-
-
-def may_name(host: Host, pid: int, uid: int) -> bool:
-    """Return whether a user may name *pid*: root any, others their own, and those that are gone."""
-    try:
-        return uid == 0 or os.stat(host.path(f"/proc/{pid}")).st_uid == uid
-    except OSError:
-        return True

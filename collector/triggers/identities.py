@@ -1,78 +1,73 @@
-"""
-Which process a PID was: learnt while it lived, because ``/proc/PID`` is gone when its exit is reported.
-
-Only ``stat`` and, if a rule needs them, the ``exe`` link and ``cgroup`` are read: none of them takes the process's
-mmap_lock, which a wedged process may hold indefinitely.
-"""
+"""Which process a PID was: learnt while it lived, because ``/proc/PID`` is gone when its exit is reported."""
 
 from __future__ import annotations
 
 import os
 from contextlib import closing
-from dataclasses import dataclass, replace
+from dataclasses import replace
 
-from collector.host.files import Host, OpenFd, read_at
-from collector.host.own_procfs import Procfs, batches
-from collector.host.procfs import read_stat
+from collector.host.files import Host
+from collector.host.own_procfs import batches
+from collector.host.process_identity import identify_task
 from collector.model.bounded import put_newest
+from collector.model.identity import Identity
 
 # Processes remembered. A machine with more loses the oldest; an entry is about 400 bytes.
 MAX_IDENTITIES = 16_384
 ANY_PARENT = 0
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class ProcessIdentity:
-    """What is known of a process; *exe* and *unit* only if a rule needs them."""
-
-    comm: str
-    start_ticks: int | None
-    parent: int
-    uid: int | None
-    exe: str | None = None
-    unit: str | None = None
-
-
 class Identities:
     """The identities of processes by PID, a bounded table."""
 
-    def __init__(self, host: Host, *, exe: bool, unit: bool) -> None:
+    def __init__(self, host: Host) -> None:
         self._host = host
-        self._exe, self._unit = exe, unit
-        self._table: dict[int, ProcessIdentity | None] = {}
+        self._table: dict[int, Identity | None] = {}
 
     def learn_all(self) -> None:
         """Learn every living process: once, at the start, even through the ordinary ``/proc``."""
         with closing(batches(self._host)) as found:
             for procfs, listed in found:
                 for pid in listed:
-                    self.learn(pid, procfs=procfs)
+                    self._put(pid, identify_task(self._host, pid, procfs=procfs))
 
-    def learn(self, pid: int, *, procfs: Procfs | None = None) -> None:
-        """Learn a process, by default one that called exec; one that is gone already is entered as unknown."""
-        put_newest(self._table, pid, self._read(pid, procfs=procfs), MAX_IDENTITIES)
+    def learn(self, pid: int) -> None:
+        """Learn a process that called exec; one that is gone already is entered as unknown."""
+        self._put(pid, identify_task(self._host, pid))
 
     def rename(self, pid: int, comm: bytes) -> None:
         """Enter a new name; if the process is gone already, that is all that is known of it."""
-        known = self._table.get(pid) or self._read(pid)
+        known = self._table.get(pid) or identify_task(self._host, pid)
         if known is None:
-            known = ProcessIdentity(comm="", start_ticks=None, parent=ANY_PARENT, uid=None)
-        put_newest(self._table, pid, replace(known, comm=os.fsdecode(comm)), MAX_IDENTITIES)
+            known = Identity(pid=pid, tgid=pid, comm="", start_ticks=None, parent=ANY_PARENT, uid=None)
+        self._put(pid, replace(known, comm=os.fsdecode(comm)))
 
-    def dumping(self, pid: int, parent: int) -> ProcessIdentity | None:
-        """Return the identity of *pid*, which is about to dump core and usually still lives."""
-        seen = self._read(pid)
-        return seen if seen is not None else self._remembered(pid, parent)
+    def dumping(self, pid: int, thread: int, parent: int) -> tuple[Identity | None, str | None]:
+        """
+        Return the identity of *pid*, of which *thread* is about to dump core, and the name of that thread.
 
-    def take(self, pid: int, parent: int) -> ProcessIdentity | None:
+        It usually still lives; whoever lives on under that number without dying is somebody else.
+        """
+        seen, known = identify_task(self._host, pid, image=True), self._remembered(pid, parent)
+        if seen is None:
+            return known, None
+        crashed = seen if thread == pid else identify_task(self._host, thread)
+        if crashed is not None and crashed.tgid == pid and (seen.dying or crashed.dying):
+            return seen, crashed.comm
+        same = known is not None and known.start_ticks == seen.start_ticks
+        return (seen if same else known), None
+
+    def take(self, pid: int, parent: int) -> Identity | None:
         """Return the identity of *pid*, a child of *parent*, and forget it. A zombie still has its name."""
-        seen, known = self._read(pid, zombie=True), self._remembered(pid, parent)
+        seen, known = identify_task(self._host, pid), self._remembered(pid, parent)
         self._table.pop(pid, None)
-        if seen is None or known is None:
-            return seen or known
-        return replace(seen, exe=known.exe, unit=known.unit)
+        if seen is None or not seen.dying:
+            return known
+        if known is None:
+            return seen
+        return replace(seen, exe=known.exe, unit=seen.unit or known.unit, mounts=known.mounts)
 
-    def _remembered(self, pid: int, parent: int) -> ProcessIdentity | None:
+    def _remembered(self, pid: int, parent: int) -> Identity | None:
         """
         Return the table's entry for *pid*.
 
@@ -83,32 +78,9 @@ class Identities:
             known = self._table[pid]
             return known if known is None or known.parent in {parent, ANY_PARENT} or parent == 1 else None
         origin = self._table.get(parent)
-        return replace(origin, start_ticks=None, parent=parent) if origin is not None else None
-
-    def _read(self, pid: int, *, zombie: bool = False, procfs: Procfs | None = None) -> ProcessIdentity | None:
-        """Read ``/proc/PID``, in *procfs* if given, through one descriptor of that directory."""
-        flags = os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC
-        try:
-            with procfs.process(pid) if procfs else OpenFd(self._host.open(f"/proc/{pid}", flags)) as dir_fd:
-                stat = read_stat(dir_fd)
-                return ProcessIdentity(
-                    comm=os.fsdecode(stat.comm),
-                    start_ticks=stat.start_ticks,
-                    parent=stat.ppid,
-                    uid=os.fstat(dir_fd).st_uid,
-                    exe=os.readlink("exe", dir_fd=dir_fd) if self._exe and not zombie else None,
-                    unit=_unit(read_at(dir_fd, "cgroup", 4096)) if self._unit and not zombie else None,
-                )
-        except (OSError, ValueError):
+        if origin is None:
             return None
+        return replace(origin, pid=pid, tgid=pid, start_ticks=None, inner_pid=None, parent=parent)
 
-
-def _unit(cgroup: bytes) -> str | None:
-    """Return the innermost systemd unit in a ``/proc/PID/cgroup``, or the cgroup's path if there is none."""
-    for line in cgroup.decode(errors="replace").splitlines():
-        hierarchy, controllers, path = line.split(":", 2)
-        if hierarchy == "0" or controllers == "name=systemd":
-            units = [part for part in path.split("/") if part.endswith((".service", ".scope"))]
-            if units or path != "/":
-                return units[-1] if units else path
-    return None
+    def _put(self, pid: int, who: Identity | None) -> None:
+        put_newest(self._table, pid, who, MAX_IDENTITIES)

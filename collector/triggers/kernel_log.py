@@ -4,14 +4,20 @@ from __future__ import annotations
 
 import itertools
 import os
+import signal
 import time
 from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import ClassVar, get_args
 
+import msgspec
+
+from collector.host.files import Host
 from collector.host.identity import identify
 from collector.host.kmsg import Kmsg, KmsgRecord
+from collector.host.process_identity import identify_task, thread_group
 from collector.model.errors import DeniedError
+from collector.model.identity import is_the_named, with_identity
 from collector.model.marker import Marker, MarkerKind, ProcessRef
 from collector.model.text import printable
 from collector.triggers.base import TriggerContext, Watch
@@ -112,15 +118,17 @@ class KernelLogWatch(Watch):
         more = {"core_dumped": "pending"} if found.event == "segfault" else {}
         if found.unclear:
             more["no_process"] = found.unclear
-        return Marker(
+        # The kernel's clock stops during suspend, and so does this one.
+        age_s = max(0.0, time.monotonic() - record.time_s)
+        comm = printable(found.comm) if found.comm else None
+        marker = Marker(
             kind=MarkerKind.KERNEL_LOG,
             trigger=self.ctx.id,
-            # The kernel's clock stops during suspend, and so does this one.
-            at_s=time.time() - max(0.0, time.monotonic() - record.time_s),
+            at_s=time.time() - age_s,
             reason=printable(record.message, limit=512),
-            process=ProcessRef(pid=found.pid) if found.pid else None,
-            comm=printable(found.comm) if found.comm else None,
+            comm=comm,
             uid=found.uid,
+            signal=signal.SIGKILL if found.event == "oom_kill" and found.pid else None,
             attributes={
                 "event": found.event,
                 "level": record.level,
@@ -128,6 +136,26 @@ class KernelLogWatch(Watch):
                 **more,
             },
         )
+        return marker if found.pid is None else _naming(marker, found, found.pid, self.ctx.host, age_s)
+
+
+def _naming(marker: Marker, found: KernelEvent, number: int, host: Host, age_s: float) -> Marker:
+    """
+    Return *marker*, naming the process that the line is about, which the kernel calls by the number of a thread.
+
+    A lost core has the number that the process has in its own PID namespace, and an OOM kill that of the process.
+    """
+    if found.event == "core_lost":
+        return msgspec.structs.replace(marker, inner_pid=number)
+    seen = identify_task(host, number)
+    at_s = time.clock_gettime(time.CLOCK_BOOTTIME) - age_s
+    if seen is not None and is_the_named(seen, comm=found.comm, at_s=at_s):
+        process = thread_group(host, seen, image=found.event == "segfault")
+        if process is not None:
+            return with_identity(msgspec.structs.replace(marker, thread=number), process)
+    if found.event == "oom_kill":
+        return msgspec.structs.replace(marker, process=ProcessRef(pid=number))
+    return msgspec.structs.replace(marker, process=ProcessRef(pid=number), thread=number, doubtful=True)
 
 
 def _panic(ctx: TriggerContext) -> Iterator[Marker]:

@@ -9,15 +9,18 @@ from collections.abc import Iterator
 from dataclasses import dataclass, field
 from typing import ClassVar
 
+import msgspec
+
 from collector.host.netlink import COMM, COREDUMP, EXEC, EXIT, ProcConnector, ProcEvent
 from collector.model.bounded import put_newest
 from collector.model.case import CORE_SIGNALS
 from collector.model.errors import CollectorError
+from collector.model.identity import Identity, with_identity
 from collector.model.marker import Marker, MarkerKind, ProcessRef
 from collector.model.signals import signal_name, signal_number
 from collector.model.text import printable
 from collector.triggers.base import TriggerContext, Watch
-from collector.triggers.identities import Identities, ProcessIdentity
+from collector.triggers.identities import Identities
 
 # exec and comm events wait in a socket of their own, which wakes nobody: at 1,000 a second, reading them twice a second
 # costs a third of being woken by each.
@@ -57,7 +60,7 @@ class ExitRule:
         """The signals as numbers."""
         return frozenset(map(signal_number, self.signals))
 
-    def names(self, who: ProcessIdentity | None) -> bool:
+    def names(self, who: Identity | None) -> bool:
         """Return whether the rule's globs match that process; an unknown one matches only a rule without globs."""
         wanted = ((self.comm, who and who.comm), (self.exe, who and who.exe), (self.unit, who and who.unit))
         return all(
@@ -90,8 +93,7 @@ class ProcessExits:
         except OSError as exc:
             hint = "run with CAP_NET_ADMIN" if exc.errno == errno.EPERM else "the kernel needs CONFIG_PROC_EVENTS"
             raise CollectorError(f"trigger {ctx.id}: netlink: {exc.strerror}", hint=hint) from exc
-        asks_exe, asks_unit = any(rule.exe for rule in self.rules), any(rule.unit for rule in self.rules)
-        identities = Identities(ctx.host, exe=asks_exe, unit=asks_unit)
+        identities = Identities(ctx.host)
         identities.learn_all()
         return ProcessExitsWatch(ctx, rules, exits, births, identities)
 
@@ -106,7 +108,7 @@ class ProcessExitsWatch(Watch):
     births: ProcConnector
     identities: Identities
     poll_s: float | None = POLL_S
-    _announced: dict[int, None] = field(default_factory=dict)
+    _announced: dict[int, Identity | None] = field(default_factory=dict)
 
     @property
     def lost(self) -> int:
@@ -149,44 +151,43 @@ class ProcessExitsWatch(Watch):
 
         The event does not name the signal: rules with only some of the signals that dump core wait for the exit.
         """
-        who = self.identities.dumping(event.pid, event.parent)
+        who, thread_comm = self.identities.dumping(event.pid, event.thread, event.parent)
         if not any(numbers >= CORE_SIGNALS and rule.names(who) for rule, numbers in self.rules):
             return None
-        put_newest(self._announced, event.pid, None, MAX_ANNOUNCED)
-        return self._marker(event, who, "dumps core", {"core_dumped": "pending"})
+        put_newest(self._announced, event.pid, who, MAX_ANNOUNCED)
+        marker = self._marker(event, who, "dumps core", {"core_dumped": "pending"})
+        if who is None or thread_comm in {None, who.comm}:
+            return marker
+        return msgspec.structs.replace(marker, thread_comm=printable(thread_comm or ""))
 
     def _exited(self, event: ProcEvent) -> Marker | None:
-        """Return the marker of an exit, unless its core dump has had one."""
-        if event.pid in self._announced:
-            del self._announced[event.pid]
-            return None
+        """Return the marker of an exit; that of a process that dumped core tells the signal, and if there is a core."""
         who = self.identities.take(event.pid, event.parent)
         number, status = event.code & 0x7F, event.code >> 8
-        for rule, numbers in self.rules:
-            if (number in numbers or (not number and status in rule.statuses)) and rule.names(who):
-                break
-        else:
+        if event.pid in self._announced:
+            who = self._announced.pop(event.pid) or who
+        elif not any(
+            (number in numbers or (not number and status in rule.statuses)) and rule.names(who)
+            for rule, numbers in self.rules
+        ):
             return None
         how = f"died of {signal_name(number)}" if number else f"exited with status {status}"
         dumped = {"core_dumped": "yes" if event.code & 0x80 else "no"} if number else {}
         return self._marker(event, who, how, dumped, number=number or None, status=None if number else status)
 
     def _marker(
-        self, event: ProcEvent, who: ProcessIdentity | None, how: str, attributes: dict[str, str],
+        self, event: ProcEvent, who: Identity | None, how: str, attributes: dict[str, str],
         *, number: int | None = None, status: int | None = None,
     ) -> Marker:  # fmt: skip
-        comm = printable(who.comm) if who else None
-        return Marker(
+        marker = Marker(
             kind=MarkerKind.EXIT,
             trigger=self.ctx.id,
             at_s=time.time(),
-            reason=f"process {event.pid} ({comm or 'unknown'}) {how}",
-            process=ProcessRef(pid=event.pid, start_time_ticks=who.start_ticks if who else None),
-            comm=comm,
-            exe=printable(who.exe) if who and who.exe else None,
-            uid=who.uid if who else None,
-            unit=printable(who.unit) if who and who.unit else None,
+            reason=f"process {event.pid} ({printable(who.comm) if who else 'unknown'}) {how}",
+            process=ProcessRef(pid=event.pid),
+            thread=event.thread or None,
             signal=number,
             exit_status=status,
             attributes={"parent": str(event.parent), **attributes},
         )
+        return with_identity(marker, who) if who is not None else marker

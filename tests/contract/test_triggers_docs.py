@@ -18,6 +18,7 @@ ROOT = Path(__file__).parents[2]
 PAGES = ROOT / "docs" / "triggers"
 SHARED = (
     "base",
+    "core_identity",
     "core_names",
     "dir_reader",
     "directories",

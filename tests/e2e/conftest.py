@@ -35,6 +35,13 @@ def crasher(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.fixture(scope="session")
+def threads(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A program named like the crasher, in which another thread than the first one crashes."""
+    program = for_everybody("threads", tmp_path_factory)
+    return program.rename(program.with_name(CRASHER))
+
+
+@pytest.fixture(scope="session")
 def actor(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return for_everybody("actor", tmp_path_factory)
 

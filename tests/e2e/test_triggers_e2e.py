@@ -39,7 +39,7 @@ def only(*names: str, **sections: dict[str, object]) -> str:
 
 
 def kinds(manifest: dict[str, Any]) -> list[tuple[str, str]]:
-    return sorted((marker["trigger"], marker["kind"]) for marker in manifest["markers"])
+    return sorted({(marker["trigger"], marker["kind"]) for marker in manifest["markers"]})
 
 
 def of(manifests: list[dict[str, Any]], pid: int) -> list[dict[str, Any]]:
@@ -47,7 +47,9 @@ def of(manifests: list[dict[str, Any]], pid: int) -> list[dict[str, Any]]:
     return [
         manifest
         for manifest in manifests
-        if any((marker.get("process") or {}).get("pid") == pid for marker in manifest["markers"])
+        if any(
+            pid in ((marker.get("process") or {}).get("pid"), marker.get("thread")) for marker in manifest["markers"]
+        )
     ]
 
 

@@ -251,7 +251,7 @@ def test_process_discards_what_was_read_under_another_start_time(tmp_path: Path)
     collected = Collected()
 
     def swap_after_status() -> None:
-        for artifact in ProcessDetails().collect(context(manual(42), root=str(tmp_path))):
+        for artifact in ProcessDetails().collect(context(manual(42, start_ticks=7), root=str(tmp_path))):
             collected.artifacts[str(artifact.path)] = take(artifact)
             if artifact.path.name == "status":
                 (directory / "limits").write_text(SECRET)

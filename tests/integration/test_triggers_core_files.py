@@ -218,7 +218,7 @@ def test_core_files_watches_subdirectories_within_the_depth(watching: Opener, cr
     watch = watching(recursive=1, match=("coredump",))
     problem = crash_dir / "ccpp-2026-01-02-03:04:05-77.new"
     problem.mkdir()
-    for name, text in {"coredump": "x", "pid": "77", "uid": "1000", "executable": "/usr/bin/engine"}.items():
+    for name, text in {"coredump": "x", "global_pid": "77", "uid": "1000", "executable": "/usr/bin/engine"}.items():
         (problem / name).write_text(text)
     assert drain(watch) == []
     problem.rename(problem.with_suffix(""))

@@ -78,17 +78,19 @@ def start_ticks(pid: int) -> int:
     return int(Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[19])
 
 
-def test_process_exits_reports_a_crash_once(watching: Opener) -> None:
-    """The core dump is reported while the process lives; its exit adds no second marker."""
+def test_process_exits_reports_a_crash_and_its_end(watching: Opener) -> None:
+    """The core dump is reported while the process lives; only the exit tells the signal, and if there is a core."""
     watch = watching()
     with child_of(watch, "cat", user=NOBODY) as child:
         born = start_ticks(child.pid)
         child.send_signal(signal.SIGSEGV)
-    (marker,) = of(watch, child.pid)
-    assert marker.kind is MarkerKind.EXIT
-    assert marker.process is not None
-    assert marker.process.start_time_ticks == born
-    assert (marker.comm, marker.uid, marker.attributes["core_dumped"]) == ("cat", NOBODY, "pending")
+    markers = of(watch, child.pid)
+    for marker in markers:
+        assert marker.kind is MarkerKind.EXIT
+        assert marker.process is not None
+        assert (marker.process.start_time_ticks, marker.comm, marker.uid) == (born, "cat", NOBODY)
+    assert [marker.signal for marker in markers] == [None, signal.SIGSEGV]
+    assert [marker.attributes["core_dumped"] == "pending" for marker in markers] == [True, False]
 
 
 @pytest.mark.parametrize(

@@ -28,7 +28,7 @@ from collector.host.elfcore import (
     parse_mapped_files,
 )
 from collector.host.files import describe
-from collector.model.artifact import Artifact, Bulk, Footprint, HardLink, NotApplicable, SourceInfo, Truncated
+from collector.model.artifact import Artifact, Bulk, CoreUse, Footprint, HardLink, NotApplicable, SourceInfo, Truncated
 from collector.model.case import CORE_SIGNALS
 from collector.model.errors import StepError
 from collector.model.marker import Marker
@@ -96,7 +96,7 @@ class Core:
 
     name: ClassVar[str] = "core"
     footprint: ClassVar[Footprint] = Footprint(
-        step_class=StepClass.DIRECT, peak_bytes=16 << 20, timeout_s=300.0, light_head=True
+        step_class=StepClass.DIRECT, peak_bytes=16 << 20, timeout_s=300.0, light_head=True, core=CoreUse.ITSELF
     )
     keep: KeepCore = KeepCore.LINK
 

@@ -23,7 +23,14 @@ from collector.collectors.process.process_files import (
     thread_ids,
     thread_row,
 )
-from collector.collectors.process.process_selection import ENDED, INCOMPLETE, ProcessOutcome, ProcessRow, hold
+from collector.collectors.process.process_selection import (
+    ENDED,
+    INCOMPLETE,
+    UNCONFIRMED,
+    ProcessOutcome,
+    ProcessRow,
+    hold,
+)
 from collector.host.guarded_read import Guard
 from collector.host.procfs import Process, ReplacedError
 from collector.host.read_errors import ReadErrors
@@ -118,6 +125,8 @@ class ProcessDetails:
         about_nobody = "the marker is about no process"
         if marker.core is not None:
             about_nobody = "its process had ended; the core says the rest"
+        elif marker.thread is not None or marker.inner_pid is not None:
+            about_nobody = f"process: {UNCONFIRMED}"
         elif not own and not self.match and not names_nobody(marker):
             reasons.append("the marker names no process")
         if reasons:

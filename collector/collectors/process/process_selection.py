@@ -35,6 +35,7 @@ class ProcessOutcome(enum.StrEnum):
 
 INCOMPLETE = frozenset({ProcessOutcome.WEDGED, ProcessOutcome.PARTIAL, ProcessOutcome.NOT_READ})
 ENDED = frozenset({ProcessOutcome.GONE, ProcessOutcome.ENDED})
+UNCONFIRMED = "when its crash was noticed, it was gone, or its PID was another process's"
 
 
 class ProcessRow(msgspec.Struct, kw_only=True):
@@ -71,8 +72,7 @@ def hold(
         rows: Receives a row for each selected process, including those that are gone.
         unmatched: The globs; loses each that a process matches.
     """
-    for pid, start_ticks, lived_at_s in _wanted(host, marker, globs, rows, unmatched):
-        why = "match" if lived_at_s is None else "marker"
+    for pid, start_ticks, why in _wanted(host, marker, globs, rows, unmatched):
         if len(rows) == limit:
             rows.append(
                 ProcessRow(pid=pid, why=why, outcome=ProcessOutcome.NOT_READ, detail=f"more than {limit} processes")
@@ -80,8 +80,11 @@ def hold(
             return
         row = ProcessRow(pid=pid, why=why, start_ticks=start_ticks)
         rows.append(row)
+        if why == "marker" and start_ticks is None:
+            row.end(ProcessOutcome.GONE, UNCONFIRMED)
+            continue
         try:
-            process = stack.enter_context(Process(host, pid, start_ticks, lived_at_s=lived_at_s))
+            process = stack.enter_context(Process(host, pid, start_ticks))
             row.start_ticks = process.start_ticks
             row.comm, row.exe = escape(process.stat().comm), _exe(process.dir_fd)
         except ReplacedError as exc:
@@ -96,16 +99,16 @@ def hold(
 
 def _wanted(
     host: Host, marker: Marker, globs: tuple[str, ...], rows: list[ProcessRow], unmatched: set[str]
-) -> Iterator[tuple[int, int | None, float | None]]:
-    """Yield each process once: PID, start time if known and, for the marker's, a time at which it existed."""
+) -> Iterator[tuple[int, int | None, str]]:
+    """Yield each process once: PID, start time if known, and why it is wanted."""
     seen = {os.getpid()} if globs else set()
     for reference in (marker.process, *marker.also):
         if reference is not None and reference.pid not in seen:
             seen.add(reference.pid)
-            yield reference.pid, reference.start_time_ticks, marker.at_s
+            yield reference.pid, reference.start_time_ticks, "marker"
     if globs:
         try:
-            yield from ((pid, None, None) for pid in matching(host, globs, unmatched) if pid not in seen)
+            yield from ((pid, None, "match") for pid in matching(host, globs, unmatched) if pid not in seen)
         except WalkError as exc:
             rows.append(ProcessRow(pid=0, why="match", outcome=ProcessOutcome.NOT_READ, detail=str(exc)))
 

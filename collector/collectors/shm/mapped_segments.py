@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import errno
 import os
+import stat
 from collections.abc import Iterable, Iterator
 from contextlib import ExitStack
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
+from typing import NamedTuple
 
 import msgspec
 
@@ -22,6 +24,7 @@ from collector.host.procfs import Process
 from collector.host.read_errors import ReadErrors
 from collector.model.artifact import Truncated
 from collector.model.errors import StepError
+from collector.model.identity import HOST_MOUNTS
 from collector.model.marker import CoreRef, Marker
 
 MAX_MAPS_BYTES = 64 << 20
@@ -44,6 +47,9 @@ class Mapped(msgspec.Struct, frozen=True, kw_only=True):
     addresses: str | None = None
 
 
+NOTHING = Mapped(path=b"")
+
+
 def of_core(host: Host, core: CoreRef) -> Iterator[Mapped]:
     """
     Yield the files that the core lists, or the Apport report that contains it.
@@ -54,6 +60,14 @@ def of_core(host: Host, core: CoreRef) -> Iterator[Mapped]:
     """
     with OpenFd(open_core(host, core)) as fd:
         yield from map(_mapped, mapped_files(fd))
+
+
+def reader_of(marker: Marker) -> Reader | None:
+    """Return who must be able to read what the marker's core names: its owner may have written anything into it."""
+    core = marker.core
+    if core is None or (core.uid == 0 and marker.uid in {None, 0}):
+        return None
+    return Reader(core.uid or marker.uid or 0, None)
 
 
 def of_process(process: Process, guard: Guard) -> Iterator[Mapped]:
@@ -76,13 +90,33 @@ def _mapped(file: MappedFile) -> Mapped:
     return Mapped(path=file.path, device=file.device, inode=file.inode, addresses=file.addresses)
 
 
+class Reader(NamedTuple):
+    """Who a file is read as."""
+
+    uid: int
+    gid: int | None
+
+    def may_read(self, status: os.stat_result) -> bool:
+        """Return whether the mode permits it; supplementary groups are not known."""
+        if self.uid in {0, status.st_uid}:
+            return self.uid == 0 or bool(status.st_mode & stat.S_IRUSR)
+        return bool(status.st_mode & (stat.S_IRGRP if self.gid == status.st_gid else stat.S_IROTH))
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class OwnSegment:
-    """A segment that the crashed process has mapped; *holder* is that process if it lives."""
+    """
+    A segment that the crashed process has mapped; *holder* is that process if it lives.
+
+    Without one there is only a name, in a core. *confirmed*: the process was seen in the mount namespace in which the
+    name is looked up. *reader* is who must be able to read a segment that only a name makes the crash's.
+    """
 
     name: str
     mapped: Mapped
     holder: Process | None = None
+    confirmed: bool = True
+    reader: Reader | None = None
 
 
 # Name, device and inode; the latter two are known only from maps. The name alone may be another file's by
@@ -103,7 +137,9 @@ def own_segments(
     unknown: list[str] = []
     if marker.core is not None:
         try:
-            _add(own, of_core(host, marker.core), None)
+            confirmed = marker.attributes.get("mount_namespace") == HOST_MOUNTS
+            found = OwnSegment(name="", mapped=NOTHING, confirmed=confirmed, reader=reader_of(marker))
+            _add(own, of_core(host, marker.core), found)
         except (OSError, StepError, Truncated) as exc:
             unread.add(marker.core.path, exc)
             unknown.append(str(exc))
@@ -112,11 +148,12 @@ def own_segments(
     for reference in (marker.process, *marker.also):
         if reference is None:
             continue
+        if reference.start_time_ticks is None:
+            unknown.append(f"process {reference.pid} was not seen alive")
+            continue
         try:
-            process = stack.enter_context(
-                Process(host, reference.pid, reference.start_time_ticks, lived_at_s=marker.at_s)
-            )
-            _add(own, of_process(process, guard), process)
+            process = stack.enter_context(Process(host, reference.pid, reference.start_time_ticks))
+            _add(own, of_process(process, guard), OwnSegment(name="", mapped=NOTHING, holder=process))
             by_process = True
         except (OSError, StepError, Truncated) as exc:
             why = exc.strerror if isinstance(exc, OSError) else exc
@@ -129,7 +166,8 @@ def own_segments(
     return own, "; ".join(unknown) or "the marker names no process"
 
 
-def _add(own: dict[Key, OwnSegment], files: Iterable[Mapped], holder: Process | None) -> None:
+def _add(own: dict[Key, OwnSegment], files: Iterable[Mapped], like: OwnSegment) -> None:
+    """Add those of *files* that are segments, *like* the given one but for name and mapping."""
     for mapped in files:
         name = segment_name(mapped)
         key = (name or "", mapped.device, mapped.inode)
@@ -137,7 +175,7 @@ def _add(own: dict[Key, OwnSegment], files: Iterable[Mapped], holder: Process | 
             continue
         if len(own) == MAX_OWN:
             raise StepError(f"more than {MAX_OWN} segments are mapped; the rest are ignored")
-        own[key] = OwnSegment(name=name, mapped=mapped, holder=holder)
+        own[key] = replace(like, name=name, mapped=mapped)
 
 
 def open_mapped(process: Process, guard: Guard, mapped: Mapped) -> int:

@@ -19,6 +19,7 @@ from collector.model.errors import StepError
 from collector.model.segments import OWN, Candidate, matches, rank
 
 ANOTHER = "a file of the same name, created after the crash"
+NOT_THEIRS = "only a core names it, and its owner could not have read it"
 EXCLUDED = "excluded"
 
 
@@ -97,8 +98,10 @@ class SegmentSearch:
                 self._seen.add(key)
                 if own.holder is None and self._is_another(found):
                     self._add(Candidate(name=found.name, rank=0, why=OWN, gone=ANOTHER))
+                elif own.reader is not None and not own.reader.may_read(found.status):
+                    self._add(Candidate(name=found.name, rank=0, why=OWN, gone=NOT_THEIRS))
                 else:
-                    why = (0, OWN if own.holder else _by_name(own.name))
+                    why = (0, OWN if own.holder else _by_name(own))
         if why is not None:
             self._add(_candidate(found, *why))
 
@@ -138,9 +141,11 @@ class SegmentSearch:
             self.passed_over += 1
 
 
-def _by_name(name: str) -> str:
-    """Return why a file that only a core names is wanted: the core does not tell a removed file by its inode."""
-    return f"{OWN}, or a removed {name.removesuffix(DELETED)!r} was" if name.endswith(DELETED) else OWN
+def _by_name(own: OwnSegment) -> str:
+    """Return why a file that only a core names is wanted: the core does not tell which file the name was of."""
+    if own.name.endswith(DELETED):
+        return f"{OWN}, or a removed {own.name.removesuffix(DELETED)!r} was"
+    return OWN if own.confirmed or own.mapped.inode is not None else f"same name as one {OWN}, not confirmed"
 
 
 def _candidate(found: ShmFile, rank_: int, why: str) -> Candidate:

@@ -16,11 +16,11 @@ import msgspec
 from collector.collectors.base import Context, names_nobody, names_of
 from collector.collectors.shm.listing import ROOT, ShmFile, length_of
 from collector.collectors.shm.mapped_segments import Key, OwnSegment, own_segments
-from collector.collectors.shm.segments import EXCLUDED, SegmentSearch
+from collector.collectors.shm.segments import EXCLUDED, NOT_THEIRS, SegmentSearch
 from collector.host.files import DIRECTORY_FLAGS, describe, kind_of
 from collector.host.guarded_read import Guard
 from collector.host.read_errors import ReadErrors
-from collector.model.artifact import Artifact, Bulk, Footprint, NotApplicable, Truncated
+from collector.model.artifact import Artifact, Bulk, CoreUse, Footprint, NotApplicable, Truncated
 from collector.model.errors import StepError
 from collector.model.marker import CoreRef
 from collector.model.pressure import StepClass
@@ -56,7 +56,9 @@ class Shm:
     """
 
     name: ClassVar[str] = "shm"
-    footprint: ClassVar[Footprint] = Footprint(step_class=StepClass.DIRECT, peak_bytes=16 << 20, timeout_s=600.0)
+    footprint: ClassVar[Footprint] = Footprint(
+        step_class=StepClass.DIRECT, peak_bytes=16 << 20, timeout_s=600.0, core=CoreUse.MAPPINGS
+    )
     from_: From = From.CRASHED_PROCESS
     segments: tuple[str, ...] = ()
     exclude: tuple[str, ...] = ()
@@ -82,7 +84,7 @@ class Shm:
             planned = self._plan(search)
             lines = jsonl((row for _, row in planned), cut=_left_out(planned, search.passed_over))
             yield Artifact(path=PurePosixPath("segments.jsonl"), body=lines, media="jsonl")
-            lost = [candidate.name for candidate, _ in planned if candidate.gone not in {"", EXCLUDED}]
+            lost = [candidate.name for candidate, _ in planned if candidate.gone not in {"", EXCLUDED, NOT_THEIRS}]
             for candidate, row in planned:
                 if row.artifact:
                     try:
@@ -98,6 +100,8 @@ class Shm:
             reasons.append(f"no segment matches {names_of(sorted(search.unmatched))}")
         if lost:
             reasons.append(f"no longer there: {names_of(lost)}")
+        if refused := [candidate.name for candidate, _ in planned if candidate.gone == NOT_THEIRS]:
+            reasons.append(f"{NOT_THEIRS}: {names_of(refused)}")
         if reasons:
             raise Truncated("; ".join(reasons))
         if unknown and not self.segments:

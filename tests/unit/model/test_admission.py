@@ -42,6 +42,12 @@ def line_of(pid: int) -> Marker:
     return Marker(kind=MarkerKind.KERNEL_LOG, trigger="kernel", at_s=0.0, process=ProcessRef(pid=pid), signal=11)
 
 
+def event(reason: str) -> Marker:
+    return Marker(
+        kind=MarkerKind.KERNEL_LOG, trigger="kernel", at_s=0.0, reason=reason, attributes={"event": "io_error"}
+    )
+
+
 class Desk:
     """Offers markers with numbers of its own."""
 
@@ -133,18 +139,24 @@ def test_admission_names_the_incident_to_those_who_come_late() -> None:
     assert desk.offer(core(1, pid=7), 5.0).fate is Fate.QUEUED
 
 
-def test_admission_coalesces_crashes_of_one_executable() -> None:
-    """A crash loop is one incident within the window, with the first and the newest markers."""
+def test_admission_gives_each_process_its_own_case() -> None:
+    """Three workers of one service that die together are three crashes: their names are no reason to join them."""
     desk = Desk(msgspec.structs.replace(FREE, coalesce_s=5.0))
-    fates = [desk.offer(core(inode, pid=inode), inode * 0.01).fate for inode in range(1, 101)]
-    assert fates == [Fate.QUEUED] + [Fate.JOINED] * 99
+    fates = [desk.offer(core(inode, pid=inode), inode * 0.01).fate for inode in range(1, 4)]
+    fates += [desk.offer(exit_of(pid, ticks=9), 0.1).fate for pid in range(4, 7)]
+    assert fates == [Fate.QUEUED] * 6
+
+
+def test_admission_coalesces_repeated_reports_that_name_no_process() -> None:
+    """A kernel that reports one fault in many lines makes one case, with the first and the newest markers."""
+    desk = Desk(msgspec.structs.replace(FREE, coalesce_s=5.0))
+    lines = [event(f"line {number}") for number in range(100)]
+    assert [desk.offer(line, 0.01).fate for line in lines] == [Fate.QUEUED] + [Fate.JOINED] * 99
     case = desk.admission.next(1.5)
     assert case is not None
     assert len(case.markers) == MAX_MARKERS
-    inodes = [marker.core.inode for marker in case.markers if marker.core]
-    assert (inodes[0], inodes[-1]) == (1, 100)
-    assert desk.offer(core(200, pid=200, comm="other"), 1.5).fate is Fate.QUEUED
-    assert desk.offer(core(201, pid=201), 5.5).fate is Fate.QUEUED
+    assert (case.markers[0], case.markers[-1]) == (lines[0], lines[-1])
+    assert desk.offer(event("later"), 5.5).fate is Fate.QUEUED
 
 
 def test_admission_keeps_the_first_and_the_newest_of_a_storm() -> None:

@@ -20,13 +20,14 @@ def proc(tmp_path: Path) -> Path:
 
 @pytest.fixture
 def table(proc: Path) -> Identities:
-    return Identities(Host(root=str(proc.parent)), exe=True, unit=True)
+    return Identities(Host(root=str(proc.parent)))
 
 
-def live(proc: Path, pid: int, comm: str, *, parent: int = 1, start: int = 5) -> None:
+def live(proc: Path, pid: int, comm: str, *, parent: int = 1, start: int = 5, state: str = "S", flags: int = 0) -> None:
     shutil.rmtree(proc / str(pid), ignore_errors=True)
     (proc / str(pid)).mkdir()
-    fields = ["S", str(parent), *["0"] * 17, str(start), *["0"] * 30]
+    fields = [state, str(parent), *["0"] * 4, str(flags), *["0"] * 12, str(start), *["0"] * 30]
+    (proc / str(pid) / "status").write_text(f"Name:\t{comm}\nTgid:\t{pid}\nUid:\t1000\t0\t0\t0\nNStgid:\t{pid}\t1\n")
     (proc / str(pid) / "stat").write_text(f"{pid} ({comm}) {' '.join(fields)}\n")
     (proc / str(pid) / "exe").symlink_to(f"/opt/{comm}")
     (proc / str(pid) / "cgroup").write_text(f"0::/system.slice/{comm}.service\n")
@@ -93,3 +94,35 @@ def test_identities_are_bounded(proc: Path, table: Identities, monkeypatch: pyte
     for pid in range(100, 150):
         die(proc, pid)
     assert sum(table.take(pid, 3) is not None for pid in range(100, 150)) == 10
+
+
+def test_identities_do_not_take_a_living_process_for_one_that_dumps_core(proc: Path, table: Identities) -> None:
+    """The PID was taken again before the event was read: its new holder is not dying."""
+    live(proc, 7, "engine", parent=3)
+    table.learn(7)
+    live(proc, 7, "shell", parent=3, start=6)
+    who, _ = table.dumping(7, 7, 3)
+    assert who is not None
+    assert (who.comm, who.start_ticks) == ("engine", 5)
+    assert table.dumping(8, 8, 99) == (None, None)
+
+
+def test_identities_see_a_process_that_dumps_core(proc: Path, table: Identities) -> None:
+    """The thread that crashed is marked by its flags; what the process became since its exec is what counts."""
+    live(proc, 7, "engine", start=5)
+    live(proc, 9, "worker", start=8, flags=0x400)
+    (proc / "9" / "status").write_text("Tgid:\t7\n")
+    who, thread_comm = table.dumping(7, 9, 1)
+    assert who is not None
+    assert thread_comm == "worker"
+    assert (who.comm, who.start_ticks, who.uid, who.inner_pid) == ("engine", 5, 1000, 1)
+
+
+def test_identities_take_a_zombie_but_nobody_who_lives(proc: Path, table: Identities) -> None:
+    """Whoever lives under the number of a process that has exited is somebody else."""
+    live(proc, 7, "shell", state="S")
+    assert table.take(7, 3) is None
+    live(proc, 7, "engine", state="Z")
+    who = table.take(7, 3)
+    assert who is not None
+    assert who.comm == "engine"

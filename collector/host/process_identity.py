@@ -1,0 +1,139 @@
+"""
+Who a task is, read from its ``/proc/PID`` while it is there.
+
+Only files that do not take the process's mmap_lock, which a wedged process may hold indefinitely: ``stat``, ``status``,
+``cgroup`` and links. Source: fs/proc/array.c, fs/proc/base.c (Linux 6.18).
+"""
+
+from __future__ import annotations
+
+import functools
+import os
+import sys
+from dataclasses import replace
+
+import xxhash
+
+from collector.host.files import Host, OpenFd, read_at
+from collector.host.own_procfs import Procfs
+from collector.host.procfs import CLOCK_TICKS_PER_S, Stat, read_stat
+from collector.model.identity import DYING_FLAGS, HOST_MOUNTS, Identity
+from collector.model.text import parse_number
+
+DEAD_STATES = frozenset("ZXx")
+AUXILIARY_BYTES = 4096
+
+
+def identify_task(host: Host, number: int, *, procfs: Procfs | None = None, image: bool = False) -> Identity | None:
+    """
+    Return who has that number, of a process or of a thread; ``None`` if nobody has.
+
+    Of a zombie, the executable and the namespaces are unknown. All files are read through one descriptor of the
+    task's directory, so that they are those of one task.
+
+    Args:
+        image: Read the auxiliary vector, too: for a process that is about to die, and so cannot be within an exec,
+            whose lock this takes.
+    """
+    flags = os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC
+    try:
+        with procfs.process(number) if procfs else OpenFd(host.open(f"/proc/{number}", flags)) as dir_fd:
+            who = _read(host, number, dir_fd)
+            return replace(who, image=image_of(_auxiliary(dir_fd))) if image else who
+    except (OSError, ValueError):
+        return None
+
+
+def thread_group(host: Host, seen: Identity, *, image: bool = False) -> Identity | None:
+    """Return the process that a task belongs to: itself, unless it is a thread."""
+    if seen.tgid == seen.pid and not image:
+        return seen
+    return identify_task(host, seen.tgid, image=image)
+
+
+def image_of(auxiliary_vector: bytes) -> str | None:
+    """
+    Return what stands for a program's addresses in memory, the same from ``/proc/PID/auxv`` and from a core's NT_AUXV.
+
+    It holds the addresses of program, interpreter, vDSO and stack, which are random for each exec.
+    """
+    return xxhash.xxh3_64_hexdigest(auxiliary_vector) if auxiliary_vector else None
+
+
+def _auxiliary(dir_fd: int) -> bytes:
+    try:
+        return read_at(dir_fd, "auxv", AUXILIARY_BYTES)
+    except OSError:
+        return b""
+
+
+def is_dying(stat: Stat) -> bool:
+    """Return whether a task is dumping core, exiting or dead; before its memory is gone or after."""
+    return stat.state in DEAD_STATES or bool(stat.flags & DYING_FLAGS)
+
+
+def _read(host: Host, number: int, dir_fd: int) -> Identity:
+    stat = read_stat(dir_fd)
+    status = _fields(read_at(dir_fd, "status", 4096))
+    return Identity(
+        pid=number,
+        tgid=_number(status, b"Tgid") or number,
+        comm=sys.intern(os.fsdecode(stat.comm)),
+        start_ticks=stat.start_ticks,
+        started_s=stat.start_ticks / CLOCK_TICKS_PER_S,
+        parent=stat.ppid,
+        uid=_number(status, b"Uid"),
+        dying=is_dying(stat),
+        inner_pid=_number(status, b"NStgid", last=True),
+        exe=_link(dir_fd, "exe"),
+        unit=_unit(read_at(dir_fd, "cgroup", 4096)),
+        mounts=_mounts(host, dir_fd),
+    )
+
+
+def _fields(status: bytes) -> dict[bytes, list[bytes]]:
+    """Return the values in ``status``; the kernel escapes line breaks in the name."""
+    lines = (line.partition(b":") for line in status.split(b"\n"))
+    return {key: value.split() for key, _, value in lines}
+
+
+def _number(status: dict[bytes, list[bytes]], key: bytes, *, last: bool = False) -> int | None:
+    values = status.get(key)
+    return parse_number(os.fsdecode(values[-1 if last else 0])) if values else None
+
+
+def _link(dir_fd: int, name: str) -> str | None:
+    """
+    Return where a link leads, as text; ``None`` for kernel threads, zombies, or if that is not permitted.
+
+    What it leads to is not looked at: on a dead NFS server or somebody's FUSE that would hang.
+    """
+    try:
+        return sys.intern(os.readlink(name, dir_fd=dir_fd))
+    except OSError:
+        return None
+
+
+def _mounts(host: Host, dir_fd: int) -> str | None:
+    """Return the task's mount namespace."""
+    found = _link(dir_fd, "ns/mnt")
+    return HOST_MOUNTS if found is not None and found == _own_mounts(host) else found
+
+
+@functools.lru_cache(maxsize=1)
+def _own_mounts(host: Host) -> str | None:
+    try:
+        return os.readlink(host.path("/proc/self/ns/mnt"))
+    except OSError:
+        return None
+
+
+def _unit(cgroup: bytes) -> str | None:
+    """Return the innermost systemd unit in a ``/proc/PID/cgroup``, or the cgroup's path if there is none."""
+    for line in cgroup.decode(errors="replace").splitlines():
+        hierarchy, controllers, path = line.split(":", 2)
+        if hierarchy == "0" or controllers == "name=systemd":
+            units = [part for part in path.split("/") if part.endswith((".service", ".scope"))]
+            if units or path != "/":
+                return sys.intern(units[-1] if units else path)
+    return None

@@ -1,0 +1,89 @@
+"""Which process a core is of: what its name and its first notes claim, confirmed by the process while it is there."""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+import msgspec
+
+from collector.collectors.core.notes import parse_process, parse_thread
+from collector.host.corefile import FileReader
+from collector.host.corepattern import CoreName
+from collector.host.elfcore import NT_AUXV, NT_PRPSINFO, NT_PRSTATUS, CoreError, notes
+from collector.host.files import Host
+from collector.host.process_identity import identify_task, image_of, thread_group
+from collector.model.identity import is_the_dead, with_identity
+from collector.model.marker import Marker, ProcessRef
+from collector.model.text import escape
+
+# The kernel writes the notes first: the thread that crashed, process, siginfo, auxiliary vector, mapped files.
+FIRST_NOTES = 4
+
+
+class CoreHead(NamedTuple):
+    """What the first notes of a core say; numbers are those of the process's own PID namespace."""
+
+    pid: int | None = None
+    thread: int | None = None
+    comm: str | None = None
+    signal: int | None = None
+    image: str | None = None
+
+
+def core_head(fd: int) -> CoreHead:
+    """Read the first notes of an uncompressed core; know nothing of another file. At most two reads of 64 KiB."""
+    found: dict[int, bytes] = {}
+    try:
+        header, rest = notes(FileReader(fd), segments=1)
+        for note, _ in zip(rest, range(FIRST_NOTES), strict=False):
+            found.setdefault(note.type, note.desc)
+        layout = header.layout
+        thread = parse_thread(layout, found.get(NT_PRSTATUS, b""))
+        process = parse_process(layout, found.get(NT_PRPSINFO, b""))
+    except (OSError, CoreError):
+        return CoreHead()
+    return CoreHead(
+        pid=process.pid if process and process.pid > 0 else None,
+        thread=thread.tid if thread and thread.tid > 0 else None,
+        comm=escape(process.command) if process and process.command else None,
+        signal=thread.signal if thread and thread.signal > 0 else None,
+        image=image_of(found.get(NT_AUXV, b"")),
+    )
+
+
+def with_process(marker: Marker, said: CoreName, head: CoreHead, host: Host) -> Marker:
+    """
+    Return the *marker* of a core, naming the process that it is of.
+
+    A process whose core is complete is dying: whoever else lives under its number is somebody else. Who owns the file
+    may speak of his own processes only, unless he is root. A number of the process's own PID namespace (``%p``) is no
+    host PID, unless a process that is dying confirms it.
+    """
+    inner_pid = head.pid or said.inner_pid
+    thread = said.thread or (head.thread if said.pid is not None and said.pid == head.pid else None)
+    comm = head.comm or marker.comm
+    marker = msgspec.structs.replace(
+        marker,
+        inner_pid=inner_pid,
+        image=head.image,
+        thread=thread,
+        comm=comm,
+        thread_comm=marker.comm if marker.comm not in {None, comm} else None,
+        signal=marker.signal or head.signal,
+    )
+    pid = said.pid or inner_pid
+    if pid is None:
+        return marker
+    seen = identify_task(host, pid)
+    group = thread_group(host, seen) if seen is not None else None
+    if group is not None and is_the_dead(group, uid=marker.uid, comm=comm if said.pid is None else None):
+        inside = group.inner_pid is None or inner_pid is None or group.inner_pid == inner_pid
+        if inside:
+            return with_identity(msgspec.structs.replace(marker, thread=thread or head.thread), group)
+    is_root = marker.core is not None and marker.core.uid == 0
+    if seen is not None and not is_root and seen.uid != marker.uid:
+        return msgspec.structs.replace(marker, thread=None, attributes=marker.attributes | {"claimed_pid": str(pid)})
+    if seen is not None and said.pid is None:
+        return marker  # somebody else lives under that number here
+    doubtful = said.pid is None or not is_root
+    return msgspec.structs.replace(marker, process=ProcessRef(pid=pid), doubtful=doubtful)
