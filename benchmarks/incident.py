@@ -57,7 +57,7 @@ def shipped(cores: Path, archive: Path) -> str:
     text = text.replace("/var/lib/collector ", f"{archive} ").replace("/var/crash, ", f"{cores}, ")
     text = text.replace("coalesce: 5s", "coalesce: 0s").replace("{count: 5,", "{count: 999,")
     text = text.replace("{count: 10,", "{count: 999,").replace("{count: 20,", "{count: 999,")
-    return text[: text.index("      - id: segments")]
+    return text[: text.index("      - id: segments")] + text[text.index("  brief:") :]
 
 
 def crash(archive: Path, expected: int) -> float:

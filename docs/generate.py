@@ -153,6 +153,20 @@ pipelines:
         when: {unit: ["postgresql@*.service"], signal: [SIGSEGV, SIGABRT, SIGBUS]}
         with: {paths: ["/var/log/postgresql/*.log"]}
 ```
+
+What counts is what is known when the incident begins, or by the time that its other steps have ended: a long dump is
+noticed at its start, and its signal becomes known at its end. Steps that are left out are listed in the manifest
+(`left_out`) and by `collector show`, each with the condition that was not met. `config check` and `doctor` warn of
+conditions that no crash can meet, and `config explain TRIGGER` says which of its steps can never run:
+
+- *a fact that no trigger of the pipeline can tell*: `memory_pressure` and runs by hand are about no process;
+  `process_exits`, `exit_files` and `notify` can tell all four facts, `core_files` too, where the core or the process
+  that still lives says them; `kernel_log` cannot tell the executable;
+- *a command name of more than 15 characters*: the kernel keeps no more;
+- *an executable without its path, a unit without its suffix*: they are compared as a whole, so write `*/engine` and
+  `nginx.service`;
+- *a signal that none of them reports*: core files are of signals that dump core, `process_exits` has `rules`;
+- *a trigger that is off, or runs another pipeline*.
 """
 
 

@@ -8,7 +8,7 @@ exercised every day.
 from __future__ import annotations
 
 import os
-from collections.abc import Iterator
+from collections.abc import Iterator, Set
 from itertools import chain
 
 import msgspec
@@ -74,6 +74,7 @@ def _compose(
     for record in chain(journal(fd, layout.ARTIFACTS, ArtifactRecord), _unrecorded(fd, recorded)):
         recorded.add(record.path)
         by_step.setdefault(record.path.partition("/")[0], []).append(record)
+    header = _with_late_steps(header, ends.keys() | by_step.keys())
     known = [end for end in ends.values() if end.id in header.planned]
     lost = [
         StepEnd(id=step, collector="", status=StepStatus.FAILED, reason=UNFINISHED)
@@ -88,6 +89,16 @@ def _compose(
         state=_state(steps, header, interrupted=interrupted),
         ended_s=ended_s,
         steps=steps,
+    )
+
+
+def _with_late_steps(header: IncidentHeader, tried: Set[str]) -> IncidentHeader:
+    """Return *header* with the steps that were *tried* after all no longer left out."""
+    late = tuple(step.id for step in header.left_out if step.id in tried)
+    return msgspec.structs.replace(
+        header,
+        planned=(*header.planned, *late),
+        left_out=tuple(step for step in header.left_out if step.id not in late),
     )
 
 

@@ -15,6 +15,7 @@ from collector.config.load import find
 from collector.host.files import Host, OpenFd
 from collector.model.conditions import MANUAL
 from collector.model.errors import UsageError
+from collector.model.knowledge import NOTHING, Knowledge
 from collector.model.marker import Marker, MarkerKind
 from collector.model.pressure import Speed, StepClass
 from collector.model.signals import signal_number
@@ -71,22 +72,26 @@ def explain_command(
         signal=None if signal_ is None else parsed(signal_number, signal_),
         unit=unit,
     )
-    return show_forecast(generation, _pipeline_of(generation, trigger), marker, as_json=as_json)
+    pipeline, knows = _of_trigger(generation, trigger)
+    return show_forecast(generation, pipeline, marker, knows, as_json=as_json)
 
 
-def _pipeline_of(generation: Generation, trigger: str | None) -> Pipeline:
+def _of_trigger(generation: Generation, trigger: str | None) -> tuple[Pipeline, Knowledge]:
+    """Return what a trigger runs, and what it can tell; without one, those of ``run --now``."""
     if trigger is None:
         if MANUAL_PIPELINE in generation.pipelines:
-            return generation.pipelines[MANUAL_PIPELINE]
+            return generation.pipelines[MANUAL_PIPELINE], NOTHING
         raise UsageError(f"there is no pipeline {MANUAL_PIPELINE!r} for `run --now`", hint="name a trigger")
     for known in generation.triggers:
         if known.id == trigger:
-            return generation.pipelines[known.pipeline]
+            return generation.pipelines[known.pipeline], known.trigger.knows
     ids = ", ".join(known.id for known in generation.triggers) or "none"
     raise UsageError(f"there is no trigger {trigger!r}", hint=f"those that are on: {ids}")
 
 
-def show_forecast(generation: Generation, pipeline: Pipeline, marker: Marker, *, as_json: bool) -> int:
+def show_forecast(
+    generation: Generation, pipeline: Pipeline, marker: Marker, knows: Knowledge, *, as_json: bool
+) -> int:
     """Ask the gate, after watching this machine for 2 s, and show what *pipeline* would do for *marker*."""
     archive = generation.settings.archive
     where = place(archive)
@@ -96,6 +101,7 @@ def show_forecast(generation: Generation, pipeline: Pipeline, marker: Marker, *,
         pipeline,
         marker,
         sample,
+        knows=knows,
         archive=archive,
         reserve_bytes=generation.settings.reserve.bytes_of(where.total_bytes),
         findings=preview.find(pipeline, marker, Host()),
@@ -106,6 +112,8 @@ def show_forecast(generation: Generation, pipeline: Pipeline, marker: Marker, *,
 
 def _lines(answer: Forecast) -> Iterator[str]:
     yield f"{answer.trigger} runs pipeline {answer.pipeline}, archived in {escape_name(answer.archive)}"
+    if answer.unseen:
+        yield f"  not run: {answer.unseen}"
     for step in answer.steps:
         yield from _step(step)
     free = "unknown" if answer.disk_free_bytes is None else size(answer.disk_free_bytes)
@@ -115,8 +123,8 @@ def _lines(answer: Forecast) -> Iterator[str]:
 
 
 def _step(step: StepForecast) -> Iterator[str]:
-    if step.condition is not None:
-        yield f"  {step.id:<16} {step.collector:<14} does not apply: {escape_name(step.condition)}"
+    if step.left_out is not None:
+        yield f"  {step.id:<16} {step.collector:<14} does not apply: {escape_name(step.left_out)}"
         return
     verdict = step.verdict
     limits = f"up to {format_seconds(step.timeout_s)}, {size(verdict.budget_bytes)} of memory"

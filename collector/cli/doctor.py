@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import fnmatch
 import os
 import resource
 from collections.abc import Callable, Iterator
@@ -11,13 +10,15 @@ from typing import Literal
 import click
 import msgspec
 
+from collector.cli.check import Check
+from collector.cli.doctor_cores import cores
+from collector.cli.doctor_crashes import crashes
 from collector.cli.leftovers import unfinished
 from collector.cli.options import config_option, json_option
 from collector.cli.text import escape_name, size
 from collector.config.load import find
 from collector.daemon.requests import AS_ROOT, status_of
 from collector.host import syscalls
-from collector.host.files import Host
 from collector.model.errors import CollectorError, DeniedError
 from collector.model.pressure import Decision, Sample
 from collector.pipeline.generation import Generation, generate
@@ -31,24 +32,12 @@ from collector.triggers.registry import TRIGGERS
 MEMLOCK_BYTES = 64 << 20
 """What the idle daemon locks: 41 MiB resident, and some room."""
 
-SYSTEMD_CORES = "/var/lib/systemd/coredump"
-CORE_NAME = "core.%e.%P.%s.%u.%t"
-
-
-class Check(msgspec.Struct, frozen=True):
-    """One fact about the machine, and what to do if it is not ok."""
-
-    level: Literal["ok", "warning", "bad"]
-    about: str
-    said: str
-    hint: str | None = None
-
 
 @click.command("doctor")
 @config_option
 @json_option
 def doctor_command(*, config: str | None, as_json: bool) -> int:
-    """Check what the collector depends on: privileges, kernel, memory, configuration, core_pattern, daemon."""
+    """Check what the collector depends on: privileges, kernel, memory, configuration, cores, daemon."""
     generation = generate(find(config), TRIGGERS)
     checks = [check for probe in PROBES for check in _guarded(probe, generation)]
     if as_json:
@@ -131,43 +120,6 @@ def _incidents(generation: Generation) -> Iterator[Check]:
         yield Check("warning", "incidents", said, hint)
 
 
-def _cores(generation: Generation) -> Iterator[Check]:
-    pattern = Host().read("/proc/sys/kernel/core_pattern", limit=4096).decode(errors="replace").strip()
-    watched = [
-        directory.rstrip("/") or "/"
-        for trigger in generation.triggers
-        if trigger.trigger.name == "core_files"
-        for directory in trigger.trigger.paths
-    ]
-    watching = f"the daemon watches {', '.join(watched) or 'nothing'}"
-    directory = os.path.dirname(pattern)
-    if pattern.startswith("|"):
-        program = pattern[1:].split()[0]
-        said = f"cores are piped to {program}; {watching}"
-        if os.path.basename(program) == "systemd-coredump" and SYSTEMD_CORES in watched:
-            yield Check("ok", "cores", said)
-        else:
-            hint = f"it must leave ELF cores where the daemon watches; otherwise {_advice(watched)}"
-            yield Check("warning", "cores", said, hint)
-    elif not any(fnmatch.fnmatchcase(directory, path) for path in watched):
-        said = f"core_pattern is {pattern}; {watching}"
-        yield Check("warning", "cores", said, _advice(watched))
-    elif not os.path.isdir(directory):
-        said = f"core_pattern is {pattern}, and {directory} does not exist: the kernel writes no core"
-        yield Check("warning", "cores", said, f"mkdir -m 1733 {directory}")
-    else:
-        yield Check("ok", "cores", f"core_pattern is {pattern}")
-
-
-def _advice(watched: list[str]) -> str:
-    """Return how to get cores to where the daemon looks."""
-    plain = [path for path in watched if not set(path) & set("*?[") and path != SYSTEMD_CORES]
-    if not plain:
-        return "name a directory for cores in the paths of a core_files trigger"
-    make = "" if os.path.isdir(plain[0]) else f"mkdir -m 1733 {plain[0]} && "
-    return f"{make}sysctl kernel.core_pattern={plain[0]}/{CORE_NAME}; systemd/examples keep it across reboots"
-
-
 def _daemon(generation: Generation) -> Iterator[Check]:
     try:
         status = status_of(generation.runtime_directory)
@@ -199,6 +151,7 @@ PROBES: tuple[Callable[[Generation], Iterator[Check]], ...] = (
     _pressure,
     _configuration,
     _incidents,
-    _cores,
+    cores,
+    crashes,
     _daemon,
 )

@@ -81,7 +81,11 @@ def _describe(found: Manifest | UnderWay, path: str, core: list[str]) -> list[st
     ]
     for step in found.steps:
         lines += ["", *_step(step)]
-    missing = [step for step in found.planned if step not in {done.id for done in found.steps}]
+    done = {step.id for step in found.steps}
+    left_out = [step for step in found.left_out if step.id not in done]
+    if left_out:
+        lines += ["", *(f"left out: {escape_name(step.id)}: {escape_name(step.reason)}" for step in left_out)]
+    missing = [step for step in found.planned if step not in done]
     if missing:
         label = "never run" if isinstance(found, Manifest) else "not yet run"
         lines += ["", f"{label}: {escape_name(', '.join(missing))}"]

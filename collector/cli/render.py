@@ -36,6 +36,8 @@ class Renderer:
         match event:
             case events.IncidentOpened():
                 self._print(f"incident {event.incident}")
+                for step, reason in event.left_out.items():
+                    self._print(f"  {step:<16} left out: {reason}")
             case events.IncidentPruned():
                 self._print(f"deleted {event.incident}: {event.reason}")
             case events.StepStarted():

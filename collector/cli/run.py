@@ -17,6 +17,7 @@ from collector.config.load import find
 from collector.daemon.messages import RunRequest, reply_of
 from collector.host.identity import identify
 from collector.model.errors import UsageError
+from collector.model.knowledge import NOTHING
 from collector.model.marker import Marker
 from collector.pipeline.generation import Generation, generate
 from collector.pipeline.steps import Pipeline, select_steps, steps_for
@@ -67,7 +68,9 @@ def run_command(
     generation = generate(find(config), TRIGGERS, archive=archive)
     if dry_run:
         marker = manual_marker(request.reason, request.processes, uid=os.getuid())
-        return show_forecast(generation, _chosen(generation, request, marker), marker, as_json=as_json)
+        _chosen(generation, request, marker)
+        asked = select_steps(generation.pipeline(request.pipeline), request.only)
+        return show_forecast(generation, asked, marker, NOTHING, as_json=as_json)
     with Renderer(as_json=as_json) as renderer:
         named = archive is not None or config is not None
         status = by_daemon(generation, request, renderer, named=named)

@@ -118,7 +118,7 @@ class Admission:
         if marker.kind is not MarkerKind.MANUAL:
             if (reason := self.own.is_about(marker)) is not None:
                 return Ruling(fate=Fate.SUPPRESSED, reason=reason)
-            if (ruling := self._joined(marker, now_s)) is not None:
+            if (ruling := self._joined(marker, pipeline, now_s)) is not None:
                 return ruling
         case = self._open(number, marker, pipeline, now_s)
         if marker.kind is MarkerKind.MANUAL:  # somebody is waiting: no budget, first in the queue
@@ -171,7 +171,7 @@ class Admission:
         """Return a new case with its first marker."""
         case = Case(
             id=number, pipeline=pipeline, opened_s=now_s, executable=executable(marker), markers=[marker],
-            ready_s=now_s + (SETTLE_S if awaits_core(marker) else 0.0),
+            ready_s=now_s + (SETTLE_S if awaits_core(marker) or _is_lost(marker) else 0.0),
         )  # fmt: skip
         self._index(case, marker)
         return case
@@ -182,7 +182,7 @@ class Admission:
             return Ruling(fate=Fate.HELD, reason=reason, case=case, displaced=self._hold(case))
         return Ruling(fate=Fate.QUEUED, case=case, displaced=self._enqueue(case, now_s))
 
-    def _joined(self, marker: Marker, now_s: float) -> Ruling | None:
+    def _joined(self, marker: Marker, pipeline: str, now_s: float) -> Ruling | None:
         """Rule on a marker that is no crash of its own; return ``None`` for one that is."""
         agreeing = [
             (found.strength, case.opened_s, found.reason, case)
@@ -193,6 +193,8 @@ class Admission:
         ]
         if agreeing:
             *_, reason, case = max(agreeing, key=lambda found: found[:2])
+            if case not in self._running and case.markers[0].kind is MarkerKind.KERNEL_LOG:
+                case.pipeline = pipeline  # that of a source that is about this process, rather than about the kernel
             return self._join(case, marker, Fate.JOINED, reason, now_s)
         if is_certain(marker):
             return None
@@ -263,6 +265,11 @@ class Admission:
         if marker.kind is not MarkerKind.MANUAL:
             for key in (*(() if is_a_claim(marker) else _keys(marker)), *_claims(marker)):
                 put_newest(self._recent, key, case, MAX_RECENT)
+
+
+def _is_lost(marker: Marker) -> bool:
+    """Return whether the kernel says that there will be no core: other witnesses are on their way."""
+    return marker.attributes.get("event") == "core_lost"
 
 
 def _keys(marker: Marker) -> list[str]:

@@ -64,12 +64,19 @@ class StepRecord(StepEnd, frozen=True, kw_only=True, omit_defaults=True):
     artifacts: tuple[ArtifactRecord, ...] = ()
 
 
+class LeftOut(msgspec.Struct, frozen=True, kw_only=True):
+    """A step that its conditions left out, and the one that was not met by what was known when the incident began."""
+
+    id: str
+    reason: str
+
+
 class IncidentHeader(msgspec.Struct, frozen=True, kw_only=True):
     """
     ``incident.json``: what is known when an incident is opened.
 
     *planned* are the ids of all steps that will be tried; an incident is complete even without those
-    that are *optional*.
+    that are *optional*. Those of *left_out* are tried only if a marker that joins later meets their conditions.
     """
 
     version: int
@@ -84,6 +91,7 @@ class IncidentHeader(msgspec.Struct, frozen=True, kw_only=True):
     started_s: float
     planned: tuple[str, ...] = ()
     optional: tuple[str, ...] = ()
+    left_out: tuple[LeftOut, ...] = ()
 
 
 class Manifest(IncidentHeader, frozen=True, kw_only=True):

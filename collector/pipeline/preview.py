@@ -12,16 +12,21 @@ import msgspec
 from collector.collectors.base import Collector, Context
 from collector.collectors.core.core import Core, KeepCore
 from collector.collectors.files.files import Files
+from collector.collectors.process.process import ProcessDetails
 from collector.collectors.shm.listing import ROOT
 from collector.collectors.shm.shm import From, Shm
 from collector.host.files import Host, read_at
 from collector.host.own_procfs import Procfs, batches
 from collector.host.procfs import Process
 from collector.host.read_errors import ReadErrors
+from collector.model.case import CORE_SIGNALS
+from collector.model.conditions import BY_HAND, MANUAL
 from collector.model.errors import StepError
+from collector.model.knowledge import NOTHING, Knowledge
 from collector.model.marker import Marker, ProcessRef
 from collector.model.pressure import Budget, Sample, Verdict
 from collector.model.segments import Planned
+from collector.model.signals import signal_name
 from collector.model.text import escape_name
 from collector.pipeline.steps import Pipeline, Step
 from collector.pressure.gate import decide
@@ -57,6 +62,7 @@ class StepFinding(msgspec.Struct, frozen=True, kw_only=True):
 class StepForecast(msgspec.Struct, frozen=True, kw_only=True):
     """
     One step. *when* has its conditions in words; *condition* is the one that this crash does not meet, if any.
+    *not_applicable* is why such a crash has no such evidence by nature, if that is certain.
 
     *reads_first*: the step, or its small head, is read before anything waits. *verdict* is the gate's answer now.
     *finding* is ``None`` if what the step would take is small and cannot be known.
@@ -70,14 +76,26 @@ class StepForecast(msgspec.Struct, frozen=True, kw_only=True):
     reads_first: bool
     verdict: Verdict
     finding: StepFinding | None = None
+    not_applicable: str | None = None
+
+    @property
+    def left_out(self) -> str | None:
+        """Why the step would collect nothing of such a crash; ``None`` if it would, or may."""
+        return self.condition or self.not_applicable
 
 
 class Forecast(msgspec.Struct, frozen=True, kw_only=True):
-    """A pipeline as it would run now. *disk_bytes* is what its bulk would take of *disk_free_bytes*."""
+    """
+    A pipeline as it would run now.
+
+    *unseen* is why the trigger would not report such a crash at all; ``None`` if it may. *disk_bytes* is what its bulk
+    would take of *disk_free_bytes*.
+    """
 
     pipeline: str
     trigger: str
     archive: str
+    unseen: str | None
     steps: tuple[StepForecast, ...]
     disk_bytes: int
     disk_free_bytes: int | None
@@ -94,6 +112,7 @@ def forecast(
     marker: Marker,
     sample: Sample,
     *,
+    knows: Knowledge,
     archive: str,
     reserve_bytes: int,
     findings: Mapping[str, StepFinding],
@@ -101,14 +120,17 @@ def forecast(
     """
     Return what *pipeline* would do for *marker*, the crash as far as it is described.
 
-    *reserve_bytes* is the free space that the archive's file system keeps; *findings* are by step id, from `find`.
+    *knows* is what markers of its trigger can say: a condition that they never meet is not met, however the crash is
+    described. *reserve_bytes* is the free space that the archive's file system keeps; *findings* are by step id, from
+    `find`.
     """
     steps = tuple(
         StepForecast(
             id=step.id,
             collector=step.collector.name,
             when=step.when.text(),
-            condition=step.when.holds(marker),
+            condition=step.when.never({marker.trigger: knows}) or step.when.holds(marker),
+            not_applicable=_not_applicable(step.collector, marker, knows),
             timeout_s=step.timeout_s,
             reads_first=step.reads_first,
             verdict=decide(sample, budget=_budget(step, findings), limits=step.limits, reserve_bytes=reserve_bytes),
@@ -116,11 +138,12 @@ def forecast(
         )
         for step in pipeline.steps
     )
-    takes = (step.finding.disk_bytes or 0 for step in steps if step.finding and step.condition is None)
+    takes = (step.finding.disk_bytes or 0 for step in steps if step.finding and step.left_out is None)
     return Forecast(
         pipeline=pipeline.name,
         trigger=marker.trigger,
         archive=archive,
+        unseen=_unseen(marker, knows),
         steps=steps,
         disk_bytes=sum(takes),
         disk_free_bytes=sample.disk.free_bytes if sample.disk else None,
@@ -128,10 +151,32 @@ def forecast(
     )
 
 
+def _unseen(marker: Marker, knows: Knowledge) -> str | None:
+    if marker.signal is None or knows.signals is None or marker.signal in knows.signals:
+        return None
+    return f"{marker.trigger} does not report a death by {signal_name(marker.signal)}"
+
+
 def _budget(step: Step, findings: Mapping[str, StepFinding]) -> Budget:
     """Return the budget of *step*, with the disk space that is known now."""
     finding = findings.get(step.id)
     return step.budget if finding is None else msgspec.structs.replace(step.budget, disk_bytes=finding.disk_bytes or 0)
+
+
+def _not_applicable(collector: Collector, marker: Marker, knows: Knowledge) -> str | None:
+    """Return why a step is certain to end as `not_applicable`; ``None`` if it is not."""
+    who = BY_HAND if marker.trigger == MANUAL else marker.trigger
+    about_nobody = knows == NOTHING and marker.process is None and not marker.also
+    match collector:
+        case Core() if knows == NOTHING:
+            return f"{who} has no core"
+        case Core() if marker.signal is not None and marker.signal not in CORE_SIGNALS:
+            return f"{signal_name(marker.signal)} dumps no core"
+        case ProcessDetails(match=()) if about_nobody:
+            return f"{who} is about no process"
+        case Shm(from_=From.CRASHED_PROCESS, segments=()) if about_nobody:
+            return f"{who} is about no process"
+    return None
 
 
 def find(pipeline: Pipeline, marker: Marker, host: Host) -> dict[str, StepFinding]:

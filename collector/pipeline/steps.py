@@ -73,11 +73,13 @@ class Pipeline:
         name: Its key in the file.
         steps: The light ones are read first; the others run one after the other.
         timeout_s: An incident that takes longer is sealed as it is.
+        left_out: Steps whose conditions a crash does not meet, and why not; see `steps_for`.
     """
 
     name: str
     steps: tuple[Step, ...]
     timeout_s: float = 1800.0
+    left_out: tuple[tuple[Step, str], ...] = ()
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -90,9 +92,12 @@ class CompiledTrigger(Generic[T]):
 
 
 def steps_for(pipeline: Pipeline, marker: Marker) -> Pipeline:
-    """Return *pipeline* without the steps whose conditions *marker* does not meet."""
+    """Return *pipeline* without the steps whose conditions *marker* does not meet: these are its `left_out`."""
+    judged = [(step, step.when.holds(marker)) for step in pipeline.steps]
     return dataclasses.replace(
-        pipeline, steps=tuple(step for step in pipeline.steps if step.when.holds(marker) is None)
+        pipeline,
+        steps=tuple(step for step, why in judged if why is None),
+        left_out=tuple((step, why) for step, why in judged if why is not None),
     )
 
 

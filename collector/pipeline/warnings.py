@@ -11,6 +11,7 @@ from collector.model.diagnostics import Diagnostic, Mark, Severity
 from collector.model.pressure import Policy
 from collector.model.units import format_bytes, format_seconds, mib, quote, size
 from collector.pipeline.compile import MANUAL_PIPELINE, Plan
+from collector.pipeline.condition_warnings import doubtful_conditions
 from collector.pipeline.machine_facts import MachineFacts, Place
 from collector.pipeline.steps import Pipeline, Step
 
@@ -22,6 +23,7 @@ def warnings_of(plan: Plan[Any], facts: MachineFacts) -> tuple[Diagnostic, ...]:
         *archive_warnings(plan, facts),
         *_sections(plan, facts),
         *(warning for pipeline in plan.pipelines.values() for warning in _pipeline(plan, pipeline, facts)),
+        *(_warning(_mark(plan, doubt.path), doubt.message, doubt.hint) for doubt in doubtful_conditions(plan)),
         *(_warning(Mark(file), why, "chmod go-w, chown root") for file, why in facts.unsafe_files.items()),
     )
     return in_order(found, plan.loaded.files)

@@ -39,23 +39,23 @@ def run_remaining_steps(run: IncidentRun, turns: deque[str]) -> Task[None]:
     If a core is awaited, the steps that need it come last. *turns* holds the ids of all incidents that have bulk to
     copy, the one whose turn it is first.
     """
-    ended = {end.id for end in run.ends}
-    left = [step for step in run.pipeline.steps if step.id not in ended]
-    bulk = [step for step in left if not step.is_light]
-    for step in left:
-        if step.is_light:
-            yield from _run_step(run, step)
-    late: list[Step] = []
-    if is_awaited(run):
-        process = is_dumping(merge(run.markers()))
-        late = [step for step in bulk if needs_core(step, process=process)]
-    yield from _copy_in_turn(run, [step for step in bulk if step not in late], turns)
-    if late:
-        yield from wait_for_core(run)
-        yield from _copy_in_turn(run, late, turns)
+    while steps := run.remaining_steps():
+        for step in steps:
+            if step.is_light:
+                yield from _run_step(run, step)
+        bulk = [step for step in steps if not step.is_light]
+        late: list[Step] = []
+        if is_awaited(run):
+            process = is_dumping(merge(run.markers()))
+            late = [step for step in bulk if needs_core(step, process=process)]
+        yield from _copy_in_turn(run, [step for step in bulk if step not in late], turns)
+        if late:
+            yield from wait_for_core(run)
+            yield from _copy_in_turn(run, late, turns)
 
 
 def _copy_in_turn(run: IncidentRun, steps: Sequence[Step], turns: deque[str]) -> Task[None]:
+    """Run bulk steps once it is the incident's turn."""
     if not steps:
         return
     turns.append(run.id)

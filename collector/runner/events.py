@@ -14,10 +14,11 @@ class RunEvent(msgspec.Struct, frozen=True, kw_only=True, tag_field="event", tag
 
 
 class IncidentOpened(RunEvent, frozen=True, kw_only=True, tag="incident.opened"):
-    """The incident's directory and header are on disk."""
+    """The incident's directory and header are on disk. *left_out*: the condition that each step lacked, by its id."""
 
     path: str
     steps: tuple[str, ...]
+    left_out: dict[str, str] = {}
 
 
 class EvidenceRead(RunEvent, frozen=True, kw_only=True, tag="evidence.read"):

@@ -10,7 +10,8 @@ from dataclasses import dataclass, field
 from collector import __version__
 from collector.archive.layout import new_id
 from collector.host.identity import MachineIdentity
-from collector.model.incident import MANIFEST_VERSION, IncidentHeader, StepEnd
+from collector.model.case import merge
+from collector.model.incident import MANIFEST_VERSION, IncidentHeader, LeftOut, StepEnd
 from collector.model.marker import Marker
 from collector.model.pressure import Verdict
 from collector.pipeline.generation import RunSettings
@@ -30,6 +31,7 @@ def open_header(
     markers: tuple[Marker, ...], pipeline: Pipeline, *, identity: MachineIdentity, config_hash: str, now_s: float
 ) -> IncidentHeader:
     """Return the header of an incident that begins at *now_s*, since the epoch, with at least one marker."""
+    left_out = tuple(step for step, _ in pipeline.left_out)
     return IncidentHeader(
         version=MANIFEST_VERSION,
         id=new_id(now_s),
@@ -42,7 +44,8 @@ def open_header(
         config_hash=config_hash,
         started_s=now_s,
         planned=tuple(step.id for step in pipeline.steps),
-        optional=tuple(step.id for step in pipeline.steps if not step.required),
+        optional=tuple(step.id for step in (*pipeline.steps, *left_out) if not step.required),
+        left_out=tuple(LeftOut(id=step.id, reason=why) for step, why in pipeline.left_out),
     )
 
 
@@ -95,6 +98,17 @@ class IncidentRun:
         if self.lock >= 0:
             os.close(self.lock)
             self.lock = -1
+
+    def remaining_steps(self) -> list[Step]:
+        """
+        Return the steps that have not ended, and those left out whose conditions are met by what is known by now.
+
+        A long dump is announced without its signal, and its light evidence is read at once: the exit or the core, which
+        name it, come later.
+        """
+        ended, marker = {end.id for end in self.ends}, merge(self.markers())
+        met = (step for step, _ in self.pipeline.left_out if step.when.holds(marker) is None)
+        return [step for step in (*self.pipeline.steps, *met) if step.id not in ended]
 
     def out_of_time(self) -> str:
         """Return why no further step may begin, or an empty string."""

@@ -97,7 +97,8 @@ def _begin(run: IncidentRun, light: LightPhase) -> Task[Done]:
         for incident in begun.done.ids:
             run.report(events.IncidentPruned(incident=incident, reason="the disk had no room for a new incident"))
         path = os.path.join(run.archive, run.id + layout.PARTIAL)
-        run.report(events.IncidentOpened(incident=run.id, path=path, steps=run.header.planned))
+        left_out = {step.id: step.reason for step in run.header.left_out}
+        run.report(events.IncidentOpened(incident=run.id, path=path, steps=run.header.planned, left_out=left_out))
     return begun.done
 
 

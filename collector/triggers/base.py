@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from typing import ClassVar, Protocol, runtime_checkable
 
 from collector.host.files import Host
+from collector.model.knowledge import Knowledge
 from collector.model.marker import Marker
 
 
@@ -80,9 +81,12 @@ class Watch:
 
 @runtime_checkable
 class Trigger(Protocol):
-    """A kind of source."""
+    """A kind of source; *knows* is what its markers can say, for warnings about conditions that can never hold."""
 
     name: ClassVar[str]
+
+    @property
+    def knows(self) -> Knowledge: ...
 
     def open(self, ctx: TriggerContext) -> Watch:
         """Start watching; raise `CollectorError` with a hint if that is not possible now: it is tried again."""

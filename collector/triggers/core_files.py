@@ -12,6 +12,8 @@ from typing import ClassVar, Literal, NamedTuple
 from collector.host.corepattern import CorePattern, core_pattern
 from collector.host.syscalls import being_written
 from collector.model.bounded import put_newest
+from collector.model.case import CORE_SIGNALS
+from collector.model.knowledge import FACTS, Knowledge
 from collector.model.marker import CoreRef, Marker, MarkerKind
 from collector.model.text import printable
 from collector.model.units import Seconds
@@ -51,6 +53,7 @@ class CoreFiles:
     """
 
     name: ClassVar[str] = "core_files"
+    knows: ClassVar[Knowledge] = Knowledge(facts=frozenset(FACTS), signals=CORE_SIGNALS)
     paths: tuple[str, ...]
     match: tuple[str, ...] = ("core*", "*.core", "*.crash")
     exclude: tuple[str, ...] = ()

@@ -10,6 +10,7 @@ from typing import ClassVar, Literal
 
 from collector.host.files import pieces
 from collector.host.syscalls import being_written
+from collector.model.knowledge import FACTS, Knowledge
 from collector.model.marker import Marker, MarkerKind
 from collector.model.text import printable
 from collector.triggers.base import TriggerContext
@@ -34,6 +35,7 @@ class ExitFiles:
     """
 
     name: ClassVar[str] = "exit_files"
+    knows: ClassVar[Knowledge] = Knowledge(facts=frozenset(FACTS), free_text=True)
     paths: tuple[str, ...]
     match: tuple[str, ...] = ("*",)
     exclude: tuple[str, ...] = ("*.tmp", "*~")

@@ -18,6 +18,7 @@ from collector.host.kmsg import Kmsg, KmsgRecord
 from collector.host.process_identity import identify_task, thread_group
 from collector.model.errors import DeniedError
 from collector.model.identity import is_the_named, with_identity
+from collector.model.knowledge import FACTS, Knowledge
 from collector.model.marker import Marker, MarkerKind, ProcessRef
 from collector.model.text import printable
 from collector.triggers.base import TriggerContext, Watch
@@ -41,6 +42,7 @@ class KernelLog:
     """
 
     name: ClassVar[str] = "kernel_log"
+    knows: ClassVar[Knowledge] = Knowledge(facts=frozenset(FACTS))
     events: tuple[EventName, ...] = ALL
     patterns: tuple[str, ...] = ()
     pstore: bool = True

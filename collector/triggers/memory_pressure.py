@@ -10,6 +10,7 @@ from errno import EINVAL
 from typing import ClassVar, Literal
 
 from collector.host.memory import Meminfo, PsiTrigger
+from collector.model.knowledge import NOTHING, Knowledge
 from collector.model.marker import Marker, MarkerKind
 from collector.model.units import Bytes, Seconds
 from collector.triggers.base import TriggerContext, Watch
@@ -34,6 +35,7 @@ class MemoryPressure:
     """
 
     name: ClassVar[str] = "memory_pressure"
+    knows: ClassVar[Knowledge] = NOTHING
     kind: Literal["some", "full"] = "some"
     stall: Seconds = STALL
     window: Seconds = WINDOW

@@ -12,6 +12,7 @@ from dataclasses import dataclass
 from typing import ClassVar, Literal
 
 from collector.model.errors import CollectorError, DeniedError
+from collector.model.knowledge import FACTS, Knowledge
 from collector.model.marker import Marker, MarkerKind
 from collector.triggers.base import TriggerContext, Watch
 from collector.triggers.facts import Facts, Speaker, marker_of, parse
@@ -36,6 +37,7 @@ class Notify:
     """
 
     name: ClassVar[str] = "notify"
+    knows: ClassVar[Knowledge] = Knowledge(facts=frozenset(FACTS), free_text=True)
     socket: str = ""
     uids: tuple[int, ...] = ()
     unprivileged: Literal["refuse", "attribute"] = "refuse"

@@ -16,6 +16,7 @@ from collector.model.bounded import put_newest
 from collector.model.case import CORE_SIGNALS
 from collector.model.errors import CollectorError
 from collector.model.identity import Identity, with_identity
+from collector.model.knowledge import FACTS, Knowledge
 from collector.model.marker import Marker, MarkerKind, ProcessRef
 from collector.model.signals import signal_name, signal_number
 from collector.model.text import printable
@@ -79,6 +80,11 @@ class ProcessExits:
 
     name: ClassVar[str] = "process_exits"
     rules: tuple[ExitRule, ...] = (ExitRule(),)
+
+    @property
+    def knows(self) -> Knowledge:
+        """Every fact; of the signals, those of its rules."""
+        return Knowledge(facts=frozenset(FACTS), signals=frozenset().union(*(rule.numbers for rule in self.rules)))
 
     def open(self, ctx: TriggerContext) -> ProcessExitsWatch:
         """Start watching; raise `CollectorError` without CAP_NET_ADMIN or without the connector."""

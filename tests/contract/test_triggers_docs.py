@@ -10,6 +10,7 @@ from pathlib import Path
 import pytest
 from tested import words_of_files
 
+from collector.model.knowledge import Knowledge
 from collector.pipeline.compile import prepare
 from collector.triggers.base import Trigger
 from collector.triggers.registry import TRIGGERS
@@ -55,6 +56,7 @@ def test_trigger_page_shows_every_key_and_compiles(name: str, tmp_path: Path) ->
     config.write_text("version: 1\n" + text + ("" if "pipelines:" in text else PIPELINES))
     plan = prepare(str(config), TRIGGERS)
     assert [type(trigger.trigger) for trigger in plan.triggers] == [TRIGGERS[name]]
+    assert all(isinstance(trigger.trigger.knows, Knowledge) for trigger in plan.triggers)
     for field in dataclasses.fields(TRIGGERS[name]):  # type: ignore[arg-type]
         assert re.search(rf"^\s+{field.name}:", text, re.MULTILINE), field.name
 

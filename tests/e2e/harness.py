@@ -23,6 +23,7 @@ from collector.daemon.messages import Reply, Request, RunRequest, Status, Status
 from collector.daemon.requests import ask, connected
 
 HERE = Path(__file__).parent
+NOBODY = 65534
 COLLECTOR = [sys.executable, "-m", "collector.cli.main"]
 
 
@@ -118,6 +119,24 @@ def open_up(directory: Path) -> None:
             closed.chmod(0o755)
 
 
+def as_nobody(scratch: Path) -> list[str]:
+    """
+    Return what to put before a command to run it as nobody.
+
+    The interpreter and this checkout may be in directories that only root can enter, such as /root. In a mount
+    namespace for the command, such directories are covered by an overlay that everybody can enter.
+    """
+    needed = {Path(sys.executable), Path(sys.executable).resolve(), Path(__file__).resolve()}
+    closed = {parent for path in needed for parent in path.parents if parent.stat().st_mode & 0o5 != 0o5}
+    script = ["set -e"]
+    for number, directory in enumerate(sorted(closed)):
+        upper, work = scratch / f"upper{number}", scratch / f"work{number}"
+        script.append(f"mkdir -p -m 755 {upper} {work}")
+        script.append(f"mount -t overlay -o lowerdir={directory},upperdir={upper},workdir={work} none {directory}")
+    script.append(f'exec setpriv --reuid={NOBODY} --clear-groups "$@"')
+    return ["unshare", "--mount", "sh", "-c", "\n".join(script), "sh"]
+
+
 class Victim:
     """A process that maps files, and crashes on request."""
 
@@ -127,8 +146,8 @@ class Victim:
         *files: str | bytes,
         user: int | None = None,
         environment: dict[str, str] | None = None,
+        core_limit: int = resource.RLIM_INFINITY,
     ) -> None:
-        unlimited = (resource.RLIM_INFINITY, resource.RLIM_INFINITY)
         self.process = subprocess.Popen(
             [str(program), *files],
             stdin=subprocess.PIPE,
@@ -136,7 +155,7 @@ class Victim:
             user=user,
             cwd=Path(program).parent,  # a relative core_pattern writes its core here
             env=environment,
-            preexec_fn=lambda: resource.setrlimit(resource.RLIMIT_CORE, unlimited),
+            preexec_fn=lambda: resource.setrlimit(resource.RLIMIT_CORE, (core_limit, resource.RLIM_INFINITY)),
         )
         assert self.process.stdout is not None
         assert self.process.stdout.readline() == b"ready\n"

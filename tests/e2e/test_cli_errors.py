@@ -6,14 +6,11 @@ import json
 import os
 import shlex
 import subprocess
-import sys
 from pathlib import Path
 
 import pytest
 from configuration import HOLD, MEMORY, config_of, write_config
-from harness import COLLECTOR, held, open_up, wait_for
-
-NOBODY = 65534
+from harness import COLLECTOR, as_nobody, held, open_up, wait_for
 
 ARROW = "é→".encode()
 """As bytes: what a terminal sends, whatever the locale of the tests is."""
@@ -29,24 +26,6 @@ def collector(
 ) -> subprocess.CompletedProcess[str]:
     command = [*(as_nobody(config.parent) if nobody else []), *COLLECTOR, *arguments, "--config", str(config)]
     return subprocess.run(command, stdout=stdout, stderr=subprocess.PIPE, text=True, check=False, timeout=60)
-
-
-def as_nobody(scratch: Path) -> list[str]:
-    """
-    Return what to put before a command to run it as nobody.
-
-    The interpreter and this checkout may be in directories that only root can enter, such as /root. In a mount
-    namespace for the command, such directories are covered by an overlay that everybody can enter.
-    """
-    needed = {Path(sys.executable), Path(sys.executable).resolve(), Path(__file__).resolve()}
-    closed = {parent for path in needed for parent in path.parents if parent.stat().st_mode & 0o5 != 0o5}
-    script = ["set -e"]
-    for number, directory in enumerate(sorted(closed)):
-        upper, work = scratch / f"upper{number}", scratch / f"work{number}"
-        script.append(f"mkdir -p -m 755 {upper} {work}")
-        script.append(f"mount -t overlay -o lowerdir={directory},upperdir={upper},workdir={work} none {directory}")
-    script.append(f'exec setpriv --reuid={NOBODY} --clear-groups "$@"')
-    return ["unshare", "--mount", "sh", "-c", "\n".join(script), "sh"]
 
 
 def test_standard_output_that_fails_is_one_line(config: Path) -> None:

@@ -13,6 +13,7 @@ from pathlib import Path
 import pytest
 from configuration import MEMORY, NOTIFY, config_of
 from harness import wait_for
+from machine import core_pattern
 from systemd_machine import COLLECTOR, UNITS, Machine
 
 from collector.pipeline.generation import generate
@@ -23,8 +24,10 @@ CONFIG = (
     .replace("$archive", "/var/lib/collector")
     .replace("$runtime", "/run/collector")
 )
+SHIPPED_FILE = (UNITS.parent / "config" / "collector.yaml").read_text(encoding="utf-8")
 FAILS = '[Service]\nExecStart=/bin/sh -c "kill -SEGV $$$$"\n'
 SUCCEEDS = "[Service]\nType=oneshot\nExecStart=/bin/true\n"
+RUNS = "[Service]\nExecStart=/bin/sleep infinity\nLimitCORE="
 ON_FAILURE = "[Unit]\nOnFailure=collector-notify@%n.service\n"
 EXEC_STOP_POST = (UNITS / "examples/notify-on-crash.conf").read_text().replace("/usr/bin/collector", str(COLLECTOR))
 pytestmark = pytest.mark.root
@@ -38,6 +41,7 @@ def machine(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Machine]:
         units |= {f"good_{name}.service": SUCCEEDS, f"good_{name}.service.d/hook.conf": hook}
     if any(map(COLLECTOR.is_relative_to, ("/tmp", "/var/tmp"))):  # hidden by the unit's PrivateTmp=
         units["collector-notify@.service.d/test.conf"] = "[Service]\nPrivateTmp=no\n"
+    units |= {"engine.service": f"{RUNS}0:infinity\n", "dumps.service": f"{RUNS}infinity\n"}
     opened = Machine(tmp_path_factory.mktemp("machine"), units)
     yield opened
     opened.close()
@@ -45,7 +49,8 @@ def machine(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Machine]:
 
 def test_service_starts_in_its_sandbox(machine: Machine) -> None:
     """Active means watching (Type=notify), and the sandbox allows everything that it needs."""
-    assert machine.show("collector.service", "StatusText") == "watching"
+    # The proc connector answers in the initial network namespace only, and the machine has its own.
+    assert machine.show("collector.service", "StatusText") == "degraded: deaths"
     assert machine.show("collector.service", "NRestarts") == "0"
     done = machine.run("collector", "run", "--now", "--json")
     assert done.returncode == 0, done.stderr + done.stdout
@@ -85,6 +90,26 @@ def test_archive_is_not_a_separate_mount(machine: Machine) -> None:
     assert points.count("/var/lib/collector") == 1
 
 
+def test_doctor_does_not_count_on_a_trigger_that_is_degraded(machine: Machine) -> None:
+    """The machine has a network namespace of its own, in which the kernel reports no exits."""
+    assert machine.configure(SHIPPED_FILE).returncode == 0
+    found = {one["about"]: one for one in json.loads(machine.run("collector", "doctor", "--json").stdout)}
+    assert (found["crashes"]["level"], found["oom kills"]["level"]) == ("warning", "ok")
+    assert found["crashes"]["said"] == "a crash that leaves no core is not noticed: degraded: deaths"
+
+
+def test_doctor_names_the_services_that_leave_no_core(machine: Machine) -> None:
+    """With the soft limit that systemd gives them by default; the collector's own is meant to be 0."""
+    machine.run("systemctl", "start", "engine.service", "dumps.service")
+    with core_pattern("/var/crash/core.%P"):
+        found = json.loads(machine.run("collector", "doctor", "--json").stdout)
+    (check,) = [one for one in found if one["about"] == "core limits"]
+    assert check["level"] == "warning"
+    assert "engine.service" in check["said"]
+    assert "dumps.service" not in check["said"]
+    assert "collector.service" not in check["said"]
+
+
 def test_service_survives_a_worker_killed_for_memory(machine: Machine) -> None:
     """Workers raise their oom_score_adj; with OOMPolicy=stop, systemd would stop the service when one is killed."""
     assert machine.show("collector.service", "OOMPolicy") == "continue"
@@ -111,5 +136,5 @@ def test_examples_put_cores_where_the_shipped_configuration_looks(tmp_path: Path
     (line,) = [line for line in (UNITS / "examples/sysctl.conf").read_text().splitlines() if not line.startswith("#")]
     name, _, pattern = line.partition(" = ")
     assert (name, os.path.dirname(pattern)) == ("kernel.core_pattern", "/var/crash")
-    (cores,) = generate(None, TRIGGERS).triggers
-    assert "/var/crash" in cores.trigger.paths
+    (paths,) = (one.trigger.paths for one in generate(None, TRIGGERS).triggers if one.id == "cores")
+    assert "/var/crash" in paths

@@ -221,11 +221,15 @@ def test_core_without_a_core_file_is_not_a_failure() -> None:
 
 @pytest.mark.parametrize(
     ("signal", "attributes", "missing"),
-    [(9, {"core_dumped": "no"}, False), (15, {}, False), (11, {"core_dumped": "no"}, True), (None, {}, False),
-     (None, {"core_dumped": "pending"}, True), (None, {"event": "core_lost"}, True)],
+    [(9, {"core_dumped": "no"}, False), (15, {}, False), (11, {"core_dumped": "no"}, False), (11, {}, True),
+     (None, {}, False), (11, {"core_dumped": "yes"}, True), (None, {"core_dumped": "pending"}, True),
+     (None, {"event": "core_lost"}, True), (11, {"core_dumped": "no", "event": "core_lost"}, True)],
 )  # fmt: skip
 def test_core_that_should_be_there_is_missing(signal: int | None, attributes: dict[str, str], missing: bool) -> None:
-    """SIGKILL dumps none by nature; after a SIGSEGV without a core, something is missing."""
+    """
+    SIGKILL dumps none by nature, and nothing does where the limit is 0, as the exit status tells: that is no alarm for
+    each crash of a service. A core that was dumped, or that the kernel gave up, is missing.
+    """
     marker = msgspec.structs.replace(manual(1), kind=MarkerKind.EXIT, signal=signal, attributes=attributes)
     collected = collect(Core(), context(marker))
     assert (bool(collected.missing), bool(collected.not_applicable)) == (missing, not missing)

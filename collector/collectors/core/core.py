@@ -142,9 +142,13 @@ class Core:
 
 def _absent(marker: Marker) -> Truncated | NotApplicable:
     """Return why a marker has no core: the end of the step."""
-    if marker.signal is not None and marker.signal in CORE_SIGNALS:
+    dumped, lost = marker.attributes.get("core_dumped"), marker.attributes.get("event") == "core_lost"
+    if dumped == "no" and not lost:  # as the exit status says
+        if marker.signal in CORE_SIGNALS:
+            return NotApplicable("the kernel dumped no core: its limit is 0, or the process may not be dumped")
+    elif marker.signal is not None and marker.signal in CORE_SIGNALS:
         return Truncated(f"no core was found, though the process died of {signal_name(marker.signal)}")
-    if marker.attributes.get("core_dumped", "no") != "no" or marker.attributes.get("event") == "core_lost":
+    elif dumped is not None or lost:
         return Truncated("no core was found, though one was dumped")
     return NotApplicable("the marker has no core file")
 

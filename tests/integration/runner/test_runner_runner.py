@@ -7,7 +7,7 @@ import signal
 import socket
 import time
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path, PurePosixPath
 from typing import ClassVar
 
@@ -21,12 +21,14 @@ from collector.archive.store import Store
 from collector.collectors.base import Context
 from collector.host.identity import identify
 from collector.model.artifact import Artifact, Bulk, Footprint, NotApplicable, Truncated
+from collector.model.conditions import Conditions
 from collector.model.errors import StepError
-from collector.model.incident import IncidentHeader, IncidentState, StepStatus
+from collector.model.incident import IncidentHeader, IncidentState, LeftOut, StepStatus
+from collector.model.marker import MarkerKind
 from collector.model.pressure import GateLimits, Policy, StepClass
 from collector.model.retention import RetentionRules
 from collector.model.units import Reserve
-from collector.pipeline.steps import Pipeline
+from collector.pipeline.steps import Pipeline, steps_for
 from collector.runner import events
 from collector.runner.coroutine import drive
 from collector.runner.incident_run import open_header
@@ -286,6 +288,27 @@ def test_prune_job_keeps_the_incident_to_spare(lab: Lab) -> None:
     job = Prune(archive=str(lab.archive), rules=rules, now_s=time.time(), spare=first)
     assert drive(lab.pool.perform(job, deadline_s=time.monotonic() + 10)).done.ids == (second,)
     assert {path.name for path in lab.archive.iterdir()} == {first, third}
+
+
+def test_runner_runs_a_step_whose_condition_a_later_marker_meets(lab: Lab) -> None:
+    """
+    A dump that takes longer than 0.5 s has no signal yet when its light evidence is read: the exit, or the core, brings
+    it. The step is then run after all; one whose condition is still not met stays left out, with its reason.
+    """
+    announced = msgspec.structs.replace(manual_marker("test", (), uid=0), kind=MarkerKind.EXIT, trigger="deaths")
+    exited = msgspec.structs.replace(announced, signal=11)
+    known = [announced]
+    lab.on_event = lambda event: known.append(exited) if isinstance(event, events.StepFinished) else None
+    whole = lab.pipeline(Fine(), Fine(), Fine())
+    conditions = (Conditions(), Conditions(signal=("SEGV",)), Conditions(signal=("ABRT",)))
+    steps = tuple(replace(step, when=when) for step, when in zip(whole.steps, conditions, strict=True))
+    pipeline = steps_for(replace(whole, steps=steps), announced)
+    lab.marker = announced
+    incident = lab.runner().incident(lab.header(pipeline), pipeline, lab.settings, markers=lambda: tuple(known))
+    manifest = lab.manifest(drive(incident))
+    assert {step.id: len(step.artifacts) for step in manifest.steps} == {"step0": 1, "step1": 1}
+    assert (manifest.planned, manifest.state) == (("step0", "step1"), IncidentState.COMPLETE)
+    assert manifest.left_out == (LeftOut(id="step2", reason="signal is unknown, not SIGABRT"),)
 
 
 def a_header(incident: str) -> IncidentHeader:

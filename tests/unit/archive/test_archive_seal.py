@@ -13,7 +13,7 @@ from collector.archive.read import ArchiveReader
 from collector.archive.seal import seal
 from collector.archive.store import ArtifactLine, Store
 from collector.model.errors import ArchiveError
-from collector.model.incident import IncidentHeader, IncidentState, StepEnd, StepStatus
+from collector.model.incident import IncidentHeader, IncidentState, LeftOut, StepEnd, StepStatus
 from collector.model.marker import Marker, MarkerKind
 
 MARKER = Marker(kind=MarkerKind.MANUAL, trigger="manual", at_s=1.0, reason="test")
@@ -51,6 +51,18 @@ def end(step: str, status: StepStatus = StepStatus.OK) -> StepEnd:
 def store(tmp_path: Path):
     with Store(str(tmp_path / "archive")) as opened:
         yield opened
+
+
+def test_seal_counts_a_step_that_was_run_although_it_had_been_left_out(store: Store) -> None:
+    """Killed meanwhile or not: what it collected is listed, and only what was never run stays left out."""
+    left_out = tuple(LeftOut(id=step, reason="signal is unknown") for step in ("late", "lost", "never"))
+    opened = msgspec.structs.replace(header("early"), left_out=left_out)
+    os.close(store.begin(opened))
+    artifact(store, opened.id, "lost", "a")
+    manifest = seal(store, opened.id, ended_s=2.0, interrupted=True, ends=(end("early"), end("late")))
+    assert {step.id: str(step.status) for step in manifest.steps} == {"early": "ok", "late": "ok", "lost": "failed"}
+    assert manifest.planned == ("early", "late", "lost")
+    assert [step.id for step in manifest.left_out] == ["never"]
 
 
 def begin(store: Store, *planned: str) -> str:

@@ -117,6 +117,17 @@ def test_config_explain_checks_conditions_against_the_options(good: Path) -> Non
     assert "does not apply: comm is 'other', not engine" in config(*crash, "--comm", "other").stdout
 
 
+def test_config_check_and_explain_agree_on_a_step_that_never_runs(good: Path) -> None:
+    """Memory pressure is about no process: a step for one unit is reported, whatever the crash is said to be."""
+    text = good.read_text().replace(f"type: core_files, paths: [{good.parent}]", "type: memory_pressure")
+    good.write_text(text.replace("when: {signal: [SIGSEGV]}", "when: {unit: [engine.service]}"))
+    checked = config("check", str(good))
+    assert f"{good}:9:50: warning: step log never runs: cores cannot tell the unit" in checked.stderr
+    told = config("explain", "cores", "--unit", "engine.service", "--config", str(good)).stdout
+    assert "does not apply: cores cannot tell the unit" in told
+    assert "PROCEED" not in told
+
+
 def test_config_explain_json_holds_the_verdict(good: Path) -> None:
     """With the numbers that it rests on."""
     document = json.loads(config("explain", "cores", "--config", str(good), "--json").stdout)

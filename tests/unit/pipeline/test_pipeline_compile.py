@@ -51,7 +51,12 @@ def test_compile_of_the_shipped_file() -> None:
     }
     assert [step.id for step in steps if step.reads_first] == ["memory", "processes", "process", "kernel_log", "core"]
     assert {step.limits.floor_bytes for step in steps} == {0}
-    assert [trigger.pipeline for trigger in plan.triggers] == ["crash"]
+    assert {trigger.id: trigger.pipeline for trigger in plan.triggers} == {
+        "cores": "crash",
+        "deaths": "crash",
+        "kernel": "brief",
+    }
+    assert {step.budget.step_class for step in plan.pipelines["brief"].steps} == {StepClass.LIGHT}
 
 
 def test_compile_takes_timeout_and_budget_from_the_collector_by_default(tmp_path: Path) -> None:

@@ -13,6 +13,7 @@ from pathlib import Path
 import pytest
 
 from collector.host.files import Host
+from collector.model.knowledge import FACTS, NOTHING, Knowledge
 from collector.model.marker import Marker, MarkerKind, ProcessRef
 from collector.model.pressure import Decision, DiskSample, NodeSample, Sample, StepClass
 from collector.pipeline.compile import prepare
@@ -22,6 +23,7 @@ from collector.triggers.registry import TRIGGERS
 
 GIB = 1 << 30
 MIB = 1 << 20
+CORES = Knowledge(facts=frozenset(FACTS))
 
 
 def sample(available: int = 8 * GIB, free: int = 100 * GIB) -> Sample:
@@ -46,16 +48,53 @@ def test_explain_says_which_condition_keeps_a_step_out(tmp_path: Path) -> None:
     """A step that does not apply to this crash says why, and costs nothing."""
     steps = pipeline(tmp_path, "{id: a, collector: dmesg}", "{id: b, collector: shm, when: {signal: [SIGBUS]}}")
     found = {"b": StepFinding(disk_bytes=GIB)}
-    answer = forecast(steps, marker(signal=11), sample(), archive="/a", reserve_bytes=0, findings=found)
+    answer = forecast(steps, marker(signal=11), sample(), knows=CORES, archive="/a", reserve_bytes=0, findings=found)
     assert [step.condition for step in answer.steps] == [None, "signal is SIGSEGV, not SIGBUS"]
     assert [step.when for step in answer.steps] == ["", "signal is SIGBUS"]
     assert answer.disk_bytes == 0
 
 
+def test_explain_knows_which_steps_can_never_run(tmp_path: Path) -> None:
+    """However the crash is described: a trigger that cannot tell the unit never meets a condition on it."""
+    steps = pipeline(tmp_path, "{id: a, collector: dmesg, when: {unit: [a.service]}}")
+    crash = marker(unit="a.service")
+    names = Knowledge(facts=frozenset({"comm"}))
+    reasons = [
+        forecast(steps, crash, sample(), knows=knows, archive="/a", reserve_bytes=0, findings={}).steps[0].left_out
+        for knows in (CORES, names)
+    ]
+    assert reasons == [None, "cores cannot tell the unit"]
+
+
+def test_explain_foretells_what_does_not_apply(tmp_path: Path) -> None:
+    """A run by hand has no core, and without a PID no process; a process that was killed has no core."""
+    steps = pipeline(tmp_path, *(f"{{id: {name}, collector: {name}}}" for name in ("core", "process", "shm", "dmesg")))
+    reference = ProcessRef(pid=os.getpid())
+    for crash, knows, ids in (
+        (marker(), NOTHING, ["core", "process", "shm"]),
+        (marker(process=reference), NOTHING, ["core"]),
+        (marker(), CORES, []),
+        (marker(signal=9), CORES, ["core"]),
+    ):
+        answer = forecast(steps, crash, sample(), knows=knows, archive="/a", reserve_bytes=0, findings={})
+        assert [step.id for step in answer.steps if step.not_applicable] == ids
+
+
+def test_explain_says_that_a_trigger_does_not_report_such_a_crash(tmp_path: Path) -> None:
+    """What no marker is about is not collected, whatever the steps say."""
+    knows = Knowledge(facts=frozenset(FACTS), signals=frozenset({11}))
+    steps = pipeline(tmp_path, "{id: a, collector: dmesg}")
+    unseen = [
+        forecast(steps, marker(**known), sample(), knows=knows, archive="/a", reserve_bytes=0, findings={}).unseen
+        for known in ({}, {"signal": 11}, {"signal": 9})
+    ]
+    assert unseen == [None, None, "cores does not report a death by SIGKILL"]
+
+
 def test_explain_asks_the_gate_for_each_step(tmp_path: Path) -> None:
     """The verdict is the gate's own, with each step's budget and limits."""
     steps = pipeline(tmp_path, "{id: a, collector: dmesg}", "{id: b, collector: dmesg, pressure: {floor: 12GiB}}")
-    answer = forecast(steps, marker(), sample(), archive="/a", reserve_bytes=0, findings={})
+    answer = forecast(steps, marker(), sample(), knows=CORES, archive="/a", reserve_bytes=0, findings={})
     assert [step.verdict.decision for step in answer.steps] == [Decision.PROCEED, Decision.WAIT]
     assert answer.steps[1].verdict.floor_bytes == 12 * GIB
     assert [(step.verdict.step_class, step.reads_first) for step in answer.steps] == [
@@ -68,10 +107,14 @@ def test_explain_tells_when_bulk_does_not_fit(tmp_path: Path) -> None:
     """Disk space is summed over the steps that would run and compared with the reserve."""
     steps = pipeline(tmp_path, "{id: a, collector: shm}", "{id: b, collector: shm}")
     found = {name: StepFinding(disk_bytes=40 * GIB) for name in "ab"}
-    answer = forecast(steps, marker(), sample(free=100 * GIB), archive="/a", reserve_bytes=30 * GIB, findings=found)
+    answer = forecast(
+        steps, marker(), sample(free=100 * GIB), knows=CORES, archive="/a", reserve_bytes=30 * GIB, findings=found
+    )
     assert answer.disk_bytes == 80 * GIB
     assert not answer.fits
-    one_fits = forecast(steps, marker(), sample(), archive="/a", reserve_bytes=10 * GIB, findings={"a": found["a"]})
+    one_fits = forecast(
+        steps, marker(), sample(), knows=CORES, archive="/a", reserve_bytes=10 * GIB, findings={"a": found["a"]}
+    )
     assert one_fits.fits
 
 

@@ -141,3 +141,84 @@ def test_survey_knows_tmpfs_and_a_file_in_the_way(tmp_path: Path) -> None:
     assert place(f"{tmp_path}/not/yet").problem is None
     (tmp_path / "file").touch()
     assert place(f"{tmp_path}/file/below").problem == f"{tmp_path}/file is not a directory"
+
+
+TWO_PIPELINES = """\
+version: 1
+triggers:
+  - {id: cores, type: core_files, paths: [/var/crash], pipeline: crash}
+  - {id: cores2, type: core_files, paths: [/srv/crash], pipeline: crash}
+  - {id: kernel, type: kernel_log, pipeline: machine}
+  - {id: starving, type: memory_pressure, pipeline: machine}
+  - {id: off, type: notify, pipeline: crash, enabled: false}
+pipelines:
+  crash:
+    steps:
+      - {id: a, collector: dmesg, when: {%s}}
+  machine:
+    steps:
+      - {id: b, collector: dmesg, when: {%s}}
+"""
+
+
+@pytest.mark.parametrize(
+    ("crash", "machine", "said"),
+    [
+        ("unit: [a.service], exe: [/usr/bin/a], comm: [a], signal: [SEGV]", "comm: [a], unit: [a.service]", None),
+        ("trigger: [cores, cores2, manual]", "trigger: [kernel, manual]", None),
+        ("comm: [recommendations-engine]", "", "step a: 'recommendations-engine' fits no command name"),
+        ("comm: [a, recommendations-engine]", "", "step a: 'recommendations-engine' fits no command name"),
+        ("exe: [engine]", "", "step a: 'engine' fits no executable"),
+        ("unit: [nginx]", "", "step a: 'nginx' fits no unit"),
+        ("signal: [KILL]", "", "step a: 'KILL' fits no crash: SIGKILL is none of the signals"),
+        ("trigger: [off]", "", "step a: trigger off is off"),
+        ("trigger: [kernel]", "", "step a: trigger kernel runs pipeline machine; it counts here only for"),
+        (
+            "",
+            "exe: [/a]",
+            "step b runs only for a crash that cores or cores2 reports as well: kernel and starving cannot tell",
+        ),
+    ],
+)
+def test_warning_about_a_condition_that_never_holds(crash: str, machine: str, said: str | None, tmp_path: Path) -> None:
+    """A step that can never run is reported while somebody is looking, not missed after a crash."""
+    found = warned(plan_of(tmp_path, TWO_PIPELINES % (crash, machine)))
+    assert len(found) == (said is not None)
+    assert found == [] or (said is not None and found[0].partition(" ")[2].startswith(said))
+
+
+def test_warning_about_a_fact_that_no_trigger_knows(tmp_path: Path) -> None:
+    """Memory pressure is about no process, and so is a run by hand."""
+    text = FILE.replace("type: core_files, paths: [/var/crash]", "type: memory_pressure")
+    text = text.replace("proc_files}", "proc_files, when: {unit: [a.service], signal: [KILL]}}")
+    reason = "step memory never runs: cores cannot tell the"
+    assert warned(plan_of(tmp_path, text)) == [f"7:58 {reason} unit", f"7:79 {reason} signal"]
+
+
+def test_warning_about_signals_that_the_rules_leave_out(tmp_path: Path) -> None:
+    """The rules of a trigger and the conditions of its pipeline are read together."""
+    rules = "type: process_exits, rules: [{signals: [KILL]}, {comm: [%s], exe: [%s], signals: [TERM]}]"
+    text = FILE.replace("type: core_files, paths: [/var/crash]", rules)
+    text = text.replace("proc_files}", "proc_files, when: {signal: [KILL, TERM, SEGV]}}")
+    (found,) = warned(plan_of(tmp_path, text % ("good-name", "/opt/good")))
+    assert found.startswith("7:73 step memory: 'SEGV' fits no crash")
+    found, other, _ = warned(plan_of(tmp_path, text % ("far-too-long-a-name", "bad")))
+    assert found.startswith("3:73 'far-too-long-a-name' fits no command name")
+    assert other.startswith("3:101 'bad' fits no executable")
+
+
+def test_warning_about_a_rule_that_no_exit_matches(tmp_path: Path) -> None:
+    """Success is no crash, and a status has eight bits."""
+    rules = "type: process_exits, rules: [{signals: [], statuses: [1, 0, 256]}, {signals: []}, {statuses: [255]}]"
+    found = warned(plan_of(tmp_path, FILE.replace("type: core_files, paths: [/var/crash]", rules)))
+    assert [one.partition(" ")[2] for one in found] == [
+        "an exit with status 0 is never reported",
+        "an exit with status 256 is never reported",
+        "no exit matches this rule",
+    ]
+
+
+def test_warnings_of_the_shipped_files_say_nothing_of_conditions() -> None:
+    """Each step that is shipped can run."""
+    for path in sorted((Path(__file__).parents[3] / "config").glob("*.yaml")):
+        assert warned(prepare(str(path), TRIGGERS)) == []

@@ -1,0 +1,160 @@
+"""Where the kernel's cores go, as far as ``core_pattern`` tells, and whether a trigger would find them there."""
+
+from __future__ import annotations
+
+import fnmatch
+import os
+import re
+from collections.abc import Iterable, Iterator
+from pathlib import PurePosixPath
+from typing import Any
+
+from collector.cli.check import Check
+from collector.host.coredump_conf import EXTERNAL, storage
+from collector.host.files import Host
+from collector.pipeline.generation import Generation
+from collector.triggers.core_files import CoreFiles
+
+ABOUT = "cores"
+CORE_NAME = "core.%e.%P.%s.%u.%t"
+SYSTEMD = "systemd-coredump"
+HANDLERS = {
+    SYSTEMD: "/var/lib/systemd/coredump/core.engine.0.0.1.1.zst",
+    "apport": "/var/crash/_usr_bin_engine.0.crash",
+    "abrt-hook-ccpp": "/var/spool/abrt/ccpp-1/coredump",
+}
+"""Programs that take cores by a pipe, and a file as each of them leaves it."""
+
+# What may tell one core from the next in a file's name. Source: core(5).
+_OWN_NAME = re.compile(r"(?:%%|[^%]|%[^pPiIt])*%[pPiIt]")
+_EXAMPLE = {"e": "engine", "f": "engine", "E": "!usr!bin!engine", "h": "host"}
+
+
+def cores(generation: Generation, host: Host | None = None) -> Iterator[Check]:
+    """Yield what becomes of a core on this machine."""
+    host = host or Host()
+    pattern = pattern_of(host)
+    watching = {one.id: one.trigger for one in generation.triggers if isinstance(one.trigger, CoreFiles)}
+    if pattern.startswith("|"):
+        yield _piped(handler_of(pattern) or "", watching, host)
+    elif pattern.startswith("@"):
+        said = f"cores are sent to the socket {handler_of(pattern)}; {_watched(watching)}"
+        hint = f"its server must leave ELF cores there; otherwise {_advice(watching, host)}"
+        yield Check("warning", ABOUT, said, hint)
+    elif not pattern.startswith("/"):
+        said = "core_pattern is empty: the kernel writes no core"
+        if pattern:
+            said = f"core_pattern is {pattern}: cores land wherever the crashed process was, so none can be watched for"
+        yield Check("warning", ABOUT, said, _advice(watching, host))
+    else:
+        yield _written(pattern, watching, host)
+
+
+def pattern_of(host: Host) -> str:
+    """Return ``core_pattern``."""
+    return host.read("/proc/sys/kernel/core_pattern", limit=4096).decode(errors="replace").rstrip("\n")
+
+
+def handler_of(pattern: str) -> str | None:
+    """Return the program or the socket that takes the cores; ``None`` if the kernel writes files."""
+    if pattern.startswith("|"):
+        return (pattern[1:].split() or [""])[0]
+    return pattern.lstrip("@") if pattern.startswith("@") else None
+
+
+def _piped(program: str, watching: dict[str, CoreFiles], host: Host) -> Check:
+    """Return what is known of the program that takes the cores."""
+    name = os.path.basename(program)
+    said = f"cores are piped to {program}"
+    if not os.path.exists(host.path(program)):
+        return Check("warning", ABOUT, f"{said}, which does not exist: all are lost", _advice(watching, host))
+    if name not in HANDLERS:
+        hint = f"it must leave ELF cores where the daemon watches; otherwise {_advice(watching, host)}"
+        return Check("warning", ABOUT, f"{said}; {_watched(watching)}", hint)
+    if name == SYSTEMD and (kept := storage(host)) != EXTERNAL:
+        said = f"{said}, which leaves no files: Storage={kept} in coredump.conf"
+        return Check("warning", ABOUT, said, "write Storage=external in /etc/systemd/coredump.conf")
+    left = HANDLERS[name]
+    return _not_found(f"{said}, which leaves files like {left}", left, watching, host) or _ok(
+        said, left, watching, host
+    )
+
+
+def _written(pattern: str, watching: dict[str, CoreFiles], host: Host) -> Check:
+    """Return what is wrong with a pattern for files, in the order in which it would be mended."""
+    uses_pid = host.read("/proc/sys/kernel/core_uses_pid", limit=16).strip() != b"0"
+    example = re.sub(r"%(.?)", lambda found: "%" if found[1] == "%" else _EXAMPLE.get(found[1], "1"), pattern)
+    if uses_pid and "%p" not in pattern:
+        example += ".1"
+    directory, said = os.path.dirname(pattern), f"core_pattern is {pattern}"
+    lost = _not_found(f"{said}: files like {example}", example, watching, host)
+    if lost is not None:
+        return lost
+    if "%" not in directory:
+        try:
+            mode = os.stat(host.path(directory)).st_mode
+        except OSError:
+            said = f"{said}, and {directory} does not exist: the kernel writes no core"
+            return Check("warning", ABOUT, said, f"mkdir -m 1733 {directory}")
+        if mode & 0o003 != 0o003:
+            said = f"{said}, and not everybody may write to {directory}: other users' cores are lost"
+            return Check("warning", ABOUT, said, f"chmod 1733 {directory}")
+    if not uses_pid and not _OWN_NAME.match(pattern):
+        said = f"{said} (core_uses_pid is 0): a core overwrites the one before it"
+        return Check("warning", ABOUT, said, f"sysctl kernel.core_pattern={directory}/{CORE_NAME}")
+    return _ok(said, example, watching, host)
+
+
+def _not_found(said: str, example: str, watching: dict[str, CoreFiles], host: Host) -> Check | None:
+    """Return why no trigger finds a core like *example*; ``None`` if one does."""
+    if any(_watches(trigger, example, host) for trigger in watching.values()):
+        return None
+    directory, name = os.path.split(example)
+    below = [trigger for trigger in watching.values() if _reaches(trigger, directory, host)]
+    if below:
+        globs = ", ".join(glob for trigger in below for glob in trigger.match)
+        said = f"{said}; the daemon watches {directory}, but for {globs}, less what is excluded"
+        return Check("warning", ABOUT, said, f"let `match` of the core_files trigger include {name}")
+    handled = example in HANDLERS.values()
+    parent = os.path.dirname(directory) if name == "coredump" else directory
+    more = ", recursive: 1, match: [coredump]" if name == "coredump" else ""
+    hint = f"a core_files trigger with paths: [{parent}]{more}" if handled else _advice(watching, host)
+    return Check("warning", ABOUT, f"{said}; {_watched(watching)}", hint)
+
+
+def _ok(said: str, example: str, watching: dict[str, CoreFiles], host: Host) -> Check:
+    by = [trigger for trigger, options in watching.items() if _watches(options, example, host)]
+    return Check("ok", ABOUT, f"{said}; found by {', '.join(by)}")
+
+
+def _watches(trigger: CoreFiles, path: str, host: Host) -> bool:
+    directory, name = os.path.split(path)
+    taken = _any(name, trigger.match) and not _any(name, trigger.exclude)
+    return taken and _reaches(trigger, directory, host)
+
+
+def _reaches(trigger: CoreFiles, directory: str, host: Host) -> bool:
+    """Return whether the trigger watches *directory*, by whatever name."""
+    real = PurePosixPath(os.path.realpath(host.path(directory)))
+    levels = (real, *real.parents)[: trigger.recursive + 1]
+    return any(level.match(os.path.realpath(host.path(path))) for level in levels for path in trigger.paths)
+
+
+def _any(name: str, globs: Iterable[str]) -> bool:
+    return any(fnmatch.fnmatchcase(name, glob) for glob in globs)
+
+
+def _watched(watching: dict[str, Any]) -> str:
+    paths = [path for trigger in watching.values() for path in trigger.paths]
+    return f"the daemon watches {', '.join(paths) or 'nothing'}"
+
+
+def _advice(watching: dict[str, CoreFiles], host: Host) -> str:
+    """Return how to get cores to where the daemon looks."""
+    handled = {os.path.dirname(left) for left in HANDLERS.values()} - {"/var/crash"}
+    paths = (path.rstrip("/") for trigger in watching.values() for path in trigger.paths)
+    plain = [path for path in paths if not set(path) & set("*?[") and path not in handled]
+    if not plain:
+        return "name a directory for cores in the paths of a core_files trigger"
+    make = "" if os.path.isdir(host.path(plain[0])) else f"mkdir -m 1733 {plain[0]} && "
+    return f"{make}sysctl kernel.core_pattern={plain[0]}/{CORE_NAME}; systemd/examples keep it across reboots"

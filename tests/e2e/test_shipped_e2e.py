@@ -1,0 +1,85 @@
+"""The shipped configuration: what it notices on a machine as it is."""
+
+from __future__ import annotations
+
+import os
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable
+from typing import Any
+
+import pytest
+import yaml
+from configuration import CRASHER, SHIPPED, config_of
+from harness import NOBODY, Daemon, Victim, as_nobody, run_now, status_of, steps_of, wait_for
+from machine import PROC_CONNECTOR, core_pattern
+from memory_group import memory_group
+
+EATER = "print('ready', flush=True); input(); x = bytearray(256 << 20); x[::4096] = bytes(65536)"
+"""A program that takes 256 MiB when it is told to die."""
+
+
+def shipped() -> str:
+    """Return the shipped configuration for this test's directories and crashes."""
+    changes = {"cores": {"paths": ["$cores"]}, "deaths": {"rules": [{"comm": [CRASHER]}]}}
+    triggers = [trigger | changes.get(trigger["id"], {}) for trigger in SHIPPED["triggers"]]
+    return config_of(triggers=tuple(map(yaml.safe_dump, triggers)))
+
+
+def of(daemon: Daemon, pid: int) -> list[dict[str, Any]]:
+    """Return the incidents of one process."""
+    pids = ([(one["process"] or {}).get("pid") for one in made["markers"]] for made in daemon.incidents())
+    return [made for made, named in zip(daemon.incidents(), pids, strict=False) if pid in named]
+
+
+@pytest.mark.root
+@pytest.mark.needs(PROC_CONNECTOR)
+@pytest.mark.parametrize("core_limit", [0, -1], ids=["no core", "core"])
+def test_shipped_file_notices_a_crash_with_and_without_a_core(
+    daemon_factory: Callable[..., Daemon], crasher: os.PathLike[str], core_limit: int
+) -> None:
+    """Systemd gives services a soft core limit of 0: their crashes run the pipeline `crash` all the same, once."""
+    daemon = daemon_factory(shipped())
+    with core_pattern(f"{daemon.cores}/core.%e.%P"):
+        victim = Victim(crasher, core_limit=core_limit)
+        time.sleep(0.6)  # long enough for its exec event to be looked at
+        pid = victim.die()
+        wait_for(lambda: of(daemon, pid), "incident")
+    (manifest,) = of(daemon, pid)
+    assert manifest["pipeline"] == "crash"
+    seen = {marker["trigger"] for marker in manifest["markers"]}
+    assert seen >= ({"deaths", "cores"} if core_limit else {"deaths"})
+    assert (steps_of(manifest)["core"]["status"] == "ok") == bool(core_limit)
+
+
+@pytest.mark.root
+def test_shipped_file_notices_an_oom_kill(daemon_factory: Callable[..., Daemon]) -> None:
+    """It leaves no core, and SIGKILL is none of the signals of `deaths`: the kernel's log tells; there is no bulk."""
+    daemon = daemon_factory(shipped())
+    with memory_group() as group:
+        victim = subprocess.Popen([sys.executable, "-c", EATER], stdin=subprocess.PIPE, stdout=subprocess.PIPE)
+        assert victim.stdout is not None
+        assert victim.stdout.readline() == b"ready\n"
+        group.limit(32 << 20)
+        group.take(victim.pid)
+        victim.communicate(b"\n")
+        assert victim.returncode == -signal.SIGKILL
+        (manifest,) = wait_for(lambda: of(daemon, victim.pid), "incident")
+    assert (manifest["pipeline"], manifest["state"]) == ("brief", "complete")
+    assert manifest["markers"][0]["attributes"]["event"] == "oom_kill"
+
+
+def test_shipped_file_works_for_every_user(daemon_factory: Callable[..., Daemon]) -> None:
+    """Without root, triggers that need a capability are degraded and say which; everything else works."""
+    daemon = daemon_factory(shipped(), start=False)
+    if os.geteuid() == 0:
+        os.chown(daemon.directory, NOBODY, -1)
+    daemon.start(*(as_nobody(daemon.directory.parent) if os.geteuid() == 0 else ()))
+    states = wait_for(lambda: len(found := status_of(daemon).triggers) == 3 and found, "triggers")
+    assert states["cores"] == "watching"
+    for trigger, hint in {"deaths": "CAP_NET_ADMIN", "kernel": "CAP_SYSLOG"}.items():
+        assert states[trigger] == "watching" or hint in str(daemon.events())
+    assert run_now(daemon, "memory").exit_code == 0
+    assert daemon.stop() == 0
