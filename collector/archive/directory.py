@@ -56,7 +56,7 @@ class ArchiveDirectory:
         os.close(self.fd)
 
     def unfinished(self) -> list[str]:
-        """Return the ids of the incidents that are not sealed, oldest first."""
+        """Return the ids of the incidents that are not sealed, by label."""
         names = sorted(os.listdir(self.fd))
         return [incident for name in names if (incident := layout.id_before(name, layout.PARTIAL))]
 
@@ -83,6 +83,24 @@ def opened_file(path: str, dir_fd: int) -> Iterator[int]:
         yield fd
 
 
+@contextlib.contextmanager
+def opened_own(name: str, flags: int, dir_fd: int) -> Iterator[int]:
+    """
+    Open a file for writing, which may exist already.
+
+    Raises:
+        ArchiveError: If it is not a regular file, or has a second link.
+    """
+    fd = os.open(name, flags, 0o600, dir_fd=dir_fd)
+    try:
+        status = os.fstat(fd)
+        if not stat.S_ISREG(status.st_mode) or status.st_nlink != 1:
+            raise ArchiveError(f"{name!r} is not one of the collector's own files")
+        yield fd
+    finally:
+        os.close(fd)
+
+
 def replace(name: str, data: bytes, dir_fd: int) -> None:
     """
     Replace *name* atomically and durably.
@@ -90,7 +108,7 @@ def replace(name: str, data: bytes, dir_fd: int) -> None:
     The data is first written to ``NAME.new``, into the blocks that `allocate` may have reserved there.
     """
     temporary = f"{name}{layout.NEW}"
-    with _opened_own(temporary, REPLACE_FLAGS, dir_fd) as fd:
+    with opened_own(temporary, REPLACE_FLAGS, dir_fd) as fd:
         write_all(fd, data)
         os.ftruncate(fd, len(data))
         os.fsync(fd)
@@ -105,7 +123,7 @@ def allocate(name: str, size: int, dir_fd: int) -> None:
     Raises:
         OSError: ``ENOSPC`` if the disk has not enough free.
     """
-    with _opened_own(name, REPLACE_FLAGS, dir_fd) as fd:
+    with opened_own(name, REPLACE_FLAGS, dir_fd) as fd:
         try:
             call("fallocate64", fd, KEEP_SIZE, 0, size)
         except OSError as exc:
@@ -120,7 +138,7 @@ def append(name: str, line: bytes, dir_fd: int, *, durable: bool) -> None:
     The line survives the death of the writer; with *durable* it survives a power cut too, at the price of a
     journal commit.
     """
-    with _opened_own(name, APPEND_FLAGS, dir_fd) as fd:
+    with opened_own(name, APPEND_FLAGS, dir_fd) as fd:
         write_all(fd, line + b"\n")
         if durable:
             os.fdatasync(fd)
@@ -206,24 +224,6 @@ def _opened_any(path: str, dir_fd: int) -> Iterator[int]:
         fd = os.open(name, READ_FLAGS, dir_fd=dir_fd)
         stack.callback(os.close, fd)
         yield fd
-
-
-@contextlib.contextmanager
-def _opened_own(name: str, flags: int, dir_fd: int) -> Iterator[int]:
-    """
-    Open a file for writing, which may exist already.
-
-    Raises:
-        ArchiveError: If it is not a regular file, or has a second link.
-    """
-    fd = os.open(name, flags, 0o600, dir_fd=dir_fd)
-    try:
-        status = os.fstat(fd)
-        if not stat.S_ISREG(status.st_mode) or status.st_nlink != 1:
-            raise ArchiveError(f"{name!r} is not one of the collector's own files")
-        yield fd
-    finally:
-        os.close(fd)
 
 
 def write_all(fd: int, data: bytes) -> None:

@@ -23,13 +23,14 @@ MANIFEST = "manifest.json"
 NEW = ".new"
 """A file that is about to replace the one without this suffix."""
 LEDGER = "ledger.sqlite"
+CLOCK = "clock.json"
 
 ID = re.compile(r"\d{8}T\d{6}\.\d{6}Z-[0-9a-f]{6}")
 COMPONENT = re.compile(r"[A-Za-z0-9_][A-Za-z0-9._-]{0,127}")
 
 
 def new_id(at_s: float) -> str:
-    """Return an id that sorts by time and contains nothing an attacker could choose."""
+    """Return an id: a label by the wall clock, which an order must not go by, with nothing an attacker could choose."""
     at = datetime.fromtimestamp(at_s, UTC)
     return f"{at:%Y%m%dT%H%M%S.%f}Z-{os.urandom(3).hex()}"
 

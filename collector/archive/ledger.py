@@ -19,6 +19,7 @@ from typing import Any, NamedTuple
 
 import msgspec
 
+from collector.archive.ledger_clock import CLOCK_NOTE, LedgerClock
 from collector.archive.ledgerfile import OPEN, copy_back, copy_open, is_due, open_file, open_memory, pruning
 from collector.model.budgets import Spent
 from collector.model.case import Fate, executable
@@ -76,9 +77,11 @@ class Ledger:
         except (sqlite3.Error, OSError) as exc:
             self._db = open_memory()
             self.problem = f"{path}: {exc}"
+        self._clock = LedgerClock(self._db, begin_s=time.time())  # what earlier releases entered was a date
         self._shift = 0  # row id minus marker number: the file may have had rows that could not be read
         self._regained = False
         self._next_id = 1 + int(self._one("SELECT coalesce(max(id), 0) FROM markers") or 0)
+        self.remember(CLOCK_NOTE, self._clock.text())
 
     def seen(self, marker: Marker) -> Fate | None:
         """Return the fate of a marker that is recorded already, ``None`` for a new one."""
@@ -121,7 +124,7 @@ class Ledger:
         self._do("UPDATE markers SET incident = ?, tries = tries + 1 WHERE case_id = ?", (incident, case))
         self._do(
             "INSERT OR REPLACE INTO spent SELECT id, ?, executable, uid, 0 FROM markers WHERE id = ?",
-            (time.time(), case),
+            (self._clock.now_s(), case),
         )
 
     def finish(self, case: int, fate: Fate, *, incident: str | None, reason: str = "", size_bytes: int = 0) -> None:
@@ -175,13 +178,12 @@ class Ledger:
 
     def spent(self, *, window_s: float, now_s: float) -> list[Spent]:
         """Return what was spent within *window_s*, oldest first, with times on the clock that now shows *now_s*."""
-        wall_s = time.time()
+        clock_s = self._clock.now_s()
         rows = self._all(
-            "SELECT at_s, executable, uid, size_bytes FROM spent WHERE at_s > ? ORDER BY at_s", (wall_s - window_s,)
+            "SELECT at_s, executable, uid, size_bytes FROM spent WHERE at_s > ? ORDER BY at_s", (clock_s - window_s,)
         )
-        # A wall clock that was set back must not keep a budget exhausted forever.
         return [
-            Spent(at_s=now_s - max(0.0, wall_s - at_s), executable=name, uid=uid, size_bytes=size_bytes)
+            Spent(at_s=now_s - (clock_s - at_s), executable=name, uid=uid, size_bytes=size_bytes)
             for at_s, name, uid, size_bytes in rows
         ]
 
@@ -225,6 +227,7 @@ class Ledger:
             self._degrade(sqlite3.OperationalError("the file was removed"))
         if self.problem is not None:
             self._return_to_file()
+        self.remember(CLOCK_NOTE, self._clock.text())
         with self.batch():
             for statement, values in pruning(max_rows=MAX_ROWS, max_notes=MAX_NOTES):
                 self._do(statement, values)
@@ -234,6 +237,7 @@ class Ledger:
 
     def close(self) -> None:
         """Write everything back and close the file."""
+        self.remember(CLOCK_NOTE, self._clock.text())
         for connection in {self._db, self._file}:
             if connection is not None:
                 with contextlib.suppress(sqlite3.Error):
@@ -294,5 +298,6 @@ class Ledger:
         if self._file is None:
             self._shift, self._regained = shift, True
         self.close()
+        self._clock = LedgerClock(file, begin_s=self._clock.now_s())
         self._db = self._file = file
         self.problem = None

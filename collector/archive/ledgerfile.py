@@ -9,6 +9,7 @@ import sqlite3
 import stat
 from collections.abc import Iterable, Iterator
 
+from collector.archive.ledger_clock import CLOCK_NOTE
 from collector.model.case import Fate
 
 # Only this daemon writes; a reader (`collector status`) never holds the lock this long.
@@ -72,7 +73,7 @@ def copy_open(source: sqlite3.Connection, target: sqlite3.Connection) -> None:
     open_cases = f"case_id IN (SELECT id FROM markers WHERE fate IN ({OPEN}))"
     for table, where in (("markers", open_cases), ("notes", "1"), ("lost", "1"), ("spent", "1")):
         with contextlib.suppress(sqlite3.Error):
-            _insert(target, table, source.execute(f"SELECT * FROM {table} WHERE {where}").fetchall())
+            _insert(target, table, source.execute(f"SELECT * FROM {table} WHERE {where} ORDER BY rowid").fetchall())
 
 
 def copy_back(memory: sqlite3.Connection, file: sqlite3.Connection, *, is_new: bool) -> int:
@@ -96,7 +97,7 @@ def copy_back(memory: sqlite3.Connection, file: sqlite3.Connection, *, is_new: b
         "SELECT id + ?, identity, at_s, trigger, kind, uid, executable, fate, reason, pipeline, case_id + ?,"
         " incident, tries, marker FROM markers", (shift, shift)))  # fmt: skip
     _insert(file, "spent", memory.execute("SELECT case_id + ?, at_s, executable, uid, size_bytes FROM spent", (shift,)))
-    _insert(file, "notes", memory.execute("SELECT * FROM notes"))
+    _insert(file, "notes", memory.execute("SELECT * FROM notes WHERE key <> ? ORDER BY rowid", (CLOCK_NOTE,)))
     add = "ON CONFLICT DO UPDATE SET count = count + excluded.count"
     _insert(file, "totals", memory.execute("SELECT * FROM totals"), add)
     _insert(file, "lost", memory.execute("SELECT * FROM lost"), add if is_new else "")
@@ -113,8 +114,9 @@ def pruning(*, max_rows: int, max_notes: int) -> Iterator[tuple[str, tuple[objec
         (max_rows,),
     )
     yield f"DELETE FROM markers WHERE {closed}", (max_rows,)
-    yield "DELETE FROM notes WHERE key NOT IN (SELECT key FROM notes ORDER BY at_s DESC LIMIT ?)", (max_notes,)
-    yield "DELETE FROM spent WHERE case_id NOT IN (SELECT case_id FROM spent ORDER BY at_s DESC LIMIT 4096)", ()
+    # The order of insertion: at_s is a wall clock's.
+    yield "DELETE FROM notes WHERE key NOT IN (SELECT key FROM notes ORDER BY rowid DESC LIMIT ?)", (max_notes,)
+    yield "DELETE FROM spent WHERE case_id NOT IN (SELECT case_id FROM spent ORDER BY case_id DESC LIMIT 4096)", ()
 
 
 def is_due(path: str, *, idle: bool) -> bool:

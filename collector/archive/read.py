@@ -9,7 +9,7 @@ from contextlib import AbstractContextManager
 
 import msgspec
 
-from collector.archive import directory, layout
+from collector.archive import clock, directory, layout
 from collector.archive.store import header_of, journal
 from collector.model.case import merge
 from collector.model.errors import ArchiveError, DeniedError, UsageError
@@ -36,6 +36,8 @@ class IncidentSummary(msgspec.Struct, frozen=True, kw_only=True):
     comm: str | None = None
     pid: int | None = None
     signal: int | None = None
+    number: int = 0
+    """The archive's count: the order, whatever the times say; 0 in incidents of earlier releases."""
 
 
 class UnderWay(IncidentHeader, frozen=True, kw_only=True):
@@ -67,9 +69,16 @@ class ArchiveReader(directory.ArchiveDirectory):
                 raise ArchiveError(f"there is no archive {path} yet", hint=hint) from exc
             raise
 
-    def ids(self) -> list[str]:
-        """Return the ids of all sealed incidents, oldest first."""
+    def names(self) -> list[str]:
+        """Return the ids of all sealed incidents, by label."""
         return sorted(filter(layout.is_id, os.listdir(self.fd)))
+
+    def ids(self, *, unsealed: bool = False) -> list[str]:
+        """Return the ids of all sealed incidents, oldest first by their numbers; *unsealed* ones only if asked."""
+        places = {name: name for name in self.names()}
+        if unsealed:
+            places |= {name: name + layout.PARTIAL for name in self.unfinished() if name not in places}
+        return sorted(places, key=lambda name: (clock.number_of(places[name], self.fd), name))
 
     def resolve(self, text: str, *, unsealed: bool = False) -> str:
         """
@@ -78,9 +87,11 @@ class ArchiveReader(directory.ArchiveDirectory):
         Raises:
             UsageError: If there is none, or more than one.
         """
-        ids = sorted(set(self.ids()) | set(self.unfinished() if unsealed else ()))
-        found = ids[-1:] if text == "latest" else [known for known in ids if known.startswith(text)]
-        found = found or [known for known in ids if known.endswith(text)]
+        if text == "latest":
+            ids = found = self.ids(unsealed=unsealed)[-1:]
+        else:
+            ids = sorted({*self.names(), *(self.unfinished() if unsealed else ())})
+            found = [known for known in ids if known.startswith(text)] or [x for x in ids if x.endswith(text)]
         if len(found) == 1:
             return found[0]
         if not ids:
@@ -115,14 +126,14 @@ class ArchiveReader(directory.ArchiveDirectory):
 
     def read(self, incident: str) -> Manifest | UnderWay:
         """Return an incident's manifest, or what is known before it has one."""
-        if incident in self.ids():
+        if incident in self.names():
             return self.manifest(incident)
         return self.under_way(incident)
 
     def summaries(self) -> Iterator[IncidentSummary | str]:
         """Yield a summary of each incident, oldest first; for one that cannot be read, a sentence that says why."""
-        sealed = set(self.ids())
-        for incident in sorted({*sealed, *self.unfinished()}):
+        sealed = set(self.names())
+        for incident in self.ids(unsealed=True):
             try:
                 yield _summarize(self.read(incident))
             except ArchiveError as exc:
@@ -191,4 +202,5 @@ def _summarize(manifest: Manifest | UnderWay) -> IncidentSummary:
         comm=marker.comm,
         pid=marker.process.pid if marker.process else None,
         signal=marker.signal,
+        number=manifest.number,
     )

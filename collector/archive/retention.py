@@ -10,29 +10,39 @@ from collector.model.retention import RetentionRules
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Kept:
-    """A sealed incident as retention sees it: bytes on disk, seconds since the epoch."""
+    """
+    A sealed incident as retention sees it.
+
+    Args:
+        id: A label by the wall clock.
+        number: The archive's count; incidents of earlier releases have 0, and are older than all others.
+        age_s: Seconds by the archive's own clock since it was sealed; ``None``: unknown, which is not old.
+        size_bytes: Bytes on disk.
+    """
 
     id: str
-    ended_s: float
+    number: int
+    age_s: float | None
     size_bytes: int
 
+    @property
+    def order(self) -> tuple[int, str]:
+        return self.number, self.id
 
-def to_delete(
-    incidents: Iterable[Kept], rules: RetentionRules, *, now_s: float, need_bytes: int = 0, spare: str = ""
-) -> list[str]:
+
+def to_delete(incidents: Iterable[Kept], rules: RetentionRules, *, need_bytes: int = 0, spare: str = "") -> list[str]:
     """
     Return the ids to delete, oldest first.
 
-    The newest incident always stays. So does the one to spare: if the wall clock was set back, the one just archived
-    does not have the newest id.
+    The newest incident always stays. So does the one to spare: while a long copy ran, newer ones may have been sealed.
 
     Args:
         incidents: All sealed incidents, in any order.
-        now_s: Wall clock, seconds since the epoch.
+        rules: What to keep.
         need_bytes: Minimum to free, whatever the rules say.
         spare: The id of an incident never to delete.
     """
-    newest_first = sorted(incidents, key=lambda kept: kept.id, reverse=True)
+    newest_first = sorted(incidents, key=lambda kept: kept.order, reverse=True)
     total = 0
     kept: list[Kept] = []
     gone: list[Kept] = []
@@ -40,7 +50,7 @@ def to_delete(
         total += incident.size_bytes
         over = (
             (rules.count is not None and place >= rules.count)
-            or (rules.age_s is not None and now_s - incident.ended_s > rules.age_s)
+            or (rules.age_s is not None and incident.age_s is not None and incident.age_s > rules.age_s)
             or (rules.size_bytes is not None and total > rules.size_bytes)
         )
         stays = place == 0 or incident.id == spare or not over
@@ -51,4 +61,4 @@ def to_delete(
             break
         gone.append(oldest)
         freed += oldest.size_bytes
-    return sorted(incident.id for incident in gone)
+    return [incident.id for incident in sorted(gone, key=lambda kept: kept.order)]

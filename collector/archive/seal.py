@@ -13,7 +13,7 @@ from itertools import chain
 
 import msgspec
 
-from collector.archive import directory, layout
+from collector.archive import clock, directory, layout
 from collector.archive.read import encode_manifest, read_manifest
 from collector.archive.store import Store, free_reserve, header_of, journal
 from collector.host.syscalls import rename_noreplace
@@ -58,6 +58,7 @@ def seal(
                 header = msgspec.structs.replace(header, markers=markers)
             known = {end.id: end for end in (*journal(fd, layout.STEPS, StepEnd), *ends)}
             manifest = _compose(fd, header, known, ended_s=ended_s, interrupted=interrupted)
+            manifest = msgspec.structs.replace(manifest, archive_clock_s=clock.advance(store.fd).clock_s)
             directory.replace(layout.MANIFEST, encode_manifest(manifest), fd)
         free_reserve(fd)
         rename_noreplace(incident + layout.PARTIAL, incident, dir_fd=store.fd)

@@ -15,7 +15,7 @@ from typing import TypeVar
 
 import msgspec
 
-from collector.archive import directory, layout
+from collector.archive import clock, directory, layout
 from collector.host.syscalls import rename_noreplace
 from collector.model.artifact import ArtifactRecord
 from collector.model.errors import ArchiveError
@@ -46,7 +46,8 @@ class Store(directory.ArchiveDirectory):
 
     def begin(self, header: IncidentHeader) -> int:
         """
-        Make the incident's directory and put its header on disk; return a descriptor that holds the incident's lock.
+        Make the incident's directory, put its header on disk, with the incident's number, and return a descriptor that
+        holds its lock.
 
         While it is open, no other process takes the incident for one that was left behind.
         """
@@ -57,6 +58,7 @@ class Store(directory.ArchiveDirectory):
             os.mkdir(opening, 0o700, dir_fd=self.fd)
             lock = os.open(opening, directory.DIRECTORY_FLAGS, dir_fd=self.fd)
             fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            header = msgspec.structs.replace(header, number=clock.advance(self.fd, new=1).last_number)
             directory.replace(layout.HEADER, msgspec.json.encode(header), lock)
             for file, size in RESERVED.items():
                 directory.allocate(file, size, lock)
@@ -98,6 +100,11 @@ class Store(directory.ArchiveDirectory):
                 yield False
             else:
                 yield True
+
+    def last_number(self) -> int:
+        """Return the highest number of any incident, sealed or not."""
+        names = [name for name in os.listdir(self.fd) if layout.is_id(name.removesuffix(layout.PARTIAL))]
+        return max((clock.number_of(name, self.fd) for name in names), default=0)
 
     def clear_unopened(self) -> None:
         """Remove incidents whose run was killed before they had a header: nothing had been written to them."""

@@ -21,7 +21,7 @@ from collector.model.units import parse_seconds
 
 
 @click.command("list")
-@click.option("--since", metavar="AGE", help="Only incidents of the last AGE, such as 1h or 14d.")
+@click.option("--since", metavar="AGE", help="Only incidents of the last AGE, such as 1h or 14d, by the times shown.")
 @archive_options
 def list_command(*, since: str | None, archive: str | None, config: str | None, as_json: bool) -> int:
     """List the incidents in the archive. Oldest first, including those in progress."""
@@ -69,7 +69,8 @@ def _line(summary: IncidentSummary, width: int) -> str:
 
 
 def _describe(found: Manifest | UnderWay, path: str, core: list[str]) -> list[str]:
-    took = f", took {found.ended_s - found.started_s:.2f} s" if isinstance(found, Manifest) else ""
+    seconds = found.ended_s - found.started_s if isinstance(found, Manifest) else -1.0
+    took = f", took {seconds:.2f} s" if seconds >= 0 else ""  # sealed after the clock was set back: not known
     lines = [
         f"incident  {escape_name(found.id)}  {found.state}",
         f"path      {printable(path)}",

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import time
-
 import click
 import msgspec
 
@@ -18,11 +16,15 @@ from collector.config.load import find, load
 @click.option("--dry-run", is_flag=True, help="Show what would be deleted; delete nothing.")
 @archive_options
 def prune_command(*, dry_run: bool, archive: str | None, config: str | None, as_json: bool) -> int:
-    """Delete the incidents that exceed archive.keep. The oldest go first; the newest always stays."""
+    """
+    Delete the incidents that exceed archive.keep.
+
+    The oldest go first; the newest always stays. Age counts while the machine runs, whatever its date says.
+    """
     rules = load(find(config)).config.archive.keep
     with ArchiveReader(archive_path(config, archive)) as opened:
         sizes = {kept.id: kept.size_bytes for kept in inventory(opened)}
-        gone = prune(opened, rules, now_s=time.time(), dry_run=dry_run)
+        gone = prune(opened, rules, dry_run=dry_run)
     freed = {incident: sizes.get(incident, 0) for incident in gone}
     if as_json:
         document = {"dry_run": dry_run, "incidents": gone, "sizes_bytes": freed, "size_bytes": sum(freed.values())}

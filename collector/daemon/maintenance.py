@@ -12,7 +12,7 @@ from collector.daemon.loop import Loop
 from collector.pipeline.generation import Generation
 from collector.pressure.sampler import Sampler
 from collector.runner import events
-from collector.runner.housekeeping import add_digests, find_undigested, prune
+from collector.runner.housekeeping import add_digests, find_undigested, keep_clock, prune
 from collector.runner.pool import Pool, may_fork
 from collector.runner.protocol import Done
 
@@ -21,6 +21,9 @@ UNDIGESTED = 64
 
 RETENTION_S = 24 * 3600.0
 """Retention is applied after each incident, and at least daily."""
+
+CLOCK_S = 3600.0
+"""Interval of storing the archive's clock: a crash of the machine makes every incident younger by this much."""
 
 log = get_logger()
 
@@ -40,6 +43,7 @@ class Maintenance:
     """Receives an event for each deleted incident."""
     _prune_at_s: float = field(default_factory=time.monotonic)
     _pruning: bool = False
+    _clock_at_s: float = field(default_factory=lambda: time.monotonic() + CLOCK_S)
     _undigested: deque[str] = field(default_factory=lambda: deque(maxlen=UNDIGESTED))
     _digesting: bool = False
     _searched: bool = False
@@ -54,6 +58,7 @@ class Maintenance:
         if not self.busy():
             self.loop.spawn(self.pool.release(), lambda _: None)
         self._retain()
+        self._keep_clock()
         self._digest()
 
     def refill(self) -> None:
@@ -82,6 +87,11 @@ class Maintenance:
         if not self._occupied() and time.monotonic() >= self._prune_at_s:
             self._pruning = True
             self.loop.spawn(prune(self.pool, self.generation()), self.pruned)
+
+    def _keep_clock(self) -> None:
+        if not self._occupied() and time.monotonic() >= self._clock_at_s:
+            self._clock_at_s = time.monotonic() + CLOCK_S
+            self.loop.spawn(keep_clock(self.pool, self.generation()), lambda _: None)
 
     def _digest(self) -> None:
         """Add the digests that a copy did not compute, of the incident that has waited longest."""

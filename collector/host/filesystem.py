@@ -28,6 +28,10 @@ MAGIC = {
     0x794C7630: OVERLAY,
     0x6969: "nfs",
     0x65735546: "fuse",
+    0xFF534D42: "cifs",
+    0xFE534D42: "smb2",
+    0x01021997: "9p",
+    0x00C36400: "ceph",
     0x2FC12FC1: "zfs",
     0xF2F52010: "f2fs",
     0x9FA0: "procfs",
@@ -40,6 +44,8 @@ MAGIC = {
     0xF97CFF8C: "selinuxfs",
     0x42494E4D: "binfmt_misc",
 }
+REMOTE = frozenset({"nfs", "fuse", "cifs", "smb2", "9p", "ceph"})
+"""File times may be another machine's."""
 MEMORY = frozenset({TMPFS, "ramfs", "hugetlbfs"})
 SIZE_UNKNOWN = frozenset(
     {"procfs", "sysfs", "debugfs", "tracefs", "cgroup", "cgroup2", "securityfs", "selinuxfs", "binfmt_misc"}

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 from dataclasses import dataclass
 
+from collector.host.clock import boot_id
 from collector.host.files import Host
 
 
@@ -19,7 +20,4 @@ class MachineIdentity:
 
 def identify(host: Host | None = None) -> MachineIdentity:
     system = os.uname()
-    boot_id = (host or Host()).read("/proc/sys/kernel/random/boot_id", limit=64)
-    return MachineIdentity(
-        host=system.nodename, boot_id=boot_id.decode().strip(), kernel=f"{system.release} {system.version}"
-    )
+    return MachineIdentity(host=system.nodename, boot_id=boot_id(host), kernel=f"{system.release} {system.version}")

@@ -78,12 +78,14 @@ def birth_time_ns(name: str, dir_fd: int) -> int | None:
     """
     Return when a file was created, in nanoseconds since the epoch; ``None`` if its file system does not record it.
 
+    An empty *name* is the file in *dir_fd* itself.
+
     Raises:
         OSError: From statx(2).
 
     Source: statx(2), ``STATX_BTIME``; tmpfs since Linux 6.0.
     """
-    found = _statx(dir_fd, name, AT_SYMLINK_NOFOLLOW, BTIME)
+    found = _statx(dir_fd, name, AT_SYMLINK_NOFOLLOW | AT_EMPTY_PATH, BTIME)
     return None if found is None else found[0] * 1_000_000_000 + found[1]
 
 

@@ -75,8 +75,10 @@ class IncidentHeader(msgspec.Struct, frozen=True, kw_only=True):
     """
     ``incident.json``: what is known when an incident is opened.
 
-    *planned* are the ids of all steps that will be tried; an incident is complete even without those
-    that are *optional*. Those of *left_out* are tried only if a marker that joins later meets their conditions.
+    *planned* are the ids of all steps that will be tried; an incident is complete even without those that are
+    *optional*. Those of *left_out* are tried only if a marker that joins later meets their conditions. *number* is the
+    archive's count of its incidents, and their order; the id is a label by the wall clock. It is 0 in incidents of
+    earlier releases.
     """
 
     version: int
@@ -92,14 +94,20 @@ class IncidentHeader(msgspec.Struct, frozen=True, kw_only=True):
     planned: tuple[str, ...] = ()
     optional: tuple[str, ...] = ()
     left_out: tuple[LeftOut, ...] = ()
+    number: int = 0
 
 
 class Manifest(IncidentHeader, frozen=True, kw_only=True):
-    """``manifest.json``: the full record of a sealed incident."""
+    """
+    ``manifest.json``: the full record of a sealed incident.
+
+    *archive_clock_s* is what the archive's own clock showed when it was sealed; its age counts from there.
+    """
 
     state: IncidentState
     ended_s: float
     steps: tuple[StepRecord, ...] = ()
+    archive_clock_s: float = 0.0
 
     def artifacts(self) -> Iterator[ArtifactRecord]:
         """Yield the artifacts of all steps."""

@@ -16,7 +16,8 @@ class RetentionRules(msgspec.Struct, frozen=True, kw_only=True):
 
     Args:
         count: Maximum number of incidents.
-        age_s: Incidents older than this are deleted within a day; the newest always stays.
+        age_s: Incidents older than this are deleted within a day; the newest always stays. Only time
+            that the machine has been running counts, whatever its date says.
         size_bytes: Maximum space of all incidents together.
     """
 

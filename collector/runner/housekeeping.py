@@ -10,21 +10,13 @@ from collector.model.pressure import Policy
 from collector.pipeline.generation import Generation
 from collector.runner.coroutine import Task
 from collector.runner.pool import Pool
-from collector.runner.protocol import ARCHIVE_JOB_S, AddDigests, Done, FindUndigested, Job, Prune, Recover
+from collector.runner.protocol import ARCHIVE_JOB_S, AddDigests, Done, FindUndigested, Job, KeepClock, Prune, Recover
 
 DIGEST_TIMEOUT_S = 24 * 3600.0
 """Reading a large incident back at idle pace may take hours; nothing waits for it."""
 
 RECOVER_WAIT_S = 5.0
 """How long a start waits for workers of a killed run: one needed 0.4 s to return from an fsync and die."""
-
-STARTED_S = (time.time(), time.clock_gettime(time.CLOCK_BOOTTIME))
-
-
-def age_clock_s(now_s: float) -> float:
-    """Return *now_s*, the wall clock, limited to time elapsed since the start: a jump ahead must delete nothing."""
-    wall_s, boot_s = STARTED_S
-    return min(now_s, wall_s + time.clock_gettime(time.CLOCK_BOOTTIME) - boot_s)
 
 
 def recover(pool: Pool, archive: str, *, wait_s: float = RECOVER_WAIT_S) -> Task[Done]:
@@ -34,9 +26,13 @@ def recover(pool: Pool, archive: str, *, wait_s: float = RECOVER_WAIT_S) -> Task
 
 def prune(pool: Pool, generation: Generation, *, spare: str = "") -> Task[Done]:
     """Delete what retention does not keep, *spare* excepted; *ids* of the result are the incidents deleted."""
-    rules, now_s = generation.loaded.config.archive.keep, age_clock_s(time.time())
-    job = Prune(archive=generation.settings.archive, rules=rules, now_s=now_s, spare=spare)
-    return (yield from _perform(pool, job))
+    rules = generation.loaded.config.archive.keep
+    return (yield from _perform(pool, Prune(archive=generation.settings.archive, rules=rules, spare=spare)))
+
+
+def keep_clock(pool: Pool, generation: Generation) -> Task[Done]:
+    """Store what the archive's clock shows."""
+    return (yield from _perform(pool, KeepClock(archive=generation.settings.archive)))
 
 
 def find_undigested(pool: Pool, generation: Generation, limit: int) -> Task[Done]:

@@ -7,7 +7,7 @@ import time
 from collections.abc import Sequence
 from contextlib import closing
 
-from collector.archive import directory, layout
+from collector.archive import clock, directory, layout
 from collector.archive.digests import add_digests, undigested
 from collector.archive.prune import inventory, prune
 from collector.archive.read import ArchiveReader
@@ -35,6 +35,7 @@ from collector.runner.protocol import (
     Done,
     FindUndigested,
     Job,
+    KeepClock,
     Prune,
     ReadStep,
     RecordSteps,
@@ -54,7 +55,7 @@ METADATA_BYTES = 4 << 20
 RECOVER_PAUSE_S = 0.05
 
 
-def perform(  # noqa: PLR0911 - one per job
+def perform(  # noqa: PLR0911, PLR0912 - one per job
     job: Job, fds: Sequence[int], sampler: Sampler, report: Reporter
 ) -> tuple[Done, int | None]:
     """Do *job*, with the descriptors that came with it; return how it ended, and a descriptor for the supervisor."""
@@ -79,7 +80,11 @@ def perform(  # noqa: PLR0911 - one per job
             return _recover(job), None
         case Prune():
             with ArchiveReader(job.archive) as archive:
-                return Done(ids=tuple(prune(archive, job.rules, now_s=job.now_s, spare=job.spare))), None
+                return Done(ids=tuple(prune(archive, job.rules, spare=job.spare))), None
+        case KeepClock():
+            with ArchiveReader(job.archive) as archive:
+                clock.advance(archive.fd)
+            return Done(), None
         case Release():
             process.release_memory(job.pid)
             return Done(), None
@@ -125,14 +130,14 @@ def _make_room(job: Begin, disk: DiskSample, reserve: int) -> tuple[str, ...]:
     rules = RetentionRules(count=None, age_s=None, size_bytes=None)
     with ArchiveReader(job.archive) as archive:
         held = {kept.id: kept.size_bytes for kept in inventory(archive)}
-        doomed = prune(archive, rules, now_s=job.header.started_s, need_bytes=missing, dry_run=True)
+        doomed = prune(archive, rules, need_bytes=missing, dry_run=True)
         if sum(held[incident] for incident in doomed) < missing:  # deleting them would not help
             raise PressureError(
                 f"the disk of {job.archive} has {mib(disk.free_bytes)} free and needs {mib(need)}:"
                 f" its reserve of {mib(reserve)}, and {mib(METADATA_BYTES)} for an incident's records",
                 hint="free some space, or lower archive.reserve",
             )
-        return tuple(prune(archive, rules, now_s=job.header.started_s, need_bytes=missing))
+        return tuple(prune(archive, rules, need_bytes=missing))
 
 
 def _run_step(job: RunStep, sampler: Sampler, report: Reporter) -> Done:
@@ -209,6 +214,7 @@ def _recover(job: Recover) -> Done:
     until_s = time.monotonic() + job.wait_s
     with Store(job.archive) as store:
         store.clear_unopened()
+        clock.advance(store.fd, seen=store.last_number())  # a power cut may have taken what was not synced
         while left := [incident for incident in store.unfinished() if incident not in bad]:
             for incident in left:
                 _seal_one(store, incident, job.now_s, sealed, bad)

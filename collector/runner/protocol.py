@@ -114,8 +114,11 @@ class Prune(ArchiveJob, frozen=True, kw_only=True):
     """Delete what retention does not keep, except the incident to *spare*."""
 
     rules: RetentionRules
-    now_s: float
     spare: str = ""
+
+
+class KeepClock(ArchiveJob, frozen=True, kw_only=True):
+    """Store what the archive's clock shows: what is not stored when the machine goes down does not count as age."""
 
 
 class Release(msgspec.Struct, frozen=True, kw_only=True):
@@ -139,7 +142,7 @@ class FindUndigested(ArchiveJob, frozen=True, kw_only=True):
 
 
 IncidentJobs = Begin | ReadStep | WriteSpool | RunStep | RecordSteps | Seal
-Job = IncidentJobs | Recover | Prune | Release | AddDigests | FindUndigested
+Job = IncidentJobs | Recover | Prune | KeepClock | Release | AddDigests | FindUndigested
 
 
 class Progress(msgspec.Struct, frozen=True, tag="progress"):

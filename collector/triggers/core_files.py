@@ -18,6 +18,7 @@ from collector.model.marker import CoreRef, Marker, MarkerKind
 from collector.model.text import printable
 from collector.model.units import Seconds
 from collector.triggers.base import TriggerContext
+from collector.triggers.catch_up import CatchUp
 from collector.triggers.core_identity import CoreHead, core_head, with_process
 from collector.triggers.core_names import identify
 from collector.triggers.dir_reader import DirReader, refusal
@@ -77,6 +78,7 @@ class CoreFilesWatch(DirectoryWatch):
             ctx, paths=trigger.paths, match=trigger.match, exclude=trigger.exclude, depth=trigger.recursive
         )
         self.trigger = trigger
+        self._catch_up = CatchUp(ctx, trigger.catch_up)
         self._unfinished: dict[tuple[Directory, str], FileState | None] = {}
         self._reported: dict[tuple[int, ...], None] = {}
         self._dropped = 0
@@ -87,7 +89,7 @@ class CoreFilesWatch(DirectoryWatch):
         return super().lost + self._dropped
 
     def read(self) -> Iterator[Marker]:
-        oldest_s = time.time() - self.trigger.catch_up
+        oldest_s = self._catch_up.oldest_s()
         retry = False
         with _CoreReader(self) as reader:
             for event in self.events():
@@ -105,6 +107,7 @@ class CoreFilesWatch(DirectoryWatch):
 
     def poll(self) -> Iterator[Marker]:
         """Look for new directories, and check the unfinished files again."""
+        self._catch_up.keep()
         self.refresh()
         with _CoreReader(self) as reader:
             yield from self._finished(reader)

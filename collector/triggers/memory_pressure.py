@@ -9,6 +9,9 @@ from dataclasses import dataclass
 from errno import EINVAL
 from typing import ClassVar, Literal
 
+import msgspec
+
+from collector.host.clock import Moment, moment
 from collector.host.memory import Meminfo, PsiTrigger
 from collector.model.knowledge import NOTHING, Knowledge
 from collector.model.marker import Marker, MarkerKind
@@ -108,14 +111,13 @@ class MemoryPressureWatch(Watch):
             self.psi.close()
 
     def _is_due(self) -> bool:
-        """Return whether the cooldown is over; a clock that was set back does not prolong it."""
-        last = self.ctx.recall(f"{self.ctx.id}.last")
-        with contextlib.suppress(ValueError):
-            if last is not None and 0 <= time.time() - float(last) < self.trigger.cooldown:
-                return False
+        """Return whether the cooldown is over, in running time; that of another boot is."""
+        now = moment()
+        with contextlib.suppress(msgspec.DecodeError):
+            last = msgspec.json.decode(self.ctx.recall(f"{self.ctx.id}.last") or "", type=Moment)
+            return last.boot_id != now.boot_id or now.boot_s - last.boot_s >= self.trigger.cooldown
         return True
 
     def _marker(self, reason: str) -> Marker:
-        now_s = time.time()
-        self.ctx.remember(f"{self.ctx.id}.last", str(now_s))
-        return Marker(kind=MarkerKind.PRESSURE, trigger=self.ctx.id, at_s=now_s, reason=reason)
+        self.ctx.remember(f"{self.ctx.id}.last", msgspec.json.encode(moment()).decode())
+        return Marker(kind=MarkerKind.PRESSURE, trigger=self.ctx.id, at_s=time.time(), reason=reason)

@@ -34,6 +34,8 @@ from collector.runner.protocol import Done, Job, ReadStep, RunStep, WriteSpool
 from collector.triggers.manual import find_processes, manual_marker
 
 MIB = 1 << 20
+# The kernel charges memory in batches of 64 pages for each CPU, which a busy machine leaves half used.
+BATCHES_BYTES = (os.cpu_count() or 1) * 64 * 4096
 pytestmark = pytest.mark.root
 
 LIGHT = [cls for cls in COLLECTORS.values() if cls.footprint.step_class is StepClass.LIGHT or cls.footprint.light_head]
@@ -143,7 +145,7 @@ def test_light_collector_stays_within_its_footprint(cls: type[Collector], tmp_pa
         lab.read_and_write(cls())
         print(f"{cls.name}: {group.peak_bytes / MIB:.2f} of {cls.footprint.peak_bytes / MIB:.0f} MiB")
         assert group.hits == 0, "nobody in it had to reclaim memory"
-        assert group.peak_bytes <= cls.footprint.peak_bytes
+        assert group.peak_bytes <= cls.footprint.peak_bytes + BATCHES_BYTES
 
 
 def shm(path: Path) -> Collector:

@@ -20,6 +20,7 @@ PAGES = ROOT / "docs" / "triggers"
 SHARED = (
     "base",
     "core_identity",
+    "catch_up",
     "core_names",
     "dir_reader",
     "directories",

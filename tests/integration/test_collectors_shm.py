@@ -15,10 +15,12 @@ import pytest
 from collecting import Collected, collect, context, core_ref, manual, take
 from hanging_fuse import mounted, wedged_process
 
+from collector.collectors.shm import death
 from collector.collectors.shm.mapped_segments import MAX_OWN
 from collector.collectors.shm.shm import From, Shm
 from collector.model.artifact import Bulk, Truncated
 from collector.model.marker import CoreRef, MarkerKind
+from collector.model.text import escape_name
 
 ROOT = Path("/dev/shm")
 NOBODY = 65534
@@ -147,6 +149,51 @@ def test_shm_copies_the_crashs_own_if_core_times_are_whole_seconds(own: Path, tm
     assert chosen(collected) == {name: b"evidence"}
 
 
+@pytest.mark.parametrize(
+    ("by_s", "reason"),
+    [(-3600.0, "the core is a copy"), (3600.0, "a time lies in the future"), (None, "set back by 60 s")],
+)
+def test_shm_takes_what_only_a_wrong_clock_makes_newer_than_the_crash(
+    own: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, by_s: float | None, reason: str
+) -> None:
+    """A core with the times of a copy or of another clock proves nothing: `why` and the step's reason say so."""
+    name = segment(own / "engine.1", b"evidence")
+    core_of(tmp_path / "core", os.fsencode(own / "engine.1"))
+    if by_s is not None:
+        os.utime(tmp_path / "core", (time.time() + by_s,) * 2)
+    else:
+        monkeypatch.setattr(death.clock, "set_back_s", lambda: 60.0)
+        time.sleep(0.02)  # file times are up to a tick old
+        (own / "engine.1").unlink()
+        segment(own / "engine.1", b"evidence")
+    collected = collect(Shm(), context(manual(core=core_ref(str(tmp_path / "core")))))
+    assert chosen(collected) == {name: b"evidence"}
+    (row,) = collected.rows("segments.jsonl")
+    assert reason in row["why"]
+    assert reason in collected.missing
+    assert escape_name(name) in collected.missing
+
+
+def test_shm_does_not_take_for_its_own_what_was_created_after_the_core_was_copied(own: Path, tmp_path: Path) -> None:
+    """A core compressed in place keeps the time of its writing; it was there before the restarted service was."""
+    core_of(tmp_path / "core", os.fsencode(own / "engine.1"))
+    os.utime(tmp_path / "core", (time.time() - 3600.0,) * 2)
+    time.sleep(0.02)  # file times are up to a tick old
+    segment(own / "engine.1", b"after the restart")
+    collected = collect(Shm(), context(manual(core=core_ref(str(tmp_path / "core")))))
+    assert chosen(collected) == {}
+    assert "no longer there" in collected.missing
+
+
+def test_shm_excluded_segments_are_not_doubtful(own: Path, tmp_path: Path) -> None:
+    """Nothing of what is not wanted makes the step truncated."""
+    segment(own / "engine.tmp")
+    core_of(tmp_path / "core", os.fsencode(own / "engine.tmp"))
+    os.utime(tmp_path / "core", (time.time() - 3600.0,) * 2)
+    collected = collect(shm(exclude=("*.tmp",)), context(manual(core=core_ref(str(tmp_path / "core")))))
+    assert (chosen(collected), collected.missing) == ({}, "")
+
+
 def test_shm_takes_the_segments_of_a_live_process(own: Path) -> None:
     """Known from its maps; what only other processes have mapped is not copied."""
     name = segment(own / "mine", b"mine" * 1024)
@@ -208,7 +255,9 @@ def test_shm_takes_what_a_core_may_have_named_deleted_and_says_so(own: Path, tmp
     collected = collect(Shm(), context(manual(core=core)))
     assert chosen(collected) == {name: b"evidence"}
     (row,) = collected.rows("segments.jsonl")
-    assert row["why"] == f"mapped by the crashed process, or a removed '{own.name}/x' was"
+    assert (
+        row["why"] == f"same name as one mapped by the crashed process, not confirmed, or a removed '{own.name}/x' was"
+    )
 
 
 def test_shm_from_none_takes_globs_only(own: Path) -> None:

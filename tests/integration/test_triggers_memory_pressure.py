@@ -6,12 +6,15 @@ import os
 import select
 import subprocess
 import sys
-from collections.abc import Iterator
+import time
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
+import msgspec
 import pytest
 from memory_group import memory_group
 
+from collector.host.clock import Moment, moment
 from collector.host.files import Host
 from collector.model.marker import Marker, MarkerKind
 from collector.model.units import Bytes, Seconds
@@ -57,6 +60,25 @@ def thrashing(scratch: Path) -> Iterator[None]:
         finally:
             child.kill()
             child.wait()
+
+
+@pytest.mark.parametrize(
+    ("last", "expected"),
+    [
+        (lambda: moment(), 0),
+        (lambda: Moment(moment().boot_id, moment().boot_s - 3601.0), 1),
+        (lambda: Moment("another boot", moment().boot_s), 1),
+        (lambda: time.time(), 1),
+    ],
+    ids=["just now", "an hour ago", "another boot", "an earlier release"],
+)
+def test_memory_pressure_cooldown_is_running_time(tmp_path: Path, last: Callable[[], object], expected: int) -> None:
+    """The date has no part in it, and another boot is another memory."""
+    (tmp_path / "proc").mkdir()
+    (tmp_path / "proc/meminfo").write_text("MemAvailable: 100 kB\n")
+    notes = {"starving.last": msgspec.json.encode(last()).decode()}
+    watch = MemoryPressure(available=Bytes(1 << 20), cooldown=Seconds(3600.0)).open(context(notes, str(tmp_path)))
+    assert sum(1 for _ in range(3) for _ in watch.poll()) == expected
 
 
 @pytest.mark.root

@@ -9,6 +9,7 @@ from dataclasses import KW_ONLY, dataclass, field
 
 import msgspec
 
+from collector.collectors.shm.death import Death, doubt, is_later
 from collector.collectors.shm.listing import ShmFile, walk
 from collector.collectors.shm.mapped_segments import DELETED, Key, OwnSegment, open_mapped
 from collector.host import syscalls
@@ -32,7 +33,7 @@ class SegmentSearch:
         root_fd: The directory, normally ``/dev/shm``; closing it is left to the caller.
         own: What the crashed process has mapped.
         guard: Runs what takes a live process's locks.
-        died_ns: When it died, in nanoseconds since the epoch, if *own* comes from its core.
+        death: When it died, if *own* comes from its core.
         globs: Further segments that are wanted, in order of importance.
         exclude: What is never taken.
         limit: Maximum number of candidates.
@@ -42,13 +43,15 @@ class SegmentSearch:
     own: dict[Key, OwnSegment]
     guard: Guard
     _: KW_ONLY
-    died_ns: int | None
+    death: Death | None
     globs: tuple[str, ...]
     exclude: tuple[str, ...]
     limit: int
     candidates: list[Candidate] = field(default_factory=list, init=False)
     passed_over: int = field(default=0, init=False)
     """Wanted segments beyond *limit*."""
+    doubtful: dict[str, str] = field(default_factory=dict, init=False)
+    """Segments that are taken although they may be newer than the crash, and why that is not known."""
     unmatched: set[str] = field(init=False)
     """Those of *globs* that no segment matches."""
     _seen: set[Key] = field(default_factory=set, init=False)
@@ -96,22 +99,42 @@ class SegmentSearch:
             own = self.own.get(key)
             if own is not None:
                 self._seen.add(key)
-                if own.holder is None and self._is_another(found):
-                    self._add(Candidate(name=found.name, rank=0, why=OWN, gone=ANOTHER))
+                if own.holder is not None:
+                    why = (0, OWN)
                 elif own.reader is not None and not own.reader.may_read(found.status):
                     self._add(Candidate(name=found.name, rank=0, why=OWN, gone=NOT_THEIRS))
+                elif own.mapped.inode is None and self._is_another(found):
+                    self._add(Candidate(name=found.name, rank=0, why=OWN, gone=ANOTHER))
                 else:
-                    why = (0, OWN if own.holder else _by_name(own))
+                    why = (0, self._by_name(found, own))
         if why is not None:
             self._add(_candidate(found, *why))
 
     def _is_another(self, found: ShmFile) -> bool:
-        """Return whether a file was created after the crash: a restarted service uses the same names."""
+        """
+        Return whether a file was created after the crash: a restarted service uses the same names.
+
+        What only a clock that was set tells apart is taken, and `doubtful` says so.
+        """
         try:
             born_ns = syscalls.birth_time_ns(found.name, self.root_fd)
         except OSError:
             return False  # gone again, which opening it will report
-        return born_ns is not None and self.died_ns is not None and born_ns > self.died_ns
+        if born_ns is None or self.death is None:
+            return False
+        if reason := doubt(self.death, born_ns):
+            self.doubtful[found.name] = reason
+            return False
+        return is_later(self.death, born_ns)
+
+    def _by_name(self, found: ShmFile, own: OwnSegment) -> str:
+        """Return why a file that only a core names is wanted, and what is not certain about it."""
+        why = OWN if own.confirmed or own.mapped.inode is not None else f"same name as one {OWN}, not confirmed"
+        if own.name.endswith(DELETED) and own.mapped.inode is None:
+            why += f", or a removed {own.name.removesuffix(DELETED)!r} was"
+        if reason := self.doubtful.get(found.name):
+            why += f", or created after the crash ({reason})"
+        return why
 
     def _unnamed(self, own: OwnSegment) -> Candidate:
         name = own.name.removesuffix(DELETED)
@@ -139,13 +162,6 @@ class SegmentSearch:
             self.candidates.append(candidate)
         else:
             self.passed_over += 1
-
-
-def _by_name(own: OwnSegment) -> str:
-    """Return why a file that only a core names is wanted: the core does not tell which file the name was of."""
-    if own.name.endswith(DELETED):
-        return f"{OWN}, or a removed {own.name.removesuffix(DELETED)!r} was"
-    return OWN if own.confirmed or own.mapped.inode is not None else f"same name as one {OWN}, not confirmed"
 
 
 def _candidate(found: ShmFile, rank_: int, why: str) -> Candidate:

@@ -14,6 +14,7 @@ from typing import ClassVar
 import msgspec
 
 from collector.collectors.base import Context, names_nobody, names_of
+from collector.collectors.shm.death import death_of
 from collector.collectors.shm.listing import ROOT, ShmFile, length_of
 from collector.collectors.shm.mapped_segments import Key, OwnSegment, own_segments
 from collector.collectors.shm.segments import EXCLUDED, NOT_THEIRS, SegmentSearch
@@ -22,13 +23,10 @@ from collector.host.guarded_read import Guard
 from collector.host.read_errors import ReadErrors
 from collector.model.artifact import Artifact, Bulk, CoreUse, Footprint, NotApplicable, Truncated
 from collector.model.errors import StepError
-from collector.model.marker import CoreRef
 from collector.model.pressure import StepClass
 from collector.model.segments import Candidate, Order, Planned, SegmentLimits, plan
 from collector.model.text import escape_name, jsonl
 from collector.model.units import Bytes, Seconds
-
-SECOND_NS = 1_000_000_000
 
 
 class From(enum.StrEnum):
@@ -98,6 +96,8 @@ class Shm:
             reasons.append(f"what the crashed process had mapped is not known: {unknown}")
         if search.unmatched:
             reasons.append(f"no segment matches {names_of(sorted(search.unmatched))}")
+        if doubts := _doubts(search, planned):
+            reasons.append(doubts)
         if lost:
             reasons.append(f"no longer there: {names_of(lost)}")
         if refused := [candidate.name for candidate, _ in planned if candidate.gone == NOT_THEIRS]:
@@ -136,7 +136,7 @@ class Shm:
             root_fd,
             own,
             guard,
-            died_ns=_died_ns(ctx.marker.core),
+            death=death_of(ctx.host, ctx.marker.core) if ctx.marker.core is not None else None,
             globs=self.segments,
             exclude=self.exclude,
             limit=self.max_segments,
@@ -144,11 +144,11 @@ class Shm:
         return search, unknown
 
 
-def _died_ns(core: CoreRef | None) -> int | None:
-    """Return when the process was certainly dead; some file systems round down to whole seconds."""
-    if core is None:
-        return None
-    return core.mtime_ns if core.mtime_ns % SECOND_NS else core.mtime_ns + SECOND_NS
+def _doubts(search: SegmentSearch, planned: list[tuple[Candidate, Planned]]) -> str:
+    """Return which segments are taken although they may be newer than the crash, and why that is not known."""
+    names = [one.name for one, row in planned if row.artifact and one.name in search.doubtful]
+    why = ", ".join(sorted({search.doubtful[name] for name in names}))
+    return f"taken, but may have been created after the crash ({why}): {names_of(names)}" if names else ""
 
 
 class InventoryRow(msgspec.Struct, frozen=True, kw_only=True):

@@ -33,7 +33,7 @@ from collector.runner import events
 from collector.runner.coroutine import drive
 from collector.runner.incident_run import open_header
 from collector.runner.pool import Pool
-from collector.runner.protocol import Prune, Recover
+from collector.runner.protocol import KeepClock, Prune, Recover
 from collector.triggers.manual import manual_marker
 
 STEP_CLASSES = (StepClass.LIGHT, StepClass.DIRECT)
@@ -281,13 +281,24 @@ def test_recovery_keeps_the_state_in_an_existing_manifest(lab: Lab) -> None:
 
 
 def test_prune_job_keeps_the_incident_to_spare(lab: Lab) -> None:
-    """If the wall clock was set back, the incident just archived does not have the newest id."""
+    """While a long copy ran, newer incidents may have been sealed."""
     first, second, third = (lab.run(Fine()).incident for _ in range(3))
     assert first
     rules = RetentionRules(count=1, age_s=None, size_bytes=None)
-    job = Prune(archive=str(lab.archive), rules=rules, now_s=time.time(), spare=first)
+    job = Prune(archive=str(lab.archive), rules=rules, spare=first)
     assert drive(lab.pool.perform(job, deadline_s=time.monotonic() + 10)).done.ids == (second,)
-    assert {path.name for path in lab.archive.iterdir()} == {first, third}
+    assert {path.name for path in lab.archive.iterdir()} == {first, third, layout.CLOCK}
+
+
+def test_keep_clock_job_stores_the_archives_clock(lab: Lab) -> None:
+    """What is not stored when the machine goes down does not count as age."""
+    lab.run(Fine())
+    path = lab.archive / layout.CLOCK
+    before = msgspec.json.decode(path.read_bytes())
+    job = KeepClock(archive=str(lab.archive))
+    assert not drive(lab.pool.perform(job, deadline_s=time.monotonic() + 10)).done.reason
+    after = msgspec.json.decode(path.read_bytes())
+    assert (after["last_number"], after["clock_s"] > before["clock_s"]) == (1, True)
 
 
 def test_runner_runs_a_step_whose_condition_a_later_marker_meets(lab: Lab) -> None:

@@ -13,8 +13,9 @@ from pathlib import Path
 import pytest
 
 from collector.archive import ledger as ledger_module
-from collector.archive import ledgerfile
+from collector.archive import ledger_clock, ledgerfile
 from collector.archive.ledger import Ledger, identity
+from collector.host.clock import Moment
 from collector.model.case import Fate
 from collector.model.marker import CoreRef, Marker, MarkerKind, ProcessRef
 
@@ -100,19 +101,80 @@ def test_ledger_remembers_small_texts(path: str) -> None:
     assert (again.recall("kernel.kmsg"), again.recall("other")) == ("boot 2", None)
 
 
-def test_ledger_keeps_what_was_spent(path: str) -> None:
-    """Budgets survive the daemon; a wall clock that is set back does not keep them exhausted forever."""
+class RunningTime:
+    """The clock that runs, as a test lets it run."""
+
+    def __init__(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        self.now = Moment("first", 1000.0)
+        monkeypatch.setattr(ledger_clock, "moment", lambda: self.now)
+
+    def run(self, seconds: float) -> None:
+        self.now = Moment(self.now.boot_id, self.now.boot_s + seconds)
+
+    def reboot(self) -> None:
+        self.now = Moment(f"after {self.now.boot_id}", 30.0)
+
+
+def spend(ledger: Ledger, inode: int) -> None:
+    number = ledger.record(core(inode), pipeline="crash")
+    ledger.begin(number, f"i{inode}")
+    ledger.finish(number, Fate.COLLECTED, incident=f"i{inode}", size_bytes=42)
+
+
+def ages(ledger: Ledger, window_s: float) -> list[float]:
+    return [round(100.0 - spent.at_s, 3) for spent in ledger.spent(window_s=window_s, now_s=100.0)]
+
+
+def test_ledger_keeps_what_was_spent_over_restarts_and_boots(path: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A window is running time: a restart counts, the time between two boots does not, and no window is endless."""
+    time = RunningTime(monkeypatch)
     ledger = Ledger(path)
-    number = ledger.record(core(), pipeline="crash")
-    ledger.begin(number, "i1")
-    ledger.finish(number, Fate.COLLECTED, incident="i1", size_bytes=42)
+    spend(ledger, 1)
+    time.run(20.0)
+    spend(ledger, 2)
+    (spent, _) = ledger.spent(window_s=60.0, now_s=100.0)
+    assert (spent.executable, spent.uid, spent.size_bytes, spent.at_s) == ("engine (uid 0)", 0, 42, 80.0)
+    del ledger  # killed
+    time.run(30.0)
+    ledger = Ledger(path)
+    assert ages(ledger, 60.0) == [50.0, 30.0]
+    assert ages(ledger, 40.0) == [30.0]
     ledger.close()
-    db = sqlite3.connect(path)
-    db.execute("UPDATE spent SET at_s = at_s + 1e6")
-    db.commit()
-    db.close()
-    (spent,) = Ledger(path).spent(window_s=60.0, now_s=100.0)
-    assert (spent.executable, spent.uid, spent.size_bytes, spent.at_s) == ("engine (uid 0)", 0, 42, 100.0)
+    time.reboot()
+    ledger = Ledger(path)
+    assert ages(ledger, 60.0) == [50.0, 30.0]
+    time.run(10.5)
+    assert ages(ledger, 60.0) == [40.5]
+    time.reboot()  # the machine crashed: at most what `tidy` stores every minute is lost
+    assert ages(Ledger(path), 60.0) == [50.0, 30.0]
+
+
+def test_ledger_takes_what_an_earlier_release_spent_by_its_date(path: str) -> None:
+    """Also a date that lay ahead: such a budget is not exhausted for ever, nor are others refunded by it."""
+    ledger = Ledger(path)
+    for inode in (1, 2):
+        spend(ledger, inode)
+    ledger.close()
+    with sqlite3.connect(path) as db:
+        db.execute("UPDATE spent SET at_s = at_s + 1e6 WHERE case_id = 2")
+        db.execute("DELETE FROM notes")
+    ledger = Ledger(path)
+    (age_s,) = ages(ledger, 60.0)
+    assert 0.0 <= age_s < 60.0
+
+
+def test_ledger_deletes_the_notes_written_first_and_not_those_of_an_old_date(
+    path: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """After a set-back of the clock, the newest notes have the oldest date."""
+    monkeypatch.setattr(ledger_module, "MAX_NOTES", 3)
+    ledger = Ledger(path)
+    for key in ("a", "b", "c", "a"):
+        ledger.remember(key, key)
+    with sqlite3.connect(path) as db:
+        db.execute("UPDATE notes SET at_s = -rowid")
+    ledger.tidy(idle=True)
+    assert [ledger.recall(key) for key in ("a", "b", "c")] == ["a", None, "c"]
 
 
 def test_ledger_is_bounded(path: str, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -1,13 +1,17 @@
-"""How much space deleting an incident frees."""
+"""What retention is told: how much space deleting an incident frees, and how old it is."""
 
 from __future__ import annotations
 
 import os
 from pathlib import Path
 
-from collector.archive import layout
-from collector.archive.prune import inventory
+import pytest
+
+from collector.archive import clock, layout
+from collector.archive.prune import inventory, prune
 from collector.archive.read import ArchiveReader
+from collector.host.clock import Moment
+from collector.model.retention import RetentionRules
 
 
 def test_prune_counts_a_hard_linked_core_only_when_its_other_name_is_gone(tmp_path: Path) -> None:
@@ -25,3 +29,45 @@ def test_prune_counts_a_hard_linked_core_only_when_its_other_name_is_gone(tmp_pa
         (alone,) = inventory(opened)
     assert linked.size_bytes == 0
     assert alone.size_bytes == 1 << 20
+
+
+@pytest.mark.parametrize(
+    ("manifest", "header", "place"),
+    [
+        ('{"number": 4, "archive_clock_s": 60.0}', "", (4, 40.0)),
+        ('{"ended_s": 1.0}', '{"started_s": 1.0}', (0, 100.0)),
+        ('{"number": 4, "archive_clock_s": 9999.0}', "", (4, -9899.0)),
+        ('{"number": -4, "archive_clock_s": 60.0}', "", (0, None)),
+        ("", "", (0, None)),
+        ("{", '{"number": 4}', (4, None)),
+    ],
+    ids=["stamped", "of an earlier release", "of another archive", "nonsense", "empty", "damaged"],
+)
+def test_prune_knows_ages_by_the_archives_clock(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, manifest: str, header: str, place: tuple[int, float | None]
+) -> None:
+    """Incidents of earlier releases age from the first start of this one; unreadable ones never do."""
+    tmp_path.chmod(0o700)
+    incident = tmp_path / layout.new_id(1_700_000_000.0)
+    incident.mkdir()
+    (incident / layout.MANIFEST).write_text(manifest)
+    (incident / layout.HEADER).write_text(header)
+    with ArchiveReader(str(tmp_path)) as archive:
+        (tmp_path / layout.CLOCK).write_bytes(b'{"boot_id": "a", "boot_s": 1.0, "clock_s": 0.0, "last_number": 0}')
+        monkeypatch.setattr(clock, "moment", lambda: Moment("a", 101.0))
+        (found,) = inventory(archive)
+        assert (found.number, found.age_s) == place
+        assert archive.ids() == [incident.name]
+        assert clock.number_of(incident.name, archive.fd) == found.number
+
+
+def test_prune_gives_the_counter_the_numbers_that_it_sees(tmp_path: Path) -> None:
+    """Those of incidents that were copied from elsewhere, or whose counter a power cut has set back."""
+    tmp_path.chmod(0o700)
+    incident = tmp_path / layout.new_id(1_700_000_000.0)
+    incident.mkdir()
+    with ArchiveReader(str(tmp_path)) as archive:
+        clock.advance(archive.fd, new=1)
+        (incident / layout.MANIFEST).write_text('{"number": 41}')
+        prune(archive, RetentionRules(count=None, age_s=None, size_bytes=None))
+        assert clock.advance(archive.fd, new=1).last_number == 42

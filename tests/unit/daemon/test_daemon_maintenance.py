@@ -34,7 +34,8 @@ class Lab:
         monkeypatch.setattr(maintenance, "find_undigested", self._find)
         monkeypatch.setattr(maintenance, "add_digests", self._add)
         monkeypatch.setattr(maintenance, "prune", self._prune)
-        self.prunes = 0
+        monkeypatch.setattr(maintenance, "keep_clock", self._keep_clock)
+        self.prunes = self.clocks = 0
         self.reported: list[str] = []
         self.maintenance = Maintenance(
             loop=cast(Loop, SimpleNamespace(spawn=self._spawn)),
@@ -55,6 +56,11 @@ class Lab:
         yield from ()
         self.searches += 1
         return Done(ids=self.archive[:limit]) if self.pool.idle else NO_WORKER
+
+    def _keep_clock(self, pool: Any, generation: Any) -> Any:
+        yield from ()
+        self.clocks += 1
+        return Done()
 
     def _prune(self, pool: Any, generation: Any) -> Any:
         yield from ()
@@ -122,3 +128,13 @@ def test_maintenance_applies_retention_even_if_nothing_crashes(monkeypatch: pyte
     monkeypatch.setattr(maintenance.time, "monotonic", lambda: now + maintenance.RETENTION_S + 1)
     lab.maintenance.turn()
     assert lab.prunes == 2
+
+
+def test_maintenance_stores_the_archives_clock_every_hour(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A machine that is switched off every night must not keep everything for ever."""
+    lab = Lab(monkeypatch)
+    now = time.monotonic()
+    for hours in (0, 1, 1, 2):
+        monkeypatch.setattr(maintenance.time, "monotonic", lambda hours=hours: now + hours * (maintenance.CLOCK_S + 1))
+        lab.maintenance.turn()
+    assert lab.clocks == 2
