@@ -12,7 +12,7 @@ import msgspec
 from collector.collectors.base import Collector, Context
 from collector.host.files import Host
 from collector.host.procfs import Process
-from collector.model.artifact import Artifact, Bulk, HardLink, NotApplicable, Truncated
+from collector.model.artifact import Artifact, Bulk, NotApplicable, Truncated
 from collector.model.errors import StepError
 from collector.model.marker import CoreRef, Marker, MarkerKind, ProcessRef
 from collector.model.redaction import Redaction
@@ -139,7 +139,7 @@ def take(artifact: Artifact) -> Taken:
     body = artifact.body
     if isinstance(body, bytes):
         return Taken(artifact, body)
-    if isinstance(body, Bulk | HardLink):
+    if isinstance(body, Bulk):
         return _take_file(artifact, body)
     data, cut = b"", None
     try:
@@ -151,8 +151,8 @@ def take(artifact: Artifact) -> Taken:
     return Taken(artifact, data, cut)
 
 
-def _take_file(artifact: Artifact, body: Bulk | HardLink) -> Taken:
-    offset, limit = (body.offset, body.limit_bytes) if isinstance(body, Bulk) else (0, None)
+def _take_file(artifact: Artifact, body: Bulk) -> Taken:
+    offset, limit = body.offset, body.limit_bytes
     try:
         size = os.fstat(body.fd).st_size - offset
         return Taken(artifact, os.pread(body.fd, size if limit is None else min(size, limit), offset))

@@ -96,7 +96,9 @@ def _describe(found: Manifest | UnderWay, path: str, core: list[str]) -> list[st
 def _marker(marker: Marker) -> str:
     known: dict[str, Any] = {
         "pid": marker.process.pid if marker.process else None,
+        "thread": marker.thread if marker.process is None or marker.thread != marker.process.pid else None,
         "comm": marker.comm,
+        "thread_comm": marker.thread_comm,
         "exe": marker.exe,
         "uid": marker.uid,
         "signal": signal_name(marker.signal) if marker.signal is not None else None,
@@ -104,7 +106,8 @@ def _marker(marker: Marker) -> str:
         "core": marker.core.path if marker.core else None,
     }
     facts = " ".join(f"{name}={escape_name(str(value))}" for name, value in known.items() if value is not None)
-    return f"{escape_name(marker.trigger)}: {escape_name(marker.reason)} {facts}".rstrip()
+    doubt = "" if marker.attributed else " (names no certain process: perhaps about this crash)"
+    return f"{escape_name(marker.trigger)}: {escape_name(marker.reason)} {facts}".rstrip() + doubt
 
 
 def _step(step: StepRecord) -> list[str]:

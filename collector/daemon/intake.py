@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import time
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 
@@ -14,6 +13,7 @@ from collector.daemon.control import Client
 from collector.daemon.journal import get_logger
 from collector.daemon.loop import Loop
 from collector.daemon.messages import Reply, RunRequest
+from collector.host.clock import boot_s
 from collector.host.procfs import boot_ticks
 from collector.model.admission import Admission, OwnProcesses, Ruling
 from collector.model.case import Case, Fate
@@ -84,7 +84,7 @@ class Intake:
         settings = generation.loaded.config.storm
         self._admission = Admission(settings)
         longest_s = max(budget.window_s for budget in (settings.per_executable, settings.per_uid, settings.total))
-        self._admission.restore(self._ledger.spent(window_s=longest_s, now_s=time.monotonic()))
+        self._admission.restore(self._ledger.spent(window_s=longest_s, now_s=boot_s()))
         self._loop.call_later(TIDY_S, self.tidy)
 
     @property
@@ -132,7 +132,7 @@ class Intake:
 
     def next(self) -> Work | None:
         """Return the next case that may run now; ``None`` if there is none."""
-        while (case := self._admission.next(time.monotonic())) is not None:
+        while (case := self._admission.next(boot_s())) is not None:
             if case.id in self._manual_runs:
                 pipeline, client = self._manual_runs.pop(case.id)
                 return Work(case=case, pipeline=pipeline, client=client)
@@ -164,7 +164,7 @@ class Intake:
 
     def _rule(self, number: int, marker: Marker, pipeline: str) -> None:
         self._admission.own = OwnProcesses(pids=self._own_pids(), units=frozenset({UNIT}))
-        self._enter(number, marker, self._admission.offer(number, marker, pipeline=pipeline, now_s=time.monotonic()))
+        self._enter(number, marker, self._admission.offer(number, marker, pipeline=pipeline, now_s=boot_s()))
 
     def _enter(self, number: int, marker: Marker, ruling: Ruling) -> None:
         """Record the ruling about a marker."""
@@ -206,7 +206,7 @@ class Intake:
             self._rule(entry.id, entry.marker, entry.pipeline)
         else:
             markers = (entry.marker, *self._ledger.joined(entry.id))
-            now_s = time.monotonic()
+            now_s = boot_s()
             ruling = self._admission.resume(entry.id, markers, pipeline=entry.pipeline, now_s=now_s)
             self._enter(entry.id, entry.marker, ruling)
 
@@ -217,9 +217,10 @@ class Intake:
     def _schedule(self) -> None:
         """Set the timer for the next case that may run."""
         self._cancel()
-        due_s = self._admission.due_s(time.monotonic())
+        now_s = boot_s()
+        due_s = self._admission.due_s(now_s)
         if due_s is not None:
-            self._cancel = self._loop.call_at(due_s, self._wake)
+            self._cancel = self._loop.call_later(max(0.0, due_s - now_s), self._wake)
 
     def _log_problem(self) -> None:
         """Log once that the ledger's file is not in use."""

@@ -58,18 +58,23 @@ def _this_boot() -> str:
         return boot_id()
 
 
+def boot_s() -> float:
+    """Return the seconds since boot, suspended time included."""
+    return time.clock_gettime(time.CLOCK_BOOTTIME)
+
+
 def moment() -> Moment:
     """Return the present moment."""
-    return Moment(_this_boot(), time.clock_gettime(time.CLOCK_BOOTTIME))
+    return Moment(_this_boot(), boot_s())
 
 
 def _offset_s() -> float:
     """Return by how much the wall clock is ahead of the other: of three readings, the one least interrupted."""
     readings = []
     for _ in range(3):
-        before_s = time.clock_gettime(time.CLOCK_BOOTTIME)
+        before_s = boot_s()
         wall_s = time.time()
-        readings.append((time.clock_gettime(time.CLOCK_BOOTTIME) - before_s, wall_s - before_s))
+        readings.append((boot_s() - before_s, wall_s - before_s))
     return min(readings)[1]
 
 

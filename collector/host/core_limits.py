@@ -6,18 +6,15 @@ Source: proc_pid_limits(5); setrlimit(2), RLIMIT_CORE; systemd-system.conf(5), `
 
 from __future__ import annotations
 
-import re
 from contextlib import closing
 
 from collector.host.files import Host, read_at
 from collector.host.own_procfs import affordable, batches
+from collector.host.process_identity import CORE_LIMIT, unit_of
 
 LIMITS_BYTES = 4096
 CGROUP_BYTES = 4096
 NAMES = 3  # looked up per process: its directory, limits and cgroup
-_NO_CORE = re.compile(rb"^Max core file size +0 ", re.MULTILINE)
-# The innermost service, in cgroup v2 or in systemd's own hierarchy of v1.
-_SERVICE = re.compile(rb"^(?:0:|[0-9]+:name=systemd):/(?:.*/)?([^/\n]+\.service)(?:/.*)?$", re.MULTILINE)
 
 
 def services_without_cores(host: Host) -> list[str]:
@@ -33,8 +30,9 @@ def services_without_cores(host: Host) -> list[str]:
             for pid in pids:
                 try:
                     with procfs.process(pid) as fd:
-                        if _NO_CORE.search(read_at(fd, "limits", LIMITS_BYTES)):
-                            found.update(map(bytes.decode, _SERVICE.findall(read_at(fd, "cgroup", CGROUP_BYTES))[:1]))
+                        limit = CORE_LIMIT.search(read_at(fd, "limits", LIMITS_BYTES))
+                        if limit and limit[1] == b"0" and (unit := unit_of(read_at(fd, "cgroup", CGROUP_BYTES))):
+                            found.update({unit} if unit.endswith(".service") else ())
                 except OSError:
                     continue  # it ended meanwhile
     return sorted(found)

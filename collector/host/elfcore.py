@@ -45,6 +45,10 @@ class CoreError(StepError):
     """The file is not an ELF core, or cannot be read."""
 
 
+class CutOffError(CoreError):
+    """The file ends within the headers of a core."""
+
+
 class CoreReader(Protocol):
     """Reads a core forwards: a file or a decompressor."""
 
@@ -137,7 +141,7 @@ def read_header(reader: CoreReader, *, segments: int = MAX_SEGMENTS) -> tuple[Co
     size = 64 if word == 8 else 52
     rest = reader.read(size - 16)
     if len(rest) < size - 16:
-        raise CoreError("cut off within its ELF header")
+        raise CutOffError("cut off within its ELF header")
     kind, machine, _version = struct.unpack_from(order + "HHI", rest)
     if kind != ET_CORE:
         raise CoreError(f"an ELF file, but not a core: {ELF_TYPES.get(kind, f'of type {kind}')}")
@@ -165,7 +169,7 @@ def _read_segments(reader: CoreReader, layout: Layout, offset: int, limit: int, 
     while seen < limit and (first is None or offset + (seen + 1) * entry <= first):
         raw = reader.read(entry)
         if len(raw) < entry:
-            raise CoreError("cut off within its segment table")
+            raise CutOffError("cut off within its segment table")
         seen += 1
         kind, start, size, size_memory = _segment(layout, raw)
         if kind == PT_NOTE and note is None:

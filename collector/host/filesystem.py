@@ -158,10 +158,15 @@ def cached_pages(fd: int, offset: int, length: int) -> int | None:
     return sum(page & 1 for page in there)
 
 
-def flush_and_drop(fd: int, offset: int, length: int) -> None:
-    """Write back a range of the page cache, wait for it, and drop it."""
+def write_back(fd: int, offset: int, length: int) -> None:
+    """Write back a range of the page cache, and wait for it."""
     if kind(fd) == OVERLAY:
         os.fdatasync(fd)  # sync_file_range looks for dirty pages in the overlay, which has none
     else:
         call("sync_file_range", fd, offset, length, SYNC_AND_WAIT)
+
+
+def flush_and_drop(fd: int, offset: int, length: int) -> None:
+    """Write back a range of the page cache, wait for it, and drop it."""
+    write_back(fd, offset, length)
     os.posix_fadvise(fd, offset, length, os.POSIX_FADV_DONTNEED)

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import functools
 import os
+import re
 import sys
 from dataclasses import replace
 
@@ -18,10 +19,13 @@ from collector.host.files import Host, OpenFd, read_at
 from collector.host.own_procfs import Procfs
 from collector.host.procfs import CLOCK_TICKS_PER_S, Stat, read_stat
 from collector.model.identity import DYING_FLAGS, HOST_MOUNTS, Identity
-from collector.model.text import parse_number
 
 DEAD_STATES = frozenset("ZXx")
-AUXILIARY_BYTES = 4096
+# In ``status``, in whose first line the kernel escapes line breaks in the name.
+TGID = re.compile(rb"\nTgid:\t([0-9]+)")
+REAL_UID = re.compile(rb"\nUid:\t([0-9]+)")
+INNER_PID = re.compile(rb"\nNStgid:(?:\t[0-9]+)*\t([0-9]+)\n")
+CORE_LIMIT = re.compile(rb"^Max core file size +([a-z0-9]+) ", re.MULTILINE)
 
 
 def identify_task(host: Host, number: int, *, procfs: Procfs | None = None, image: bool = False) -> Identity | None:
@@ -39,7 +43,7 @@ def identify_task(host: Host, number: int, *, procfs: Procfs | None = None, imag
     try:
         with procfs.process(number) if procfs else OpenFd(host.open(f"/proc/{number}", flags)) as dir_fd:
             who = _read(host, number, dir_fd)
-            return replace(who, image=image_of(_auxiliary(dir_fd))) if image else who
+            return replace(who, image=image_of(_perhaps(dir_fd, "auxv"))) if image else who
     except (OSError, ValueError):
         return None
 
@@ -60,9 +64,10 @@ def image_of(auxiliary_vector: bytes) -> str | None:
     return xxhash.xxh3_64_hexdigest(auxiliary_vector) if auxiliary_vector else None
 
 
-def _auxiliary(dir_fd: int) -> bytes:
+def _perhaps(dir_fd: int, name: str) -> bytes:
+    """Return a file that is at most 4 KiB long; nothing if it cannot be read."""
     try:
-        return read_at(dir_fd, "auxv", AUXILIARY_BYTES)
+        return read_at(dir_fd, name, 4096)
     except OSError:
         return b""
 
@@ -74,32 +79,26 @@ def is_dying(stat: Stat) -> bool:
 
 def _read(host: Host, number: int, dir_fd: int) -> Identity:
     stat = read_stat(dir_fd)
-    status = _fields(read_at(dir_fd, "status", 4096))
+    status = read_at(dir_fd, "status", 4096)
     return Identity(
         pid=number,
-        tgid=_number(status, b"Tgid") or number,
+        tgid=_number(TGID.search(status)) or number,
         comm=sys.intern(os.fsdecode(stat.comm)),
         start_ticks=stat.start_ticks,
         started_s=stat.start_ticks / CLOCK_TICKS_PER_S,
         parent=stat.ppid,
-        uid=_number(status, b"Uid"),
+        uid=_number(REAL_UID.search(status)),
         dying=is_dying(stat),
-        inner_pid=_number(status, b"NStgid", last=True),
+        inner_pid=_number(INNER_PID.search(status)),
         exe=_link(dir_fd, "exe"),
-        unit=_unit(read_at(dir_fd, "cgroup", 4096)),
+        unit=unit_of(read_at(dir_fd, "cgroup", 4096)),
         mounts=_mounts(host, dir_fd),
+        core_limit=limit[1].decode() if (limit := CORE_LIMIT.search(_perhaps(dir_fd, "limits"))) else None,
     )
 
 
-def _fields(status: bytes) -> dict[bytes, list[bytes]]:
-    """Return the values in ``status``; the kernel escapes line breaks in the name."""
-    lines = (line.partition(b":") for line in status.split(b"\n"))
-    return {key: value.split() for key, _, value in lines}
-
-
-def _number(status: dict[bytes, list[bytes]], key: bytes, *, last: bool = False) -> int | None:
-    values = status.get(key)
-    return parse_number(os.fsdecode(values[-1 if last else 0])) if values else None
+def _number(found: re.Match[bytes] | None) -> int | None:
+    return int(found[1]) if found else None
 
 
 def _link(dir_fd: int, name: str) -> str | None:
@@ -128,7 +127,7 @@ def _own_mounts(host: Host) -> str | None:
         return None
 
 
-def _unit(cgroup: bytes) -> str | None:
+def unit_of(cgroup: bytes) -> str | None:
     """Return the innermost systemd unit in a ``/proc/PID/cgroup``, or the cgroup's path if there is none."""
     for line in cgroup.decode(errors="replace").splitlines():
         hierarchy, controllers, path = line.split(":", 2)

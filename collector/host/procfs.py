@@ -6,13 +6,13 @@ import contextlib
 import errno
 import os
 import signal
-import time
 from collections.abc import Iterator
 from functools import partial
 from typing import Self
 
 import msgspec
 
+from collector.host.clock import boot_s
 from collector.host.files import READ_FLAGS, Host, body, read_all, read_at
 from collector.host.guarded_read import Guard
 from collector.model.errors import StepError
@@ -80,7 +80,7 @@ def parse_stat(raw: bytes) -> Stat:
 
 def boot_ticks() -> int:
     """Return the time since boot, suspended time included, in the clock ticks that start times are in."""
-    return int(time.clock_gettime(time.CLOCK_BOOTTIME) * CLOCK_TICKS_PER_S)
+    return int(boot_s() * CLOCK_TICKS_PER_S)
 
 
 def pids(host: Host) -> Iterator[int]:

@@ -40,7 +40,7 @@ class Identity:
     a thread. *started_s* is in seconds since boot, rounded down to a clock tick. *uid* is the real one: the effective
     uid of a set-id program is its owner's, who need not have started it. *mounts* is its mount namespace: only in
     `HOST_MOUNTS` do the names of its files mean the same here. *image* stands for the addresses of its program in
-    memory, which are random and which its core has, too.
+    memory, which are random and which its core has, too. *core_limit* is in bytes, or ``unlimited``.
     """
 
     pid: int
@@ -56,6 +56,7 @@ class Identity:
     unit: str | None = None
     mounts: str | None = None
     image: str | None = None
+    core_limit: str | None = None
 
 
 def is_the_dead(seen: Identity, *, uid: int | None, comm: str | None = None) -> bool:
@@ -98,6 +99,7 @@ def is_the_reported(seen: Identity, marker: Marker, *, over: bool) -> bool:
 def with_identity(marker: Marker, who: Identity) -> Marker:
     """Return *marker*, about the process *who*: what was seen of it outweighs what was said of it."""
     comm = printable(who.comm)
+    seen = {"mount_namespace": who.mounts, "core_limit": who.core_limit}
     return msgspec.structs.replace(
         marker,
         process=ProcessRef(pid=who.pid, start_time_ticks=who.start_ticks),
@@ -109,7 +111,7 @@ def with_identity(marker: Marker, who: Identity) -> Marker:
         exe=printable(who.exe) if who.exe else marker.exe,
         uid=who.uid if who.uid is not None else marker.uid,
         unit=printable(who.unit) if who.unit else marker.unit,
-        attributes=marker.attributes | ({"mount_namespace": who.mounts} if who.mounts else {}),
+        attributes=marker.attributes | {key: value for key, value in seen.items() if value is not None},
     )
 
 
@@ -184,11 +186,17 @@ def _cannot_be_one(one: Marker, other: Marker) -> str | None:
     if _other_process(one, other) or _other_process(other, one):
         return "another process"
     for what, mine, theirs in (
-        ("uid", one.uid, other.uid), ("core", one.core, other.core), ("process", one.image, other.image)
+        ("uid", one.uid, other.uid), ("core", _file(one), _file(other)), ("process", one.image, other.image)
     ):  # fmt: skip
         if mine is not None and theirs is not None and mine != theirs:
             return f"another {what}"
     return None
+
+
+def _file(marker: Marker) -> tuple[int, int, int] | None:
+    """Return what tells a core from others; a handler may write each one to the same inode."""
+    core = marker.core
+    return (core.device, core.inode, core.mtime_ns) if core is not None else None
 
 
 def _differ(one: Marker, other: Marker) -> str | None:

@@ -31,7 +31,13 @@ class ProcessRef(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class CoreRef(msgspec.Struct, frozen=True, kw_only=True):
-    """A core file as it was when it was noticed; device, inode and size show whether it was replaced since."""
+    """
+    A core file as it was when it was noticed; device, inode and *head* show whether it was replaced since.
+
+    *head* is the length and a hash of its beginning; empty if it could not be read without waiting for a disk.
+    *whole_bytes* is how long its ELF headers say it is, 0 if that is not known. *handle* leads to it wherever it is
+    moved within its file system. *watched* are other directories of the trigger, to which it may be moved.
+    """
 
     path: str
     device: int
@@ -39,6 +45,10 @@ class CoreRef(msgspec.Struct, frozen=True, kw_only=True):
     size_bytes: int
     mtime_ns: int
     uid: int
+    head: str = ""
+    whole_bytes: int = 0
+    handle: str = ""
+    watched: tuple[str, ...] = ()
 
 
 class Marker(msgspec.Struct, frozen=True, kw_only=True):

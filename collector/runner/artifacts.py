@@ -15,9 +15,10 @@ import msgspec
 
 from collector.archive import directory, layout
 from collector.archive.store import ArtifactLine
-from collector.copying import deferred_sync, engine, stream
+from collector.copying import deferred_sync, engine, share, stream
+from collector.copying.rate.throttle import Stopped
 from collector.copying.sink import failed
-from collector.model.artifact import Artifact, Bulk, CopyResult, HardLink, Method, SourceInfo
+from collector.model.artifact import Artifact, Bulk, CopyResult, Method, SourceInfo
 from collector.model.copying import CopyReport, CopySettings, Feedback
 from collector.model.errors import CopyError, StepError
 from collector.model.incident import StepStatus
@@ -29,9 +30,6 @@ ARTIFACT_LIMIT = 5_000
 
 NO_ROOM = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
 """A smaller artifact may still fit: anybody can create an empty segment of 8 EiB."""
-
-UNLINKABLE = (errno.EXDEV, errno.EPERM, errno.EMLINK, errno.EOPNOTSUPP, errno.ENOENT)
-"""linkat(2): another file system, linking not permitted, too many links, links not supported, name deleted."""
 
 
 @dataclass(slots=True, kw_only=True)
@@ -70,7 +68,7 @@ class Writer:
             CopyError, OSError: From the destination.
         """
         with ExitStack() as stack:
-            if isinstance(artifact.body, (Bulk, HardLink)):
+            if isinstance(artifact.body, Bulk):
                 stack.callback(os.close, artifact.body.fd)
             if (path := f"{self.step}/{artifact.path}") not in self.skipped:
                 self._write(artifact, path, time.time() if read_s is None else read_s)
@@ -115,13 +113,29 @@ class Writer:
         match artifact.body:
             case Bulk() as bulk:
                 return self._bulk(bulk, fd, name)
-            case HardLink() as link:
-                return self._link(link, fd, name)
             case body:
                 pieces = (body,) if isinstance(body, bytes) else body
         return stream.write(pieces, directory_fd=fd, name=name, rate=self.copy.rate, ask=self.ask, progress=self._moved)
 
     def _bulk(self, bulk: Bulk, fd: int, name: str) -> CopyReport:
+        """Keep a file in the first way that works."""
+        failures = []
+        for method in bulk.instead:
+            try:
+                if method is Method.LINK:
+                    return share.link(bulk.fd, fd, name)
+                return share.reflink(bulk.fd, fd, name, rate=self.copy.rate, ask=self.ask)
+            except FileExistsError as exc:
+                raise failed(exc, f"cannot create {name!r}") from exc
+            except OSError as exc:
+                failures.append(f"no {method} can be made ({exc.strerror})")
+            except Stopped:
+                break  # the copy asks the gate itself, and says what it answered
+        report = self._copy(bulk, fd, name)
+        reason = "; ".join((*failures, report.method_reason))
+        return msgspec.structs.replace(report, method_reason=reason)
+
+    def _copy(self, bulk: Bulk, fd: int, name: str) -> CopyReport:
         return engine.copy(
             bulk.fd,
             directory_fd=fd,
@@ -132,25 +146,6 @@ class Writer:
             room_bytes=max(0, sample_disk(self.incident_fd).free_bytes - self.reserve_bytes),
             ask=self.ask,
             progress=self._moved,
-        )
-
-    def _link(self, link: HardLink, fd: int, name: str) -> CopyReport:
-        try:
-            os.link(f"/proc/self/fd/{link.fd}", name, dst_dir_fd=fd, follow_symlinks=True)
-        except OSError as exc:
-            if exc.errno not in UNLINKABLE:
-                raise failed(exc, f"cannot link {name!r}") from exc
-            report = self._bulk(Bulk(fd=link.fd), fd, name)
-            return msgspec.structs.replace(
-                report, method_reason=f"no hard link can be made ({exc.strerror}); {report.method_reason}"
-            )
-        status = os.fstat(link.fd)
-        return CopyReport(
-            size_bytes=status.st_size,
-            data_bytes=min(status.st_size, status.st_blocks * 512),
-            method=Method.LINK,
-            method_reason="hard link to the source",
-            direct=True,
         )
 
     def _moved(self, size_bytes: int) -> None:

@@ -19,7 +19,7 @@ import msgspec
 
 from collector.copying.buffers import SPOOL_BYTES
 from collector.copying.stream import SourceStream
-from collector.model.artifact import Artifact, Bulk, HardLink, SourceInfo, Truncated
+from collector.model.artifact import Artifact, Bulk, SourceInfo, Truncated
 from collector.model.errors import CopyError, StepError
 
 PREFIX = struct.Struct("<II")
@@ -66,7 +66,7 @@ class Spool:
         """
         read_s = time.time()
         body = artifact.body
-        if isinstance(body, Bulk | HardLink):
+        if isinstance(body, Bulk):
             raise TypeError("a file is copied by the engine, never read into memory")
         start = at = self._end + PREFIX.size
 

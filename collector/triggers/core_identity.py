@@ -7,7 +7,7 @@ from typing import NamedTuple
 import msgspec
 
 from collector.collectors.core.notes import parse_process, parse_thread
-from collector.host.corefile import FileReader
+from collector.host.corehead import HeadReader
 from collector.host.corepattern import CoreName
 from collector.host.elfcore import NT_AUXV, NT_PRPSINFO, NT_PRSTATUS, CoreError, notes
 from collector.host.files import Host
@@ -30,11 +30,11 @@ class CoreHead(NamedTuple):
     image: str | None = None
 
 
-def core_head(fd: int) -> CoreHead:
-    """Read the first notes of an uncompressed core; know nothing of another file. At most two reads of 64 KiB."""
+def core_head(fd: int, head: bytes) -> CoreHead:
+    """Read the first notes of an uncompressed core that begins with *head*; know nothing of what is not in memory."""
     found: dict[int, bytes] = {}
     try:
-        header, rest = notes(FileReader(fd), segments=1)
+        header, rest = notes(HeadReader(head, fd), segments=1)
         for note, _ in zip(rest, range(FIRST_NOTES), strict=False):
             found.setdefault(note.type, note.desc)
         layout = header.layout

@@ -10,7 +10,7 @@ import os
 import re
 import select
 from collections import deque
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from typing import NamedTuple
 
@@ -141,6 +141,10 @@ class DirectoryWatch(Watch):
         self._epoll.close()
         os.close(self._more)
         self._inotify.close()
+
+    def directories(self) -> Iterable[Directory]:
+        """Return the directories that are watched now."""
+        return self._by_wd.values()
 
     def events(self) -> Iterator[FileEvent]:
         """Yield the events of one bounded read and of one batch of a scan."""

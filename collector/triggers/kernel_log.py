@@ -12,6 +12,7 @@ from typing import ClassVar, get_args
 
 import msgspec
 
+from collector.host.clock import boot_s
 from collector.host.files import Host
 from collector.host.identity import identify
 from collector.host.kmsg import Kmsg, KmsgRecord
@@ -150,7 +151,7 @@ def _naming(marker: Marker, found: KernelEvent, number: int, host: Host, age_s: 
     if found.event == "core_lost":
         return msgspec.structs.replace(marker, inner_pid=number)
     seen = identify_task(host, number)
-    at_s = time.clock_gettime(time.CLOCK_BOOTTIME) - age_s
+    at_s = boot_s() - age_s
     if seen is not None and is_the_named(seen, comm=found.comm, at_s=at_s):
         process = thread_group(host, seen, image=found.event == "segfault")
         if process is not None:

@@ -25,7 +25,7 @@ from collector.archive import layout
 from collector.collectors.base import Collector
 from collector.collectors.registry import COLLECTORS
 from collector.config.keys import keys_of, summary_of
-from collector.model.artifact import Bulk, Footprint, HardLink
+from collector.model.artifact import Bulk, Footprint
 from collector.model.errors import StepError
 
 ROOT = Path(__file__).parents[2]
@@ -138,7 +138,7 @@ def check(collected: Collected) -> None:
         assert artifact.media in MEDIA
         assert artifact.source is None or artifact.source.path.isprintable()
         if artifact.media in {"json", "jsonl"}:
-            assert not isinstance(artifact.body, Bulk | HardLink)
+            assert not isinstance(artifact.body, Bulk)
             documents = taken.data.splitlines() if artifact.media == "jsonl" else [taken.data]
             assert all(msgspec.json.decode(document) is not None for document in documents)
     if collected.error is not None:
@@ -172,7 +172,7 @@ def test_collector_stopped_halfway_leaves_nothing_open(cls: type[Collector]) -> 
     steps = make(cls).collect(context(manual(os.getpid()), timeout_s=3.0))
     with contextlib.suppress(StepError):  # without root some may read nothing
         artifact = next(steps)
-        if isinstance(artifact.body, Bulk | HardLink):
+        if isinstance(artifact.body, Bulk):
             os.close(artifact.body.fd)
         del artifact
     steps.close()  # type: ignore[attr-defined]

@@ -22,13 +22,16 @@ SHARED = (
     "core_identity",
     "catch_up",
     "core_names",
+    "core_reader",
     "dir_reader",
     "directories",
     "facts",
     "identities",
     "kernel_lines",
     "manual",
+    "own_links",
     "registry",
+    "reported_cores",
 )
 """Modules that are not triggers."""
 

@@ -177,6 +177,35 @@ def test_crash_of_a_thread_is_one_incident_of_its_process(daemon_factory: Factor
     assert {"named", "by_thread"} <= set(steps_of(manifest))
 
 
+HANDLER = """#!/bin/sh
+sleep 3
+cat > {cores}/.core.slow.$1
+mv {cores}/.core.slow.$1 {cores}/core.slow.$1
+"""
+
+
+@pytest.mark.needs(PROC_CONNECTOR)
+def test_core_that_takes_long_joins_the_incident_that_its_crash_has_already(
+    daemon_factory: Factory, crasher: Path
+) -> None:
+    """The kernel holds the process while its core is written: it is looked at first, and the core awaited."""
+    daemon = daemon_factory(config_of(DETAILS, CORE, SEGMENTS, triggers=(CORES, EXITS)))
+    handler = daemon.directory / "handler"
+    handler.write_text(HANDLER.format(cores=daemon.cores))
+    handler.chmod(0o755)
+    with segment("mine", 4096, {0: b"of the crash"}) as path, core_pattern(f"|{handler} %P"):
+        victim = Victim(crasher, path, environment={"WHO": "crashed"})
+        time.sleep(0.6)  # long enough for its exec event to be looked at
+        pid = victim.die()
+        (manifest,) = daemon.wait_for_incidents(1)
+    steps = steps_of(manifest)
+    assert {step["status"] for step in steps.values()} == {"ok"}
+    assert f"details/{pid}/environ" in {one["path"] for one in steps["details"]["artifacts"]}
+    assert "core/core" in {one["path"] for one in steps["core"]["artifacts"]}
+    wait_for(lambda: {row[0] for row in daemon.ledger("fate")} == {"collected", "joined"}, "all witnesses in it")
+    assert len(daemon.incidents()) == 1
+
+
 def test_workers_that_die_together_have_an_incident_each(daemon_factory: Factory, crasher: Path) -> None:
     """Three processes of one name within the time in which witnesses are joined."""
     daemon = daemon_factory(config_of(CORE, storm={**UNBOUNDED, "coalesce": "5s"}))

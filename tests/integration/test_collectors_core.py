@@ -15,14 +15,16 @@ from pathlib import Path
 import fake_core
 import msgspec
 import pytest
-from collecting import Collected, collect, context, core_ref, manual
-from machine import core_pattern, sysctl
+from collecting import Collected, collect, context, core_ref, manual, take
+from machine import core_pattern, need, sysctl
 
 from collector.collectors.core.core import Core, KeepCore
 from collector.collectors.shm.shm import Shm
 from collector.host.compression import zstd
-from collector.model.artifact import Bulk, HardLink
-from collector.model.marker import MarkerKind
+from collector.host.corehead import HEAD_BYTES, fingerprint
+from collector.host.filehandle import handle_of
+from collector.model.artifact import Bulk, Method, Truncated
+from collector.model.marker import CoreRef, MarkerKind
 
 SECRET = "hunter2-correct-horse"
 ADDRESS = 0x1234
@@ -112,15 +114,96 @@ def core_file(tmp_path: Path) -> Path:
     return path
 
 
-@pytest.mark.parametrize(("keep", "kind"), [(KeepCore.LINK, HardLink), (KeepCore.COPY, Bulk), (KeepCore.NONE, None)])
-def test_core_is_kept_as_configured(core_file: Path, keep: KeepCore, kind: type | None) -> None:
+@pytest.mark.parametrize(
+    ("keep", "instead"),
+    [
+        ("auto", (Method.REFLINK,)),
+        ("link", (Method.REFLINK,)),
+        ("copy", ()),
+        ("none", None),
+    ],
+)
+def test_core_is_kept_as_configured(core_file: Path, keep: str, instead: tuple[Method, ...] | None) -> None:
     """What the notes say comes first, the core itself last."""
-    collected = collect_core(core_file, keep=keep)
+    collected = collect_core(core_file, keep=KeepCore(keep))
     names = ["core.json", "threads.jsonl", "mapped_files.jsonl"]
-    assert list(collected.artifacts) == (names if kind is None else [*names, "core"])
-    if kind is not None:
-        assert isinstance(collected.artifacts["core"].artifact.body, kind)
+    assert list(collected.artifacts) == (names if instead is None else [*names, "core"])
+    if instead is not None:
+        assert ways(collected) == instead
         assert collected["core"] == core_file.read_bytes()
+
+
+def ways(collected: Collected) -> tuple[Method, ...]:
+    """Return how the core may be kept without copying it."""
+    body = collected.artifacts["core"].artifact.body
+    assert isinstance(body, Bulk)
+    return body.instead
+
+
+@pytest.fixture
+def systemds_core(core_file: Path, scratch: Path) -> Path:
+    """A core as systemd-coredump leaves it: root's, 0640, with its attributes, where only root may write."""
+    need("root")
+    directory = scratch / "coredump"
+    directory.mkdir(mode=0o755)
+    path = directory / "core.engine"
+    path.write_bytes(core_file.read_bytes())
+    path.chmod(0o640)
+    os.setxattr(path, "user.coredump.pid", b"42")
+    return path
+
+
+def test_core_of_systemd_may_be_kept_by_a_link(systemds_core: Path) -> None:
+    """Each has a name of its own, and nobody writes to it again."""
+    assert ways(collect_core(systemds_core)) == (Method.LINK, Method.REFLINK)
+
+
+@pytest.mark.parametrize("why", ["owner", "mode", "directory", "attribute", "link", "writer"])
+def test_core_that_somebody_may_still_write_to_is_never_kept_by_a_link(systemds_core: Path, why: str) -> None:
+    """Its owner, a group, root's own handler, a name elsewhere, or whoever has it open."""
+    with contextlib.ExitStack() as stack:
+        match why:
+            case "owner":
+                os.chown(systemds_core, 65_534, -1)
+            case "mode":
+                systemds_core.chmod(0o660)
+            case "directory":
+                systemds_core.parent.chmod(0o1777)
+            case "attribute":
+                os.removexattr(systemds_core, "user.coredump.pid")
+            case "link":
+                systemds_core.with_name("second").hardlink_to(systemds_core)
+            case "writer":
+                stack.enter_context(systemds_core.open("ab"))
+        assert ways(collect_core(systemds_core)) == (Method.REFLINK,)
+
+
+def named(path: Path) -> CoreRef:
+    """Return a reference that also knows how the core begins, as a trigger makes it."""
+    return msgspec.structs.replace(core_ref(str(path)), head=fingerprint(path.read_bytes()[:HEAD_BYTES]))
+
+
+@pytest.mark.parametrize("known", [True, False])
+def test_core_that_another_crash_has_overwritten_is_refused(core_file: Path, known: bool) -> None:
+    """Same file, same length, another process: its own event makes its own incident."""
+    reference = named(core_file) if known else core_ref(str(core_file))
+    with core_file.open("r+b") as file:
+        file.write(core_file.read_bytes().replace(b"engine", b"worker"))
+    collected = collect(Core(), context(manual(core=reference)))
+    assert list(collected.artifacts) == []
+    assert "was overwritten" in str(collected.error)
+
+
+def test_core_that_is_rewritten_while_it_is_read_is_truncated(core_file: Path) -> None:
+    """Part of what was kept may be another crash's."""
+    steps = Core().collect(context(manual(core=named(core_file))))
+    for name in ("core.json", "threads.jsonl", "mapped_files.jsonl", "core"):
+        artifact = next(steps)
+        take(artifact)
+        assert str(artifact.path) == name
+    core_file.write_bytes(b"the next crash")
+    with pytest.raises(Truncated, match="written to while it was read"):
+        next(steps)
 
 
 def test_core_compressed_as_systemd_does_is_read_and_kept_as_it_is(tmp_path: Path) -> None:
@@ -201,6 +284,76 @@ def test_core_that_was_replaced_is_refused(core_file: Path, tmp_path: Path, kind
     assert "is gone" in str(collected.error)
 
 
+@pytest.mark.parametrize("known", [True, False])
+@pytest.mark.parametrize(
+    ("suffix", "pack"),
+    [(".zst", zstd.compress), (".xz", lzma.compress), (".gz", gzip.compress), (".bz2", bz2.compress)],
+)
+def test_core_that_was_compressed_is_found(
+    core_file: Path, suffix: str, pack: Callable[[bytes], bytes], known: bool
+) -> None:
+    """By what it unpacks to, or else by its time, to the nanosecond or in whole seconds."""
+    reference = named(core_file) if known else core_ref(str(core_file))
+    packed = core_file.with_name(core_file.name + suffix)
+    packed.write_bytes(pack(core_file.read_bytes()))
+    core_file.unlink()
+    for mtime_ns in (reference.mtime_ns, reference.mtime_ns // 10**9 * 10**9):
+        os.utime(packed, ns=(mtime_ns, mtime_ns))
+        collected = collect(Core(), context(manual(core=reference)))
+        assert collected.document("core.json")["pid"] == 42
+        assert collected.document("core.json")["path"] == str(packed)
+        assert collected["core"] == packed.read_bytes()
+    os.utime(packed, (1, 1))
+    assert ("core" in collect(Core(), context(manual(core=reference)))) == known
+
+
+@pytest.mark.root
+@pytest.mark.parametrize("why", ["content", "owner", "name"])
+def test_core_that_only_looks_compressed_is_not_taken(core_file: Path, why: str) -> None:
+    """Another crash's, another user's, or another name's: the step fails."""
+    reference = named(core_file)
+    packed = core_file.with_name("core.43.gz" if why == "name" else "core.42.gz")
+    data = core_file.read_bytes()
+    packed.write_bytes(gzip.compress(data.replace(b"engine", b"worker") if why == "content" else data))
+    if why == "owner":
+        os.chown(packed, 65_534, -1)
+    core_file.unlink()
+    assert "is gone" in str(collect(Core(), context(manual(core=reference))).error)
+
+
+@pytest.mark.parametrize("name", ["core.42", "renamed", "core.42.gz"])
+def test_core_is_found_in_another_directory_of_its_trigger(core_file: Path, tmp_path: Path, name: str) -> None:
+    """Moved to another file system, where it is another inode with the same time, or compressed on the way."""
+    other = tmp_path / "other"
+    other.mkdir()
+    head = fake_core.core(b"")[:8]
+    reference = msgspec.structs.replace(named(core_file), watched=(str(tmp_path / "gone"), str(other)))
+    data = core_file.read_bytes()
+    (other / name).write_bytes(gzip.compress(data) if name.endswith(".gz") else data)
+    os.utime(other / name, ns=(reference.mtime_ns, reference.mtime_ns))
+    (other / "core.42.xz").write_bytes(head)
+    core_file.unlink()
+    collected = collect(Core(), context(manual(core=reference)))
+    assert (collected.document("core.json")["pid"], collected.error) == (42, None)
+    assert collected.document("core.json")["path"] == str(other / name)
+
+
+@pytest.mark.root
+def test_core_is_found_wherever_it_was_moved(core_file: Path, tmp_path: Path) -> None:
+    """By its handle, also if its directory is gone."""
+    directory = tmp_path / "inner"
+    directory.mkdir()
+    fd = os.open(core_file.rename(directory / "core"), os.O_RDONLY)
+    reference = msgspec.structs.replace(core_ref(str(directory / "core")), handle=handle_of(fd))
+    os.close(fd)
+    (tmp_path / "a/b").mkdir(parents=True)
+    (directory / "core").rename(tmp_path / "a/b/moved")
+    directory.rmdir()
+    collected = collect(Core(), context(manual(core=reference)))
+    assert (collected.document("core.json")["pid"], collected.error) == (42, None)
+    assert collected.document("core.json")["path"] == str(tmp_path / "a/b/moved")
+
+
 def test_core_is_found_although_its_name_was_escaped_or_changed(core_file: Path, tmp_path: Path) -> None:
     """core_pattern may put the command's name into the file's name, which is escaped where it is not printable."""
     core_file.rename(tmp_path / "core.a\nb\udcff")
@@ -221,14 +374,15 @@ def test_core_without_a_core_file_is_not_a_failure() -> None:
 
 @pytest.mark.parametrize(
     ("signal", "attributes", "missing"),
-    [(9, {"core_dumped": "no"}, False), (15, {}, False), (11, {"core_dumped": "no"}, False), (11, {}, True),
+    [(9, {"core_dumped": "no"}, False), (15, {}, False), (11, {"core_dumped": "no"}, True),
+     (11, {"core_dumped": "no", "core_limit": "0"}, False), (11, {}, True),
      (None, {}, False), (11, {"core_dumped": "yes"}, True), (None, {"core_dumped": "pending"}, True),
      (None, {"event": "core_lost"}, True), (11, {"core_dumped": "no", "event": "core_lost"}, True)],
 )  # fmt: skip
 def test_core_that_should_be_there_is_missing(signal: int | None, attributes: dict[str, str], missing: bool) -> None:
     """
-    SIGKILL dumps none by nature, and nothing does where the limit is 0, as the exit status tells: that is no alarm for
-    each crash of a service. A core that was dumped, or that the kernel gave up, is missing.
+    SIGKILL dumps none by nature, and nothing does where the limit is 0: that is no alarm for each crash of a service. A
+    core that was dumped, that the kernel gave up, or of which nobody knows why there is none, is missing.
     """
     marker = msgspec.structs.replace(manual(1), kind=MarkerKind.EXIT, signal=signal, attributes=attributes)
     collected = collect(Core(), context(marker))

@@ -253,8 +253,8 @@ def test_core_files_survives_a_name_that_is_not_utf8(watching: Opener, crash_dir
     """pyinotify alone would raise, and lose every other event of that read."""
     watch = watching()
     (crash_dir / "core.1").write_bytes(b"x")
-    with open(os.fsencode(crash_dir) + b"/core.\xff\x1b[2J", "wb"):
-        pass
+    with open(os.fsencode(crash_dir) + b"/core.\xff\x1b[2J", "wb") as core:
+        core.write(b"x")
     (crash_dir / "core.2").write_bytes(b"x")
     assert names(drain(watch)) == ["core.1", printable(os.fsdecode(b"core.\xff\x1b[2J")), "core.2"]
 

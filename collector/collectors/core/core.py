@@ -16,7 +16,7 @@ from collector.collectors.core.apport_report import add_report
 from collector.collectors.core.notes import CoreSignal, CoreThread, parse_process, parse_signal, parse_thread
 from collector.host.apport import read_report
 from collector.host.apport_core import NO_CORE
-from collector.host.corefile import core_reader, mapped_files, open_core
+from collector.host.corefile import core_reader, mapped_files, open_core, path_of, written_once
 from collector.host.elfcore import (
     NT_FILE,
     NT_PRPSINFO,
@@ -28,19 +28,20 @@ from collector.host.elfcore import (
     parse_mapped_files,
 )
 from collector.host.files import describe
-from collector.model.artifact import Artifact, Bulk, CoreUse, Footprint, HardLink, NotApplicable, SourceInfo, Truncated
+from collector.model.artifact import Artifact, Bulk, CoreUse, Footprint, Method, NotApplicable, SourceInfo, Truncated
 from collector.model.case import CORE_SIGNALS
 from collector.model.errors import StepError
 from collector.model.marker import Marker
 from collector.model.pressure import StepClass
 from collector.model.redaction import Redaction
 from collector.model.signals import signal_name
-from collector.model.text import escape, escape_name, json, jsonl
+from collector.model.text import escape, json, jsonl
 
 
 class KeepCore(enum.StrEnum):
     """How the core file itself is kept."""
 
+    AUTO = "auto"
     LINK = "link"
     COPY = "copy"
     NONE = "none"
@@ -90,15 +91,16 @@ class Core:
     Read the marker's core file, and keep it.
 
     Args:
-        keep: ``link`` makes a hard link to the file (a copy if that is impossible), ``copy`` copies it,
-            ``none`` keeps only what its notes say.
+        keep: ``auto`` keeps it as it is now, at the least cost: sharing its blocks where the file system can, else
+            by a copy; by a hard link only if it is never written again. ``copy`` copies it, ``none`` keeps only
+            what its notes say. ``link`` is an old name for ``auto``.
     """
 
     name: ClassVar[str] = "core"
     footprint: ClassVar[Footprint] = Footprint(
         step_class=StepClass.DIRECT, peak_bytes=16 << 20, timeout_s=300.0, light_head=True, core=CoreUse.ITSELF
     )
-    keep: KeepCore = KeepCore.LINK
+    keep: KeepCore = KeepCore.AUTO
 
     def collect(self, ctx: Context) -> Iterator[Artifact]:
         """
@@ -106,7 +108,8 @@ class Core:
 
         Raises:
             StepError: If the core was replaced or is gone; at the end, if it was kept but could not be parsed.
-            Truncated: At the end, if it was cut off; if there should be a core, and none was found.
+            Truncated: At the end, if it was cut off, or written to while it was read; if there should be a core, and
+                none was found.
             NotApplicable: If there is none by nature: a manual run, a process that was killed or lives.
         """
         core = ctx.marker.core
@@ -116,10 +119,8 @@ class Core:
             raise _absent(ctx.marker)
         fd = open_core(ctx.host, core)
         try:
-            # The trigger has escaped what is not printable; other sources of a path may not have.
-            shown = core.path if core.path.isprintable() else escape_name(core.path)
             # Source: systemd-coredump(8), ``user.coredump.*``.
-            source = describe(fd, shown, xattrs="user.coredump.")
+            source = describe(fd, path_of(fd, ctx.host, core), xattrs="user.coredump.")
             summary = _summary(fd, source, ctx.redaction)
             yield Artifact(path=PurePosixPath("core.json"), body=json(summary), source=source, media="json")
             if not summary.problem:
@@ -128,10 +129,13 @@ class Core:
                 files = jsonl(map(_row, mapped_files(fd)))
                 yield Artifact(path=PurePosixPath("mapped_files.jsonl"), body=files, media="jsonl")
             if self.keep is not KeepCore.NONE:
-                kept = HardLink(fd=os.dup(fd)) if self.keep is KeepCore.LINK else Bulk(fd=os.dup(fd))
+                kept = Bulk(fd=os.dup(fd), instead=self._instead(fd))
                 yield Artifact(path=PurePosixPath("core"), body=kept, source=source, media="binary")
+            info = os.fstat(fd)
         finally:
             os.close(fd)
+        if (info.st_size, info.st_mtime_ns) != (summary.size_bytes, source.mtime_ns):
+            raise Truncated("the core was written to while it was read: part of it may be another crash's")
         if summary.problem == NO_CORE:
             raise Truncated(NO_CORE)
         if summary.problem:
@@ -139,16 +143,27 @@ class Core:
         if summary.cut_off:
             raise Truncated("the core was cut off: part of its memory is missing")
 
+    def _instead(self, fd: int) -> tuple[Method, ...]:
+        """Return how to keep the core without copying it; by a second name only if it is never written again."""
+        if self.keep is KeepCore.COPY:
+            return ()
+        return (Method.LINK, Method.REFLINK) if written_once(fd) else (Method.REFLINK,)
+
 
 def _absent(marker: Marker) -> Truncated | NotApplicable:
     """Return why a marker has no core: the end of the step."""
-    dumped, lost = marker.attributes.get("core_dumped"), marker.attributes.get("event") == "core_lost"
-    if dumped == "no" and not lost:  # as the exit status says
-        if marker.signal in CORE_SIGNALS:
-            return NotApplicable("the kernel dumped no core: its limit is 0, or the process may not be dumped")
-    elif marker.signal is not None and marker.signal in CORE_SIGNALS:
-        return Truncated(f"no core was found, though the process died of {signal_name(marker.signal)}")
-    elif dumped is not None or lost:
+    facts = marker.attributes
+    if marker.signal is not None and marker.signal in CORE_SIGNALS:
+        died = f"the process died of {signal_name(marker.signal)}"
+        if facts.get("core_dumped") != "no":
+            return Truncated(f"no core was found, though {died}")
+        if facts.get("core_limit") == "0":
+            return NotApplicable(f"{died} with a core limit of 0")
+        limit = "" if "core_limit" in facts else "its core limit was 0, "
+        return Truncated(
+            f"{died}, and the kernel wrote no core: {limit}it may not be dumped, or the pattern leads nowhere"
+        )
+    if facts.get("core_dumped", "no") != "no" or facts.get("event") == "core_lost":
         return Truncated("no core was found, though one was dumped")
     return NotApplicable("the marker has no core file")
 

@@ -10,7 +10,7 @@ import pytest
 
 from collector.copying.rate.limiter import Limiter
 from collector.copying.rate.throttle import always_go, ignore
-from collector.model.artifact import Artifact, Body, HardLink
+from collector.model.artifact import Artifact, Body, Bulk, Method
 from collector.model.copying import Advice, CopySettings, Feedback
 from collector.model.errors import CopyError, StepError
 from collector.runner.artifacts import Writer
@@ -44,7 +44,7 @@ def test_writer_copies_a_core_that_was_deleted_before_it_could_be_linked(writer:
     fd = os.open(scratch / "core.1", os.O_RDONLY)
     (scratch / "core.1").unlink()
     before = descriptors()
-    writer.write(artifact("core", HardLink(fd=fd)))
+    writer.write(artifact("core", Bulk(fd=fd, instead=(Method.LINK, Method.REFLINK))))
     assert (scratch / "core" / "core").read_bytes() == b"core" * 10_000
     assert descriptors() == before - 1
 
@@ -57,7 +57,7 @@ def test_writer_closes_the_descriptor_when_it_fails(writer: Writer, scratch: Pat
     fd = os.open("/etc/hostname", os.O_RDONLY)
     before = descriptors()
     with pytest.raises((StepError, CopyError)):
-        writer.write(artifact(name, HardLink(fd=fd)))
+        writer.write(artifact(name, Bulk(fd=fd, instead=(Method.LINK, Method.REFLINK))))
     assert descriptors() == before - 1
     assert (scratch / "core" / "core").read_bytes() == b"planted"
 

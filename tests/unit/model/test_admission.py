@@ -299,3 +299,90 @@ def test_admission_takes_two_units_that_fail_at_once_for_two_crashes() -> None:
     ]
     fates = [desk.offer(marker, 0.1 * at).fate for at, marker in enumerate(markers)]
     assert fates == [Fate.QUEUED, Fate.QUEUED]
+
+
+def dead_line(number: int, comm: str = "worker-3") -> Marker:
+    """Return a line about a task that was gone when the line was read."""
+    process = ProcessRef(pid=number)
+    return Marker(
+        kind=MarkerKind.KERNEL_LOG, trigger="kernel", at_s=0.0, process=process, thread=number, doubtful=True,
+        comm=comm, attributes={"event": "segfault", "core_dumped": "pending"},
+    )  # fmt: skip
+
+
+def test_admission_lists_a_witness_of_nobody_in_the_case_that_is_open() -> None:
+    """It opens no case of its own, and what it says does not become what is known of the crash."""
+    desk = Desk()
+    desk.offer(core(1, pid=41))
+    ruling = desk.offer(dead_line(43), 1.0)
+    assert ruling.fate is Fate.UNATTRIBUTED
+    assert ruling.case is not None
+    assert [marker.attributed for marker in ruling.case.markers] == [True, False]
+    assert ruling.case.marker.thread is None
+    assert ruling.case.marker.joined == ()
+
+
+@pytest.mark.parametrize("known", ["nothing", "another uid", "an event of the machine", "a case that is over"])
+def test_admission_opens_a_case_for_a_witness_of_nobody_that_no_case_can_be_about(known: str) -> None:
+    """A case that is over takes in only what is certainly its own."""
+    desk = Desk()
+    if known == "another uid":
+        desk.offer(exit_of(41, ticks=9, uid=1000))
+    elif known == "an event of the machine":
+        desk.offer(event("I/O error"))
+    elif known == "a case that is over":
+        desk.offer(core(1, pid=41))
+        assert desk.run(0.1) is not None
+    assert desk.offer(msgspec.structs.replace(dead_line(43), uid=0), 1.0).fate is Fate.QUEUED
+
+
+def test_admission_gives_a_case_that_a_thread_has_opened_its_process() -> None:
+    """The kernel's line comes first, and its task is gone; the dump's announcement knows that thread."""
+    desk = Desk()
+    desk.offer(dead_line(43))
+    ruling = desk.offer(exit_of(41, ticks=9, thread=43, uid=0), 0.01)
+    assert ruling.fate is Fate.JOINED
+    assert ruling.case is not None
+    merged = ruling.case.marker
+    assert (merged.process, merged.thread, merged.comm, merged.thread_comm, merged.doubtful) == (
+        ProcessRef(pid=41, start_time_ticks=9), 43, "engine", "worker-3", False,
+    )  # fmt: skip
+
+
+def test_admission_runs_the_pipeline_of_the_crash_rather_than_that_of_the_kernels_line() -> None:
+    """Otherwise it would depend on which of the two is read first whether the core is collected."""
+    desk = Desk()
+    lost = msgspec.structs.replace(line_of(41), attributes={"event": "core_lost"}, signal=None)
+    desk.admission.offer(1, lost, pipeline="brief", now_s=0.0)
+    assert desk.admission.next(0.0) is None
+    desk.admission.offer(2, exit_of(41, ticks=9, attributes={"core_dumped": "no"}), pipeline="crash", now_s=0.1)
+    case = desk.admission.next(0.1)
+    assert case is not None
+    assert case.pipeline == "crash"
+
+
+def test_admission_lets_no_claim_take_the_place_of_what_is_certain() -> None:
+    """The user nobody names the dying PID between the exit and its core; the core still finds its case."""
+    desk = Desk()
+    desk.offer(exit_of(41, ticks=9, uid=0))
+    claim = msgspec.structs.replace(exit_of(41, uid=65534), doubtful=True)
+    assert desk.offer(claim, 0.1).fate is Fate.QUEUED
+    assert desk.offer(core(1, pid=41), 0.2).fate is Fate.JOINED
+
+
+def test_admission_does_not_take_a_claim_for_the_collectors_own_process() -> None:
+    """A container's PID is a number of the container; ours may be the same."""
+    desk = Desk(own=OwnProcesses(pids=frozenset({41})))
+    assert desk.offer(msgspec.structs.replace(core(1, pid=41), doubtful=True)).fate is Fate.QUEUED
+    assert desk.offer(core(2, pid=41)).fate is Fate.SUPPRESSED
+
+
+def test_admission_knows_at_the_end_whether_there_is_a_core() -> None:
+    """The exit's word outweighs the announcement's."""
+    desk = Desk()
+    desk.offer(exit_of(41, ticks=9, signal=None, attributes={"core_dumped": "pending"}))
+    assert desk.admission.next(0.1) is None
+    desk.offer(exit_of(41, ticks=9, attributes={"core_dumped": "no"}), 0.1)
+    case = desk.admission.next(0.1)
+    assert case is not None
+    assert (case.marker.attributes["core_dumped"], case.marker.signal) == ("no", 11)

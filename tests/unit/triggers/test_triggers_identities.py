@@ -111,7 +111,7 @@ def test_identities_see_a_process_that_dumps_core(proc: Path, table: Identities)
     """The thread that crashed is marked by its flags; what the process became since its exec is what counts."""
     live(proc, 7, "engine", start=5)
     live(proc, 9, "worker", start=8, flags=0x400)
-    (proc / "9" / "status").write_text("Tgid:\t7\n")
+    (proc / "9" / "status").write_text("Name:\tworker\nTgid:\t7\n")
     who, thread_comm = table.dumping(7, 9, 1)
     assert who is not None
     assert thread_comm == "worker"
