@@ -20,7 +20,7 @@ from typing import Any, NamedTuple
 import msgspec
 
 from collector.archive.ledger_clock import CLOCK_NOTE, LedgerClock
-from collector.archive.ledgerfile import OPEN, copy_back, copy_open, is_due, open_file, open_memory, pruning
+from collector.archive.ledgerfile import OPEN, PARTS, copy_back, copy_open, is_due, open_file, open_memory, pruning
 from collector.model.budgets import Spent
 from collector.model.case import Fate, executable
 from collector.model.marker import Marker
@@ -28,8 +28,6 @@ from collector.model.marker import Marker
 # Most rows kept, about 60 MB.
 MAX_ROWS = 100_000
 MAX_NOTES = 4096
-# Fates of markers that opened no case of their own.
-PARTS = ", ".join(f"'{fate}'" for fate in (Fate.JOINED, Fate.UNATTRIBUTED))
 _encode = msgspec.json.Encoder().encode
 _decode = msgspec.json.Decoder(Marker).decode
 

@@ -15,6 +15,8 @@ from collector.model.case import Fate
 # Only this daemon writes; a reader (`collector status`) never holds the lock this long.
 BUSY_TIMEOUT_S = 0.05
 OPEN = ", ".join(f"'{fate}'" for fate in Fate if fate.open)
+# Fates of markers that opened no case of their own.
+PARTS = ", ".join(f"'{fate}'" for fate in (Fate.JOINED, Fate.UNATTRIBUTED))
 # Writing the log back to the file syncs the archive's disk, so it is done while nothing is collected, about every 50
 # markers; during a flood that never ends, when the log gets too long for the disk.
 WRITE_BACK_BYTES = 1 << 20

@@ -114,7 +114,7 @@ def _not_found(said: str, example: str, watching: dict[str, CoreFiles], host: Ho
     if below:
         globs = ", ".join(glob for trigger in below for glob in trigger.match)
         said = f"{said}; the daemon watches {directory}, but for {globs}, less what is excluded"
-        return Check("warning", ABOUT, said, f"let `match` of the core_files trigger include {name}")
+        return Check("warning", ABOUT, said, f"let `match` of the core_files trigger include names like {name}")
     handled = example in HANDLERS.values()
     parent = os.path.dirname(directory) if name == "coredump" else directory
     more = ", recursive: 1, match: [coredump]" if name == "coredump" else ""

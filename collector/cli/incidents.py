@@ -14,7 +14,7 @@ from collector.cli.options import archive_options, archive_path, parsed
 from collector.cli.text import escape_name, printable, size, when
 from collector.model.artifact import ArtifactRecord
 from collector.model.incident import Manifest, StepRecord, StepStatus
-from collector.model.marker import Marker
+from collector.model.marker import Marker, MarkerKind
 from collector.model.pressure import SpeedChange
 from collector.model.signals import signal_name
 from collector.model.units import parse_seconds
@@ -71,10 +71,11 @@ def _line(summary: IncidentSummary, width: int) -> str:
 def _describe(found: Manifest | UnderWay, path: str, core: list[str]) -> list[str]:
     seconds = found.ended_s - found.started_s if isinstance(found, Manifest) else -1.0
     took = f", took {seconds:.2f} s" if seconds >= 0 else ""  # sealed after the clock was set back: not known
+    about = "process" if found.markers and found.markers[0].kind is MarkerKind.MANUAL else "crash"
     lines = [
         f"incident  {escape_name(found.id)}  {found.state}",
         f"path      {printable(path)}",
-        *(f"crash     {line}" for line in crash_facts(found.markers)),
+        *(f"{about:<9} {line}" for line in crash_facts(found.markers)),
         *(f"core      {line}" for line in core),
         f"machine   {escape_name(found.host)}, Linux {escape_name(found.kernel)}",
         f"time      {when(found.started_s)}{took}",

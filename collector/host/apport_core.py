@@ -14,6 +14,7 @@ from collector.host.elfcore import CoreError, CoreReader
 from collector.host.files import PIECE
 from collector.host.unpack import UnpackingReader, compression_of
 
+EXCEPTION = "an exception in a Python program, which leaves no core"
 NO_CORE = "the Apport report has no core: Apport leaves out one that exceeds 3/4 of the memory then available"
 # Apport writes a line for each MiB of the core. This many, as short as possible, take 0.1 s.
 MAX_LINES = 100_000
@@ -29,7 +30,7 @@ def core_within(fd: int, report: CrashReport) -> CoreReader:
         CoreError: If there is none, or it is not encoded or compressed as Apport does.
     """
     if report.core_at is None:
-        raise CoreError(NO_CORE)
+        raise CoreError(EXCEPTION if report.value(b"Traceback") else NO_CORE)
     compression = compression_of(Base64Lines(fd, report.core_at).read(_MAGIC_BYTES))
     if compression is None:
         raise CoreError("the core in the Apport report is not compressed")

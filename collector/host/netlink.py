@@ -1,5 +1,5 @@
 """
-The kernel's notifications of exec, core dump and exit: the netlink proc connector.
+The kernel's notifications of exec, new user, core dump and exit: the netlink proc connector.
 
 Two filters in the kernel keep unwanted events out of this process: the connector's own (since Linux 6.6), and a classic
 BPF program on the socket, which also drops the exits of threads.
@@ -22,6 +22,7 @@ CN_IDX_PROC = 1
 CN_VAL_PROC = 1
 PROC_CN_MCAST_LISTEN = 1
 EXEC = 0x0000_0002
+UID = 0x0000_0004
 COMM = 0x0000_0200
 NONZERO_EXIT = 0x2000_0000
 COREDUMP = 0x4000_0000
@@ -42,7 +43,8 @@ NLMSG_DONE = 3
 
 class ProcEvent(NamedTuple):
     """
-    One event; *code* (a wait(2) status) and *comm* (the new name) are set for the kinds that have them.
+    One event; *code* (a wait(2) status), *comm* (the new name) and *uid* (the new real one) are set for the kinds that
+    have them.
 
     *pid* is the process's first thread, *thread* the one that it happened to.
     """
@@ -53,6 +55,7 @@ class ProcEvent(NamedTuple):
     code: int = 0
     comm: bytes = b""
     thread: int = 0
+    uid: int = 0
 
 
 class ProcConnector:
@@ -60,7 +63,7 @@ class ProcConnector:
     A subscription to process events.
 
     Args:
-        kinds: A combination of EXEC, COMM, COREDUMP and EXIT (with a status other than 0).
+        kinds: A combination of EXEC, UID, COMM, COREDUMP and EXIT (with a status other than 0).
         buffer_bytes: Socket buffer; an event takes about 1 KiB.
 
     Raises:
@@ -115,6 +118,9 @@ class ProcConnector:
         if kind == COREDUMP:
             _, parent = _IDS.unpack_from(self._buffer, _DATA + _IDS.size)
             return ProcEvent(kind, pid, parent, thread=thread)
+        if kind == UID:
+            uid, _ = _IDS.unpack_from(self._buffer, _DATA + _IDS.size)
+            return ProcEvent(kind, pid, uid=uid)
         return ProcEvent(kind, pid)
 
     def _grow(self, size_bytes: int) -> None:
@@ -154,11 +160,11 @@ def _program(kinds: int) -> bytes:
     def big_endian(value: int) -> int:  # BPF loads in network order, the event is in the machine's
         return socket.htonl(value)
 
-    asked = [kind for kind in (EXEC, COMM, COREDUMP) if kinds & kind]
+    asked = [kind for kind in (EXEC, UID, COMM, COREDUMP) if kinds & kind]
     thread_check = len(asked) + 4  # line numbers; a jump counts from the line after it
     lines = [instruction(load, _EVENT)]
     for line, kind in enumerate(asked, start=1):
-        # Any thread can dump core; exec and a new name count only for the process's first thread.
+        # Any thread can dump core; exec, a new user and a new name count only for the process's first thread.
         target = thread_check + 4 if kind == COREDUMP else thread_check
         lines.append(instruction(jump_if, big_endian(kind), target - line - 1))
     lines.append(instruction(jump_if, big_endian(EXIT) if kinds & EXIT else 0xFFFF_FFFF, 0, 7))

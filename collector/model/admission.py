@@ -188,7 +188,7 @@ class Admission:
             (found.strength, case.opened_s, found.reason, case)
             for case in self._candidates(marker)
             # A core that arrives after its incident is over still has to be collected.
-            if not (case.done and marker.core is not None)
+            if not (case.done and marker.core is not None and case.marker.core is None)
             and (found := agreement(case.marker, marker, apart_s=now_s - case.opened_s)) is not None
         ]
         if agreeing:
@@ -263,7 +263,7 @@ class Admission:
     def _index(self, case: Case, marker: Marker) -> None:
         """Make *case* findable by what *marker* says about the crash; a run by hand is about none."""
         if marker.kind is not MarkerKind.MANUAL:
-            for key in (*(() if is_a_claim(marker) else _keys(marker)), *_claims(marker)):
+            for key in (*(_images(marker) if is_a_claim(marker) else _keys(marker)), *_claims(marker)):
                 put_newest(self._recent, key, case, MAX_RECENT)
 
 
@@ -279,8 +279,13 @@ def _keys(marker: Marker) -> list[str]:
     keys = [f"task {number}" for number in tasks(marker)]
     if marker.process is not None and marker.process.start_time_ticks is not None:
         keys.append(f"process {marker.process.pid} {marker.process.start_time_ticks}")
-    named = (("image", marker.image), ("invocation", invocation(marker)))
-    return keys + [f"{what} {value}" for what, value in named if value is not None]
+    run = invocation(marker)
+    return keys + _images(marker) + ([f"invocation {run}"] if run is not None else [])
+
+
+def _images(marker: Marker) -> list[str]:
+    """Return the key of the process's memory, which nobody else can know."""
+    return [f"image {marker.image} {marker.inner_pid}"] if marker.image is not None else []
 
 
 def _claims(marker: Marker) -> list[str]:

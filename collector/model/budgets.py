@@ -47,7 +47,9 @@ class StormSettings(msgspec.Struct, frozen=True, kw_only=True):
     What a flood of crashes may cost. Every marker is recorded, whether or not it is collected.
 
     Args:
-        coalesce_s: Markers of one crash that arrive within this time become one incident.
+        coalesce_s: Reports of an event that is about no process, such as the many lines of one fault of the kernel,
+            become one incident within this time. Witnesses of the crash of a process are joined by what shows that it
+            is one.
         per_executable: Budget of each executable.
         per_uid: Budget of each user.
         total: Budget of the machine.

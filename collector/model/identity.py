@@ -137,6 +137,9 @@ class Agreement(NamedTuple):
     longest_s: float = LONGEST_DUMP_S
 
 
+SAME_IMAGE = Agreement(2, "the same addresses in memory")
+
+
 def may_be_a_thread(marker: Marker) -> bool:
     """Return whether the kernel named a task that was gone, so that number and name may be those of a thread."""
     return marker.kind is MarkerKind.KERNEL_LOG and marker.doubtful
@@ -155,7 +158,7 @@ def agreement(one: Marker, other: Marker, *, apart_s: float = 0.0) -> Agreement 
     """
     if _cannot_be_one(one, other):
         return None
-    found = _shared(one, other)
+    found = SAME_IMAGE if _same_image(one, other) else _shared(one, other)
     return found if found is not None and apart_s <= found.longest_s else None
 
 
@@ -185,12 +188,20 @@ def _cannot_be_one(one: Marker, other: Marker) -> str | None:
     """Return a contradiction that outweighs every agreement."""
     if _other_process(one, other) or _other_process(other, one):
         return "another process"
-    for what, mine, theirs in (
-        ("uid", one.uid, other.uid), ("core", _file(one), _file(other)), ("process", one.image, other.image)
-    ):  # fmt: skip
+    if one.image is not None and other.image is not None and one.image != other.image:
+        return "another process"
+    if _same_image(one, other):
+        return None  # a copy of the core, and whoever writes one for others may not know whose it is
+    for what, mine, theirs in (("core", _file(one), _file(other)), ("uid", one.uid, other.uid)):
         if mine is not None and theirs is not None and mine != theirs:
             return f"another {what}"
     return None
+
+
+def _same_image(one: Marker, other: Marker) -> bool:
+    """Return whether two markers are about the same process, as its memory shows; forked siblings differ in the PID."""
+    known = one.image is not None and one.inner_pid is not None
+    return known and (one.image, one.inner_pid) == (other.image, other.inner_pid)
 
 
 def _file(marker: Marker) -> tuple[int, int, int] | None:
@@ -203,7 +214,9 @@ def _differ(one: Marker, other: Marker) -> str | None:
     """Return a contradiction that counts where no number of a process is shared: sources may word these differently."""
     for what, mine, theirs in (
         ("unit", one.unit, other.unit),
+        ("run of the unit", invocation(one), invocation(other)),
         ("signal", one.signal, other.signal),
+        ("thread", one.thread, other.thread),
         ("exit status", one.exit_status, other.exit_status),
     ):
         if mine is not None and theirs is not None and mine != theirs:
@@ -221,13 +234,11 @@ def _shared(one: Marker, other: Marker) -> Agreement | None:
     same_name = bool(names(one) & names(other))
     certain = not (is_a_claim(one) or is_a_claim(other))
     # Of a claim that nobody confirmed, only the user's own crash can come true.
-    if not certain and not (same_name and one.uid is not None and one.uid == other.uid):
+    if not certain and (one.uid is None or one.uid != other.uid):
         return None
     shared = tasks(one) & tasks(other)
     if one.process is not None and one.process == other.process and one.process.start_time_ticks is not None:
         return Agreement(3, f"process {one.process.pid}, by its start time")
-    if one.image is not None and one.image == other.image and same_name:
-        return Agreement(2, "the same addresses in memory")
     if shared and (certain or _differ(one, other) is None):
         longest_s = LONGEST_DUMP_S if same_name else SAME_CRASH_S
         return Agreement(1, f"the crash of process {min(shared)}", longest_s)
@@ -244,8 +255,7 @@ def _other_process(one: Marker, other: Marker) -> bool:
         return False
     if mine.pid != theirs.pid:
         # A number that is only claimed may be of another PID namespace.
-        same_image = one.image is not None and one.image == other.image
-        return not (is_a_claim(one) or is_a_claim(other)) or not same_image
+        return not (is_a_claim(one) or is_a_claim(other)) or not _same_image(one, other)
     ticks, their_ticks = mine.start_time_ticks, theirs.start_time_ticks
     if ticks is not None and their_ticks is not None:
         return ticks != their_ticks

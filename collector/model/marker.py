@@ -6,6 +6,9 @@ import enum
 
 import msgspec
 
+DYING_AT = "dying_at_s"
+"""The attribute with the time, since the epoch, at which the kernel announced a process's end."""
+
 
 class MarkerKind(enum.StrEnum):
     """What sort of evidence a marker is."""

@@ -6,6 +6,7 @@ Evidence of the process is collected first, and the core joins the same incident
 
 from __future__ import annotations
 
+import os
 import time
 
 from collector.host.files import Host
@@ -19,7 +20,8 @@ from collector.runner.coroutine import Task, sleep
 from collector.runner.incident_run import IncidentRun
 
 STORING_S = 5.0
-"""How long a handler may take to sync and rename a core once its process is gone; systemd-coredump took 0.1 s."""
+"""How long a handler may take to sync and rename a core once its process is gone. Segments are copied after that: a
+service that was restarted initialises those of the same name again, so this is not longer."""
 
 CHECK_S = 0.1
 
@@ -35,14 +37,25 @@ def needs_core(step: Step, *, process: bool) -> bool:
     return use is CoreUse.ITSELF or (use is CoreUse.MAPPINGS and not process)
 
 
+def has_memory(marker: Marker) -> bool:
+    """Return whether the crashed process is still there with its memory, as ``/proc/PID`` shows it."""
+    return _is_there(marker, threads=False)
+
+
 def is_dumping(marker: Marker) -> bool:
-    """Return whether the crashed process is still there with its memory."""
+    """Return whether the crashed process is still there, be it without its leader, which a thread outlives."""
+    return _is_there(marker, threads=True)
+
+
+def _is_there(marker: Marker, *, threads: bool) -> bool:
     who = marker.process
     if who is None or who.start_time_ticks is None:
         return False
     try:
         with Process(Host(), who.pid, who.start_time_ticks) as process:
-            return process.stat().state not in "ZX"
+            if process.stat().state not in "ZX":
+                return True
+            return threads and len(os.listdir(Host().path(f"/proc/{who.pid}/task"))) > 1
     except (OSError, StepError):
         return False
 

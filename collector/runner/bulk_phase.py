@@ -18,7 +18,7 @@ from collector.model.pressure import Budget, Decision, StepClass, Verdict
 from collector.pipeline.steps import Step
 from collector.pressure.gate import decide
 from collector.runner import events
-from collector.runner.awaited_core import is_awaited, is_dumping, needs_core, wait_for_core
+from collector.runner.awaited_core import has_memory, is_awaited, needs_core, wait_for_core
 from collector.runner.coroutine import Task, sleep
 from collector.runner.incident_run import IncidentRun, step_end
 from collector.runner.light_job import with_losses
@@ -46,7 +46,7 @@ def run_remaining_steps(run: IncidentRun, turns: deque[str]) -> Task[None]:
         bulk = [step for step in steps if not step.is_light]
         late: list[Step] = []
         if is_awaited(run):
-            process = is_dumping(merge(run.markers()))
+            process = has_memory(merge(run.markers()))
             late = [step for step in bulk if needs_core(step, process=process)]
         yield from _copy_in_turn(run, [step for step in bulk if step not in late], turns)
         if late:

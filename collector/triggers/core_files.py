@@ -161,7 +161,8 @@ class CoreFilesWatch(DirectoryWatch):
         )
         renamed = waited_s < DECIDE_S and reader.is_moved(event)
         short = waited_s < APPEND_S and reader.may_grow(event, marker, within_s=APPEND_S)
-        if self._has_room and (known is None or (not known and (renamed or short))):
+        linked = waited_s < DECIDE_S and marker.refused is not None and reader.is_linked(event)
+        if self._has_room and (known is None or (not known and (renamed or short or linked))):
             key = (event.directory, event.name)
             state = FileState(core.size_bytes, core.mtime_ns)
             self._remember(key, Unfinished(state, since_s, reader.handles.get(key, "")))

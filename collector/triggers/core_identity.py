@@ -12,7 +12,7 @@ from collector.host.corepattern import CoreName
 from collector.host.elfcore import NT_AUXV, NT_PRPSINFO, NT_PRSTATUS, CoreError, notes
 from collector.host.files import Host
 from collector.host.process_identity import identify_task, image_of, thread_group
-from collector.model.identity import is_the_dead, with_identity
+from collector.model.identity import Identity, is_the_dead, with_identity
 from collector.model.marker import Marker, ProcessRef
 from collector.model.text import escape
 
@@ -21,9 +21,10 @@ FIRST_NOTES = 4
 
 
 class CoreHead(NamedTuple):
-    """What the first notes of a core say; numbers are those of the process's own PID namespace."""
+    """What the first notes of a core say; numbers are those of the process's own namespaces, *uid* is the real one."""
 
     pid: int | None = None
+    uid: int | None = None
     thread: int | None = None
     comm: str | None = None
     signal: int | None = None
@@ -44,6 +45,7 @@ def core_head(fd: int, head: bytes) -> CoreHead:
         return CoreHead()
     return CoreHead(
         pid=process.pid if process and process.pid > 0 else None,
+        uid=process.uid if process else None,
         thread=thread.tid if thread and thread.tid > 0 else None,
         comm=escape(process.command) if process and process.command else None,
         signal=thread.signal if thread and thread.signal > 0 else None,
@@ -78,7 +80,7 @@ def with_process(marker: Marker, said: CoreName, head: CoreHead, host: Host) -> 
     group = thread_group(host, seen) if seen is not None else None
     if group is not None and is_the_dead(group, uid=marker.uid, comm=comm if said.pid is None else None):
         inside = group.inner_pid is None or inner_pid is None or group.inner_pid == inner_pid
-        if inside:
+        if inside and _has_image(group, head, host, certain=said.pid is not None):
             return with_identity(msgspec.structs.replace(marker, thread=thread or head.thread), group)
     is_root = marker.core is not None and marker.core.uid == 0
     if seen is not None and not is_root and seen.uid != marker.uid:
@@ -87,3 +89,12 @@ def with_process(marker: Marker, said: CoreName, head: CoreHead, host: Host) -> 
         return marker  # somebody else lives under that number here
     doubtful = said.pid is None or not is_root
     return msgspec.structs.replace(marker, process=ProcessRef(pid=pid), doubtful=doubtful)
+
+
+def _has_image(group: Identity, head: CoreHead, host: Host, *, certain: bool) -> bool:
+    """Return whether the core can be of *group*; a zombie, whose memory is gone, only if its number is *certain*."""
+    seen = identify_task(host, group.pid, image=True)
+    image = seen.image if seen is not None else None
+    if head.image is None or image is None:
+        return certain or head.image is None
+    return head.image == image

@@ -10,7 +10,7 @@ from itertools import islice
 from typing import Literal, NamedTuple
 
 from collector.host.corehead import fingerprint, head_in_memory, whole_bytes
-from collector.host.corepattern import CorePattern, core_pattern
+from collector.host.corepattern import CoreName, CorePattern, core_pattern
 from collector.host.filehandle import handle_of
 from collector.host.files import OpenFd
 from collector.host.syscalls import being_written
@@ -97,6 +97,11 @@ class CoreFileReader(DirReader):
         by_kernel = writer == "kernel" and stat.S_IMODE(info.st_mode) == 0o600  # a shell's files are 0644
         return not by_kernel and writer not in COMPLETE and time.time() - info.st_mtime < within_s
 
+    def is_linked(self, event: FileEvent) -> bool:
+        """Return whether a file has other names: ``ln x core && rm x`` publishes it, too."""
+        info = self.stat(event)
+        return info is not None and info.st_nlink > 1
+
     def marker(self, event: FileEvent) -> Marker | None:
         """Return the marker of a file; ``None`` if it is gone."""
         info = self.stat(event)
@@ -128,8 +133,7 @@ class CoreFileReader(DirReader):
             reason=f"core file {printable(path)}",
             comm=printable(said.comm) if said.comm else None,
             exe=printable(said.exe) if said.exe else None,
-            # Only root may speak for somebody else.
-            uid=info.st_uid if info.st_uid != 0 or said.uid is None else said.uid,
+            uid=_uid(info.st_uid, said, claims, writer),
             signal=said.signal,
             core=_core(path, info, head, handle, self._others(event.directory)),
             attributes=attributes,
@@ -150,6 +154,17 @@ class CoreFileReader(DirReader):
             kind=MarkerKind.CORE_FILE, trigger=self._ctx.id, at_s=time.time(), uid=info.st_uid, refused=why,
             core=_core(path, info), reason=f"core file {printable(path)}",
         )  # fmt: skip
+
+
+def _uid(owner: int, said: CoreName, claims: CoreHead, writer: str) -> int | None:
+    """
+    Return whose crash it is: of the owner, unless that is root, who alone may speak for somebody else.
+
+    A handler that runs as root owns the cores of everybody; what the kernel has noted in one is the real uid.
+    """
+    if owner != 0 or said.uid is not None:
+        return owner or said.uid
+    return claims.uid if claims.uid is not None else owner if writer == "kernel" else None
 
 
 def _core(

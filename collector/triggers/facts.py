@@ -24,6 +24,7 @@ VALUE_LENGTH = 4096
 MAX_IGNORED = 4
 NUMBERS = ("PID", "START_TIME", "UID")
 DEATH = ("SIGNAL", "EXIT_STATUS", "EXIT_CODE", "SERVICE_RESULT")
+MAX_PID = 1 << 22  # PID_MAX_LIMIT. Source: include/linux/threads.h
 KNOWN = {*NUMBERS, "COMM", "EXE", "UNIT", "SIGNAL", "EXIT_STATUS", "EXIT_CODE", "SERVICE_RESULT", "REASON"}
 _KEY = re.compile(r"[A-Za-z_][A-Za-z0-9_]{0,63}")
 _BLANKS = " \t\r"
@@ -69,6 +70,9 @@ def parse(data: bytes) -> Facts:
             return Facts({}, refused=f"{key.upper()} is given twice")
         else:
             known[key.upper()] = printable(value, limit=VALUE_LENGTH)
+    twice = [key for key in KNOWN if key in known and known.get(f"MONITOR_{key}", known[key]) != known[key]]
+    if twice:
+        return Facts({}, refused=f"{min(twice)} is given twice")
     if ignored and not known:
         return Facts({}, refused=f"no facts: {ignored[0]}")
     ignored = _not_understood(_without_prefix(known)) + ignored
@@ -158,16 +162,18 @@ def marker_of(facts: Facts, speaker: Speaker, host: Host) -> Marker:
         attributes=attributes,
         refused=speaker.refused or facts.refused,
     )
-    return _naming(marker, said, speaker, host) if parse_number(said.get("PID")) else marker
+    return _naming(marker, said, speaker, host) if 0 < (parse_number(said.get("PID")) or 0) <= MAX_PID else marker
 
 
 def _naming(marker: Marker, said: dict[str, str], speaker: Speaker, host: Host) -> Marker:
     """Return *marker*, naming the process that the report is about, as far as its speaker may name it."""
     pid = parse_number(said["PID"]) or 0
-    seen = identify_task(host, pid)
-    seen = thread_group(host, seen) if seen is not None else None
+    task = identify_task(host, pid)
+    if task is not None and task.tgid != pid:  # a handler within the process may report its own thread
+        marker, pid = msgspec.structs.replace(marker, thread=pid), task.tgid
+    seen = thread_group(host, task) if task is not None else None
     if speaker.uid not in {0, seen.uid if seen is not None else speaker.uid}:
-        return msgspec.structs.replace(marker, attributes=marker.attributes | {"PID_NOT_THEIRS": str(pid)})
+        return msgspec.structs.replace(marker, attributes=marker.attributes | {"PID_NOT_THEIRS": said["PID"]})
     process = ProcessRef(pid=pid, start_time_ticks=parse_number(said.get("START_TIME")))
     marker = msgspec.structs.replace(marker, process=process)
     over = speaker.kind is MarkerKind.EXIT or any(said.get(key) for key in DEATH)
@@ -186,7 +192,8 @@ def _not_understood(said: dict[str, str]) -> list[str]:
     """Return the values that `marker_of` has to ignore; an empty one is what the supervisor did not know."""
     shown = {key: f"{key}={printable(value, limit=64)}" for key, value in said.items() if value}
     found = [f"{shown[key]} is not a number" for key in NUMBERS if key in shown and parse_number(said[key]) is None]
-    if parse_number(said.get("PID")) == 0:
+    pid = parse_number(said.get("PID"))
+    if pid is not None and not 0 < pid <= MAX_PID:
         found.append(f"{shown['PID']} is not a process")
     if "SIGNAL" in shown and _signal(said["SIGNAL"]) is None:
         found.append(f"{shown['SIGNAL']} is not a signal")

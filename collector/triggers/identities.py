@@ -38,9 +38,12 @@ class Identities:
     def rename(self, pid: int, comm: bytes) -> None:
         """Enter a new name; if the process is gone already, that is all that is known of it."""
         known = self._table.get(pid) or identify_task(self._host, pid)
-        if known is None:
-            known = Identity(pid=pid, tgid=pid, comm="", start_ticks=None, parent=ANY_PARENT, uid=None)
-        self._put(pid, replace(known, comm=os.fsdecode(comm)))
+        self._put(pid, replace(known or _unknown(pid), comm=os.fsdecode(comm)))
+
+    def become(self, pid: int, uid: int) -> None:
+        """Enter a new real uid, of a process that may be gone: many start as root, and are a user's when they die."""
+        known = self._table.get(pid) or identify_task(self._host, pid) or _unknown(pid)
+        self._put(pid, replace(known, uid=uid))
 
     def dumping(self, pid: int, thread: int, parent: int) -> tuple[Identity | None, str | None]:
         """
@@ -53,9 +56,9 @@ class Identities:
             return known, None
         crashed = seen if thread == pid else identify_task(self._host, thread)
         if crashed is not None and crashed.tgid == pid and (seen.dying or crashed.dying):
-            return seen, crashed.comm
+            return _completed(seen, known), crashed.comm
         same = known is not None and known.start_ticks == seen.start_ticks
-        return (seen if same else known), None
+        return (_completed(seen, known) if same else known), None
 
     def take(self, pid: int, parent: int) -> Identity | None:
         """Return the identity of *pid*, a child of *parent*, and forget it. A zombie still has its name."""
@@ -74,13 +77,26 @@ class Identities:
         An entry counts only if the parent is the same, or if init adopted the process; otherwise it belongs to an
         earlier process with that PID. A process without an entry was forked without an exec, and looks like its parent.
         """
+        origin = self._table.get(parent)
         if pid in self._table:
             known = self._table[pid]
-            return known if known is None or known.parent in {parent, ANY_PARENT} or parent == 1 else None
-        origin = self._table.get(parent)
+            if known is None:  # it called exec and was gone: nothing but the real uid is as its parent's
+                return replace(_unknown(pid), uid=origin.uid) if origin is not None else None
+            return known if known.parent in {parent, ANY_PARENT} or parent == 1 else None
         if origin is None:
             return None
         return replace(origin, pid=pid, tgid=pid, start_ticks=None, inner_pid=None, parent=parent)
 
     def _put(self, pid: int, who: Identity | None) -> None:
         put_newest(self._table, pid, who, MAX_IDENTITIES)
+
+
+def _unknown(pid: int) -> Identity:
+    return Identity(pid=pid, tgid=pid, comm="", start_ticks=None, parent=ANY_PARENT, uid=None)
+
+
+def _completed(seen: Identity, known: Identity | None) -> Identity:
+    """Return *seen* with what is gone once its memory is: executable and namespaces."""
+    if known is None or known.start_ticks not in {None, seen.start_ticks}:
+        return seen
+    return replace(seen, exe=seen.exe or known.exe, unit=seen.unit or known.unit, mounts=seen.mounts or known.mounts)

@@ -43,13 +43,18 @@ class KernelLog:
     """
 
     name: ClassVar[str] = "kernel_log"
-    knows: ClassVar[Knowledge] = Knowledge(facts=frozenset(FACTS))
     events: tuple[EventName, ...] = ALL
     patterns: tuple[str, ...] = ()
     pstore: bool = True
 
     def __post_init__(self) -> None:
         LinePatterns(self.events, self.patterns)
+
+    @property
+    def knows(self) -> Knowledge:
+        """Every fact but the signal, which only an OOM kill has."""
+        told = frozenset(FACTS) if "oom_kill" in self.events else frozenset(FACTS) - {"signal"}
+        return Knowledge(facts=told, signals=frozenset({int(signal.SIGKILL)}))
 
     def open(self, ctx: TriggerContext) -> KernelLogWatch:
         """Start reading; raise `DeniedError` if the log is not readable."""

@@ -11,13 +11,13 @@ from typing import ClassVar
 
 import msgspec
 
-from collector.host.netlink import COMM, COREDUMP, EXEC, EXIT, ProcConnector, ProcEvent
+from collector.host.netlink import COMM, COREDUMP, EXEC, EXIT, UID, ProcConnector, ProcEvent
 from collector.model.bounded import put_newest
 from collector.model.case import CORE_SIGNALS
 from collector.model.errors import CollectorError
 from collector.model.identity import Identity, with_identity
 from collector.model.knowledge import FACTS, Knowledge
-from collector.model.marker import Marker, MarkerKind, ProcessRef
+from collector.model.marker import DYING_AT, Marker, MarkerKind, ProcessRef
 from collector.model.signals import signal_name, signal_number
 from collector.model.text import printable
 from collector.triggers.base import TriggerContext, Watch
@@ -36,7 +36,7 @@ CORE_NAMES = tuple(sorted(map(signal_name, CORE_SIGNALS)))
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ExitRule:
     """
-    Which exits are crashes. An empty list does not restrict.
+    Which exits are crashes. An empty list of globs does not restrict.
 
     Args:
         comm: Globs of command names, of which the kernel keeps 15 characters.
@@ -92,7 +92,7 @@ class ProcessExits:
         try:
             exits = ProcConnector(kinds=COREDUMP | EXIT, buffer_bytes=BUFFER_BYTES)
             try:
-                births = ProcConnector(kinds=EXEC | COMM, buffer_bytes=BUFFER_BYTES)
+                births = ProcConnector(kinds=EXEC | COMM | UID, buffer_bytes=BUFFER_BYTES)
             except OSError:
                 exits.close()
                 raise
@@ -114,7 +114,7 @@ class ProcessExitsWatch(Watch):
     births: ProcConnector
     identities: Identities
     poll_s: float | None = POLL_S
-    _announced: dict[int, Identity | None] = field(default_factory=dict)
+    _announced: dict[int, tuple[Identity | None, int]] = field(default_factory=dict)
 
     @property
     def lost(self) -> int:
@@ -141,15 +141,21 @@ class ProcessExitsWatch(Watch):
         self.births.close()
 
     def _learn(self) -> None:
-        """Learn from exec and comm events; the last of several about one process counts."""
+        """Learn from exec, comm and uid events; the last of several about one process counts."""
         born: dict[int, bytes] = {}
+        users: dict[int, int] = {}
         for event in self.births.read(IDENTITIES_PER_READ):
-            born[event.pid] = event.comm
+            if event.kind == UID:
+                users[event.pid] = event.uid
+            else:
+                born[event.pid] = event.comm
         for pid, comm in born.items():
             if comm:
                 self.identities.rename(pid, comm)
             else:
                 self.identities.learn(pid)
+        for pid, uid in users.items():
+            self.identities.become(pid, uid)
 
     def _dumping(self, event: ProcEvent) -> Marker | None:
         """
@@ -160,8 +166,10 @@ class ProcessExitsWatch(Watch):
         who, thread_comm = self.identities.dumping(event.pid, event.thread, event.parent)
         if not any(numbers >= CORE_SIGNALS and rule.names(who) for rule, numbers in self.rules):
             return None
-        put_newest(self._announced, event.pid, who, MAX_ANNOUNCED)
-        marker = self._marker(event, who, "dumps core", {"core_dumped": "pending"})
+        put_newest(self._announced, event.pid, (who, event.thread), MAX_ANNOUNCED)
+        marker = self._marker(
+            event, who, "dies of a signal that dumps core", {"core_dumped": "pending", DYING_AT: f"{time.time():.6f}"}
+        )
         if who is None or thread_comm in {None, who.comm}:
             return marker
         return msgspec.structs.replace(marker, thread_comm=printable(thread_comm or ""))
@@ -170,8 +178,10 @@ class ProcessExitsWatch(Watch):
         """Return the marker of an exit; that of a process that dumped core tells the signal, and if there is a core."""
         who = self.identities.take(event.pid, event.parent)
         number, status = event.code & 0x7F, event.code >> 8
+        leader = True
         if event.pid in self._announced:
-            who = self._announced.pop(event.pid) or who
+            announced, thread = self._announced.pop(event.pid)
+            who, leader = announced or who, thread == event.pid
         elif not any(
             (number in numbers or (not number and status in rule.statuses)) and rule.names(who)
             for rule, numbers in self.rules
@@ -179,6 +189,8 @@ class ProcessExitsWatch(Watch):
             return None
         how = f"died of {signal_name(number)}" if number else f"exited with status {status}"
         dumped = {"core_dumped": "yes" if event.code & 0x80 else "no"} if number else {}
+        if not leader and not event.code & 0x80:
+            dumped = {}  # only the thread that dumped has the flag for certain
         return self._marker(event, who, how, dumped, number=number or None, status=None if number else status)
 
     def _marker(
@@ -189,7 +201,7 @@ class ProcessExitsWatch(Watch):
             kind=MarkerKind.EXIT,
             trigger=self.ctx.id,
             at_s=time.time(),
-            reason=f"process {event.pid} ({printable(who.comm) if who else 'unknown'}) {how}",
+            reason=f"process {event.pid} ({printable(who.comm) if who and who.comm else 'unknown'}) {how}",
             process=ProcessRef(pid=event.pid),
             thread=event.thread or None,
             signal=number,

@@ -12,7 +12,7 @@ from collector.host.successor import SECOND_NS, is_kept, stem
 from collector.model.bounded import put_newest
 from collector.model.marker import CoreRef, Marker
 
-MAX_REPORTED = 4096
+MAX_REPORTED = 1024
 # The newest of root's, and of everybody else's, survive a restart: 300 bytes each in the ledger.
 MAX_REMEMBERED = 128
 # A script that compresses without keeping the time (`gzip -c core > core.gz && rm core`) does so soon after the crash.

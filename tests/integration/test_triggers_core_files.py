@@ -18,7 +18,7 @@ from machine import core_pattern
 from collector.host.files import Host
 from collector.model.marker import Marker, MarkerKind
 from collector.model.text import printable
-from collector.triggers import directories
+from collector.triggers import core_files, directories
 from collector.triggers.base import TriggerContext, Watch
 from collector.triggers.core_files import CoreFiles
 
@@ -237,8 +237,11 @@ def test_core_files_ignores_the_archive(watching: Opener, tmp_path: Path) -> Non
     assert drain(watch) == []
 
 
-def test_core_files_refuses_anything_but_regular_files(watching: Opener, crash_dir: Path) -> None:
+def test_core_files_refuses_anything_but_regular_files(
+    watching: Opener, crash_dir: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """Nothing is opened through a planted name, and the attempt is recorded."""
+    monkeypatch.setattr(core_files, "DECIDE_S", 0.0)  # a second name may be about to go
     watch = watching()
     os.mkfifo(crash_dir / "core.fifo")
     (crash_dir / "core.link").symlink_to("/etc/shadow")
@@ -247,6 +250,17 @@ def test_core_files_refuses_anything_but_regular_files(watching: Opener, crash_d
     markers = drain(watch)
     assert sorted(names(markers)) == ["core.fifo", "core.hard", "core.link"]
     assert all(marker.refused for marker in markers)
+
+
+def test_core_files_takes_a_core_that_is_published_by_a_link(watching: Opener, crash_dir: Path) -> None:
+    """`ln .core.tmp core.x && rm .core.tmp`: the second name goes within moments."""
+    watch = watching()
+    (crash_dir / ".core.tmp").write_bytes(b"x")
+    os.link(crash_dir / ".core.tmp", crash_dir / "core.x")
+    assert list(watch.read()) == []
+    (crash_dir / ".core.tmp").unlink()
+    (marker,) = watch.poll()
+    assert marker.refused is None
 
 
 def test_core_files_survives_a_name_that_is_not_utf8(watching: Opener, crash_dir: Path) -> None:

@@ -282,7 +282,7 @@ def test_cores_that_were_reported_are_remembered_within_bounds(
     for number in range(300):
         (crash_dir / f"core.{number}").write_bytes(CORE.replace(b"engine", b"%06d" % number))
     assert len(seen(watch)) == 300
-    assert len(notes) == 128
+    assert len([key for key in notes if ".cores." in key]) == 128
     for number in range(172, 300):
         path = crash_dir / f"core.{number}"
         path.with_name(f"core.{number}.gz").write_bytes(b"compressed")

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 from hypothesis import given, settings
 from hypothesis import strategies as st
@@ -39,6 +39,7 @@ class Crash:
     unit: str
     signal: int
     has_host_pid: bool
+    image: str
 
 
 @dataclass
@@ -67,6 +68,7 @@ def crash(draw: st.DrawFn, number: int) -> Crash:
         unit=draw(st.sampled_from(("a.service", "b.service"))),
         signal=draw(st.sampled_from(SIGNALS)),
         has_host_pid=draw(st.booleans()),
+        image="",
     )
 
 
@@ -84,12 +86,12 @@ def witness(draw: st.DrawFn, truth: Crash) -> Marker:
     match source:
         case "exit" | "dying":
             facts |= {"process": whole, "uid": truth.uid, "comm": truth.comm, "inner_pid": truth.inner_pid}
-            facts["image"] = f"image {truth.number}"
+            facts["image"] = truth.image
             facts["thread"] = truth.thread if source == "dying" else None
             kind = MarkerKind.EXIT
         case "line":
             facts |= {"process": whole, "thread": truth.thread, "uid": truth.uid, "comm": truth.comm}
-            facts["image"] = f"image {truth.number}"
+            facts |= {"image": truth.image, "inner_pid": truth.inner_pid}
             facts |= {"thread_comm": truth.thread_comm, "attributes": {"event": "segfault"}}
             kind = MarkerKind.KERNEL_LOG
         case "dead line":
@@ -101,7 +103,7 @@ def witness(draw: st.DrawFn, truth: Crash) -> Marker:
             pid = truth.pid if source == "core" else truth.inner_pid
             facts |= {"process": ProcessRef(pid=pid), "doubtful": source != "core" or truth.uid != ROOT}
             facts |= {"inner_pid": truth.inner_pid, "comm": truth.comm, "uid": truth.uid, "unit": None}
-            facts["image"] = f"image {truth.number}" if source == "inner core" else None
+            facts["image"] = truth.image if source == "inner core" else None
             facts["core"] = CoreRef(
                 path="/c/core", device=1, inode=truth.number + 1, size_bytes=1, mtime_ns=1, uid=truth.uid
             )
@@ -141,7 +143,12 @@ def lie(draw: st.DrawFn, crashes: list[Crash]) -> Marker:
 @st.composite
 def story(draw: st.DrawFn) -> Story:
     """One to four crashes, up to five witnesses of each, and a few lies, in any order."""
-    crashes = [draw(crash(number)) for number in range(draw(st.integers(1, 4)))]
+    crashes: list[Crash] = []
+    for number in range(draw(st.integers(1, 4))):
+        one, image = draw(crash(number)), draw(st.sampled_from(("parent's", f"image {number}")))
+        # Forked siblings have the same addresses, and are numbered by the same PID namespace.
+        taken = any((other.image, other.inner_pid) == (image, one.inner_pid) for other in crashes)
+        crashes.append(replace(one, image=f"image {number}" if taken else image))
     told = Story(crashes)
     for truth in crashes:
         told.witnesses += [(truth, draw(witness(truth))) for _ in range(draw(st.integers(0, 5)))]

@@ -15,7 +15,7 @@ from collector.collectors.base import Context
 from collector.collectors.core.apport_report import add_report
 from collector.collectors.core.notes import CoreSignal, CoreThread, parse_process, parse_signal, parse_thread
 from collector.host.apport import read_report
-from collector.host.apport_core import NO_CORE
+from collector.host.apport_core import EXCEPTION, NO_CORE
 from collector.host.corefile import core_reader, mapped_files, open_core, path_of, written_once
 from collector.host.elfcore import (
     NT_FILE,
@@ -136,6 +136,8 @@ class Core:
             os.close(fd)
         if (info.st_size, info.st_mtime_ns) != (summary.size_bytes, source.mtime_ns):
             raise Truncated("the core was written to while it was read: part of it may be another crash's")
+        if summary.problem == EXCEPTION:
+            raise NotApplicable(EXCEPTION)
         if summary.problem == NO_CORE:
             raise Truncated(NO_CORE)
         if summary.problem:
@@ -153,18 +155,16 @@ class Core:
 def _absent(marker: Marker) -> Truncated | NotApplicable:
     """Return why a marker has no core: the end of the step."""
     facts = marker.attributes
-    if marker.signal is not None and marker.signal in CORE_SIGNALS:
-        died = f"the process died of {signal_name(marker.signal)}"
-        if facts.get("core_dumped") != "no":
-            return Truncated(f"no core was found, though {died}")
-        if facts.get("core_limit") == "0":
-            return NotApplicable(f"{died} with a core limit of 0")
-        limit = "" if "core_limit" in facts else "its core limit was 0, "
-        return Truncated(
-            f"{died}, and the kernel wrote no core: {limit}it may not be dumped, or the pattern leads nowhere"
-        )
-    if facts.get("core_dumped", "no") != "no" or facts.get("event") == "core_lost":
-        return Truncated("no core was found, though one was dumped")
+    dumped, lost = facts.get("core_dumped"), facts.get("event") == "core_lost"
+    died_so = marker.signal is not None and marker.signal in CORE_SIGNALS
+    died = f"the process died of {signal_name(marker.signal)}" if marker.signal is not None else "it was announced"
+    if dumped != "yes" and facts.get("core_limit") == "0" and (died_so or dumped == "pending"):
+        return NotApplicable(f"{died}, with a core limit of 0")
+    if died_so and dumped == "no":
+        limit = "" if "core_limit" in facts else "its core limit was 0, or "
+        return Truncated(f"{died}, and no core was written: {limit}it may not be dumped, or core_pattern leads nowhere")
+    if died_so or dumped in {"yes", "pending"} or lost:
+        return Truncated(f"no core was found, though {'one was dumped' if dumped == 'yes' or lost else died}")
     return NotApplicable("the marker has no core file")
 
 

@@ -89,8 +89,8 @@ def hold(
             row.comm, row.exe = escape(process.stat().comm), _exe(process.dir_fd)
         except ReplacedError as exc:
             row.end(ProcessOutcome.REPLACED, str(exc))
-        except (FileNotFoundError, ProcessLookupError) as exc:
-            row.end(ProcessOutcome.GONE, str(exc))
+        except (FileNotFoundError, ProcessLookupError):
+            row.end(ProcessOutcome.GONE, "it had ended")
         except (OSError, StepError) as exc:
             row.end(ProcessOutcome.NOT_READ, str(exc))
         else:

@@ -15,7 +15,7 @@ from collector.host.corefile import open_core
 from collector.host.files import Host, OpenFd
 from collector.host.filesystem import REMOTE, kind
 from collector.model.errors import StepError
-from collector.model.marker import CoreRef
+from collector.model.marker import DYING_AT, Marker
 
 SECOND_NS = 1_000_000_000
 
@@ -37,9 +37,20 @@ class Death:
     remote: str = ""
 
 
-def death_of(host: Host, core: CoreRef) -> Death:
-    """Return what the times of a core tell; some file systems round down to whole seconds."""
+def death_of(host: Host, marker: Marker) -> Death | None:
+    """
+    Return when the marker's process was certainly dead; ``None`` without a core, which has no other times.
+
+    If the kernel announced its end, no segment is its own that was created later; a handler may write the core much
+    later. Of the core's times, some file systems round down to whole seconds.
+    """
+    core, announced_s = marker.core, marker.attributes.get(DYING_AT)
+    if core is None:
+        return None
     after_ns = core.mtime_ns if core.mtime_ns % SECOND_NS else core.mtime_ns + SECOND_NS
+    if announced_s is not None:
+        announced_ns = int(float(announced_s) * SECOND_NS)
+        return Death(after_ns=min(after_ns, announced_ns), copied_ns=announced_ns)
     try:
         with OpenFd(open_core(host, core)) as fd:
             born_ns, found = syscalls.birth_time_ns("", fd), kind(fd)

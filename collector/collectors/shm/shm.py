@@ -136,7 +136,7 @@ class Shm:
             root_fd,
             own,
             guard,
-            death=death_of(ctx.host, ctx.marker.core) if ctx.marker.core is not None else None,
+            death=death_of(ctx.host, ctx.marker),
             globs=self.segments,
             exclude=self.exclude,
             limit=self.max_segments,

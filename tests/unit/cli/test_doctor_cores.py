@@ -77,7 +77,7 @@ def machine(tmp_path: Path) -> FakeMachine:
         ("core", "cores land wherever the crashed process was", "sysctl kernel.core_pattern=/var/crash/core.%e"),
         ("", "core_pattern is empty", "sysctl"),
         ("/srv/core.%P", "the daemon watches /var/crash, /var/lib/systemd/coredump", "sysctl"),
-        ("/var/crash/%e.dump.%P", "but for core*, *.core, *.crash", "include engine.dump.1"),
+        ("/var/crash/%e.dump.%P", "but for core*, *.core, *.crash", "include names like engine.dump.1"),
         ("/var/crash/core.%e", "overwrites the one before", "sysctl kernel.core_pattern=/var/crash/core.%e.%P"),
         ("/var/crash/core.%%P", "overwrites the one before", "sysctl"),
         ("|/no/handler %P", "/no/handler, which does not exist: all are lost", "sysctl"),
@@ -122,7 +122,7 @@ def test_doctor_compares_the_name_with_the_pid_that_is_appended(machine: FakeMac
     machine.pattern("/var/crash/%e.core\n")
     assert "overwrites" in machine.cores(CORES).said
     machine.write("proc/sys/kernel/core_uses_pid", "1\n")
-    assert "include engine.core.1" in str(machine.cores(CORES).hint)
+    assert "include names like engine.core.1" in str(machine.cores(CORES).hint)
     machine.pattern("/var/crash/core\n")
     assert machine.cores(CORES).level == "ok"
 

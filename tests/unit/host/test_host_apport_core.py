@@ -117,6 +117,12 @@ def test_report_without_a_core_says_so(report_fd: int) -> None:
         read(report_fd, fake_report.report(fake_report.values_of(42)))
 
 
+def test_report_of_an_exception_has_no_core_by_nature(report_fd: int) -> None:
+    """Apport reports uncaught exceptions of Python programs, too."""
+    with pytest.raises(CoreError, match="leaves no core"):
+        read(report_fd, b"ProblemType: Crash\nTraceback:\n Traceback (most recent call last):\n NameError\n")
+
+
 def test_report_lists_mapped_files_by_its_maps_then_by_its_core(report_fd: int) -> None:
     """ProcMaps has the inodes; if Apport could not read it, the core has the names."""
     read(report_fd, report_of(*fake_report.packed(PLAIN)))

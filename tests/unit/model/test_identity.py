@@ -135,7 +135,13 @@ EXIT = marker(start=900, uid=0, comm="engine", signal=11)
         (EXIT, CLAIM, None),
         (marker(uid=1000, comm="engine", unit="a"), msgspec.structs.replace(CLAIM, unit="b"), None),
         # the process with those addresses in memory, whatever its number
-        (marker(image="i", comm="a", uid=0), marker(pid=1, image="i", comm="a", uid=0, doubtful=True), LONGEST_DUMP_S),
+        (
+            marker(inner_pid=1, image="i", uid=0, core=core(1)),
+            marker(pid=1, inner_pid=1, image="i", uid=1, doubtful=True, core=core(2)),
+            LONGEST_DUMP_S,
+        ),
+        (marker(inner_pid=1, image="i", uid=0), marker(pid=2, inner_pid=2, image="i", uid=0, doubtful=True), None),
+        (marker(image="i", uid=0), marker(pid=1, image="i", uid=0, doubtful=True), None),
         (marker(image="i", comm="a", uid=0), marker(image="j", comm="a", uid=0), None),
         (marker(image="i", comm="a", uid=0), marker(pid=1, comm="a", uid=0, doubtful=True), None),
         (marker(inner_pid=1, comm="a", uid=0), marker(pid=1, inner_pid=1, comm="a", uid=0, doubtful=True), None),

@@ -82,7 +82,19 @@ def test_identities_do_not_guess_when_an_exec_was_missed(proc: Path, table: Iden
     live(proc, 3, "shell")
     table.learn(3)
     table.learn(7)
-    assert table.take(7, 3) is None
+    who = table.take(7, 3)
+    assert who is not None
+    assert (who.comm, who.exe, who.unit, who.start_ticks, who.uid) == ("", None, None, None, 1000)
+
+
+def test_identities_know_whom_a_process_has_become(proc: Path, table: Identities) -> None:
+    """A worker that root has forked is a user's when it dies, also if nobody looked at it in between."""
+    live(proc, 3, "engine")
+    table.learn(3)
+    table.become(7, 33)
+    who = table.take(7, 3)
+    assert who is not None
+    assert (who.comm, who.uid) == ("", 33)
 
 
 def test_identities_are_bounded(proc: Path, table: Identities, monkeypatch: pytest.MonkeyPatch) -> None:
