@@ -31,6 +31,7 @@ from collector.model.identity import (
     is_about_a_process,
     is_certain,
     tasks,
+    tells_image,
 )
 from collector.model.marker import Marker, MarkerKind
 
@@ -185,14 +186,14 @@ class Admission:
     def _joined(self, marker: Marker, pipeline: str, now_s: float) -> Ruling | None:
         """Rule on a marker that is no crash of its own; return ``None`` for one that is."""
         agreeing = [
-            (found.strength, case.opened_s, found.reason, case)
+            (found.strength, is_certain(case.marker), case.opened_s, found.reason, case)
             for case in self._candidates(marker)
             # A core that arrives after its incident is over still has to be collected.
             if not (case.done and marker.core is not None and case.marker.core is None)
             and (found := agreement(case.marker, marker, apart_s=now_s - case.opened_s)) is not None
         ]
         if agreeing:
-            *_, reason, case = max(agreeing, key=lambda found: found[:2])
+            *_, reason, case = max(agreeing, key=lambda found: found[:3])
             if case not in self._running and case.markers[0].kind is MarkerKind.KERNEL_LOG:
                 case.pipeline = pipeline  # that of a source that is about this process, rather than about the kernel
             return self._join(case, marker, Fate.JOINED, reason, now_s)
@@ -280,12 +281,15 @@ def _keys(marker: Marker) -> list[str]:
     if marker.process is not None and marker.process.start_time_ticks is not None:
         keys.append(f"process {marker.process.pid} {marker.process.start_time_ticks}")
     run = invocation(marker)
-    return keys + _images(marker) + ([f"invocation {run}"] if run is not None else [])
+    if marker.image is not None:
+        keys.append(f"image {marker.image} {marker.inner_pid}")
+    return keys + ([f"invocation {run}"] if run is not None else [])
 
 
 def _images(marker: Marker) -> list[str]:
-    """Return the key of the process's memory, which nobody else can know."""
-    return [f"image {marker.image} {marker.inner_pid}"] if marker.image is not None else []
+    """Return the key of the process's memory."""
+    known = marker.image is not None and tells_image(marker)
+    return [f"image {marker.image} {marker.inner_pid}"] if known else []
 
 
 def _claims(marker: Marker) -> list[str]:

@@ -150,6 +150,11 @@ def is_a_claim(marker: Marker) -> bool:
     return marker.doubtful and not may_be_a_thread(marker)
 
 
+def tells_image(marker: Marker) -> bool:
+    """Return whether its image is what the kernel showed, or is in a core that root owns."""
+    return marker.core is None or marker.core.uid == 0
+
+
 def agreement(one: Marker, other: Marker, *, apart_s: float = 0.0) -> Agreement | None:
     """
     Return what makes two markers one crash; ``None`` if nothing does.
@@ -199,9 +204,14 @@ def _cannot_be_one(one: Marker, other: Marker) -> str | None:
 
 
 def _same_image(one: Marker, other: Marker) -> bool:
-    """Return whether two markers are about the same process, as its memory shows; forked siblings differ in the PID."""
-    known = one.image is not None and one.inner_pid is not None
-    return known and (one.image, one.inner_pid) == (other.image, other.inner_pid)
+    """
+    Return whether two markers are about the same process, as its memory shows; forked siblings differ in the PID.
+
+    A child knows the addresses of the daemon that forked it: an ordinary user's core is believed about himself only.
+    """
+    if one.image is None or one.inner_pid is None or (one.image, one.inner_pid) != (other.image, other.inner_pid):
+        return False
+    return one.uid == other.uid or (tells_image(one) and tells_image(other))
 
 
 def _file(marker: Marker) -> tuple[int, int, int] | None:

@@ -123,6 +123,7 @@ def lie(draw: st.DrawFn, crashes: list[Crash]) -> Marker:
     victim = draw(st.sampled_from(crashes))
     named = draw(st.booleans())
     core = CoreRef(path="/c/lie", device=2, inode=draw(st.integers(1, 9)), size_bytes=1, mtime_ns=1, uid=NOBODY)
+    core = draw(st.sampled_from((None, core)))
     return Marker(
         kind=draw(st.sampled_from((MarkerKind.NOTIFICATION, MarkerKind.EXIT))),
         trigger="lie",
@@ -132,11 +133,12 @@ def lie(draw: st.DrawFn, crashes: list[Crash]) -> Marker:
         process=ProcessRef(pid=victim.pid, start_time_ticks=victim.start) if named else None,
         doubtful=named,
         inner_pid=draw(st.sampled_from((None, victim.inner_pid))),
-        thread=None,
+        thread=draw(st.sampled_from((None, victim.thread))) if named else None,
         comm=victim.comm,
         unit=draw(st.sampled_from((None, victim.unit))),
         signal=draw(st.sampled_from((None, victim.signal))),
-        core=draw(st.sampled_from((None, core))),
+        core=core,
+        image=draw(st.sampled_from((None, victim.image))) if core is not None else None,  # his parent may be the victim
     )
 
 

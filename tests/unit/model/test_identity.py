@@ -37,8 +37,8 @@ def marker(
     return Marker(kind=kind, trigger="t", at_s=0.0, process=process, **facts)  # type: ignore[arg-type]
 
 
-def core(inode: int = 1) -> CoreRef:
-    return CoreRef(path="/c/core", device=1, inode=inode, size_bytes=1, mtime_ns=1, uid=0)
+def core(inode: int = 1, owner: int = 0) -> CoreRef:
+    return CoreRef(path="/c/core", device=1, inode=inode, size_bytes=1, mtime_ns=1, uid=owner)
 
 
 @pytest.mark.parametrize(
@@ -139,6 +139,12 @@ EXIT = marker(start=900, uid=0, comm="engine", signal=11)
             marker(inner_pid=1, image="i", uid=0, core=core(1)),
             marker(pid=1, inner_pid=1, image="i", uid=1, doubtful=True, core=core(2)),
             LONGEST_DUMP_S,
+        ),
+        # a forked child knows the addresses of the daemon that was its parent
+        (
+            marker(inner_pid=1, image="i", uid=0),
+            marker(inner_pid=1, image="i", uid=1, doubtful=True, core=core(owner=1)),
+            None,
         ),
         (marker(inner_pid=1, image="i", uid=0), marker(pid=2, inner_pid=2, image="i", uid=0, doubtful=True), None),
         (marker(image="i", uid=0), marker(pid=1, image="i", uid=0, doubtful=True), None),
