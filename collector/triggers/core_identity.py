@@ -85,7 +85,7 @@ def with_process(marker: Marker, said: CoreName, head: CoreHead, host: Host) -> 
     is_root = marker.core is not None and marker.core.uid == 0
     if seen is not None and not is_root and seen.uid != marker.uid:
         return msgspec.structs.replace(marker, thread=None, attributes=marker.attributes | {"claimed_pid": str(pid)})
-    if seen is not None and said.pid is None:
+    if group is not None and not group.dying and said.pid is None:
         return marker  # somebody else lives under that number here
     doubtful = said.pid is None or not is_root
     return msgspec.structs.replace(marker, process=ProcessRef(pid=pid), doubtful=doubtful)
