@@ -43,6 +43,12 @@ def bystander(crasher: Path, *files: str) -> Iterator[int]:
         victim.process.wait()
 
 
+def die_known(victim: Victim) -> int:
+    """Let a process live until its exec event has been looked at, then crash it; return its PID."""
+    time.sleep(0.6)
+    return victim.die()
+
+
 def nothing_of_the_bystander(daemon: Daemon) -> bool:
     """Return whether no file of the archive has its environment or its segment."""
     return not any(
@@ -130,9 +136,9 @@ def test_segment_of_a_private_shm_is_not_the_hosts_of_that_name(daemon_factory: 
     daemon = daemon_factory(config_of(CORE, SEGMENTS, triggers=(CORES, EXITS)))
     with segment("shared-name", 4096, {0: b"of the host"}) as path, core_pattern(f"{daemon.cores}/core.%e.%P"):
         script = f"mount -t tmpfs none /dev/shm && head -c 4096 /dev/zero > {path} && exec {crasher} {path}"
-        Victim("/usr/bin/unshare", "--mount", "sh", "-c", script).die()
+        die_known(Victim("/usr/bin/unshare", "--mount", "sh", "-c", script))
         (manifest,) = daemon.wait_for_incidents(1)
-        Victim(crasher, path).die()
+        die_known(Victim(crasher, path))
         confirmed = daemon.wait_for_incidents(2)[1]
     (row,) = rows(daemon, manifest, "segments")
     assert row["why"] == "same name as one mapped by the crashed process, not confirmed"
@@ -149,13 +155,10 @@ def test_set_id_program_is_its_users_own(daemon_factory: Factory, crasher: Path,
     storm = {**UNBOUNDED, "per_executable": {"count": 1}}
     daemon = daemon_factory(config_of(MEMORY, triggers=(EXITS,), storm=storm))
     for victim in [Victim(program, user=NOBODY) for _ in range(3)]:
-        time.sleep(0.6)  # long enough for its exec event to be looked at
-        victim.die()
+        die_known(victim)
     wait_for(lambda: len(daemon.ledger("id")) == 6, "two rows of each: it dumps core, and it has died")
     assert {row[0] for row in daemon.ledger("uid")} == {NOBODY}
-    engine = Victim(crasher)
-    time.sleep(0.6)
-    pid = engine.die()
+    pid = die_known(Victim(crasher))
     wait_for(lambda: [one for one in daemon.incidents() if one["markers"][0]["process"]["pid"] == pid], "incident")
 
 
@@ -167,7 +170,7 @@ def test_crash_of_a_thread_is_one_incident_of_its_process(daemon_factory: Factor
     by_thread = "{id: by_thread, collector: proc_files, when: {comm: [worker-3]}}"
     daemon = daemon_factory(config_of(MEMORY, named, by_thread, triggers=(CORES, EXITS, KERNEL)))
     with core_pattern(f"{daemon.cores}/{pattern}"), every_fault_logged():
-        pid = Victim(threads).die()
+        pid = die_known(Victim(threads))
         wait_for(lambda: len(daemon.ledger("id")) >= 3, "three rows")
         wait_for(daemon.incidents, "incident")
     (manifest,) = daemon.incidents()
@@ -195,8 +198,7 @@ def test_core_that_takes_long_joins_the_incident_that_its_crash_has_already(
     handler.chmod(0o755)
     with segment("mine", 4096, {0: b"of the crash"}) as path, core_pattern(f"|{handler} %P"):
         victim = Victim(crasher, path, environment={"WHO": "crashed"})
-        time.sleep(0.6)  # long enough for its exec event to be looked at
-        pid = victim.die()
+        pid = die_known(victim)
         (manifest,) = daemon.wait_for_incidents(1)
     steps = steps_of(manifest)
     assert {step["status"] for step in steps.values()} == {"ok"}
