@@ -218,14 +218,19 @@ def test_core_files_watches_subdirectories_within_the_depth(watching: Opener, cr
     watch = watching(recursive=1, match=("coredump",))
     problem = crash_dir / "ccpp-2026-01-02-03:04:05-77.new"
     problem.mkdir()
-    for name, text in {"coredump": "x", "global_pid": "77", "uid": "1000", "executable": "/usr/bin/engine"}.items():
+    for name, text in {
+        "coredump": "x",
+        "global_pid": "4000077",
+        "uid": "1000",
+        "executable": "/usr/bin/engine",
+    }.items():
         (problem / name).write_text(text)
     assert drain(watch) == []
     problem.rename(problem.with_suffix(""))
     (marker,) = drain(watch)
     assert marker.attributes["writer"] == "abrt"
     assert marker.process is not None
-    assert (marker.process.pid, marker.comm, marker.exe) == (77, "engine", "/usr/bin/engine")
+    assert (marker.process.pid, marker.comm, marker.exe) == (4_000_077, "engine", "/usr/bin/engine")
 
 
 def test_core_files_ignores_the_archive(watching: Opener, tmp_path: Path) -> None:
