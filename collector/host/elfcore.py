@@ -120,7 +120,7 @@ class MappedFile(NamedTuple):
 
 def read_header(reader: CoreReader, *, segments: int = MAX_SEGMENTS) -> tuple[CoreHeader, int]:
     """
-    Read the ELF header and the segments of a core, at most so many *segments*; the kernel puts the notes first.
+    Read the ELF header and at most *segments* segments of a core; the kernel puts the notes first.
 
     Returns:
         The header, and the number of bytes consumed.
@@ -197,7 +197,7 @@ def _segment(layout: Layout, raw: bytes) -> tuple[int, int, int, int]:
 
 def notes(reader: CoreReader, *, segments: int = MAX_SEGMENTS) -> tuple[CoreHeader, Iterator[Note]]:
     """
-    Return a core's header, of at most so many *segments*, and its `WANTED` notes, in file order.
+    Return a core's header, from at most *segments* segments, and its `WANTED` notes, in file order.
 
     Raises:
         CoreError: If the header is invalid. Notes that are cut off just end.

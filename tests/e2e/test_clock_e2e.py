@@ -73,7 +73,7 @@ def test_age_is_the_time_that_the_machine_was_running(
 
 
 def pass_by(daemon: Daemon, seconds: float) -> None:
-    """Let the archive's clock show so much more, as if the machine had been running for so long."""
+    """Move the archive's clock forward, as if the machine had been running for *seconds* longer."""
     path = daemon.archive / "clock.json"
     path.write_text(json.dumps({**(state := json.loads(path.read_text())), "clock_s": state["clock_s"] + seconds}))
 

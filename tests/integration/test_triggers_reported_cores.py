@@ -24,7 +24,7 @@ CORE = fake_core.core(fake_core.crash(), loads=40)
 
 @pytest.fixture(autouse=True)
 def nothing_to_wait_for(monkeypatch: pytest.MonkeyPatch) -> None:
-    """The next `poll` decides what is undecided; a core that is too short waits for ever."""
+    """The next `poll` decides what is undecided; a core that is too short waits forever."""
     monkeypatch.setattr(core_files, "DECIDE_S", 0.0)
     monkeypatch.setattr(core_files, "APPEND_S", 1e6)
 

@@ -150,7 +150,7 @@ def test_ledger_keeps_what_was_spent_over_restarts_and_boots(path: str, monkeypa
 
 
 def test_ledger_takes_what_an_earlier_release_spent_by_its_date(path: str) -> None:
-    """Also a date that lay ahead: such a budget is not exhausted for ever, nor are others refunded by it."""
+    """Also a date that lay ahead: such a budget is not exhausted forever, nor are others refunded by it."""
     ledger = Ledger(path)
     for inode in (1, 2):
         spend(ledger, inode)

@@ -131,7 +131,7 @@ def test_maintenance_applies_retention_even_if_nothing_crashes(monkeypatch: pyte
 
 
 def test_maintenance_stores_the_archives_clock_every_hour(monkeypatch: pytest.MonkeyPatch) -> None:
-    """A machine that is switched off every night must not keep everything for ever."""
+    """A machine that is switched off every night must not keep everything forever."""
     lab = Lab(monkeypatch)
     now = time.monotonic()
     for hours in (0, 1, 1, 2):
