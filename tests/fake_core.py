@@ -2,7 +2,11 @@
 
 from __future__ import annotations
 
+import os
 import struct
+
+from collector.host.corefile import core_reader
+from collector.host.elfcore import CoreHeader, Note, notes
 
 NT_PRSTATUS, NT_PRPSINFO, NT_FPREGSET = 1, 3, 2
 NT_FILE, NT_SIGINFO = 0x46494C45, 0x53494749
@@ -98,3 +102,11 @@ def crash(*, machine: int = X86_64, word: int = 8, order: str = "<", registers: 
             (NT_PRSTATUS, prstatus(43, 11, values, machine=machine, word=word, order=order)),
         )
     )
+
+
+def read_notes(fd: int, data: bytes) -> tuple[CoreHeader, list[Note]]:
+    """Write *data* to the file *fd*, and read it as a core."""
+    os.ftruncate(fd, 0)
+    os.pwrite(fd, data, 0)
+    header, found = notes(core_reader(fd))
+    return header, list(found)

@@ -17,7 +17,7 @@ import xxhash
 
 from collector.host.files import Host, OpenFd, read_at
 from collector.host.own_procfs import Procfs
-from collector.host.procfs import CLOCK_TICKS_PER_S, Stat, read_stat
+from collector.host.procfs import Stat, read_stat
 from collector.model.identity import DYING_FLAGS, HOST_MOUNTS, Identity
 
 DEAD_STATES = frozenset("ZXx")
@@ -85,7 +85,6 @@ def _read(host: Host, number: int, dir_fd: int) -> Identity:
         tgid=_number(TGID.search(status)) or number,
         comm=sys.intern(os.fsdecode(stat.comm)),
         start_ticks=stat.start_ticks,
-        started_s=stat.start_ticks / CLOCK_TICKS_PER_S,
         parent=stat.ppid,
         uid=_number(REAL_UID.search(status)),
         dying=is_dying(stat),

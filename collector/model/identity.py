@@ -37,7 +37,7 @@ class Identity:
     What ``/proc`` shows of a task that is there.
 
     *pid* is its number here and *inner_pid* its thread group's in its own PID namespace; *tgid* differs from *pid* for
-    a thread. *started_s* is in seconds since boot, rounded down to a clock tick. *uid* is the real one: the effective
+    a thread. *start_ticks* is in clock ticks since boot, as field 22 of ``stat``. *uid* is the real one: the effective
     uid of a set-id program is its owner's, who need not have started it. *mounts* is its mount namespace: only in
     `HOST_MOUNTS` do the names of its files mean the same here. *image* stands for the addresses of its program in
     memory, which are random and which its core has, too. *core_limit* is in bytes, or ``unlimited``.
@@ -47,7 +47,6 @@ class Identity:
     tgid: int
     comm: str
     start_ticks: int | None
-    started_s: float = 0.0
     parent: int
     uid: int | None
     dying: bool = False
@@ -68,13 +67,13 @@ def is_the_dead(seen: Identity, *, uid: int | None, comm: str | None = None) -> 
     return seen.dying and uid in {None, seen.uid} and comm in {None, seen.comm}
 
 
-def is_the_named(seen: Identity, *, comm: str | None, at_s: float) -> bool:
+def is_the_named(seen: Identity, *, comm: str | None, at_ticks: int) -> bool:
     """
-    Return whether *seen* is the task that the kernel named *at_s*, in seconds since boot.
+    Return whether *seen* is the task that the kernel named *at_ticks*, in clock ticks since boot.
 
     A number has one holder at a time: whoever has it now and had started by then had it then.
     """
-    started = seen.started_s <= at_s
+    started = seen.start_ticks is not None and seen.start_ticks <= at_ticks
     return comm in {None, escape_name(seen.comm)} and (started or (seen.dying and comm is not None))
 
 

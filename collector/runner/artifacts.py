@@ -18,12 +18,18 @@ from collector.archive.store import ArtifactLine
 from collector.copying import deferred_sync, engine, share, stream
 from collector.copying.rate.throttle import Stopped
 from collector.copying.sink import failed
-from collector.model.artifact import Artifact, Bulk, CopyResult, Method, SourceInfo
+from collector.model.artifact import Artifact, Bulk, CopyResult, Method, NotApplicable, SourceInfo, Truncated
 from collector.model.copying import CopyReport, CopySettings, Feedback
 from collector.model.errors import CopyError, StepError
 from collector.model.incident import StepStatus
 from collector.pressure.sampler import sample_disk
 from collector.runner.protocol import Written
+
+# How a collector says that a step ended, other than by an error.
+ENDS: dict[type[Truncated | NotApplicable], StepStatus] = {
+    Truncated: StepStatus.TRUNCATED,
+    NotApplicable: StepStatus.NOT_APPLICABLE,
+}
 
 ARTIFACT_LIMIT = 5_000
 """Most artifacts of one step. The manifest is composed in memory: 30,000 records fit into a worker's limit."""

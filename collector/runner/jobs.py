@@ -28,7 +28,7 @@ from collector.model.units import mib
 from collector.pressure.feedback import GateFeedback
 from collector.pressure.sampler import Sampler, sample_disk
 from collector.runner import light_job
-from collector.runner.artifacts import Writer
+from collector.runner.artifacts import ENDS, Writer
 from collector.runner.protocol import (
     AddDigests,
     Begin,
@@ -172,10 +172,8 @@ def _run_step(job: RunStep, sampler: Sampler, report: Reporter) -> Done:
             with closing(job.collector.collect(ctx)) as artifacts:  # type: ignore[type-var]
                 for artifact in artifacts:
                     writer.write(artifact)
-        except Truncated as exc:
-            status, reason = StepStatus.TRUNCATED, exc.reason
-        except NotApplicable as exc:
-            status, reason = StepStatus.NOT_APPLICABLE, exc.reason
+        except (Truncated, NotApplicable) as exc:
+            status, reason = ENDS[type(exc)], exc.reason
         finally:
             writer.sync()
     written = writer.written()

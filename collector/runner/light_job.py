@@ -17,7 +17,7 @@ from collector.model.artifact import Bulk, NotApplicable, Truncated
 from collector.model.errors import CollectorError
 from collector.model.incident import StepEnd, StepStatus
 from collector.runner import spool
-from collector.runner.artifacts import Writer
+from collector.runner.artifacts import ENDS, Writer
 from collector.runner.protocol import Done, ReadStep, WriteSpool, Written
 
 READ = (StepStatus.OK, StepStatus.TRUNCATED, StepStatus.NOT_APPLICABLE)
@@ -45,10 +45,8 @@ def read_step(job: ReadStep) -> Done:
                 except spool.FullError:
                     return Done(artifacts=count, rest=True)
                 count += 1
-    except Truncated as exc:
-        return Done(status=StepStatus.TRUNCATED, reason=exc.reason, artifacts=count)
-    except NotApplicable as exc:
-        return Done(status=StepStatus.NOT_APPLICABLE, reason=exc.reason, artifacts=count)
+    except (Truncated, NotApplicable) as exc:
+        return Done(status=ENDS[type(exc)], reason=exc.reason, artifacts=count)
     return Done(artifacts=count)
 
 

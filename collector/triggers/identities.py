@@ -64,11 +64,7 @@ class Identities:
         """Return the identity of *pid*, a child of *parent*, and forget it. A zombie still has its name."""
         seen, known = identify_task(self._host, pid), self._remembered(pid, parent)
         self._table.pop(pid, None)
-        if seen is None or not seen.dying:
-            return known
-        if known is None:
-            return seen
-        return replace(seen, exe=known.exe, unit=seen.unit or known.unit, mounts=known.mounts)
+        return known if seen is None or not seen.dying else _completed(seen, known)
 
     def _remembered(self, pid: int, parent: int) -> Identity | None:
         """

@@ -17,6 +17,7 @@ from collector.host.files import Host
 from collector.host.identity import identify
 from collector.host.kmsg import Kmsg, KmsgRecord
 from collector.host.process_identity import identify_task, thread_group
+from collector.host.procfs import CLOCK_TICKS_PER_S
 from collector.model.errors import DeniedError
 from collector.model.identity import is_the_named, with_identity
 from collector.model.knowledge import FACTS, Knowledge
@@ -156,8 +157,8 @@ def _naming(marker: Marker, found: KernelEvent, number: int, host: Host, age_s: 
     if found.event == "core_lost":
         return msgspec.structs.replace(marker, inner_pid=number)
     seen = identify_task(host, number)
-    at_s = boot_s() - age_s
-    if seen is not None and is_the_named(seen, comm=found.comm, at_s=at_s):
+    at_ticks = int((boot_s() - age_s) * CLOCK_TICKS_PER_S)
+    if seen is not None and is_the_named(seen, comm=found.comm, at_ticks=at_ticks):
         process = thread_group(host, seen, image=found.event == "segfault")
         if process is not None:
             return with_identity(msgspec.structs.replace(marker, thread=number), process)

@@ -1,8 +1,6 @@
 from __future__ import annotations
 
-import os
 import struct
-from collections.abc import Iterator
 from pathlib import Path
 
 import fake_core
@@ -28,7 +26,7 @@ from fake_core import (
 
 from collector.collectors.core.notes import parse_process, parse_signal, parse_thread
 from collector.host.corefile import core_reader
-from collector.host.elfcore import CoreHeader, Layout, Note, notes, parse_mapped_files
+from collector.host.elfcore import Layout, notes, parse_mapped_files
 
 MACHINES = [
     (X86_64, 8, "<", 27),
@@ -62,27 +60,13 @@ MACHINES = [
 LAYOUT = Layout(word=8, order="<", machine="x86_64")
 
 
-@pytest.fixture
-def core_fd(tmp_path: Path) -> Iterator[int]:
-    fd = os.open(tmp_path / "core", os.O_RDWR | os.O_CREAT)
-    yield fd
-    os.close(fd)
-
-
-def read(fd: int, data: bytes) -> tuple[CoreHeader, list[Note]]:
-    os.ftruncate(fd, 0)
-    os.pwrite(fd, data, 0)
-    header, found = notes(core_reader(fd))
-    return header, list(found)
-
-
 @pytest.mark.parametrize(("machine", "word", "order", "registers"), MACHINES)
 def test_core_has_signal_process_threads_and_files(
     core_fd: int, machine: int, word: int, order: str, registers: int
 ) -> None:
     """The same values in every layout: 64 and 32 bits, both byte orders."""
     raw = fake_core.crash(machine=machine, word=word, order=order, registers=registers)
-    header, found = read(core_fd, fake_core.core(raw, machine=machine, word=word, order=order, loads=3))
+    header, found = fake_core.read_notes(core_fd, fake_core.core(raw, machine=machine, word=word, order=order, loads=3))
     layout = header.layout
     by_type = {note.type: note.desc for note in reversed(found)}
     process = parse_process(layout, by_type[fake_core.NT_PRPSINFO])
@@ -117,7 +101,7 @@ def test_core_has_signal_process_threads_and_files(
 def test_core_names_the_registers(core_fd: int, machine: int, word: int, registers: int, first: str, last: str) -> None:
     """The first and the last register are where the machine's structure has them."""
     raw = fake_core.crash(machine=machine, word=word, registers=registers)
-    header, found = read(core_fd, fake_core.core(raw, machine=machine, word=word))
+    header, found = fake_core.read_notes(core_fd, fake_core.core(raw, machine=machine, word=word))
     thread = parse_thread(header.layout, found[0].desc)
     assert thread is not None
     assert len(thread.registers) == registers
@@ -126,7 +110,7 @@ def test_core_names_the_registers(core_fd: int, machine: int, word: int, registe
 
 def test_core_of_an_unknown_machine_is_read_without_registers(core_fd: int) -> None:
     """Everything but the registers is laid out alike."""
-    header, found = read(core_fd, fake_core.core(fake_core.crash(machine=999), machine=999))
+    header, found = fake_core.read_notes(core_fd, fake_core.core(fake_core.crash(machine=999), machine=999))
     thread = parse_thread(header.layout, found[0].desc)
     assert thread is not None
     assert (header.layout.machine, thread.tid, thread.registers) == ("999", 42, {})

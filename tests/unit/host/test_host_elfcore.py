@@ -1,30 +1,11 @@
 from __future__ import annotations
 
-import os
-from collections.abc import Iterator
-from pathlib import Path
-
 import fake_core
 import pytest
 
-from collector.host.corefile import core_reader
-from collector.host.elfcore import MAX_DESC_BYTES, CoreError, CoreHeader, Layout, Note, notes, parse_mapped_files
+from collector.host.elfcore import MAX_DESC_BYTES, CoreError, Layout, parse_mapped_files
 
 LAYOUT = Layout(word=8, order="<", machine="x86_64")
-
-
-@pytest.fixture
-def core_fd(tmp_path: Path) -> Iterator[int]:
-    fd = os.open(tmp_path / "core", os.O_RDWR | os.O_CREAT)
-    yield fd
-    os.close(fd)
-
-
-def read(fd: int, data: bytes) -> tuple[CoreHeader, list[Note]]:
-    os.ftruncate(fd, 0)
-    os.pwrite(fd, data, 0)
-    header, found = notes(core_reader(fd))
-    return header, list(found)
 
 
 @pytest.mark.parametrize(
@@ -45,14 +26,14 @@ def read(fd: int, data: bytes) -> tuple[CoreHeader, list[Note]]:
 def test_core_that_is_not_a_core_is_refused_with_the_reason(core_fd: int, data: bytes, why: str) -> None:
     """Any file that a crashed process leaves behind gets a clear error message."""
     with pytest.raises(CoreError, match=why):
-        read(core_fd, data)
+        fake_core.read_notes(core_fd, data)
 
 
 def test_core_notes_end_where_they_are_cut_off(core_fd: int) -> None:
     """A full disk leaves half a core; what is there is read."""
     raw = fake_core.crash()
     whole = fake_core.core(raw)
-    header, found = read(core_fd, whole[: whole.index(b"engine --token")])
+    header, found = fake_core.read_notes(core_fd, whole[: whole.index(b"engine --token")])
     assert [note.type for note in found] == [fake_core.NT_PRSTATUS]
     assert header.end_bytes == len(whole)
 
@@ -60,7 +41,7 @@ def test_core_notes_end_where_they_are_cut_off(core_fd: int) -> None:
 def test_core_note_of_a_gigabyte_is_not_read(core_fd: int) -> None:
     """Lengths are not trusted: at most 4 MiB of a note are kept."""
     huge = fake_core.note(fake_core.NT_FILE, bytes(5 << 20))
-    _, found = read(core_fd, fake_core.core(huge))
+    _, found = fake_core.read_notes(core_fd, fake_core.core(huge))
     assert [(note.size_bytes, len(note.desc)) for note in found] == [(5 << 20, MAX_DESC_BYTES)]
 
 
@@ -72,5 +53,5 @@ def test_core_file_list_with_an_absurd_count_is_empty() -> None:
 def test_core_notes_of_other_owners_are_ignored(core_fd: int) -> None:
     """Only notes named CORE have these layouts."""
     raw = fake_core.note(1, bytes(336), name=b"LINUX\0") + fake_core.note(fake_core.NT_SIGINFO, bytes(128))
-    _, found = read(core_fd, fake_core.core(raw))
+    _, found = fake_core.read_notes(core_fd, fake_core.core(raw))
     assert [note.type for note in found] == [fake_core.NT_SIGINFO]

@@ -9,8 +9,7 @@ import os
 import random
 import subprocess
 import sys
-from collections.abc import Callable, Iterator
-from pathlib import Path
+from collections.abc import Callable
 
 import fake_core
 import lz4.frame
@@ -33,13 +32,6 @@ PACKERS: dict[str, Callable[[bytes], bytes]] = {
     "lz4": lz4.frame.compress,
 }
 EACH = pytest.mark.parametrize("name", PACKERS)
-
-
-@pytest.fixture
-def core_fd(tmp_path: Path) -> Iterator[int]:
-    fd = os.open(tmp_path / "core", os.O_RDWR | os.O_CREAT)
-    yield fd
-    os.close(fd)
 
 
 def read(fd: int, data: bytes) -> tuple[CoreHeader, list[Note], bool]:

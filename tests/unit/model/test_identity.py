@@ -24,7 +24,7 @@ from collector.model.identity import (
 from collector.model.marker import CoreRef, Marker, MarkerKind, ProcessRef
 
 ENGINE = Identity(
-    pid=41, tgid=41, comm="engine", start_ticks=900, started_s=9.0, parent=1, uid=0, dying=True, inner_pid=7,
+    pid=41, tgid=41, comm="engine", start_ticks=900, parent=1, uid=0, dying=True, inner_pid=7,
     exe="/opt/engine", mounts=HOST_MOUNTS, unit="engine.service", image="addresses", core_limit="0",
 )  # fmt: skip
 LIVING = replace(ENGINE, dying=False)
@@ -57,20 +57,20 @@ def test_identity_of_the_dead(seen: Identity, uid: int | None, comm: str | None,
 
 
 @pytest.mark.parametrize(
-    ("seen", "comm", "at_s", "believed"),
+    ("seen", "comm", "at_ticks", "believed"),
     [
-        (LIVING, "engine", 9.0, True),
-        (LIVING, "engine", 8.99, False),  # it has started after the line
-        (ENGINE, "engine", 8.99, True),  # the log's clock may differ a little
-        (ENGINE, None, 8.99, False),
-        (LIVING, None, 9.0, True),
-        (LIVING, "shell", 99.0, False),
-        (replace(LIVING, comm="a\nb"), "a\\x0ab", 9.0, True),  # lines are escaped
+        (LIVING, "engine", 900, True),
+        (LIVING, "engine", 899, False),  # it has started after the line
+        (ENGINE, "engine", 899, True),  # the log's clock may differ a little
+        (ENGINE, None, 899, False),
+        (LIVING, None, 900, True),
+        (LIVING, "shell", 9900, False),
+        (replace(LIVING, comm="a\nb"), "a\\x0ab", 900, True),  # lines are escaped
     ],
 )
-def test_identity_named_by_the_kernel(seen: Identity, comm: str | None, at_s: float, believed: bool) -> None:
+def test_identity_named_by_the_kernel(seen: Identity, comm: str | None, at_ticks: int, believed: bool) -> None:
     """A number has one holder at a time: whoever had started by then."""
-    assert is_the_named(seen, comm=comm, at_s=at_s) is believed
+    assert is_the_named(seen, comm=comm, at_ticks=at_ticks) is believed
 
 
 @pytest.mark.parametrize(
