@@ -6,9 +6,10 @@ from pathlib import Path
 
 import pytest
 
-from collector.collectors.files.globs import expand, open_directory, open_found
+from collector.collectors.files.globs import expand, open_found
 from collector.host.files import Host
 from collector.host.read_errors import ReadErrors
+from collector.host.trusted_path import open_directory
 from collector.model.errors import StepError
 
 NOBODY = 65534

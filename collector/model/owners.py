@@ -1,0 +1,63 @@
+"""Who pays for what: users, by the uids that are theirs. Pure."""
+
+from __future__ import annotations
+
+import msgspec
+
+ROOT = "root"
+UNKNOWN = "unknown"
+LANE = "/"
+"""Separates an owner from a part of it that is accounted by itself: ``unknown/engine``."""
+
+# systemd gives each container without an entry in /etc/subuid a block of its own. Source: systemd's UIDS-GIDS.md
+CONTAINERS = range(0x80000, 0x70000000)
+CONTAINER_UIDS = 0x10000
+
+
+class SubordinateUids(msgspec.Struct, frozen=True, kw_only=True):
+    """The *count* uids from *first* on, with which user *uid* may run processes in namespaces. Source: subuid(5)."""
+
+    first: int
+    count: int
+    uid: int
+
+
+class Owners(msgspec.Struct, frozen=True, kw_only=True):
+    """
+    The users of a machine.
+
+    Args:
+        subordinate: The uids that belong to another user.
+        units: System units that have, like root, a share that nobody else can use.
+    """
+
+    subordinate: tuple[SubordinateUids, ...] = ()
+    units: frozenset[str] = frozenset()
+
+    def of(self, uid: int | None, *, unit: str | None = None, lane: str = "") -> str:
+        """
+        Return who pays.
+
+        Args:
+            uid: The real uid of a process, or a file's owner; ``None`` if it is not known.
+            unit: The unit of a process as the kernel knows it, never as somebody says.
+            lane: What tells apart those whose user is not known.
+        """
+        if unit is not None and unit in self.units:
+            return f"unit {unit}"
+        if uid is None:
+            return f"{UNKNOWN}{LANE}{lane}" if lane else UNKNOWN
+        uid = self._user(uid)
+        return ROOT if uid == 0 else f"uid {uid}"
+
+    def _user(self, uid: int) -> int:
+        for one in self.subordinate:
+            if one.first <= uid < one.first + one.count:
+                # Root's are for containers, which have nothing else of root: each is a user of its own.
+                return one.uid or uid - (uid - one.first) % CONTAINER_UIDS
+        return uid - uid % CONTAINER_UIDS if uid in CONTAINERS else uid
+
+
+def is_protected(owner: str) -> bool:
+    """Return whether *owner* is root or a configured unit."""
+    return owner == ROOT or owner.startswith("unit ")
