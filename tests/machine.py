@@ -103,3 +103,15 @@ def compiled(source: Path, directory: Path, *options: str) -> Path:
     program = directory / source.stem
     subprocess.run(["gcc", "-O1", *options, "-o", str(program), str(source)], check=True)
     return program
+
+
+@contextmanager
+def tmpfs(path: Path, *, mode: str = "1777") -> Iterator[Path]:
+    """Mount a tmpfs of 64 MiB on *path* during the block."""
+    need("root")
+    path.mkdir(parents=True, exist_ok=True)
+    subprocess.run(["mount", "-t", "tmpfs", "-o", f"size=64m,mode={mode}", "collector-test", str(path)], check=True)
+    try:
+        yield path
+    finally:
+        subprocess.run(["umount", "--lazy", str(path)], check=True)

@@ -168,18 +168,41 @@ def open_beneath(dir_fd: int, path: str) -> int:
         StepError: If *path* leads out of the directory, or is not a regular file.
         OSError: From open(2); ``ELOOP`` or ``ENOTDIR`` for a symlink on the way.
     """
-    *parents, name = path.split("/")
-    if not all((*parents, name)) or ".." in (*parents, name):
+    *parents, name = _parts(path)
+    with OpenFd(_descend(dir_fd, parents)) as parent:
+        return open_regular(name, dir_fd=parent)
+
+
+def stat_beneath(dir_fd: int, path: str) -> os.stat_result:
+    """Return the status of *path* below *dir_fd*, which is not opened; raise as `open_beneath` does."""
+    *parents, name = _parts(path)
+    with OpenFd(_descend(dir_fd, parents)) as parent:
+        return os.stat(name, dir_fd=parent, follow_symlinks=False)
+
+
+def open_directory_beneath(dir_fd: int, path: str) -> int:
+    """Open the directory *path* below *dir_fd*; raise as `open_beneath` does."""
+    return _descend(dir_fd, _parts(path))
+
+
+def _parts(path: str) -> list[str]:
+    parts = path.split("/")
+    if not all(parts) or {"..", "."} & set(parts):
         raise StepError(f"{path!r} leads out of its directory")
+    return parts
+
+
+def _descend(dir_fd: int, parts: list[str]) -> int:
     current = os.dup(dir_fd)
     try:
-        for parent in parents:
-            inner = os.open(parent, DIRECTORY_FLAGS, dir_fd=current)
+        for part in parts:
+            inner = os.open(part, DIRECTORY_FLAGS, dir_fd=current)
             os.close(current)
             current = inner
-        return open_regular(name, dir_fd=current)
-    finally:
+    except BaseException:
         os.close(current)
+        raise
+    return current
 
 
 def kind_of(mode: int) -> str:

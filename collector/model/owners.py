@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+
 import msgspec
 
 ROOT = "root"
@@ -61,3 +63,10 @@ class Owners(msgspec.Struct, frozen=True, kw_only=True):
 def is_protected(owner: str) -> bool:
     """Return whether *owner* is root or a configured unit."""
     return owner == ROOT or owner.startswith("unit ")
+
+
+def by_owner(counts: Mapping[str, float], *, most: int = 3) -> str:
+    """Return who has how much, for a reason: the *most* with most, and how many others there are."""
+    first = sorted(counts, key=lambda owner: -counts[owner])[:most]
+    more = len(counts) - len(first)
+    return ", ".join(f"{owner}: {counts[owner]:.0f}" for owner in first) + (f" and {more} others" if more else "")

@@ -9,6 +9,7 @@ from fnmatch import fnmatchcase
 
 import msgspec
 
+from collector.model.allotment import fitting
 from collector.model.text import escape_name
 
 OWN = "mapped by the crashed process"
@@ -26,13 +27,14 @@ class Candidate(msgspec.Struct, frozen=True, kw_only=True):
     """
     A segment that the crashed process has mapped, or that a glob names.
 
-    *rank* is 0 for the crash's own, else the number of the glob, from 1. *data_bytes* is what is allocated. *gone* says
-    why it cannot be copied.
+    *rank* is 0 for the crash's own, else the number of the glob, from 1. *owner* is the user whose file it is.
+    *data_bytes* is what is allocated. *gone* says why it cannot be copied.
     """
 
     name: str
     rank: int
     why: str
+    owner: str = ""
     size_bytes: int = 0
     data_bytes: int = 0
     mtime_ns: int = 0
@@ -82,26 +84,30 @@ def plan(candidates: Iterable[Candidate], *, order: Order, limits: SegmentLimits
     """
     Decide on every candidate, by rank and within a rank by *order*.
 
-    A segment that exceeds what is left of the total is skipped; smaller ones after it may still fit.
+    The crash's own take what they need of the total; what they leave is shared by the owners of the others. A segment
+    that does not fit is skipped; smaller ones after it may still fit.
     """
-    left, taken = limits.max_total, 0
-    planned = []
-    for candidate in sorted(candidates, key=lambda found: _key(found, order)):
-        cost = candidate.data_bytes if limits.max_each is None else min(candidate.data_bytes, limits.max_each)
-        reason = candidate.gone
-        if not reason and left is not None and cost > left:
-            reason = f"its {cost} bytes exceed the {left} left of max_total"
-        artifact = ""
-        if not reason:
-            taken += 1
-            artifact = f"segments/{taken:04}"
-            left = left - cost if left is not None else None
+    wanted = sorted(candidates, key=lambda found: urgency(found, order))
+    costs = [0 if one.gone else one.data_bytes for one in wanted]
+    if limits.max_each is not None:
+        costs = [min(cost, limits.max_each) for cost in costs]
+    reasons = [one.gone for one in wanted]
+    if limits.max_total is not None:
+        own = sum(1 for one in wanted if one.rank == 0)
+        left = _take_own(costs[:own], limits.max_total, reasons)
+        shares = fitting([(one.owner, cost) for one, cost in zip(wanted[own:], costs[own:], strict=True)], left)
+        for number, fits in enumerate(shares, start=own):
+            if not fits:
+                reasons[number] = _beyond(costs[number], left)
+    taken, planned = 0, []
+    for candidate, cost, reason in zip(wanted, costs, reasons, strict=True):
+        taken += not reason
         row = Planned(
             name=escape_name(candidate.name),
             why=candidate.why,
             size_bytes=candidate.size_bytes,
             data_bytes=candidate.data_bytes,
-            artifact=artifact,
+            artifact="" if reason else f"segments/{taken:04}",
             limit_bytes=cost if not reason and cost < candidate.data_bytes else None,
             not_taken=reason,
         )
@@ -109,10 +115,25 @@ def plan(candidates: Iterable[Candidate], *, order: Order, limits: SegmentLimits
     return planned
 
 
-def _key(found: Candidate, order: Order) -> tuple[int, int, str]:
+def urgency(found: Candidate, order: Order) -> tuple[int, int, str]:
+    """Return what candidates are sorted by: the most wanted first."""
     value = {
         Order.SMALLEST: found.data_bytes,
         Order.LARGEST: -found.data_bytes,
         Order.NEWEST: -found.mtime_ns,
     }[order]
     return found.rank, value, found.name
+
+
+def _take_own(costs: list[int], left: int, reasons: list[str]) -> int:
+    """Give a reason to each of the first candidates that does not fit; return what the others leave."""
+    for number, cost in enumerate(costs):
+        if cost > left:
+            reasons[number] = _beyond(cost, left)
+        else:
+            left -= cost
+    return left
+
+
+def _beyond(cost: int, left: int) -> str:
+    return f"its {cost} bytes exceed {f'the {left}' if cost > left else 'what is'} left of max_total"

@@ -20,6 +20,7 @@ from collector.model.owners import LANE, is_protected
 
 K = TypeVar("K", bound=Hashable)
 V = TypeVar("V")
+Rank = float | tuple[float, ...]
 
 RESERVED = 0.25
 """The part of every limit that only root and the configured units can use."""
@@ -130,13 +131,13 @@ class FairChoice(Generic[V]):
         rank: Returns how much one is wanted: the higher, the more.
     """
 
-    def __init__(self, limit: int, rank: Callable[[V], float]) -> None:
+    def __init__(self, limit: int, rank: Callable[[V], Rank]) -> None:
         self.limit = limit
         self.left_out: Counter[str] = Counter()
         """How many of each owner were not kept."""
         self._rank = rank
         self._order = count()
-        self._heaps: dict[str, list[tuple[float, int, V]]] = {}
+        self._heaps: dict[str, list[tuple[Rank, int, V]]] = {}
         self._kept = 0
 
     def add(self, value: V, owner: str) -> None:

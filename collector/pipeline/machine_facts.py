@@ -16,6 +16,8 @@ from collector.config.nodes import Path
 from collector.host import filesystem
 from collector.host.files import OpenFd
 from collector.host.read_errors import ReadErrors
+from collector.host.tree import Tree
+from collector.model.owners import Owners
 from collector.model.pressure import Sample
 from collector.model.segments import matches
 from collector.pipeline.compile import Plan
@@ -130,7 +132,8 @@ def _shared_memory() -> list[str]:
     except OSError:
         return []
     with OpenFd(fd):
-        return [entry.name for entry in walk(fd, ReadErrors()) if entry.is_segment]
+        tree: Tree[None] = Tree(fd, ROOT, owners=Owners(), unread=ReadErrors())
+        return [entry.name for entry in walk(tree) if entry.is_segment]
 
 
 def _unsafe(files: Iterable[str]) -> Iterator[tuple[str, str]]:

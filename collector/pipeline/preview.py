@@ -255,15 +255,15 @@ def _fits(procfs: Procfs, pid: int, marker: Marker) -> bool:
 
 
 def _files(files: Files, host: Host) -> StepFinding:
-    found, chosen = files.choose(host, ReadErrors(), [])
-    taken = {file.path for file in chosen}
+    choice = files.choose(host, ReadErrors())
+    taken = {file.path for file in choice.chosen}
     return _found(
         Match(
             name=escape_name(file.path),
             size_bytes=file.status.st_size,
             data_bytes=min(file.status.st_size, 512 * file.status.st_blocks),
             bytes_to_copy=min(file.status.st_size, files.max_bytes) if file.path in taken else 0,
-            not_taken="" if file.path in taken else "beyond max_total or max_files",
+            not_taken="" if file.path in taken else "beyond max_total",
         )
-        for file in found.values()
+        for file in (*choice.chosen, *choice.beyond_total)
     )

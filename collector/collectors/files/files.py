@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 import enum
-import heapq
 import os
+from collections import Counter
 from collections.abc import Iterator
-from dataclasses import dataclass
-from itertools import islice
+from dataclasses import dataclass, field
+from itertools import filterfalse
 from pathlib import PurePosixPath
 from typing import ClassVar
 
@@ -17,9 +17,14 @@ from collector.collectors.base import Context, names_of
 from collector.collectors.files.globs import Found, expand, open_found
 from collector.host.files import Host, body, describe
 from collector.host.read_errors import ReadErrors
+from collector.host.subordinates import owners
+from collector.host.tree import is_literal
+from collector.model.allotment import fitting
 from collector.model.artifact import Artifact, Body, Bulk, Footprint, Truncated
 from collector.model.errors import StepError
+from collector.model.owners import Owners, by_owner
 from collector.model.pressure import StepClass
+from collector.model.shares import FairChoice
 from collector.model.text import escape_name, jsonl
 from collector.model.units import Bytes
 
@@ -43,10 +48,35 @@ class FileRow(msgspec.Struct, frozen=True, kw_only=True):
     offset: int
 
 
+@dataclass(slots=True, kw_only=True)
+class FilesChoice:
+    """
+    What is copied, in this order, and what is not.
+
+    Args:
+        owners: Whose files are whose.
+        chosen: What is copied.
+        beyond_total: What does not fit into ``max_total``.
+        left_out: How many files of each owner are beyond ``max_total`` or ``max_files``.
+        unmatched: The globs that match nothing.
+        gaps: How many directories of each owner were not searched to their end.
+    """
+
+    owners: Owners
+    chosen: list[Found] = field(default_factory=list)
+    beyond_total: list[Found] = field(default_factory=list)
+    left_out: Counter[str] = field(default_factory=Counter)
+    unmatched: list[str] = field(default_factory=list)
+    gaps: Counter[str] = field(default_factory=Counter)
+
+    def owner(self, file: Found) -> str:
+        return self.owners.of(file.status.st_uid)
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Files:
     """
-    Copy files, the newest first.
+    Copy files: those named without a wildcard, then the newest, in fair shares for their owners.
 
     Args:
         paths: Globs, absolute; ``**`` stands for any number of directories.
@@ -80,59 +110,68 @@ class Files:
             Truncated: At the end, if a glob matched nothing, or a file could not be read.
         """
         unread = ReadErrors()
-        unmatched: list[str] = []
-        found, chosen = self.choose(ctx.host, unread, unmatched)
-        rows = [self._row(number, file) for number, file in enumerate(chosen, start=1)]
-        left_out = len(found) - len(chosen)
-        cut = f"{left_out} or more files are beyond max_total or max_files" if left_out else None
+        choice = self.choose(ctx.host, unread)
+        rows = [self._row(number, file) for number, file in enumerate(choice.chosen, start=1)]
+        left_out = choice.left_out
+        cut = f"{left_out.total()} files are beyond max_total or max_files ({by_owner(left_out)})" if left_out else None
         yield Artifact(path=PurePosixPath("files.jsonl"), body=jsonl(rows, cut=cut), media="jsonl")
         lost: list[str] = []
-        for file, row in zip(chosen, rows, strict=True):
+        for file, row in zip(choice.chosen, rows, strict=True):
             try:
                 yield self._artifact(ctx.host, file, row)
             except (OSError, StepError) as exc:
                 lost.append(file.path)
                 unread.add(file.path, exc)
-        for path in found.keys() - {file.path for file in chosen}:
-            unread.add(path, "beyond max_total or max_files")
+        for file in choice.beyond_total:
+            unread.add(file.path, "beyond max_total", choice.owner(file))
         yield from unread.artifacts()
         reasons = []
-        if unmatched:
-            reasons.append(f"no file matches {names_of(unmatched)}")
+        if choice.unmatched:
+            reasons.append(f"no file matches {names_of(choice.unmatched)}")
+        if choice.gaps:
+            reasons.append(f"not all names were compared with paths ({by_owner(choice.gaps)} directories)")
         if lost:
             reasons.append(f"not read: {names_of(lost)}")
         if reasons:
             raise Truncated("; ".join(reasons))
 
-    def choose(self, host: Host, unread: ReadErrors, unmatched: list[str]) -> tuple[dict[str, Found], list[Found]]:
-        """
-        Return the newest files by path, at most one more than may be copied, and those of them that fit.
+    def choose(self, host: Host, unread: ReadErrors) -> FilesChoice:
+        """Search, and choose what is copied: what is named literally first, then the newest, fairly by owner."""
+        choice = FilesChoice(owners=owners(host))
+        literal: dict[str, Found] = {}
+        for path in filter(is_literal, self.paths):
+            literal |= {file.path: file for file in self._matching(host, path, unread, choice)}
+        newest: FairChoice[Found] = FairChoice(
+            max(0, self.max_files - len(literal)), rank=lambda file: file.status.st_mtime_ns
+        )
+        for path in filterfalse(is_literal, self.paths):
+            for file in self._matching(host, path, unread, choice):
+                if file.path not in literal:
+                    newest.add(file, choice.owner(file))
+        choice.left_out = newest.left_out
+        left = self._fit(list(literal.values())[: self.max_files], int(self.max_total), choice)
+        self._fit(list({file.path: file for file in newest.chosen()}.values()), left, choice)
+        return choice
 
-        *unmatched* receives the globs that match nothing.
-        """
-
-        def matching(glob: str) -> Iterator[Found]:
-            matched = False
-            for file in expand(host, glob, unread):
-                matched = True
-                yield file
-            if not matched:
-                unmatched.append(glob)
-
-        files = (file for glob in self.paths for file in matching(glob))
-        # Not all of them, so that memory is bounded.
-        newest = heapq.nlargest(self.max_files + 1, files, key=lambda file: file.status.st_mtime_ns)
-        found = {file.path: file for file in newest}
-        return found, list(self._fitting(found))
-
-    def _fitting(self, found: dict[str, Found]) -> Iterator[Found]:
-        """Yield those that fit; a file that does not fit is skipped, and smaller ones after it may still fit."""
-        left = int(self.max_total)
-        for file in islice(found.values(), self.max_files):
-            size = min(file.status.st_size, self.max_bytes)
-            if size <= left:
+    def _fit(self, files: list[Found], left: int, choice: FilesChoice) -> int:
+        """Add the files to the choice, as far as there is space for them; return what is left of it."""
+        wanted = [(choice.owner(file), min(file.status.st_size, int(self.max_bytes))) for file in files]
+        for file, (owner, size), fits in zip(files, wanted, fitting(wanted, left), strict=True):
+            if fits:
+                choice.chosen.append(file)
                 left -= size
-                yield file
+            else:
+                choice.beyond_total.append(file)
+                choice.left_out[owner] += 1
+        return left
+
+    def _matching(self, host: Host, glob: str, unread: ReadErrors, choice: FilesChoice) -> Iterator[Found]:
+        matched = False
+        for file in expand(host, glob, unread, owners=choice.owners, gaps=choice.gaps):
+            matched = True
+            yield file
+        if not matched:
+            choice.unmatched.append(glob)
 
     def _row(self, number: int, found: Found) -> FileRow:
         size = found.status.st_size

@@ -4,19 +4,22 @@ from __future__ import annotations
 
 import os
 import stat
+from collections import Counter
 from collections.abc import Iterator
-from dataclasses import dataclass
 from fnmatch import fnmatchcase
 
 import msgspec
 
-from collector.host.files import DIRECTORY_FLAGS, Host, OpenFd, kind_of, open_beneath
+from collector.host.files import Host, OpenFd, kind_of, open_beneath
 from collector.host.read_errors import ReadErrors
+from collector.host.tree import Tree, is_literal
 from collector.host.trusted_path import open_directory
 from collector.model.errors import StepError
+from collector.model.owners import Owners
 
-MAX_DEPTH = 16
-WILD = frozenset("*?[")
+ALONE = Owners()
+States = frozenset[int]
+"""Which components of a glob the names in a directory are compared with."""
 
 
 class Found(msgspec.Struct, frozen=True, kw_only=True):
@@ -31,15 +34,25 @@ class Found(msgspec.Struct, frozen=True, kw_only=True):
         return f"{self.root.rstrip('/')}/{self.name}"
 
 
-def expand(host: Host, glob: str, unread: ReadErrors) -> Iterator[Found]:
+def expand(
+    host: Host, glob: str, unread: ReadErrors, *, owners: Owners = ALONE, gaps: Counter[str] | None = None
+) -> Iterator[Found]:
     """
-    Yield the regular files that match *glob*, in directory order.
+    Yield the regular files that match *glob*, those in the nearest directories first.
 
     The components before the first wildcard are the root. Below it no symlink is followed, and matches that are not
-    regular files are recorded in *unread*. ``**`` stands for any number of directories.
+    regular files are recorded in *unread*. ``**`` stands for any number of directories. Names without a wildcard are
+    looked up, however many others there are.
+
+    Args:
+        host: The machine.
+        glob: An absolute path.
+        unread: Receives what was not read.
+        owners: Whose directories are whose: each may take his share of the search.
+        gaps: Receives the number of directories that were not searched to their end, by owner.
     """
     parts = [part for part in glob.split("/") if part]
-    wild = next((index for index, part in enumerate(parts) if WILD & set(part)), len(parts) - 1)
+    wild = next((index for index, part in enumerate(parts) if not is_literal(part)), len(parts) - 1)
     root, patterns = "/" + "/".join(parts[:wild]), parts[wild:]
     try:
         fd = open_directory(host, root)
@@ -47,56 +60,52 @@ def expand(host: Host, glob: str, unread: ReadErrors) -> Iterator[Found]:
         unread.add(root, exc)
         return
     with OpenFd(fd):
-        walk = _Walk(root=root.rstrip("/"), unread=unread)
-        for name, status in walk.match(fd, "", patterns):
+        tree: Tree[States] = Tree(fd, root, owners=owners, unread=unread)
+        for name, status in _matches(tree, patterns):
             yield Found(root=root, name=name, status=status)
+        if gaps is not None:
+            gaps.update(tree.left_out)
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class _Walk:
-    root: str
-    unread: ReadErrors
-
-    def match(self, directory_fd: int, prefix: str, patterns: list[str]) -> Iterator[tuple[str, os.stat_result]]:
-        """Yield the matching files below a directory, whose own path below the root is *prefix*."""
-        pattern, *rest = patterns
-        if pattern == "**" and rest:
-            yield from self.match(directory_fd, prefix, rest)
-        for name in _names(directory_fd, pattern):
+def _matches(tree: Tree[States], patterns: list[str]) -> Iterator[tuple[str, os.stat_result]]:
+    """Yield the matching files; each directory is visited once, whatever ways lead there."""
+    last = len(patterns) - 1
+    for visit in tree.visit(frozenset({0})):
+        states = _with_skipped(visit.state, patterns)
+        literal = [patterns[state] for state in states if is_literal(patterns[state])]
+        for entry in tree.entries(visit, literal, listed=len(literal) < len(states)):
+            met = [state for state in states if _fits(entry.name, patterns[state])]
+            inner = frozenset(state + (patterns[state] != "**") for state in met if state != last)
             try:
-                status = os.stat(name, dir_fd=directory_fd, follow_symlinks=False)
-                if rest:
-                    inner_patterns = patterns if pattern == "**" else rest
-                    yield from self._descend(directory_fd, prefix, name, status, inner_patterns)
-                elif stat.S_ISREG(status.st_mode):
-                    yield prefix + name, status
-                elif pattern != "**":
-                    self.unread.add(f"{self.root}/{prefix}{name}", f"a {kind_of(status.st_mode)}, not a regular file")
+                if inner and entry.is_dir(follow_symlinks=False):
+                    tree.enter(visit, entry, inner)
+                if last in met:
+                    status = entry.stat(follow_symlinks=False)
+                else:
+                    continue
             except OSError as exc:
-                self.unread.add(f"{self.root}/{prefix}{name}", exc)
-
-    def _descend(
-        self, directory_fd: int, prefix: str, name: str, status: os.stat_result, patterns: list[str]
-    ) -> Iterator[tuple[str, os.stat_result]]:
-        if not stat.S_ISDIR(status.st_mode):
-            return
-        if prefix.count("/") >= MAX_DEPTH:
-            self.unread.add(f"{self.root}/{prefix}{name}", f"more than {MAX_DEPTH} directories deep")
-            return
-        with OpenFd(os.open(name, DIRECTORY_FLAGS, dir_fd=directory_fd)) as inner:
-            yield from self.match(inner, f"{prefix}{name}/", patterns)
+                tree.unread.add(f"{tree.root}/{visit.prefix}{entry.name}", exc, visit.owner)
+                continue
+            if stat.S_ISREG(status.st_mode):
+                yield visit.prefix + entry.name, status
+            elif patterns[last] != "**":
+                why = f"a {kind_of(status.st_mode)}, not a regular file"
+                tree.unread.add(f"{tree.root}/{visit.prefix}{entry.name}", why, tree.owners.of(status.st_uid))
 
 
-def _names(directory_fd: int, pattern: str) -> Iterator[str]:
-    """Yield the names that match; hidden ones only if the pattern begins with a dot too."""
-    if not WILD & set(pattern):
-        yield pattern
-        return
-    with os.scandir(directory_fd) as entries:
-        for entry in entries:
-            hidden = entry.name.startswith(".") and not pattern.startswith(".")
-            if not hidden and (pattern == "**" or fnmatchcase(entry.name, pattern)):
-                yield entry.name
+def _with_skipped(states: States, patterns: list[str]) -> States:
+    """Return *states* and those behind each ``**``, which also stands for no directory at all."""
+    found = set(states)
+    for state in range(len(patterns) - 1):
+        if state in found and patterns[state] == "**":
+            found.add(state + 1)
+    return frozenset(found)
+
+
+def _fits(name: str, pattern: str) -> bool:
+    """Return whether a name matches; a hidden one only if the pattern begins with a dot too."""
+    hidden = name.startswith(".") and not pattern.startswith(".")
+    return not hidden and (pattern == "**" or fnmatchcase(name, pattern))
 
 
 def open_found(host: Host, found: Found) -> int:

@@ -5,14 +5,12 @@ from __future__ import annotations
 import errno
 import os
 import stat
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from typing import NamedTuple
 
-from collector.host.files import DIRECTORY_FLAGS, OpenFd
-from collector.host.read_errors import ReadErrors
+from collector.host.tree import Tree
 
 ROOT = "/dev/shm"  # noqa: S108 - it is only read
-MAX_DEPTH = 16
 
 
 class ShmFile(NamedTuple):
@@ -46,36 +44,17 @@ def length_of(fd: int, data_bytes: int) -> int:
     return end
 
 
-def walk(root_fd: int, unread: ReadErrors) -> Iterator[ShmFile]:
-    """Yield everything below *root_fd*, a directory before its contents; only directories are opened."""
-    yield from _walk(root_fd, "", os.fstat(root_fd).st_dev, unread)
-
-
-def _walk(directory_fd: int, prefix: str, device: int, unread: ReadErrors) -> Iterator[ShmFile]:
-    with os.scandir(directory_fd) as names:
-        for found in names:
-            name = prefix + found.name
+def walk(tree: Tree[None], wanted: Callable[[str], bool] = lambda _: True) -> Iterator[ShmFile]:
+    """Yield what is wanted by its name, a directory before its contents; only directories are opened."""
+    for visit in tree.visit(None):
+        for entry in tree.entries(visit):
+            name = visit.prefix + entry.name
             try:
-                status = os.stat(found.name, dir_fd=directory_fd, follow_symlinks=False)
+                if entry.is_dir(follow_symlinks=False):
+                    tree.enter(visit, entry, None)
+                status = entry.stat(follow_symlinks=False) if wanted(name) else None
             except OSError as exc:
-                unread.add(f"{ROOT}/{name}", exc)
+                tree.unread.add(f"{ROOT}/{name}", exc, visit.owner)
                 continue
-            yield ShmFile(name, status)
-            if stat.S_ISDIR(status.st_mode):
-                yield from _descend(directory_fd, found.name, name, device, unread)
-
-
-def _descend(parent_fd: int, base: str, name: str, device: int, unread: ReadErrors) -> Iterator[ShmFile]:
-    if name.count("/") >= MAX_DEPTH:
-        unread.add(f"{ROOT}/{name}", f"more than {MAX_DEPTH} directories deep")
-        return
-    try:
-        fd = os.open(base, DIRECTORY_FLAGS, dir_fd=parent_fd)
-    except OSError as exc:
-        unread.add(f"{ROOT}/{name}", exc)
-        return
-    with OpenFd(fd):
-        if os.fstat(fd).st_dev == device:
-            yield from _walk(fd, name + "/", device, unread)
-        else:
-            unread.add(f"{ROOT}/{name}", "another file system is mounted there")
+            if status is not None:
+                yield ShmFile(name, status)

@@ -1,23 +1,26 @@
-"""Finding the wanted segments while the inventory is written, and opening each when its turn comes."""
+"""Finding the wanted segments, the crash's own by their names, and opening each when its turn comes."""
 
 from __future__ import annotations
 
 import os
 import stat
-from collections.abc import Iterator
+from collections import Counter
 from dataclasses import KW_ONLY, dataclass, field
 
 import msgspec
 
 from collector.collectors.shm.death import Death, doubt, is_later
-from collector.collectors.shm.listing import ShmFile, walk
+from collector.collectors.shm.listing import ROOT, ShmFile, walk
 from collector.collectors.shm.mapped_segments import DELETED, Key, OwnSegment, open_mapped
 from collector.host import syscalls
-from collector.host.files import OpenFd, open_beneath
+from collector.host.files import OpenFd, open_beneath, stat_beneath
 from collector.host.guarded_read import Guard
 from collector.host.read_errors import ReadErrors
+from collector.host.tree import Tree, is_literal
 from collector.model.errors import StepError
-from collector.model.segments import OWN, Candidate, matches, rank
+from collector.model.owners import Owners
+from collector.model.segments import OWN, Candidate, Order, matches, rank, urgency
+from collector.model.shares import FairChoice, Rank
 
 ANOTHER = "a file of the same name, created after the crash"
 NOT_THEIRS = "only a core names it, and its owner could not have read it"
@@ -36,7 +39,9 @@ class SegmentSearch:
         death: When it died, if *own* comes from its core.
         globs: Further segments that are wanted, in order of importance.
         exclude: What is never taken.
+        order: Which of an owner's come first, among those that the same glob names.
         limit: Maximum number of candidates.
+        owners: Whose files are whose.
     """
 
     root_fd: int
@@ -46,32 +51,67 @@ class SegmentSearch:
     death: Death | None
     globs: tuple[str, ...]
     exclude: tuple[str, ...]
+    order: Order
     limit: int
+    owners: Owners
     candidates: list[Candidate] = field(default_factory=list, init=False)
-    passed_over: int = field(default=0, init=False)
-    """Wanted segments beyond *limit*."""
+    left_out: Counter[str] = field(default_factory=Counter, init=False)
+    """Wanted segments beyond *limit*, by owner."""
     doubtful: dict[str, str] = field(default_factory=dict, init=False)
     """Segments that are taken although they may be newer than the crash, and why that is not known."""
     unmatched: set[str] = field(init=False)
     """Those of *globs* that no segment matches."""
-    _seen: set[Key] = field(default_factory=set, init=False)
+    gaps: Counter[str] = field(default_factory=Counter, init=False)
+    """Directories of each owner in which not every name was compared with *globs*."""
+    _taken: set[str] = field(default_factory=set, init=False)
     _held: dict[tuple[int, int], OwnSegment] = field(default_factory=dict, init=False)
 
     def __post_init__(self) -> None:
         self.unmatched = set(self.globs)
 
-    def walk(self, unread: ReadErrors) -> Iterator[ShmFile]:
-        """Yield everything below the root, and add the candidates among it."""
-        for found in walk(self.root_fd, unread):
-            if found.is_segment:
-                self._consider(found)
-            yield found
+    def find(self, unread: ReadErrors) -> None:
+        """Look up the crash's own segments, then those that a glob names literally, then walk for the others."""
+        self._find_own()
+        for glob in filter(is_literal, self.globs):
+            if (found := self._look_up(glob)) is not None and (candidate := self._match(found)) is not None:
+                self._add(candidate)
+                self._taken.add(candidate.name)
+        if not all(is_literal(glob) and "/" in glob for glob in self.globs):
+            self._walk(unread)
 
-    def look_for_unnamed(self) -> None:
-        """Add the crash's own segments without a name here: deleted, or of another mount namespace."""
-        for key, own in self.own.items():
-            if key not in self._seen:
-                self._add(self._unnamed(own))
+    def _find_own(self) -> None:
+        unnamed = []
+        for (name, *inode), own in self.own.items():
+            found = self._look_up(name)
+            if found is None or (own.mapped.inode is not None and [found.status.st_dev, found.status.st_ino] != inode):
+                unnamed.append(own)
+            elif name not in self._taken:
+                self._add(self._own(found, own))
+        for own in unnamed:
+            self._add(self._unnamed(own))
+
+    def _walk(self, unread: ReadErrors) -> None:
+        """Choose among the files that match a glob, in fair shares for their owners."""
+        tree: Tree[None] = Tree(self.root_fd, ROOT, owners=self.owners, unread=unread)
+        choice: FairChoice[Candidate] = FairChoice(self.limit - len(self.candidates), self._rank)
+        for found in walk(tree, lambda name: rank(name, self.globs) is not None):
+            if found.is_segment and (candidate := self._match(found)) is not None:
+                choice.add(self._unless_excluded(candidate), candidate.owner)
+        self.candidates += choice.chosen()
+        self.left_out += choice.left_out
+        self.gaps += tree.left_out
+
+    def _rank(self, candidate: Candidate) -> Rank:
+        number, value, _ = urgency(candidate, self.order)
+        return not candidate.gone, -number, -value
+
+    def _look_up(self, name: str) -> ShmFile | None:
+        """Return the segment of that name, if there is one."""
+        try:
+            found = ShmFile(name, stat_beneath(self.root_fd, name))
+        except (OSError, StepError):
+            return None
+        return found if found.is_segment and found.status.st_dev == os.fstat(self.root_fd).st_dev else None
 
     def open(self, candidate: Candidate) -> int:
         """
@@ -92,23 +132,25 @@ class SegmentSearch:
             raise StepError("it was replaced before it could be read")
         return fd
 
-    def _consider(self, found: ShmFile) -> None:
-        why = rank(found.name, self.globs)
+    def _own(self, found: ShmFile, own: OwnSegment) -> Candidate:
+        """Return a segment of the crash, with the reason if it is not taken."""
+        gone = ""
+        if own.reader is not None and not own.reader.may_read(found.status):
+            gone = NOT_THEIRS
+        elif own.mapped.inode is None and self._is_another(found):
+            gone = ANOTHER
+        if gone:
+            return Candidate(name=found.name, rank=0, why=OWN, gone=gone)
+        self._taken.add(found.name)
+        return self._candidate(found, 0, OWN if own.holder is not None else self._by_name(found, own))
+
+    def _match(self, found: ShmFile) -> Candidate | None:
+        """Return a segment that a glob names, unless it is taken already."""
         self.unmatched -= {glob for glob in self.unmatched if matches(found.name, glob)}
-        for key in ((found.name, found.status.st_dev, found.status.st_ino), (found.name, None, None)):
-            own = self.own.get(key)
-            if own is not None:
-                self._seen.add(key)
-                if own.holder is not None:
-                    why = (0, OWN)
-                elif own.reader is not None and not own.reader.may_read(found.status):
-                    self._add(Candidate(name=found.name, rank=0, why=OWN, gone=NOT_THEIRS))
-                elif own.mapped.inode is None and self._is_another(found):
-                    self._add(Candidate(name=found.name, rank=0, why=OWN, gone=ANOTHER))
-                else:
-                    why = (0, self._by_name(found, own))
-        if why is not None:
-            self._add(_candidate(found, *why))
+        why = rank(found.name, self.globs)
+        if why is None or found.name in self._taken:
+            return None
+        return self._candidate(found, *why)
 
     def _is_another(self, found: ShmFile) -> bool:
         """
@@ -148,7 +190,9 @@ class SegmentSearch:
             return Candidate(name=name, rank=0, why=OWN, gone=f"deleted, and opening its mapping failed: {exc}")
         self._held[status.st_dev, status.st_ino] = own
         # One that has a name is in another mount namespace, and is named as the kernel shows it.
-        return _candidate(ShmFile(own.name if status.st_nlink else name, status), 0, OWN + ", which still holds it")
+        return self._candidate(
+            ShmFile(own.name if status.st_nlink else name, status), 0, OWN + ", which still holds it"
+        )
 
     def _open_held(self, own: OwnSegment) -> int:
         if own.holder is None:
@@ -156,22 +200,25 @@ class SegmentSearch:
         return open_mapped(own.holder, self.guard, own.mapped)
 
     def _add(self, candidate: Candidate) -> None:
-        if any(matches(candidate.name, glob) for glob in self.exclude):
-            candidate = msgspec.structs.replace(candidate, gone=EXCLUDED)
         if len(self.candidates) < self.limit:
-            self.candidates.append(candidate)
+            self.candidates.append(self._unless_excluded(candidate))
         else:
-            self.passed_over += 1
+            self.left_out[candidate.owner or OWN] += 1
 
+    def _unless_excluded(self, candidate: Candidate) -> Candidate:
+        if any(matches(candidate.name, glob) for glob in self.exclude):
+            return msgspec.structs.replace(candidate, gone=EXCLUDED)
+        return candidate
 
-def _candidate(found: ShmFile, rank_: int, why: str) -> Candidate:
-    return Candidate(
-        name=found.name,
-        rank=rank_,
-        why=why,
-        size_bytes=found.status.st_size,
-        data_bytes=found.data_bytes,
-        mtime_ns=found.status.st_mtime_ns,
-        device=found.status.st_dev,
-        inode=found.status.st_ino,
-    )
+    def _candidate(self, found: ShmFile, rank_: int, why: str) -> Candidate:
+        return Candidate(
+            name=found.name,
+            rank=rank_,
+            why=why,
+            owner=self.owners.of(found.status.st_uid),
+            size_bytes=found.status.st_size,
+            data_bytes=found.data_bytes,
+            mtime_ns=found.status.st_mtime_ns,
+            device=found.status.st_dev,
+            inode=found.status.st_ino,
+        )

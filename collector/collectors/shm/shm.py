@@ -4,25 +4,27 @@ from __future__ import annotations
 
 import enum
 import os
-import stat
+from collections import Counter
 from collections.abc import Iterator
 from contextlib import ExitStack, closing
 from dataclasses import dataclass
 from pathlib import PurePosixPath
 from typing import ClassVar
 
-import msgspec
-
 from collector.collectors.base import Context, names_nobody, names_of
 from collector.collectors.shm.death import death_of
-from collector.collectors.shm.listing import ROOT, ShmFile, length_of
+from collector.collectors.shm.inventory import inventory
+from collector.collectors.shm.listing import ROOT, length_of
 from collector.collectors.shm.mapped_segments import Key, OwnSegment, own_segments
 from collector.collectors.shm.segments import EXCLUDED, NOT_THEIRS, SegmentSearch
-from collector.host.files import DIRECTORY_FLAGS, describe, kind_of
+from collector.host.files import DIRECTORY_FLAGS, describe
 from collector.host.guarded_read import Guard
 from collector.host.read_errors import ReadErrors
+from collector.host.subordinates import owners
+from collector.host.tree import Tree
 from collector.model.artifact import Artifact, Bulk, CoreUse, Footprint, NotApplicable, Truncated
 from collector.model.errors import StepError
+from collector.model.owners import by_owner
 from collector.model.pressure import StepClass
 from collector.model.segments import Candidate, Order, Planned, SegmentLimits, plan
 from collector.model.text import escape_name, jsonl
@@ -39,7 +41,7 @@ class From(enum.StrEnum):
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Shm:
     """
-    List everything in ``/dev/shm``, and copy segments: the crash's own first, then glob by glob.
+    Copy segments of ``/dev/shm``, the crash's own first, then glob by glob; then list what is there.
 
     Args:
         from_: ``crashed_process`` takes what the process had mapped, as listed in its core if it is
@@ -50,6 +52,7 @@ class Shm:
         max_total: Maximum bytes of data in total.
         order: Which comes first among segments of the same rank.
         max_segments: Maximum number of segments considered.
+        max_inventory: Maximum number of files listed; those with the most data come first.
         read_timeout: Deadline for reading a live process's mappings.
     """
 
@@ -64,11 +67,12 @@ class Shm:
     max_total: Bytes | None = None
     order: Order = Order.SMALLEST
     max_segments: int = 4096
+    max_inventory: int = 5000
     read_timeout: Seconds = Seconds(1.0)
 
     def collect(self, ctx: Context) -> Iterator[Artifact]:
         """
-        Yield ``inventory.jsonl``, ``segments.jsonl``, the segments, and what was not read.
+        Yield ``segments.jsonl``, the segments, ``inventory.jsonl``, and what was not read.
 
         Raises:
             Truncated: At the end, if wanted segments are not there, or what the process had mapped cannot be learnt.
@@ -77,10 +81,8 @@ class Shm:
         unread = ReadErrors()
         with ExitStack() as stack:
             search, unknown = self._search(ctx, stack, unread)
-            rows = (_inventory_row(found) for found in search.walk(unread))
-            yield Artifact(path=PurePosixPath("inventory.jsonl"), body=jsonl(rows), media="jsonl")
-            planned = self._plan(search)
-            lines = jsonl((row for _, row in planned), cut=_left_out(planned, search.passed_over))
+            planned = self._plan(search, unread)
+            lines = jsonl((row for _, row in planned), cut=_left_out(planned, search.left_out))
             yield Artifact(path=PurePosixPath("segments.jsonl"), body=lines, media="jsonl")
             lost = [candidate.name for candidate, _ in planned if candidate.gone not in {"", EXCLUDED, NOT_THEIRS}]
             for candidate, row in planned:
@@ -89,11 +91,16 @@ class Shm:
                         yield _artifact(search.open(candidate), candidate, row)
                     except (OSError, StepError) as exc:
                         lost.append(candidate.name)
-                        unread.add(f"{ROOT}/{candidate.name}", exc)
+                        unread.add(f"{ROOT}/{candidate.name}", exc, candidate.owner)
+            tree: Tree[None] = Tree(search.root_fd, ROOT, owners=search.owners, unread=unread)
+            rows = jsonl(inventory(tree, self.max_inventory))
+            yield Artifact(path=PurePosixPath("inventory.jsonl"), body=rows, media="jsonl")
         yield from unread.artifacts()
         reasons = []
         if unknown and not names_nobody(ctx.marker):
             reasons.append(f"what the crashed process had mapped is not known: {unknown}")
+        if search.gaps:
+            reasons.append(f"not all names were compared with segments ({by_owner(search.gaps)} directories)")
         if search.unmatched:
             reasons.append(f"no segment matches {names_of(sorted(search.unmatched))}")
         if doubts := _doubts(search, planned):
@@ -112,12 +119,10 @@ class Shm:
         unread = ReadErrors()
         with ExitStack() as stack:
             search, _ = self._search(ctx, stack, unread)
-            for _ in search.walk(unread):
-                pass
-            return [row for _, row in self._plan(search)]
+            return [row for _, row in self._plan(search, unread)]
 
-    def _plan(self, search: SegmentSearch) -> list[tuple[Candidate, Planned]]:
-        search.look_for_unnamed()
+    def _plan(self, search: SegmentSearch, unread: ReadErrors) -> list[tuple[Candidate, Planned]]:
+        search.find(unread)
         limits = SegmentLimits(max_each=self.max_each, max_total=self.max_total)
         return plan(search.candidates, order=self.order, limits=limits)
 
@@ -139,7 +144,9 @@ class Shm:
             death=death_of(ctx.host, ctx.marker),
             globs=self.segments,
             exclude=self.exclude,
+            order=self.order,
             limit=self.max_segments,
+            owners=owners(ctx.host),
         )
         return search, unknown
 
@@ -151,39 +158,12 @@ def _doubts(search: SegmentSearch, planned: list[tuple[Candidate, Planned]]) -> 
     return f"taken, but may have been created after the crash ({why}): {names_of(names)}" if names else ""
 
 
-class InventoryRow(msgspec.Struct, frozen=True, kw_only=True):
-    """One line of ``inventory.jsonl``; *data_bytes* is what is allocated, *mode* is octal."""
-
-    name: str
-    kind: str
-    size_bytes: int
-    data_bytes: int
-    uid: int
-    gid: int
-    mode: str
-    mtime_s: float
-    links: int
-
-
-def _inventory_row(found: ShmFile) -> InventoryRow:
-    status = found.status
-    return InventoryRow(
-        name=escape_name(found.name),
-        kind=kind_of(status.st_mode),
-        size_bytes=status.st_size,
-        data_bytes=found.data_bytes,
-        uid=status.st_uid,
-        gid=status.st_gid,
-        mode=f"{stat.S_IMODE(status.st_mode):04o}",
-        mtime_s=status.st_mtime_ns / 1e9,
-        links=status.st_nlink,
-    )
-
-
-def _left_out(planned: list[tuple[Candidate, Planned]], passed_over: int) -> str | None:
+def _left_out(planned: list[tuple[Candidate, Planned]], beyond: Counter[str]) -> str | None:
     """Return how many wanted segments exceed the limits, in words; gone and excluded ones do not count."""
-    count = passed_over + sum(1 for candidate, row in planned if row.not_taken and not candidate.gone)
-    return f"{count} of the wanted segments are beyond max_total or max_segments" if count else None
+    counts = beyond + Counter(one.owner for one, row in planned if row.not_taken and not one.gone)
+    if not counts:
+        return None
+    return f"{counts.total()} of the wanted segments are beyond max_total or max_segments ({by_owner(counts)})"
 
 
 def _artifact(fd: int, candidate: Candidate, row: Planned) -> Artifact:

@@ -7,10 +7,12 @@ from pathlib import Path
 
 import pytest
 
-from collector.collectors.shm.listing import MAX_DEPTH, ShmFile, length_of, walk
+from collector.collectors.shm.listing import ShmFile, length_of, walk
 from collector.collectors.shm.mapped_segments import Mapped, segment_name
 from collector.host.files import kind_of
 from collector.host.read_errors import ReadErrors
+from collector.host.tree import MAX_DEPTH, Tree
+from collector.model.owners import Owners
 
 
 @pytest.fixture
@@ -21,7 +23,8 @@ def root(tmp_path: Path) -> Iterator[tuple[Path, int]]:
 
 
 def listing(fd: int, unread: ReadErrors | None = None) -> dict[str, ShmFile]:
-    return {entry.name: entry for entry in walk(fd, unread if unread is not None else ReadErrors())}
+    tree: Tree[None] = Tree(fd, "/", owners=Owners(), unread=unread if unread is not None else ReadErrors())
+    return {entry.name: entry for entry in walk(tree)}
 
 
 def test_walk_lists_every_kind_and_opens_none(root: tuple[Path, int]) -> None:

@@ -32,3 +32,15 @@ def test_read_errors_are_bounded_and_count_the_rest() -> None:
     assert len(lines) == MAX_ROWS + 1
     assert b"and 500 more" in lines[-1]
     assert len(unread) == MAX_ROWS + 500
+
+
+def test_read_errors_of_one_user_leave_room_for_those_of_others() -> None:
+    """Two thousand sockets that somebody planted do not hide the log that could not be read."""
+    unread = ReadErrors()
+    for number in range(2 * MAX_ROWS):
+        unread.add(str(number), "a socket", "uid 1000")
+    unread.add("/var/log/engine.log", "not allowed")
+    (artifact,) = unread.artifacts()
+    lines = take(artifact).data.splitlines()
+    assert any(b"engine.log" in line for line in lines)
+    assert b"and 1001 more (uid 1000: 1001)" in lines[-1]

@@ -183,5 +183,5 @@ def test_explain_finds_files_and_their_caps(tmp_path: Path) -> None:
     )
     found = find(steps, marker(), Host())["a"]
     assert sorted(match.bytes_to_copy for match in found.matches) == [0, 4096, 4096]
-    assert {match.not_taken for match in found.matches} == {"", "beyond max_total or max_files"}
+    assert {match.not_taken for match in found.matches} == {"", "beyond max_total"}
     assert found.disk_bytes == 8192
