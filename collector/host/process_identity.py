@@ -86,7 +86,7 @@ def _read(host: Host, number: int, dir_fd: int) -> Identity:
         comm=sys.intern(os.fsdecode(stat.comm)),
         start_ticks=stat.start_ticks,
         parent=stat.ppid,
-        uid=_number(REAL_UID.search(status)),
+        uid=real_uid(status),
         dying=is_dying(stat),
         inner_pid=_number(INNER_PID.search(status)),
         exe=_link(dir_fd, "exe"),
@@ -94,6 +94,11 @@ def _read(host: Host, number: int, dir_fd: int) -> Identity:
         mounts=_mounts(host, dir_fd),
         core_limit=limit[1].decode() if (limit := CORE_LIMIT.search(_perhaps(dir_fd, "limits"))) else None,
     )
+
+
+def real_uid(status: bytes) -> int | None:
+    """Return the real uid in a ``/proc/PID/status``."""
+    return _number(REAL_UID.search(status))
 
 
 def _number(found: re.Match[bytes] | None) -> int | None:

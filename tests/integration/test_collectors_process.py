@@ -5,6 +5,7 @@ import os
 import shutil
 import subprocess
 import sys
+import tempfile
 import time
 from collections.abc import Iterator
 from pathlib import Path
@@ -24,14 +25,17 @@ from collector.model.artifact import Truncated
 from collector.model.errors import StepError
 from collector.model.marker import CoreRef, MarkerKind
 
+NOBODY = 65534
 SECRET = "hunter2-correct-horse"
 STAT = "{pid} (victim) S 1 1 1 0 -1 0 0 0 0 0 0 0 0 0 20 0 1 0 {start} 0 0 0 " + "0 " * 14 + "0 0\n"
 
 
 @contextlib.contextmanager
-def running(*argv: str, env: dict[str, str] | None = None) -> Iterator[subprocess.Popen[bytes]]:
+def running(
+    *argv: str, env: dict[str, str] | None = None, user: int | None = None
+) -> Iterator[subprocess.Popen[bytes]]:
     """Start a process, and end it."""
-    process = subprocess.Popen(argv or ("/bin/sleep", "600"), env=env, stdout=subprocess.DEVNULL)
+    process = subprocess.Popen(argv or ("/bin/sleep", "600"), env=env, user=user, stdout=subprocess.DEVNULL)
     try:
         yield process
     finally:
@@ -148,6 +152,24 @@ def test_process_number_is_bounded_and_reported(tmp_path: Path) -> None:
     with running(str(program), "600"), running(str(program), "600"):
         rows = collect(ProcessDetails(match=(program.name,), max_processes=1)).rows("inventory.jsonl")
     assert [row["outcome"] for row in rows] == ["read", "not_read"]
+
+
+@pytest.mark.root
+def test_process_of_root_is_read_though_another_user_has_namesakes_that_were_there_first() -> None:
+    """Of a set-id program, whoever has started it pays: each of these looks like root's engine."""
+    with tempfile.TemporaryDirectory(dir="/var/tmp") as directory, contextlib.ExitStack() as stack:
+        program = Path(directory, f"mine{os.getpid()}")
+        shutil.copy("/bin/sleep", program)
+        Path(directory).chmod(0o755)
+        program.chmod(0o4755)
+        for _ in range(40):
+            stack.enter_context(running(str(program), "600", user=NOBODY))
+        child = stack.enter_context(running(str(program), "600"))
+        collected = collect(ProcessDetails(match=(program.name,)))
+    rows = collected.rows("inventory.jsonl")
+    assert child.pid in [row["pid"] for row in rows if row["outcome"] == "read"]
+    assert [row["outcome"] for row in rows].count("read") == 32
+    assert rows[-1]["detail"] == f"9 match beyond 32 processes (uid {NOBODY}: 9)"
 
 
 def test_process_threads_and_descriptors_are_bounded() -> None:

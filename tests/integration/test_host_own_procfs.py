@@ -81,13 +81,13 @@ def test_commands_leave_nothing_behind_and_never_hold_more_than_one_batch(tmp_pa
 
 
 def test_match_leaves_nothing_behind_and_never_holds_more_than_one_batch(tmp_path: Path) -> None:
-    """Directory, stat and exe of each process."""
-    assert kept_small(tmp_path, lambda host: matching(host, ("crowd",)), names=3)
+    """Directory, stat, exe and status of each process."""
+    assert kept_small(tmp_path, lambda host: matching(host, ("crowd",)), names=4)
 
 
 def test_match_finds_the_same_processes(many: set[int]) -> None:
     """Through either procfs."""
-    own, ordinary = ({pid for pid in matching(host, ("crowd",)) if pid in many} for host in (Host(), ORDINARY))
+    own, ordinary = ({pid for pid, _ in matching(host, ("crowd",)) if pid in many} for host in (Host(), ORDINARY))
     assert own == ordinary == many
 
 
@@ -222,7 +222,7 @@ def test_table_without_the_capability_has_only_stat_of_many_processes_and_says_s
 def test_match_without_the_capability_compares_only_names_of_many_processes_and_says_so(many: set[int]) -> None:
     """An executable's path costs one more look-up each."""
     found = without_capability(factor=0.45)
-    assert found["matched"] == ["read", "read", "read", "not_read"]
+    assert found["matched"] == ["read", "read", "read", "not_read", "not_read"], "beyond the limit, and by name only"
     (detail,) = found["compared"]
     assert detail.startswith("processes were compared by their names only")
     assert "run as root" in detail

@@ -7,18 +7,24 @@ import os
 from collections.abc import Iterator
 from contextlib import ExitStack, closing
 from fnmatch import fnmatchcase
+from itertools import islice
 
 import msgspec
 
-from collector.host.files import Host
+from collector.host.files import Host, read_at
 from collector.host.own_procfs import LIMIT_REASON, STAT_ONLY, Procfs, WalkError, affordable, batches, fits
+from collector.host.process_identity import real_uid
 from collector.host.procfs import Process, ReplacedError, read_stat
+from collector.host.subordinates import owners
 from collector.model.errors import StepError
 from collector.model.marker import Marker
+from collector.model.owners import by_owner
+from collector.model.shares import FairChoice
 from collector.model.text import escape, escape_name
 
-# Comparing a process with its executable looks up three names: its directory, stat and exe.
-WITH_EXE = affordable(names=3)
+# Comparing a process with its executable looks up three names: its directory, stat and exe; if it matches, status, too.
+WITH_EXE = affordable(names=4)
+STATUS_BYTES = 4096
 
 
 class ProcessOutcome(enum.StrEnum):
@@ -68,16 +74,12 @@ def hold(
 
     Args:
         globs: Compared with each process's name, and with the path and base name of its executable.
+        limit: Maximum number of processes; those that match share what the marker's leave, by their real uids.
         stack: Keeps the processes open.
         rows: Receives a row for each selected process, including those that are gone.
         unmatched: The globs; loses each that a process matches.
     """
-    for pid, start_ticks, why in _wanted(host, marker, globs, rows, unmatched):
-        if len(rows) == limit:
-            rows.append(
-                ProcessRow(pid=pid, why=why, outcome=ProcessOutcome.NOT_READ, detail=f"more than {limit} processes")
-            )
-            return
+    for pid, start_ticks, why in _wanted(host, marker, globs, limit=limit, rows=rows, unmatched=unmatched):
         row = ProcessRow(pid=pid, why=why, start_ticks=start_ticks)
         rows.append(row)
         if why == "marker" and start_ticks is None:
@@ -98,42 +100,70 @@ def hold(
 
 
 def _wanted(
-    host: Host, marker: Marker, globs: tuple[str, ...], rows: list[ProcessRow], unmatched: set[str]
+    host: Host, marker: Marker, globs: tuple[str, ...], *, limit: int, rows: list[ProcessRow], unmatched: set[str]
 ) -> Iterator[tuple[int, int | None, str]]:
-    """Yield each process once: PID, start time if known, and why it is wanted."""
-    seen = {os.getpid()} if globs else set()
-    for reference in (marker.process, *marker.also):
-        if reference is not None and reference.pid not in seen:
-            seen.add(reference.pid)
-            yield reference.pid, reference.start_time_ticks, "marker"
+    """Yield each process once: PID, start time if known, and why it is wanted; then add rows for what is left out."""
+    references = {one.pid: one for one in (marker.process, *marker.also) if one is not None}
     if globs:
-        try:
-            yield from ((pid, None, "match") for pid in matching(host, globs, unmatched) if pid not in seen)
-        except WalkError as exc:
-            rows.append(ProcessRow(pid=0, why="match", outcome=ProcessOutcome.NOT_READ, detail=str(exc)))
+        references.pop(os.getpid(), None)
+    for own in islice(references.values(), limit):
+        yield own.pid, own.start_time_ticks, "marker"
+    if len(references) > limit:
+        _leave_out(rows, "marker", f"{len(references) - limit} more than {limit} processes")
+    if not globs:
+        return
+    users, problem = owners(host), ""
+    choice: FairChoice[int] = FairChoice(max(0, limit - len(references)), rank=lambda _: 0.0)
+    try:
+        for pid, uid in matching(host, globs, unmatched):
+            if pid not in references and pid != os.getpid():
+                choice.add(pid, users.of(uid))
+    except WalkError as exc:
+        problem = str(exc)
+    yield from ((pid, None, "match") for pid in choice.chosen())
+    if left_out := choice.left_out:
+        _leave_out(rows, "match", f"{left_out.total()} match beyond {limit} processes ({by_owner(left_out)})")
+    if problem:
+        _leave_out(rows, "match", problem)
 
 
-def matching(host: Host, globs: tuple[str, ...], unmatched: set[str] | None = None) -> Iterator[int]:
+def _leave_out(rows: list[ProcessRow], why: str, detail: str) -> None:
+    rows.append(ProcessRow(pid=0, why=why, outcome=ProcessOutcome.NOT_READ, detail=detail))
+
+
+def matching(host: Host, globs: tuple[str, ...], unmatched: set[str] | None = None) -> Iterator[tuple[int, int | None]]:
     """
-    Yield the processes that match *globs*; end with `WalkError` if some were not compared, or only by name.
+    Yield the processes that match *globs*, with their real uids: that of a set-id program is its caller's.
 
-    *unmatched* loses each glob that a process matches.
+    Ends with `WalkError` if some were not compared, or only by name. *unmatched* loses each glob that a process
+    matches.
     """
     missing = set() if unmatched is None else unmatched
     whole = fits(host, WITH_EXE)
     with closing(batches(host, most=WITH_EXE if whole else STAT_ONLY)) as found:
         for procfs, listed in found:
-            yield from (pid for pid in listed if _matches(procfs, pid, globs, missing, exe=whole))
+            for pid in listed:
+                status = _status_if_it_matches(procfs, pid, globs, missing, exe=whole)
+                if status is not None:
+                    yield pid, real_uid(status)
     if not whole:
         raise WalkError(f"processes were compared by their names only, {LIMIT_REASON}")
 
 
-def _matches(procfs: Procfs, pid: int, globs: tuple[str, ...], unmatched: set[str], *, exe: bool) -> bool:
+def _status_if_it_matches(
+    procfs: Procfs, pid: int, globs: tuple[str, ...], unmatched: set[str], *, exe: bool
+) -> bytes | None:
     try:
         with procfs.process(pid) as dir_fd:
             comm, path = escape(read_stat(dir_fd).comm), _exe(dir_fd) if exe else ""
+            if _matches(comm, path, globs, unmatched):
+                return read_at(dir_fd, "status", STATUS_BYTES)
     except (OSError, ValueError):
-        return False
+        pass
+    return None
+
+
+def _matches(comm: str, path: str, globs: tuple[str, ...], unmatched: set[str]) -> bool:
     names = (comm, path, path.rpartition("/")[2])
     found = {glob for glob in globs if any(name and fnmatchcase(name, glob) for name in names)}
     unmatched -= found
