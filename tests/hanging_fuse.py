@@ -120,6 +120,7 @@ import ctypes, mmap, os, sys, threading
 libc = ctypes.CDLL(None)
 libc.mmap.restype = ctypes.c_void_p
 libc.mmap.argtypes = [ctypes.c_void_p, ctypes.c_size_t, ctypes.c_int, ctypes.c_int, ctypes.c_int, ctypes.c_long]
+os.setuid(int(os.environ["WEDGED_UID"]))
 fd = os.open(sys.argv[1], os.O_RDWR)
 address = libc.mmap(None, 4096, 3, mmap.MAP_SHARED, fd, 0)
 ctypes.memset(address, 1, 1)
@@ -130,10 +131,13 @@ libc.mmap(address, 4096, 3, mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS | 0x10, -1, 0)
 
 
 @contextlib.contextmanager
-def wedged_process(mountpoint: Path, *arguments: str) -> Iterator[int]:
+def wedged_process(mountpoint: Path, *arguments: str, user: int | None = None) -> Iterator[int]:
     """Yield the PID of a process that sleeps holding its ``mmap_lock``; it ends with the file system."""
     process = subprocess.Popen(
-        [sys.executable, "-c", WEDGE, str(mountpoint / "dirty"), *arguments], stdout=subprocess.PIPE, text=True
+        [sys.executable, "-c", WEDGE, str(mountpoint / "dirty"), *arguments],
+        env=os.environ | {"WEDGED_UID": str(os.getuid() if user is None else user)},
+        stdout=subprocess.PIPE,
+        text=True,
     )
     assert process.stdout is not None
     try:

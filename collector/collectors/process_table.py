@@ -13,10 +13,13 @@ from collector.collectors.base import Context
 from collector.host.files import Host, read_at
 from collector.host.guarded_read import ExhaustedError, Guard, WedgedError
 from collector.host.own_procfs import LIMIT_REASON, STAT_ONLY, Procfs, WalkError, affordable, batches, fits
+from collector.host.process_identity import real_uid
 from collector.host.procfs import CLOCK_TICKS_PER_S, PAGE_BYTES, Stat, read_stat
 from collector.host.read_errors import ReadErrors
+from collector.host.subordinates import owners
 from collector.model.artifact import Artifact, Footprint, SourceInfo, Truncated
 from collector.model.errors import StepError
+from collector.model.owners import Owners
 from collector.model.pressure import StepClass
 from collector.model.redaction import Redaction
 from collector.model.text import escape, joined
@@ -154,32 +157,37 @@ def commands(
     Yield command lines and I/O counters, which can only be read under the process's own locks.
 
     A process that holds them costs one deadline and its own line; the stream then ends with `Truncated`. It does so
-    too when the step's time is nearly used up, before the worker is killed.
+    too when the step's time is nearly used up, before the worker is killed. Of a user who has several such processes,
+    no further ones are read.
     """
     yield "\t".join(COMMAND_COLUMNS).encode() + b"\n"
     if not fits(host, WHOLE):
         raise Truncated(f"command lines and I/O counters were not read, {LIMIT_REASON}")
     try:
+        users = owners(host)
         with closing(batches(host, most=WHOLE)) as found:
             for procfs, listed in found:
-                read = partial(_command, procfs, redaction)
+                read, owner = partial(_command, procfs, redaction), partial(_owner, procfs, users)
                 for at in range(0, len(listed), BATCH):
-                    yield from _guarded(read, listed[at : at + BATCH], guard, unread, remaining_s)
+                    yield from _guarded(read, listed[at : at + BATCH], owner, guard, unread, remaining_s)
     except WalkError as exc:
         raise Truncated(str(exc)) from exc
     if len(unread):
-        raise Truncated(f"{len(unread)} processes hold locks that reading their command lines takes")
+        raise Truncated(f"{len(unread)} processes were not read: they or others of their user hold their locks")
 
 
-def _guarded(
+def _guarded(  # noqa: PLR0917 - what one batch needs
     read: Callable[[int], bytes | None],
     batch: list[int],
+    owner: Callable[[int], str],
     guard: Guard,
     unread: ReadErrors,
     remaining_s: Callable[[], float],
 ) -> Iterator[bytes]:
-    """Yield the lines of *batch*; record in *unread* a process that holds its locks."""
+    """Yield the lines of *batch*; record in *unread* a process that holds its locks, and those not read for that."""
     while batch:
+        if guard.gave_up:
+            batch = list(_permitted(batch, owner, guard, unread))
         if remaining_s() < guard.longest_s:
             raise Truncated("the step's time was used up")
         lines: list[bytes | None] = []
@@ -189,10 +197,29 @@ def _guarded(
             raise Truncated(str(exc)) from exc
         except WedgedError as exc:
             for pid in batch[len(lines) : len(lines) + 1]:
-                unread.add(f"/proc/{pid}/cmdline", exc)
+                guard.blame(owner(pid))
+                unread.add(f"/proc/{pid}/cmdline", exc, owner(pid))
                 lines.append(None)
         yield from (line for line in lines if line is not None)
         batch = batch[len(lines) :]
+
+
+def _permitted(batch: list[int], owner: Callable[[int], str], guard: Guard, unread: ReadErrors) -> Iterator[int]:
+    for pid in batch:
+        if guard.may_read(owner(pid)):
+            yield pid
+        else:
+            why = f"not tried: other processes of {owner(pid)} hold their locks"
+            unread.add(f"/proc/{pid}/cmdline", why, owner(pid))
+
+
+def _owner(procfs: Procfs, users: Owners, pid: int) -> str:
+    """Return whose process it is, by its real uid."""
+    try:
+        with procfs.process(pid) as process:
+            return users.of(real_uid(read_at(process, "status", FILE_LIMIT)))
+    except OSError:  # it has ended
+        return users.of(None)
 
 
 def _command(procfs: Procfs, redaction: Redaction, pid: int) -> bytes | None:

@@ -10,10 +10,12 @@ from __future__ import annotations
 
 import queue
 import threading
+from collections import Counter
 from collections.abc import Callable, Sequence
 from typing import Any, TypeVar
 
 from collector.model.errors import StepError
+from collector.model.shares import has_room
 
 T = TypeVar("T")
 A = TypeVar("A")
@@ -49,11 +51,20 @@ class Guard:
         self._helper: _Helper | None = None
         self.gave_up = 0
         """Number of calls given up so far."""
+        self._blamed: Counter[str] = Counter()
 
     @property
     def longest_s(self) -> float:
         """The longest that a call can take before it is given up: progress is checked twice."""
         return 2 * self._timeout_s
+
+    def blame(self, owner: str) -> None:
+        """Note whose process it was that the last call was given up for."""
+        self._blamed[owner] += 1
+
+    def may_read(self, owner: str) -> bool:
+        """Return whether a process of *owner* should be read: one user may have more stuck ones than threads exist."""
+        return has_room(self._blamed, owner, MAX_WEDGED)
 
     def call(self, read: Callable[[], T], *, progress: Callable[[], int] = lambda: 0) -> T:
         """

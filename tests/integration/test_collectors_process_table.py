@@ -4,17 +4,22 @@ import contextlib
 import os
 import subprocess
 import sys
+import tempfile
 from collections.abc import Iterator
+from contextlib import ExitStack
 from pathlib import Path
 
 import pytest
-from collecting import collect, context
+from collecting import collect, context, manual
 from crowd import crowd
 from hanging_fuse import mounted, wait_for_state, wedged_process
 
+from collector.collectors.process.process import ProcessDetails
 from collector.collectors.process_table import ProcessTable
+from collector.host import guarded_read
 from collector.model.redaction import Redaction
 
+NOBODY = 65534
 SECRET = "hunter2-correct-horse"
 NAMED = """
 import ctypes, sys
@@ -116,7 +121,31 @@ def test_process_table_is_whole_though_one_process_holds_its_lock(tmp_path: Path
     assert str(wedged) not in commands
     assert str(after) in commands
     assert [row["path"] for row in collected.rows("unread.jsonl")] == [f"/proc/{wedged}/cmdline"]
-    assert "1 processes hold locks" in str(collected.artifacts["commands.tsv"].cut)
+    assert "1 processes were not read" in str(collected.artifacts["commands.tsv"].cut)
+
+
+@pytest.mark.root
+@pytest.mark.needs("/dev/fuse")
+def test_process_that_holds_its_lock_costs_the_processes_of_others_nothing() -> None:
+    """One user has more of them than there are threads to read with: of the others, all command lines are there."""
+    with tempfile.TemporaryDirectory(dir="/var/tmp") as directory, ExitStack() as stack:
+        Path(directory).chmod(0o755)
+        wedged = []
+        for number in range(guarded_read.MAX_WEDGED + 1):
+            mountpoint = Path(directory, str(number))
+            mountpoint.mkdir()
+            stack.enter_context(mounted(mountpoint))
+            wedged.append(stack.enter_context(wedged_process(mountpoint, user=NOBODY)))
+        after = stack.enter_context(named(b"after"))
+        table = collect(ProcessTable(read_timeout=0.1))  # type: ignore[arg-type]
+        details = collect(ProcessDetails(read_timeout=0.1), context(manual(*wedged, after)))  # type: ignore[arg-type]
+    assert str(after) in {row["pid"] for row in table.table("commands.tsv")}
+    meanings = [row["meaning"] for row in table.rows("unread.jsonl") if int(row["path"].split("/")[2]) in wedged]
+    assert len(meanings) == len(wedged)
+    assert meanings.count(f"not tried: other processes of uid {NOBODY} hold their locks") == len(wedged) - 2
+    outcomes = {row["pid"]: row["outcome"] for row in details.rows("inventory.jsonl")}
+    assert outcomes[after] == "read"
+    assert [outcomes[pid] for pid in wedged] == ["wedged"] * 2 + ["partial"] * (len(wedged) - 2)
 
 
 def test_process_table_gives_up_command_lines_when_too_many_reads_are_stuck(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -138,7 +167,9 @@ MEASURE = """
 import resource, sys, time
 sys.path.insert(0, sys.argv[1])
 from collecting import context
+from collector.collectors.process.process import ProcessDetails
 from collector.collectors.process_table import ProcessTable
+from collector.host import guarded_read
 lines, started = 0, time.process_time()
 for artifact in ProcessTable().collect(context()):
     for piece in artifact.body:

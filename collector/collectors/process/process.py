@@ -30,10 +30,12 @@ from collector.collectors.process.process_selection import (
     ProcessOutcome,
     ProcessRow,
     hold,
+    owner_of,
 )
 from collector.host.guarded_read import Guard
 from collector.host.procfs import Process, ReplacedError
 from collector.host.read_errors import ReadErrors
+from collector.host.subordinates import owners
 from collector.model.artifact import Artifact, Body, Footprint, NotApplicable, SourceInfo, Truncated
 from collector.model.errors import StepError
 from collector.model.marker import Marker, MarkerKind
@@ -80,6 +82,7 @@ class ProcessDetails:
         unmatched = set(self.match)
         unread = ReadErrors()
         rows: list[ProcessRow] = []
+        users = owners(ctx.host)
         with ExitStack() as stack, closing(Guard(self.read_timeout)) as guard:
             held = list(
                 hold(
@@ -97,10 +100,15 @@ class ProcessDetails:
             for process, row in held:
                 if row.outcome is not ProcessOutcome.READ:
                     continue
+                owner, gave_up = owner_of(process, users), guard.gave_up
                 if ctx.remaining_s() < guard.longest_s:
                     row.end(ProcessOutcome.PARTIAL, "the step's time was used up")
+                elif not guard.may_read(owner):
+                    row.end(ProcessOutcome.PARTIAL, f"other processes of {owner} hold their locks")
                 else:
                     yield from _while_the_same(process, row, self._guarded(process, row, ctx.redaction, guard, unread))
+                if guard.gave_up > gave_up:
+                    guard.blame(owner)
         incomplete = [f"{row.pid} is {row.outcome} ({row.detail})" for row in rows if row.outcome in INCOMPLETE]
         lines = jsonl(rows, cut=f"process {incomplete[0]}" if incomplete else None)
         yield Artifact(path=PurePosixPath("inventory.jsonl"), body=lines, media="jsonl")

@@ -18,7 +18,7 @@ from collector.host.procfs import Process, ReplacedError, read_stat
 from collector.host.subordinates import owners
 from collector.model.errors import StepError
 from collector.model.marker import Marker
-from collector.model.owners import by_owner
+from collector.model.owners import Owners, by_owner
 from collector.model.shares import FairChoice
 from collector.model.text import escape, escape_name
 
@@ -97,6 +97,14 @@ def hold(
             row.end(ProcessOutcome.NOT_READ, str(exc))
         else:
             yield process, row
+
+
+def owner_of(process: Process, users: Owners) -> str:
+    """Return whose process it is, by its real uid."""
+    try:
+        return users.of(real_uid(process.read("status", limit=STATUS_BYTES)))
+    except OSError:  # it has ended
+        return users.of(None)
 
 
 def _wanted(
