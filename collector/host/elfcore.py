@@ -34,6 +34,9 @@ MAX_DESC_BYTES = 4 << 20
 # For all notes: a sparse file can claim 100,000 of 4 MiB. The registers of 32,768 threads take 11 MiB.
 MAX_KEPT_BYTES = 64 << 20
 
+# PATH_MAX: the kernel writes no longer ones. Escaped, 4 MiB would become 20.
+MAX_PATH_BYTES = 4096
+
 # Source: include/uapi/linux/elf-em.h
 MACHINES = {2: "sparc", 3: "i386", 4: "m68k", 8: "mips", 15: "parisc", 18: "sparc", 20: "ppc", 21: "ppc64", 22: "s390",
             40: "arm", 42: "sh", 43: "sparc", 50: "ia64", 62: "x86_64", 92: "openrisc", 94: "xtensa", 164: "hexagon",
@@ -239,7 +242,8 @@ def parse_mapped_files(layout: Layout, desc: bytes) -> Iterator[MappedFile]:
     """
     Yield the complete mappings of an NT_FILE note.
 
-    The note is a count, a page size, *count* triples (start, end, offset in pages), then *count* names.
+    The note is a count, a page size, *count* triples (start, end, offset in pages), then *count* names, of which
+    each is cut at `MAX_PATH_BYTES`.
     """
     word = layout.word
     if len(desc) < 2 * word:
@@ -253,5 +257,5 @@ def parse_mapped_files(layout: Layout, desc: bytes) -> Iterator[MappedFile]:
         if end_of_name < 0:
             return
         start, end, offset = layout.unpack("WWW", desc, (2 + 3 * index) * word)
-        yield MappedFile(start, end, offset * page_bytes, desc[name_at:end_of_name])
+        yield MappedFile(start, end, offset * page_bytes, desc[name_at : min(end_of_name, name_at + MAX_PATH_BYTES)])
         name_at = end_of_name + 1

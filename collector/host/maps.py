@@ -10,7 +10,7 @@ import os
 import re
 from collections.abc import Iterable, Iterator
 
-from collector.host.elfcore import MappedFile
+from collector.host.elfcore import MAX_PATH_BYTES, MappedFile
 
 _LINE = re.compile(rb"([0-9a-f]{1,16})-([0-9a-f]{1,16}) \S+ ([0-9a-f]{1,16}) ([0-9a-f]+):([0-9a-f]+) ([0-9]+) +(\S.*)")
 
@@ -25,7 +25,7 @@ def parse_maps(lines: Iterable[bytes]) -> Iterator[MappedFile]:
             start=int(match[1], 16),
             end=int(match[2], 16),
             offset=int(match[3], 16),
-            path=match[7].replace(b"\\012", b"\n"),
+            path=match[7].replace(b"\\012", b"\n")[:MAX_PATH_BYTES],
             device=os.makedev(int(match[4], 16), int(match[5], 16)),
             inode=int(match[6]),
         )

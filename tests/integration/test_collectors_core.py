@@ -1,11 +1,13 @@
 from __future__ import annotations
 
+import base64
 import bz2
 import contextlib
 import gzip
 import lzma
 import os
 import resource
+import struct
 import subprocess
 import sys
 import time
@@ -13,6 +15,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 import fake_core
+import lz4.frame
 import msgspec
 import pytest
 from collecting import Collected, collect, context, core_ref, manual, take
@@ -23,8 +26,10 @@ from collector.collectors.shm.shm import Shm
 from collector.host.compression import zstd
 from collector.host.corehead import HEAD_BYTES, fingerprint
 from collector.host.filehandle import handle_of
+from collector.model import text
 from collector.model.artifact import Bulk, Method, Truncated
 from collector.model.marker import CoreRef, MarkerKind
+from collector.model.text import MAX_ROWS_BYTES
 
 SECRET = "hunter2-correct-horse"
 ADDRESS = 0x1234
@@ -443,3 +448,49 @@ def test_core_that_may_not_be_opened_is_not_called_gone(core_file: Path) -> None
     finally:
         os.seteuid(0)
     assert "cannot be opened: Permission denied" in str(collected.error)
+
+
+def apport_report(core: bytes) -> bytes:
+    """Return a report around a core, as Apport writes it."""
+    packed = base64.b64encode(gzip.compress(core))
+    return b"ProblemType: Crash\nProcStatus:\n Name:\tengine\n Pid:\t4000077\nCoreDump: base64\n " + packed + b"\n"
+
+
+def bomb(count: int) -> bytes:
+    """Return a core of as many threads, and four times as many mapped files, which compress to next to nothing."""
+    thread = fake_core.note(fake_core.NT_PRSTATUS, fake_core.prstatus(42, 11, (2**64 - 1,) * 27))
+    mapping = struct.pack("<QQQ", 2**64 - 1, 2**64 - 1, 2**51)
+    names = struct.pack("<QQ", 4 * count, 4096) + 4 * count * mapping + 4 * count * (b"\xff" * 18 + b"\0")
+    return fake_core.core(fake_core.note(fake_core.NT_FILE, names) + thread * count)
+
+
+def test_core_of_four_kilobytes_does_not_become_rows_without_end(tmp_path: Path) -> None:
+    """24,000 threads and 96,000 mapped files: of each, 16 MiB are written, and it says so."""
+    (tmp_path / "core").write_bytes(zstd.compress(bomb(24_000)))
+    assert (tmp_path / "core").stat().st_size < 4096
+    collected = collect_core(tmp_path / "core", keep="none")
+    for name in ("threads.jsonl", "mapped_files.jsonl"):
+        assert len(collected[name]) <= MAX_ROWS_BYTES
+        assert "all of them exceed 16 MiB" in str(collected.artifacts[name].cut)
+
+
+@pytest.mark.parametrize("pack", [lzma.compress, gzip.compress, bz2.compress, lz4.frame.compress, apport_report])
+def test_core_that_is_packed_in_any_way_has_bounded_rows(
+    tmp_path: Path, pack: Callable[[bytes], bytes], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The limit is on what is written, wherever it comes from; the last row is whole."""
+    monkeypatch.setattr(text, "MAX_ROWS_BYTES", 1 << 20)
+    (tmp_path / "core").write_bytes(pack(bomb(2000)))
+    collected = collect_core(tmp_path / "core", keep="none")
+    for name in ("threads.jsonl", "mapped_files.jsonl"):
+        assert (1 << 20) - 1000 < len(collected[name]) <= 1 << 20
+        assert "all of them exceed 1 MiB" in str(collected.artifacts[name].cut)
+        assert collected.rows(name)
+
+
+def test_core_with_a_name_of_megabytes_has_a_path_at_most_as_long_as_the_kernels(tmp_path: Path) -> None:
+    """Escaped, four MiB of what is not printable would become twenty, in memory and in the row."""
+    long = struct.pack("<QQQQQ", 1, 4096, 0x1000, 0x2000, 0) + b"\xff" * ((4 << 20) - 64) + b"\0"
+    (tmp_path / "core").write_bytes(zstd.compress(fake_core.core(fake_core.note(fake_core.NT_FILE, long))))
+    (row,) = collect_core(tmp_path / "core", keep="none").rows("mapped_files.jsonl")
+    assert row["path"] == "\\xff" * 4096

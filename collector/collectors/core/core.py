@@ -183,8 +183,8 @@ def _summary(fd: int, source: SourceInfo, redaction: Redaction) -> CoreSummary:
                 summary.crashed_thread = summary.crashed_thread or parse_thread(layout, note.desc)
             elif note.type == NT_SIGINFO:
                 summary.signal = summary.signal or parse_signal(layout, note.desc)
-            elif note.type == NT_FILE:
-                summary.mapped_files += sum(1 for _ in parse_mapped_files(layout, note.desc))
+            elif note.type == NT_FILE and not summary.mapped_files:  # the kernel writes one
+                summary.mapped_files = sum(1 for _ in parse_mapped_files(layout, note.desc))
             elif note.type == NT_PRPSINFO and (process := parse_process(layout, note.desc)) is not None:
                 summary.pid, summary.ppid = process.pid, process.ppid
                 summary.uid, summary.gid = process.uid, process.gid
