@@ -95,7 +95,7 @@ class Artifact:
             ``.``, ``_`` and ``-``.
         body: Bytes, a stream of pieces of at most 1 MiB each, or a file to copy.
         source: Where it comes from; ``None`` if the program composed it.
-        truncated: True if the collector already knows that something is missing. A stream raises
+        truncated: Why something is missing, if the collector already knows: the limit by its key. A stream raises
             `Truncated` instead.
         media: ``text``, ``json``, ``jsonl`` or ``binary``: how to display it.
     """
@@ -103,7 +103,7 @@ class Artifact:
     path: PurePosixPath
     body: Body
     source: SourceInfo | None = None
-    truncated: bool = False
+    truncated: str = ""
     media: str = "text"
 
 

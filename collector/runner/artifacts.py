@@ -170,7 +170,7 @@ class Writer:
             **{name: getattr(report, name) for name in CopyResult.__struct_fields__},
         )
         if artifact.truncated and not line.truncated:
-            line = msgspec.structs.replace(line, truncated=True, truncated_reason="the collector's own limit")
+            line = msgspec.structs.replace(line, truncated=True, truncated_reason=artifact.truncated)
         directory.append(layout.ARTIFACTS, msgspec.json.encode(line), self.incident_fd, durable=False)
         self.count += 1
         self.size_bytes += report.data_bytes

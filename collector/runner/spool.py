@@ -41,7 +41,7 @@ class SpoolRecord(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True)
     read_s: float
     media: str
     source: SourceInfo | None = None
-    truncated: bool = False
+    truncated: str = ""
     cut: str = ""
 
 

@@ -190,5 +190,5 @@ class Files:
             path=PurePosixPath(row.artifact),
             body=content,
             source=source,
-            truncated=status.st_size > self.max_bytes,
+            truncated="longer than max_bytes" if status.st_size > self.max_bytes else "",
         )

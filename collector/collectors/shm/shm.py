@@ -171,6 +171,6 @@ def _artifact(fd: int, candidate: Candidate, row: Planned) -> Artifact:
         path=PurePosixPath(row.artifact),
         body=Bulk(fd=fd, limit_bytes=length_of(fd, row.limit_bytes) if row.limit_bytes is not None else None),
         source=describe(fd, f"{ROOT}/{escape_name(candidate.name)}"),
-        truncated=row.limit_bytes is not None,
+        truncated="longer than max_each" if row.limit_bytes is not None else "",
         media="binary",
     )

@@ -68,7 +68,7 @@ class Streams:
         source = SourceInfo(path="/proc/x", uid=3, mtime_ns=7, xattrs={"a": "b"})
         yield Artifact(path=PurePosixPath("bytes"), body=b"b" * 70_000, source=source, media="binary")
         yield Artifact(path=PurePosixPath("empty"), body=b"")
-        yield Artifact(path=PurePosixPath("below", "stream"), body=(b"one\n", b"two\n"), truncated=True)
+        yield Artifact(path=PurePosixPath("below", "stream"), body=(b"one\n", b"two\n"), truncated="max_bytes")
         yield Artifact(path=PurePosixPath("cut"), body=self._cut())
         yield Artifact(path=PurePosixPath("last"), body=b"last\n")
 
@@ -181,6 +181,7 @@ def test_light_artifacts_arrive_as_their_collector_yielded_them(lab: Lab) -> Non
     assert facts.source_xattrs == {"a": "b"}
     assert {name for name, artifact in found.items() if artifact.truncated} == {"below/stream", "cut"}
     assert found["cut"].truncated_reason == "no more of it"
+    assert found["below/stream"].truncated_reason == "max_bytes"
     assert (step.status, step.reason.count("no more of it")) == (StepStatus.TRUNCATED, 1)
     assert all(artifact.digest for name, artifact in found.items() if name != "empty")
     moments = [artifact.read_s for artifact in step.artifacts]
