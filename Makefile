@@ -1,12 +1,18 @@
 # `make run` and `make test` do all set-up themselves: they need python3 (3.11 or newer, with venv), git and make.
 PYTHON ?= python3
+ATHERIS := atheris>=3
 VENV := .venv
 BIN := $(VENV)/bin
 ARCHIVE ?= ./incidents
+# What `make mutate` changes, by the names in tests/mutations.py; all of them if empty.
+MODULES ?=
+# What `make fuzz` feeds, by the names in tests/fuzz/parsers.py (all of them if empty), and for how long each.
+PARSERS ?=
+SECONDS ?= 60
 # Interpreters beside $(PYTHON) that the unit tests also run on, where they are present.
 OTHER_PYTHONS ?= 3.12 3.13
 
-.PHONY: run test check unit-others test-slow bench docs clean
+.PHONY: run test check unit-others test-slow mutate fuzz bench docs clean
 
 run: $(VENV)/.run
 	@$(BIN)/collector run --now --archive $(ARCHIVE) --reason "make run"; status=$$?; \
@@ -28,6 +34,13 @@ unit-others: $(VENV)/.dev
 
 test-slow: $(VENV)/.dev
 	$(BIN)/pytest -m slow
+	@$(MAKE) --no-print-directory fuzz SECONDS=60
+
+mutate: $(VENV)/.dev
+	$(BIN)/python tests/mutations.py $(MODULES)
+
+fuzz: $(VENV)/.fuzz
+	cd tests && ../$(BIN)/python -m fuzz $(SECONDS) $(PARSERS)
 
 bench: $(VENV)/.dev
 	$(BIN)/python -m benchmarks
@@ -47,6 +60,11 @@ $(VENV)/.run: pyproject.toml | $(BIN)/python
 $(VENV)/.dev: pyproject.toml | $(BIN)/python
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check --editable '.[dev]'
 	@touch $@ $(VENV)/.run
+
+# Without atheris (another machine than x86-64, a newer Python) inputs are damaged at random.
+$(VENV)/.fuzz: $(VENV)/.dev
+	-$(BIN)/python -m pip install --quiet --disable-pip-version-check --only-binary :all: '$(ATHERIS)'
+	@touch $@
 
 clean:
 	rm -rf .venv .venv-* .mypy_cache .ruff_cache .pytest_cache .hypothesis .import_linter_cache build dist

@@ -25,6 +25,7 @@ FACILITIES = (
     "kern", "user", "mail", "daemon", "auth", "syslog", "lpr", "news", "uucp", "cron", "authpriv", "ftp",
     "res0", "res1", "res2", "res3", "local0", "local1", "local2", "local3", "local4", "local5", "local6", "local7",
 )  # fmt: skip
+_NUMBER = re.compile(rb"[0-9]{1,19}")  # at most 64 bits
 _ESCAPE = re.compile(rb"\\x([0-9a-f]{2})")
 
 
@@ -49,7 +50,7 @@ def parse_record(raw: bytes) -> KmsgRecord:
     """Parse one record as read(2) returns it; raise `ValueError` if it is not a record."""
     head, semicolon, rest = raw.partition(b";")
     fields = head.split(b",")
-    if not semicolon or len(fields) < 4:
+    if not semicolon or len(fields) < 4 or not all(_NUMBER.fullmatch(field) for field in fields[:3]):
         raise ValueError("not a record of /dev/kmsg")
     priority = int(fields[0])
     message, *lines = rest.split(b"\n")

@@ -12,7 +12,10 @@ from collections.abc import Iterable, Iterator
 
 from collector.host.elfcore import MAX_PATH_BYTES, MappedFile
 
-_LINE = re.compile(rb"([0-9a-f]{1,16})-([0-9a-f]{1,16}) \S+ ([0-9a-f]{1,16}) ([0-9a-f]+):([0-9a-f]+) ([0-9]+) +(\S.*)")
+# No number is longer than the kernel's: an address and an offset have 64 bits, a device 12 and 20 bits.
+_LINE = re.compile(
+    rb"([0-9a-f]{1,16})-([0-9a-f]{1,16}) \S+ ([0-9a-f]{1,16}) ([0-9a-f]{1,3}):([0-9a-f]{1,5}) ([0-9]{1,20}) +(\S.*)"
+)
 
 
 def parse_maps(lines: Iterable[bytes]) -> Iterator[MappedFile]:

@@ -45,7 +45,7 @@ class Owners(msgspec.Struct, frozen=True, kw_only=True):
             unit: The unit of a process as the kernel knows it, never as somebody says.
             lane: What tells apart those whose user is not known.
         """
-        if unit is not None and unit in self.units:
+        if unit in self.units:
             return f"unit {unit}"
         if uid is None:
             return f"{UNKNOWN}{LANE}{lane}" if lane else UNKNOWN

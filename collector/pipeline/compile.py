@@ -206,7 +206,8 @@ class _Compiler(Generic[T]):
     def _unknown(self, here: MappingNode, key: str, word: str, known: Any) -> None:
         """Note that the value of *key* does not exist."""
         noun = "trigger type" if key == "type" else key
-        self._note(here.entries[key].node.mark, f"there is no {noun} {quote(word)}", suggest(word, known))
+        entry = here.entries.get(key)  # of two items with the same id, *here* is the first, and may lack the key
+        self._note(entry.node.mark if entry else here.mark, f"there is no {noun} {quote(word)}", suggest(word, known))
 
     def _note(self, mark: Mark, message: str, hint: str | None = None) -> None:
         self.diagnostics.append(Diagnostic(mark=mark, message=message, hint=hint))

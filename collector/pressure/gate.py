@@ -65,7 +65,7 @@ def decide(
         floor never waits. A direct step whose wait is over proceeds at a trickle, if there is room for it.
     """
     floor = int(limits.floor_bytes)
-    if floor and held:
+    if held:
         floor += min(int(floor * HYSTERESIS), HYSTERESIS_BYTES)
     objections = (
         *_room(sample, budget),

@@ -60,10 +60,13 @@ def test_identity_of_the_dead(seen: Identity, uid: int | None, comm: str | None,
     ("seen", "comm", "at_ticks", "believed"),
     [
         (LIVING, "engine", 900, True),
+        (LIVING, "engine", 9900, True),
         (LIVING, "engine", 899, False),  # it has started after the line
         (ENGINE, "engine", 899, True),  # the log's clock may differ a little
         (ENGINE, None, 899, False),
         (LIVING, None, 900, True),
+        (replace(LIVING, start_ticks=None), "engine", 900, False),
+        (replace(ENGINE, start_ticks=None), "engine", 900, True),
         (LIVING, "shell", 9900, False),
         (replace(LIVING, comm="a\nb"), "a\\x0ab", 900, True),  # lines are escaped
     ],
@@ -78,7 +81,9 @@ def test_identity_named_by_the_kernel(seen: Identity, comm: str | None, at_ticks
     [
         (LIVING, marker(start=900), True, True),
         (ENGINE, marker(start=901), False, False),
+        (ENGINE, marker(start=899), False, False),
         (LIVING, marker(), False, True),
+        (LIVING, marker(pid=None), False, True),
         (LIVING, marker(), True, False),  # its end is reported, and it lives
         (ENGINE, marker(), True, True),
         (LIVING, marker(uid=0, exe="/opt/engine"), True, True),
@@ -86,6 +91,7 @@ def test_identity_named_by_the_kernel(seen: Identity, comm: str | None, at_ticks
         (LIVING, marker(exe="/opt/engine"), True, False),
         (ENGINE, marker(uid=1000), True, False),
         (ENGINE, marker(comm="shell"), False, False),
+        (ENGINE, marker(comm="bash"), False, False),
         (ENGINE, marker(exe="/bin/sh"), False, False),
         (replace(ENGINE, comm="a-name-of-15-by"), marker(comm="a-name-of-15-bytes-and-more"), True, True),
     ],
@@ -106,8 +112,8 @@ def test_identity_seen_outweighs_what_was_said() -> None:
         attributes={**writer, "mount_namespace": HOST_MOUNTS, "core_limit": "0"},
     )  # fmt: skip
     unknown = Identity(pid=41, tgid=41, comm="", start_ticks=None, parent=1, uid=None)
-    kept = with_identity(said, unknown)
-    assert (kept.comm, kept.uid, kept.inner_pid, kept.attributes) == ("worker-3", 1, 3, writer)
+    kept = with_identity(msgspec.structs.replace(said, image="said"), unknown)
+    assert (kept.comm, kept.uid, kept.inner_pid, kept.image, kept.attributes) == ("worker-3", 1, 3, "said", writer)
 
 
 LINE = marker(MarkerKind.KERNEL_LOG, 42, thread=42, doubtful=True, comm="worker-3", attributes={"event": "segfault"})
@@ -119,7 +125,9 @@ EXIT = marker(start=900, uid=0, comm="engine", signal=11)
     ("one", "other", "longest_s"),
     [
         (EXIT, marker(start=900, comm="x", unit="a", signal=6), LONGEST_DUMP_S),
+        (EXIT, marker(start=900, image="i"), LONGEST_DUMP_S),
         (EXIT, marker(start=901), None),
+        (EXIT, marker(signal=6), SAME_CRASH_S),  # sources may word what happened to one process differently
         (EXIT, marker(), SAME_CRASH_S),
         (EXIT, marker(comm="engine"), LONGEST_DUMP_S),
         (EXIT, marker(uid=1), None),
@@ -132,6 +140,7 @@ EXIT = marker(start=900, uid=0, comm="engine", signal=11)
         (marker(uid=1000, comm="engine"), CLAIM, LONGEST_DUMP_S),
         (marker(uid=1000, comm="shell"), CLAIM, None),
         (marker(comm="engine"), CLAIM, None),
+        (marker(comm="engine"), msgspec.structs.replace(CLAIM, uid=None), None),
         (EXIT, CLAIM, None),
         (marker(uid=1000, comm="engine", unit="a"), msgspec.structs.replace(CLAIM, unit="b"), None),
         # the process with those addresses in memory, whatever its number
@@ -140,6 +149,13 @@ EXIT = marker(start=900, uid=0, comm="engine", signal=11)
             marker(pid=1, inner_pid=1, image="i", uid=1, doubtful=True, core=core(2)),
             LONGEST_DUMP_S,
         ),
+        # two copies of a user's core
+        (
+            marker(inner_pid=1, image="i", uid=1, core=core(1, owner=1)),
+            marker(inner_pid=1, image="i", uid=1, core=core(2, owner=1)),
+            LONGEST_DUMP_S,
+        ),
+        (marker(inner_pid=1, image="i", uid=0), marker(pid=42, inner_pid=1, image="i", uid=0), None),
         # a forked child knows the addresses of the daemon that was its parent
         (
             marker(inner_pid=1, image="i", uid=0),
@@ -163,11 +179,14 @@ EXIT = marker(start=900, uid=0, comm="engine", signal=11)
             marker(pid=None, exit_status=1, attributes={"INVOCATION_ID": "i"}),
             None,
         ),
+        (marker(pid=None, attributes={"INVOCATION_ID": "i"}), marker(pid=None), None),
         # two cores are two crashes
         (marker(core=core(1)), marker(core=core(2)), None),
         # it started after the other was noticed
         (marker(noticed_ticks=899), EXIT, None),
         (marker(noticed_ticks=900), EXIT, SAME_CRASH_S),
+        (marker(noticed_ticks=899), marker(), SAME_CRASH_S),
+        (marker(noticed_ticks=901), EXIT, SAME_CRASH_S),
     ],
 )  # fmt: skip
 def test_identity_agreement(one: Marker, other: Marker, longest_s: float | None) -> None:
@@ -176,6 +195,7 @@ def test_identity_agreement(one: Marker, other: Marker, longest_s: float | None)
         if longest_s is None:
             assert agreement(*pair) is None
         else:
+            assert agreement(*pair) is not None
             assert agreement(*pair, apart_s=longest_s) is not None
             assert agreement(*pair, apart_s=longest_s + 0.1) is None
 
@@ -194,6 +214,8 @@ def test_identity_agreement(one: Marker, other: Marker, longest_s: float | None)
         (EXIT, marker(pid=None, comm="shell", exe="/opt/engine"), None),
         (EXIT, marker(pid=None, uid=1), "another uid"),
         (EXIT, marker(pid=42), "another process"),
+        (EXIT, marker(MarkerKind.KERNEL_LOG, 42), "another process"),  # the kernel has named the process itself
+        (marker(uid=1000), msgspec.structs.replace(CLAIM, process=ProcessRef(pid=42)), "another process"),
     ],
 )
 def test_identity_contradiction(one: Marker, other: Marker, why: str | None) -> None:
@@ -211,6 +233,8 @@ def test_identity_contradiction(one: Marker, other: Marker, why: str | None) -> 
         (marker(MarkerKind.NOTIFICATION, None, unit="a"), True, False),
         (marker(MarkerKind.KERNEL_LOG, None, attributes={"event": "segfault"}), True, False),
         (marker(MarkerKind.KERNEL_LOG, None, attributes={"event": "io_error"}), False, False),
+        (marker(MarkerKind.KERNEL_LOG, None, attributes={"event": "io_error"}, thread=42), True, False),
+        (marker(MarkerKind.KERNEL_LOG, None, attributes={"event": "io_error"}, core=core()), True, True),
         (marker(MarkerKind.KERNEL_LOG, 41, attributes={"event": "hung_task"}), True, True),
         (marker(MarkerKind.PRESSURE, None), False, False),
     ],

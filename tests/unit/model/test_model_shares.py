@@ -7,7 +7,7 @@ from collections import Counter
 from hypothesis import given
 from hypothesis import strategies as st
 
-from collector.model.owners import Owners, SubordinateUids
+from collector.model.owners import Owners, SubordinateUids, is_protected
 from collector.model.shares import FairChoice, FairTable, gives_way, has_room
 
 USERS = Owners(
@@ -34,6 +34,15 @@ def test_share_leaves_something_for_whoever_comes_next() -> None:
     assert take_all("root", used, 100) >= 100 // 8
     assert take_all("unit engine.service", used, 100) > 0
     assert sum(used.values()) <= 100
+
+
+def test_share_ends_where_as_much_is_left_as_was_taken() -> None:
+    """Root gets half of everything; one lane half of what its owner may still have."""
+    assert has_room({"root": 49}, "root", 100)
+    assert not has_room({"root": 50}, "root", 100)
+    assert has_room({"unknown/a": 14}, "unknown/a", 100)
+    assert not has_room({"unknown/a": 15}, "unknown/a", 100)
+    assert not has_room({"unknown/a": 16}, "unknown/a", 100)
 
 
 def test_share_of_unknown_users_is_one_and_shared_by_name() -> None:
@@ -70,7 +79,7 @@ def test_fair_table_drops_the_oldest_of_the_one_who_holds_most() -> None:
     table: FairTable[str, int] = FairTable(8)
     table.put("engine", 0, "uid 1")
     displaced = [table.put(f"flood {number}", number, "uid 2") for number in range(100)]
-    assert table.get("engine") == 0
+    assert (table.get("engine"), table.get("nobody"), table.pop("nobody")) == (0, None, None)
     assert len(table) == 8
     assert next(gone for gone in displaced if gone is not None) == ("flood 0", 0)
     assert "flood 99" in table
@@ -84,11 +93,14 @@ def test_fair_choice_keeps_the_best_of_everybody() -> None:
         choice.add(number, "uid 2")
     assert choice.chosen() == [*range(1000, 991, -1), 0]
     assert choice.left_out == {"uid 2": 991}
+    assert len(choice) == 10
 
 
 def test_owner_of_a_subordinate_uid_is_its_user() -> None:
     """Whoever has 65,536 uids is one user; so is a container that systemd gave a block of them."""
     assert USERS.of(100_007) == USERS.of(1000) == "uid 1000"
+    assert USERS.of(165_535) == "uid 1000"
+    assert USERS.of(165_536) == "uid 165536"
     assert USERS.of(0x80000 + 7) == USERS.of(0x80000 + 9) != USERS.of(0x90000)
     assert USERS.of(1_000_000) == USERS.of(1_065_535) != USERS.of(1_065_536), (
         "a container under root's subordinate uids"
@@ -97,3 +109,9 @@ def test_owner_of_a_subordinate_uid_is_its_user() -> None:
     assert USERS.of(1000, unit="engine.service") == "unit engine.service"
     assert USERS.of(1000, unit="other.service") == "uid 1000"
     assert USERS.of(None, lane="a") == "unknown/a"
+    assert [is_protected(owner) for owner in ("root", "unit e", "uid 0", "unknown/unit e")] == [
+        True,
+        True,
+        False,
+        False,
+    ]

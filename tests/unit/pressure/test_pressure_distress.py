@@ -67,11 +67,31 @@ def test_distress_during_thrashing_is_severe_before_the_first_allocstall() -> No
     assert "ms in each second" in judged.reason
 
 
-@pytest.mark.parametrize(("grown_ms", "expected"), [(59, Distress.CALM), (75, Distress.SEVERE)])
+@pytest.mark.parametrize(("grown_ms", "expected"), [(59, Distress.CALM), (60, Distress.SEVERE)])
 def test_distress_spreads_an_update_of_the_sums_over_its_period(grown_ms: float, expected: Distress) -> None:
     """The kernel updates its sums every 2 s: a step in them is not a rate."""
     short = history([0, 0], [0, grown_ms], period_s=0.3)
     assert short.judge().level is expected
+
+
+def test_distress_goes_by_how_much_the_sums_grew() -> None:
+    """They count since boot."""
+    assert level([0, 0], [10**6, 10**6 + 1]) is Distress.CALM
+
+
+@pytest.mark.parametrize("sums", [(None, 10**9), (10**9, None)])
+def test_distress_ignores_sums_that_are_not_there_all_the_time(sums: tuple[int | None, int | None]) -> None:
+    """PSI may be switched on or off in the cgroup that is read."""
+    ticks = (Tick(taken_s=100.0 + at, allocstall=0, stalled_us=stalled) for at, stalled in enumerate(sums))
+    assert History(ticks).judge().level is Distress.CALM
+
+
+def test_history_replaces_a_reading_that_is_too_close_to_the_one_before() -> None:
+    """A quarter of a second apart is far enough."""
+    found = History()
+    for taken_s in (0.0, 0.125, 0.1875, 0.25, 0.4375):
+        found.add(Tick(taken_s=taken_s, allocstall=0))
+    assert [tick.taken_s for tick in found.ticks] == [0.0, 0.1875, 0.25, 0.4375]
 
 
 def test_distress_says_why_with_its_numbers() -> None:

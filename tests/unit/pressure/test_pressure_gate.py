@@ -94,6 +94,7 @@ FLIPS = [
 def test_gate_proceeds_at_full_speed_when_every_term_agrees(budget: Budget) -> None:
     """A machine with 400 MiB left and nobody in distress collects everything."""
     verdict = ask(CALM, budget)
+    assert verdict.disk_free_bytes == 80_000 * MIB
     assert (verdict.decision, verdict.speed, verdict.objections) == (Decision.PROCEED, Speed.FULL, ())
     assert verdict.reason == ""
 
@@ -142,7 +143,10 @@ EDGES = [
     (LIGHT, changed(cgroup=CgroupSample(used_bytes=183 * MIB, limit_bytes=192 * MIB))),
     (DIRECT, room(9 * MIB)),
     (HEAVY, changed(mem_available_bytes=(256 + 64 + 2) * MIB)),
+    (HEAVY, room(0)),  # goes by what is available
     (HEAVY, changed(cgroup=CgroupSample(used_bytes=108 * MIB, limit_bytes=192 * MIB))),
+    (HEAVY, changed(cgroup=CgroupSample(used_bytes=116 * MIB, limit_bytes=200 * MIB))),  # a tenth of it is left
+    (LIGHT, changed(nodes=(NodeSample(node=0, room_bytes=4 * MIB), NodeSample(node=1, room_bytes=5 * MIB)))),
     (DIRECT, changed(disk=DiskSample(free_bytes=12_700 * MIB, total_bytes=252_000 * MIB, is_memory=False))),
 ]
 
@@ -176,7 +180,16 @@ def test_gate_slows_bulk_down_in_mild_distress() -> None:
     verdict = ask(MILD, DIRECT)
     assert (verdict.decision, verdict.speed) == (Decision.PROCEED, Speed.HALF)
     assert verdict.reason == MILD.distress_reason
-    assert ask(UNSETTLED, DIRECT).speed is Speed.FULL
+    assert ask(MILD, LIGHT).speed is Speed.FULL
+
+
+def test_gate_gives_a_reason_only_for_what_it_does() -> None:
+    """A reading that changes nothing is no reason; an objection is not also said to slow the step down."""
+    unsettled = ask(UNSETTLED, DIRECT)
+    assert (unsettled.speed, unsettled.slowed_by, unsettled.overridden) == (Speed.FULL, "", False)
+    waiting = ask(SEVERE, DIRECT)
+    assert (waiting.slowed_by, waiting.overridden, waiting.reason) == ("", False, SEVERE.distress_reason)
+    assert ask(SEVERE, DIRECT, waited_s=30.0).slowed_by == ""
 
 
 def test_gate_holds_bulk_in_severe_distress_until_calm() -> None:
@@ -192,6 +205,10 @@ def test_gate_lets_bulk_trickle_when_the_wait_is_over() -> None:
     verdict = ask(SEVERE, DIRECT, waited_s=30.0, held=True)
     assert (verdict.decision, verdict.speed, verdict.overridden) == (Decision.PROCEED, Speed.TRICKLE, True)
     assert ask(SEVERE, DIRECT, waited_s=29.9, held=True).decision is Decision.WAIT
+    assert ask(SEVERE, DIRECT, waited_s=31.0, held=True).speed is Speed.TRICKLE
+    assert ask(SEVERE, DIRECT, waited_s=30.0, limits=msgspec.structs.replace(FLOOR, floor_bytes=1 << 40)).decision is (
+        Decision.SKIP
+    )
 
 
 def test_gate_skips_bulk_without_room_when_the_wait_is_over() -> None:
@@ -217,6 +234,7 @@ def test_gate_reason_names_what_is_short() -> None:
     """The nodes that count, or the collector's cgroup."""
     nodes = tuple(NodeSample(node=number, room_bytes=MIB) for number in (0, 3))
     assert "2.0 MiB are free before reclaim on NUMA nodes 0, 3" in ask(changed(nodes=nodes), LIGHT).reason
+    assert "NUMA" not in ask(changed(nodes=nodes[:1], cgroup=None), LIGHT).reason
     group = CgroupSample(used_bytes=190 * MIB, limit_bytes=192 * MIB)
     assert "in the collector's cgroup, which uses 190.0 MiB of 192.0 MiB" in ask(changed(cgroup=group), LIGHT).reason
 

@@ -1,0 +1,202 @@
+"""
+One function for each parser of foreign bytes.
+
+Each lets only what must not happen escape: an undocumented exception, an output out of proportion to the input, or one
+that cannot be stored and read back.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import tempfile
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import msgspec
+
+from collector.archive.layout import is_artifact_path
+from collector.collectors.core.notes import parse_process, parse_signal, parse_thread
+from collector.daemon.messages import Answer, Request
+from collector.host.apport import MAX_KEYS, read_report
+from collector.host.corefile import core_reader, mapped_files
+from collector.host.corehead import HEAD_BYTES, fingerprint, whole_bytes
+from collector.host.corepattern import CorePattern
+from collector.host.elfcore import MAX_KEPT_BYTES, CoreError, Layout, notes, parse_mapped_files
+from collector.host.files import Host
+from collector.host.kernelfile import numbers
+from collector.host.kmsg import KmsgRecord, parse_record
+from collector.host.maps import parse_maps
+from collector.host.process_identity import CORE_LIMIT, INNER_PID, REAL_UID, TGID, image_of, unit_of
+from collector.host.procfs import parse_stat
+from collector.host.subordinates import SUBUID, owners
+from collector.model.artifact import Truncated
+from collector.model.decode import MalformedError, decode
+from collector.model.errors import ConfigError
+from collector.model.incident import IncidentHeader, Manifest, StepRecord
+from collector.model.marker import Marker, MarkerKind
+from collector.model.redaction import Redaction
+from collector.pipeline.compile import prepare
+from collector.triggers.core_names import identify
+from collector.triggers.facts import Speaker, marker_of, parse
+from collector.triggers.kernel_lines import EVENTS, LinePatterns
+from collector.triggers.registry import TRIGGERS
+
+ROOT = tempfile.TemporaryDirectory(prefix="collector-fuzz-")
+HOST = Host(ROOT.name)
+FD = os.memfd_create("fuzz")
+(Path(ROOT.name) / "etc").mkdir()
+
+LAYOUTS = [
+    Layout(word=word, order=order, machine=machine)
+    for word in (8, 4)
+    for order in "<>"
+    for machine in ("x86_64", "aarch64", "arm", "mips", "m68k", "sparc", "x")
+]
+LINES = LinePatterns(tuple(EVENTS), (r"engine (?P<comm>\S+) \[(?P<pid>\d+)\] died", r"pid=(?P<pid>\d+).*"))
+PATTERNS = [
+    CorePattern(text, uses_pid=uses_pid, host_name="10.2.3.17")
+    for uses_pid in (False, True)
+    for text in ("core", "core.%e.%p.%h.%t", "/var/crash/%e-%p-%s-%u-%E", "core.%h.%e.%E.%p.%P.%i.%I", "%%p%e%e%p%")
+]
+REDACTION = Redaction()
+
+
+def stored(value: Any, kind: Any) -> bytes:
+    """Return *value* as JSON, which must read back as the same."""
+    data = msgspec.json.encode(value)
+    assert decode(data, kind) == value
+    return data
+
+
+def file_of(data: bytes) -> int:
+    os.ftruncate(FD, 0)
+    os.pwrite(FD, data, 0)
+    return FD
+
+
+def core(data: bytes) -> None:
+    fd = file_of(data)
+    with contextlib.suppress(CoreError):
+        reader = core_reader(fd)
+        header, found = notes(reader)
+        kept = 0
+        for note in found:
+            kept += len(note.desc)
+            of_a_note(header.layout, note.desc)
+        assert kept <= MAX_KEPT_BYTES
+        reader.is_cut_off(header.end_bytes)
+    with contextlib.suppress(CoreError, Truncated):
+        assert sum(len(mapped.path) for mapped in mapped_files(fd)) <= MAX_KEPT_BYTES
+    fingerprint(data)
+    assert whole_bytes(data[:HEAD_BYTES]) >= 0
+
+
+def of_a_note(layout: Layout, desc: bytes) -> None:
+    for parsed in (parse_thread(layout, desc), parse_process(layout, desc), parse_signal(layout, desc)):
+        assert len(msgspec.json.encode(parsed)) <= 16 * len(desc) + 4096
+    assert sum(len(mapped.path) for mapped in parse_mapped_files(layout, desc)) <= len(desc)
+
+
+def note(data: bytes) -> None:
+    if data:
+        of_a_note(LAYOUTS[data[0] % len(LAYOUTS)], data[1:])
+
+
+def kmsg(data: bytes) -> None:
+    try:
+        record = parse_record(data)
+    except ValueError:
+        return
+    assert len(stored(record, KmsgRecord)) <= 16 * len(data) + 256
+    found = LINES.find(record.message)
+    assert found is None or found.pid is None or found.pid >= 0
+    msgspec.json.encode(found)
+
+
+def name(data: bytes) -> None:
+    text = os.fsdecode(data[:255].replace(b"\0", b"").replace(b"/", b"!"))
+    # One pattern each: compiling it for the numbers in a name takes most of the time.
+    writer, said = identify(f"/var/crash/{text}", -1, -1, PATTERNS[sum(data) % len(PATTERNS)])
+    assert writer in {"systemd", "apport", "abrt", "kernel", "unknown"}
+    for number in (said.pid, said.inner_pid, said.thread, said.uid, said.signal, said.at_s):
+        assert number is None or number >= 0
+
+
+def facts(data: bytes) -> None:
+    said = parse(data)
+    for uid in (0, 65534):
+        speaker = Speaker(kind=MarkerKind.NOTIFICATION, trigger="fuzz", uid=uid, what="a notification")
+        marker = marker_of(said, speaker, HOST)
+        assert uid == 0 or marker.uid == uid
+        assert len(stored(marker, Marker)) <= 32 * len(data) + 4096
+
+
+def manifest(data: bytes) -> None:
+    for kind in (Manifest, IncidentHeader, StepRecord):
+        with contextlib.suppress(MalformedError):
+            found = decode(data, kind)
+            stored(found, kind)
+            for artifact in found.artifacts() if isinstance(found, Manifest) else ():
+                if is_artifact_path(artifact.path):
+                    assert not artifact.path.startswith("/")
+                    assert ".." not in artifact.path.split("/")
+
+
+def control(data: bytes) -> None:
+    for kind in (Request, Answer):
+        with contextlib.suppress(MalformedError):
+            stored(decode(data, kind), kind)
+
+
+def yaml(data: bytes) -> None:
+    with contextlib.suppress(ConfigError):
+        prepare(f"/proc/self/fd/{file_of(data)}", TRIGGERS)
+
+
+def report(data: bytes) -> None:
+    fd = file_of(data)
+    found = read_report(fd)
+    if found is not None:
+        assert len(found.spans) <= MAX_KEYS
+        assert sum(map(len, found.arguments)) <= len(data)
+        assert found.pid is None or found.pid >= 0
+    identify("/var/crash/_a.0.crash", fd, -1, PATTERNS[0])
+    core(data)
+
+
+def proc(data: bytes) -> None:
+    with contextlib.suppress(ValueError):
+        assert len(parse_stat(data).comm) <= len(data)
+    with contextlib.suppress(ValueError):
+        unit_of(data)
+    assert sum(len(mapped.path) for mapped in parse_maps(data.split(b"\n"))) <= len(data)
+    numbers(data)
+    numbers(data, separator=b":")
+    image_of(data)
+    for pattern in (TGID, REAL_UID, INNER_PID, CORE_LIMIT):
+        pattern.search(data)
+
+
+def redaction(data: bytes) -> None:
+    half = len(data) // 2
+    for hide in (REDACTION.environ, REDACTION.command_line):
+        whole = b"".join(hide([data]))
+        assert b"".join(hide([data[:half], data[half:]])) == whole
+        assert len(whole) <= 16 * len(data) + 64
+    assert len(list(REDACTION.arguments(data.split(b" ")))) == data.count(b" ") + 1
+
+
+def subuid(data: bytes) -> None:
+    Path(HOST.path(SUBUID)).write_bytes(data)
+    users = owners(HOST)
+    assert len(users.subordinate) <= data.count(b"\n") + 1
+    for uid in (0, 1000, 100_000, 0x80000, (1 << 32) - 1):
+        assert users.of(uid)
+
+
+PARSERS: dict[str, Callable[[bytes], None]] = {
+    parser.__name__: parser
+    for parser in (core, note, kmsg, name, facts, manifest, control, yaml, report, proc, redaction, subuid)
+}
