@@ -19,6 +19,7 @@ import msgspec
 
 from collector.archive import directory, layout
 from collector.host.clock import ClockRecord, Moment, moment
+from collector.model.decode import MalformedError, decode
 from collector.model.errors import ArchiveError
 
 LENGTH = 256
@@ -29,6 +30,9 @@ LOCK_S = 1.0
 
 STAMP_LIMIT = 64 << 20
 """Longest manifest read, in bytes."""
+
+
+Size = Annotated[int, msgspec.Meta(ge=0, le=1 << 62)]
 
 
 class ClockState(ClockRecord, frozen=True, kw_only=True):
@@ -43,18 +47,21 @@ class Stamp(msgspec.Struct, frozen=True):
     What the archive has stamped on an incident; earlier releases stamped nothing.
 
     *archive_clock_s* is ``None`` if it is not known: the incident is not sealed, or its manifest cannot be read.
+    *owner* and *sealed_bytes* are as in the manifest.
     """
 
     number: Annotated[int, msgspec.Meta(ge=0, le=1 << 52)] = 0
     archive_clock_s: Annotated[float, msgspec.Meta(ge=0.0)] | None = 0.0
+    owner: str = ""
+    sealed_bytes: Size | None = None
 
 
 def read(archive_fd: int, now: Moment | None = None) -> ClockState:
     """Return what clock and counter show *now*; a file that is lost is made up from the incidents."""
     now = now or moment()
     try:
-        state = msgspec.json.decode(directory.read(layout.CLOCK, archive_fd, limit=LENGTH), type=ClockState)
-    except (msgspec.DecodeError, ArchiveError, OSError):
+        state = decode(directory.read(layout.CLOCK, archive_fd, limit=LENGTH), ClockState)
+    except (ArchiveError, MalformedError, OSError):
         stamps = list(_stamps(archive_fd))
         state = ClockState(
             boot_id=now.boot_id,
@@ -90,7 +97,7 @@ def stamp_of(incident_fd: int) -> Stamp:
     if (stamp := _read_stamp(layout.MANIFEST, incident_fd)) is not None:
         return stamp
     header = _read_stamp(layout.HEADER, incident_fd) or Stamp()
-    return Stamp(number=header.number, archive_clock_s=None)
+    return msgspec.structs.replace(header, archive_clock_s=None, sealed_bytes=None)
 
 
 def number_of(name: str, archive_fd: int) -> int:
@@ -108,8 +115,8 @@ def _stamps(archive_fd: int) -> Iterator[Stamp]:
 
 
 def _read_stamp(name: str, incident_fd: int) -> Stamp | None:
-    with contextlib.suppress(msgspec.DecodeError, ArchiveError, OSError):
-        return msgspec.json.decode(directory.read(name, incident_fd, limit=STAMP_LIMIT), type=Stamp)
+    with contextlib.suppress(ArchiveError, MalformedError, OSError):
+        return decode(directory.read(name, incident_fd, limit=STAMP_LIMIT), Stamp)
     return None
 
 

@@ -11,11 +11,11 @@ import msgspec
 from collector.archive import directory, layout
 from collector.archive.read import ArchiveReader, encode_manifest, read_manifest
 from collector.model.artifact import ArtifactRecord
-from collector.model.copying import Digest
-from collector.model.errors import ArchiveError
+from collector.model.errors import ArchiveError, CopyError
 from collector.model.incident import StepRecord
 
-ALGORITHMS = frozenset({Digest.XXH3_128, Digest.SHA256})
+SHOWN = 3
+"""Problems that an error lists."""
 
 
 class ArtifactCheck(msgspec.Struct, frozen=True, kw_only=True):
@@ -31,20 +31,35 @@ def add_digests(archive: ArchiveReader, incident: str, digest_of: Callable[[int]
     Add the missing digests to the manifest, the only change ever made to a sealed incident; return their number.
 
     *digest_of* reads an open file back from the disk and returns ``ALGORITHM:HEX``.
+
+    Raises:
+        ArchiveError: If the manifest cannot be read; at the end, if a file cannot, after all others.
+        CopyError: From *digest_of*, which was stopped.
     """
+    problems: list[str] = []
     with archive.incident(incident) as fd:
         manifest = read_manifest(fd)
         found: dict[str, str] = {}
         try:
             for artifact in manifest.artifacts():
-                if artifact.digest is None:
+                if artifact.digest is not None:
+                    continue
+                try:
                     with directory.opened_file(artifact.path, fd) as file:
                         found[artifact.path] = digest_of(file)
+                except (ArchiveError, OSError) as exc:
+                    problems.append(f"{artifact.path}: {exc}")
+                except CopyError as exc:
+                    if exc.errno is None:  # stopped
+                        raise
+                    problems.append(f"{artifact.path}: {exc}")
         finally:  # an interruption must not cost the digests computed before it
             if found:
                 steps = tuple(_with_digests(step, found) for step in manifest.steps)
                 manifest = msgspec.structs.replace(manifest, steps=steps)
                 directory.replace(layout.MANIFEST, encode_manifest(manifest), fd)
+    if problems:
+        raise ArchiveError("; ".join(problems[:SHOWN]))
     return len(found)
 
 
@@ -62,7 +77,7 @@ def verify(archive: ArchiveReader, incident: str, digest_of: Callable[[int, str]
     """
     Check the existence, length and digest of every artifact of a sealed incident.
 
-    *digest_of* reads an open file back from the disk by the given algorithm and returns ``ALGORITHM:HEX``.
+    *digest_of* reads an open file back from the disk and returns its digest of the given kind, ``KIND:HEX``.
     """
     with archive.incident(incident) as fd:
         for artifact in read_manifest(fd).artifacts():
@@ -71,7 +86,7 @@ def verify(archive: ArchiveReader, incident: str, digest_of: Callable[[int, str]
                     yield _check(artifact, file, digest_of)
             except OSError as exc:
                 yield ArtifactCheck(path=artifact.path, problem=exc.strerror or str(exc))
-            except ArchiveError as exc:
+            except (ArchiveError, CopyError) as exc:
                 yield ArtifactCheck(path=artifact.path, problem=str(exc))
 
 
@@ -81,10 +96,7 @@ def _check(artifact: ArtifactRecord, file: int, digest_of: Callable[[int, str], 
         return ArtifactCheck(path=artifact.path, problem=f"is {size} bytes long, was {artifact.size_bytes}")
     if artifact.digest is None:
         return ArtifactCheck(path=artifact.path)
-    algorithm, _, _ = artifact.digest.partition(":")
-    if algorithm not in ALGORITHMS:
-        return ArtifactCheck(path=artifact.path, problem=f"has a digest of an unknown kind: {artifact.digest!r}")
-    digest = digest_of(file, algorithm)
+    digest = digest_of(file, artifact.digest.partition(":")[0])
     problem = "" if digest == artifact.digest else f"has digest {digest}, had {artifact.digest!r}"
     return ArtifactCheck(path=artifact.path, problem=problem, checked=True)
 

@@ -5,12 +5,12 @@ from __future__ import annotations
 import contextlib
 import errno
 import os
-import shutil
 import stat
 from collections.abc import Iterator
 from typing import Self
 
 from collector.archive import layout
+from collector.host.holes import data_ranges
 from collector.host.syscalls import call
 from collector.model.errors import ArchiveError
 
@@ -166,23 +166,6 @@ def sync(path: str, dir_fd: int) -> None:
         os.fsync(fd)
 
 
-def files(dir_fd: int, prefix: str = "") -> Iterator[tuple[str, os.stat_result]]:
-    """Yield path, relative to *dir_fd*, and status of every regular file below it; symlinks are not followed."""
-    with os.scandir(dir_fd) as entries:
-        found = sorted(entries, key=lambda entry: entry.name)
-    for entry in found:
-        path = f"{prefix}{entry.name}"
-        if entry.is_dir(follow_symlinks=False):
-            try:
-                with opened(entry.name, dir_fd) as inner:
-                    yield from files(inner, f"{path}/")
-            except OSError as exc:
-                if exc.errno not in (errno.ENOENT, errno.ELOOP, errno.ENOTDIR):
-                    raise
-        elif entry.is_file(follow_symlinks=False):
-            yield path, os.stat(entry.name, dir_fd=dir_fd, follow_symlinks=False)
-
-
 def give_back(path: str, dir_fd: int) -> tuple[int, int]:
     """
     Free the space that is reserved for a file beyond its last data; return its new length, and its bytes of data.
@@ -191,39 +174,35 @@ def give_back(path: str, dir_fd: int) -> tuple[int, int]:
     """
     data = end = 0
     with opened_file(path, dir_fd) as fd:
-        try:
-            while True:
-                start = os.lseek(fd, end, os.SEEK_DATA)
-                end = os.lseek(fd, start, os.SEEK_HOLE)
-                data += end - start
-        except OSError as exc:
-            if exc.errno != errno.ENXIO:  # no data after *end*
-                raise
+        for start, end in data_ranges(fd, 0, os.fstat(fd).st_size):
+            data += end - start
         os.truncate(f"/proc/self/fd/{fd}", end)
     return end, data
 
 
-def remove_tree(name: str, dir_fd: int) -> None:
-    """
-    Delete a directory and everything in it, or whatever else has that name.
-
-    With a *dir_fd*, `shutil.rmtree` opens every level with O_NOFOLLOW.
-    """
-    if stat.S_ISDIR(os.stat(name, dir_fd=dir_fd, follow_symlinks=False).st_mode):
-        shutil.rmtree(name, dir_fd=dir_fd)
-    else:
-        os.unlink(name, dir_fd=dir_fd)
+@contextlib.contextmanager
+def opened_path(path: str, dir_fd: int) -> Iterator[int]:
+    """Open the directory at *path*, components separated by ``/``; empty for *dir_fd* itself."""
+    current = os.dup(dir_fd)
+    try:
+        for part in filter(None, path.split("/")):
+            inner = os.open(part, DIRECTORY_FLAGS, dir_fd=current)
+            os.close(current)
+            current = inner
+        yield current
+    finally:
+        os.close(current)
 
 
 @contextlib.contextmanager
 def _opened_any(path: str, dir_fd: int) -> Iterator[int]:
-    *parents, name = path.split("/")
-    with contextlib.ExitStack() as stack:
-        for parent in parents:
-            dir_fd = stack.enter_context(opened(parent, dir_fd))
-        fd = os.open(name, READ_FLAGS, dir_fd=dir_fd)
-        stack.callback(os.close, fd)
-        yield fd
+    parents, _, name = path.rpartition("/")
+    with opened_path(parents, dir_fd) as parent:
+        fd = os.open(name, READ_FLAGS, dir_fd=parent)
+        try:
+            yield fd
+        finally:
+            os.close(fd)
 
 
 def write_all(fd: int, data: bytes) -> None:

@@ -5,13 +5,15 @@ from __future__ import annotations
 import contextlib
 import os
 import tarfile
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from typing import BinaryIO, NamedTuple, cast
 
-from collector.archive import directory
+from collector.archive import directory, tree
 from collector.archive.read import ArchiveReader
+from collector.archive.sparse import SparseMap, describe_sparse
 from collector.host.compression import zstd
 from collector.host.filesystem import flush_and_drop, holds_memory
+from collector.host.holes import data_ranges
 from collector.model.errors import ArchiveError
 
 LEVEL = 3
@@ -20,22 +22,57 @@ DROP_BYTES = 8 << 20
 
 
 class DroppingReader:
-    """A file for `tarfile`, which only calls `read`; its pages are dropped from the cache once they are read."""
+    """
+    Ranges of a file for `tarfile`, which only calls `read`; their pages are dropped from the cache once they are read.
 
-    def __init__(self, fd: int, check: Callable[[], None]) -> None:
+    Args:
+        fd: The file.
+        name: For errors.
+        ranges: What to read of it, in order: first byte, and last byte plus one.
+        head: What comes first.
+        check: Called before each read.
+
+    Raises:
+        ArchiveError: If the file cannot be read, or has become shorter.
+    """
+
+    def __init__(
+        self, fd: int, name: str, ranges: Iterable[tuple[int, int]], head: bytes, check: Callable[[], None]
+    ) -> None:
         self._fd = fd
+        self._name = name
+        self._ranges = iter(ranges)
+        self._head = head
         self._check = check
-        self._at = self._dropped = 0
+        self._at = self._end = self._dropped = 0
 
     def read(self, size: int) -> bytes:
-        """Return the next *size* bytes, fewer at the end."""
+        """Return the next *size* bytes."""
         self._check()
-        data = os.pread(self._fd, size, self._at)
-        self._at += len(data)
-        if self._at - self._dropped >= DROP_BYTES or not data:
-            os.posix_fadvise(self._fd, self._dropped, self._at - self._dropped, os.POSIX_FADV_DONTNEED)
-            self._dropped = self._at
+        data, self._head = self._head[:size], self._head[size:]
+        while len(data) < size:
+            if self._at == self._end:
+                self._drop()
+                self._at, self._end = next(self._ranges)
+                self._dropped = self._at
+            data += self._read(min(size - len(data), self._end - self._at))
+        if self._at - self._dropped >= DROP_BYTES:
+            self._drop()
         return data
+
+    def _read(self, size: int) -> bytes:
+        try:
+            data = os.pread(self._fd, size, self._at)
+        except OSError as exc:
+            raise ArchiveError(f"cannot read {self._name}: {exc.strerror}") from exc
+        if not data:
+            raise ArchiveError(f"cannot read {self._name}: it has become shorter")
+        self._at += len(data)
+        return data
+
+    def _drop(self) -> None:
+        os.posix_fadvise(self._fd, self._dropped, self._at - self._dropped, os.POSIX_FADV_DONTNEED)
+        self._dropped = self._at
 
 
 class Exported(NamedTuple):
@@ -132,12 +169,23 @@ def _write(archive: ArchiveReader, incident: str, out: DroppingWriter, check: Ca
         zstd.ZstdFile(out, "w", level=LEVEL) as packed,  # type: ignore[call-overload]  # only write() is called
         tarfile.open(fileobj=packed, mode="w|", format=tarfile.PAX_FORMAT) as tar,
     ):
-        for name, status in directory.files(fd):
+        for name, _ in tree.files(fd):
             with directory.opened_file(name, fd) as file:
-                tar.addfile(_member(f"{incident}/{name}", status), cast("BinaryIO", DroppingReader(file, check)))
+                status = os.fstat(file)
+                _add(tar, _member(f"{incident}/{name}", status), file, check)
             there[name] = status.st_size
     out.flush()
     return there
+
+
+def _add(tar: tarfile.TarFile, member: tarfile.TarInfo, file: int, check: Callable[[], None]) -> None:
+    """Add a file, without its holes."""
+    found = SparseMap(data_ranges(file, 0, member.size), member.size)
+    ranges, head, name = [(0, member.size)], b"", member.name
+    if found.has_holes:
+        ranges, head = found.ranges, found.text()
+        describe_sparse(member, head, found)
+    tar.addfile(member, cast("BinaryIO", DroppingReader(file, name, ranges, head, check)))
 
 
 def _member(name: str, status: os.stat_result) -> tarfile.TarInfo:

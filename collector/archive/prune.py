@@ -3,51 +3,143 @@
 from __future__ import annotations
 
 import os
+from typing import NamedTuple
 
-from collector.archive import clock, directory, layout
+import msgspec
+
+from collector.archive import clock, directory, layout, tree
 from collector.archive.read import ArchiveReader
-from collector.archive.retention import Kept, to_delete
+from collector.archive.retention import Kept, rules_for, to_delete
+from collector.model.decode import MalformedError, decode
+from collector.model.errors import ArchiveError
+from collector.model.owners import UNKNOWN
 from collector.model.retention import RetentionRules
+from collector.model.units import Reserve
 
-BATCH = 500
+BATCH = 300
 """Most incidents deleted at a time: a worker's reply lists them, and its length is limited."""
 
 
+NOTHING = Reserve(size_bytes=0)
+
+BLOCK = 4096
+"""A file takes whole blocks of this many bytes."""
+
+
+class RecordedSize(msgspec.Struct, frozen=True):
+    """What is needed of an artifact's record."""
+
+    data_bytes: clock.Size = 0
+
+
+class RecordedStep(msgspec.Struct, frozen=True):
+    """What is needed of a step's record."""
+
+    artifacts: tuple[RecordedSize, ...] = ()
+
+
+class RecordedSizes(msgspec.Struct, frozen=True):
+    """What is needed of a manifest without *sealed_bytes*."""
+
+    steps: tuple[RecordedStep, ...] = ()
+
+
+class Pruned(NamedTuple):
+    """What was deleted, or would be, and what could not be, each with its reason."""
+
+    gone: list[Kept]
+    problems: list[str]
+
+
 def inventory(archive: ArchiveReader) -> list[Kept]:
-    """Return every sealed incident that is a directory, with the bytes that it takes on disk."""
+    """
+    Return every sealed incident that is a directory, with the bytes that it took when it was sealed.
+
+    Its files are measured as well: what a damaged or foreign manifest says must not make others give way.
+    """
     found = []
     now_s = clock.read(archive.fd).clock_s
     for incident in archive.names():
         try:
             with archive.incident(incident) as fd:
-                # A hard-linked core frees nothing until its original name is gone.
-                size = sum(status.st_blocks * 512 for _, status in directory.files(fd) if status.st_nlink == 1)
                 stamp = clock.stamp_of(fd)
+                size = _size(fd, stamp)
         except OSError:
             continue  # not a directory
         age_s = None if stamp.archive_clock_s is None else now_s - stamp.archive_clock_s
-        found.append(Kept(id=incident, number=stamp.number, age_s=age_s, size_bytes=size))
+        owner = stamp.owner or UNKNOWN
+        found.append(Kept(id=incident, number=stamp.number, age_s=age_s, size_bytes=size, owner=owner))
     return found
 
 
-def prune(
-    archive: ArchiveReader, rules: RetentionRules, *, need_bytes: int = 0, spare: str = "", dry_run: bool = False
-) -> list[str]:
+def _size(fd: int, stamp: clock.Stamp) -> int:
     """
-    Delete what the rules do not keep, and finish deletions that were cut short.
+    Return what an incident took when it was sealed, or what it takes now if that is less.
 
-    Return the ids deleted, at most the oldest `BATCH`; with *dry_run* all that would be deleted in the end.
+    A core that an earlier release has linked still belongs to its user, who can make it grow: it counts as it was, and
+    only once its other name is gone, because deleting one of two names frees nothing.
+    """
+    sealed = stamp.sealed_bytes
+    try:
+        if sealed is not None:
+            return min(sealed, tree.space(fd))
+        now = sum(status.st_blocks * 512 for _, status in tree.files(fd) if status.st_nlink == 1)
+        return now if (recorded := _recorded_bytes(fd)) is None else min(now, recorded)
+    except OSError:  # of a directory within it
+        return sealed or 0
+
+
+def _recorded_bytes(fd: int) -> int | None:
+    """Return the space that the artifacts of an incident of an earlier release took, whose manifest has no sum."""
+    try:
+        found = decode(directory.read(layout.MANIFEST, fd, limit=clock.STAMP_LIMIT), RecordedSizes)
+    except (ArchiveError, MalformedError, OSError):
+        return None
+    sizes = (artifact.data_bytes for step in found.steps for artifact in step.artifacts)
+    return sum(-(-size // BLOCK) * BLOCK for size in sizes)
+
+
+def usable_bytes(archive: ArchiveReader, reserve: Reserve) -> int:
+    """Return the size of the archive's file system without the reserve."""
+    stat = os.fstatvfs(archive.fd)
+    total_bytes = stat.f_blocks * stat.f_frsize
+    return total_bytes - reserve.bytes_of(total_bytes)
+
+
+def prune(
+    archive: ArchiveReader, rules: RetentionRules, *, reserve: Reserve = NOTHING, spare: str = "", dry_run: bool = False
+) -> Pruned:
+    """
+    Delete what the rules do not keep, and finish deletions that were cut short; each by itself.
+
+    What goes depends on the archive and its disk's size, never on what others have written there.
+
+    Args:
+        archive: The archive.
+        rules: What to keep.
+        reserve: What must stay free on its disk.
+        spare: The id of an incident to keep.
+        dry_run: Return all that would be deleted in the end; else at most the oldest `BATCH` are.
     """
     found = inventory(archive)
-    doomed = to_delete(found, rules, need_bytes=need_bytes, spare=spare)
+    rules = rules_for(rules, usable_bytes(archive, reserve))
+    by_id = {kept.id: kept for kept in found}
+    doomed = to_delete(found, rules, spare=spare)
     if dry_run:
-        return doomed
+        return Pruned([by_id[incident] for incident in doomed], [])
     clock.advance(archive.fd, seen=max((kept.number for kept in found), default=0))
-    doomed = doomed[:BATCH]
-    for incident in doomed:
-        # From here on, no reader takes the remains for an incident.
-        os.rename(incident, incident + layout.DELETING, src_dir_fd=archive.fd, dst_dir_fd=archive.fd)
+    gone, problems = [], []
+    for incident in doomed[:BATCH]:
+        try:
+            # From here on, no reader takes the remains for an incident.
+            os.rename(incident, incident + layout.DELETING, src_dir_fd=archive.fd, dst_dir_fd=archive.fd)
+            gone.append(by_id[incident])
+        except OSError as exc:
+            problems.append(f"{incident} cannot be deleted: {exc.strerror}")
     for name in sorted(os.listdir(archive.fd)):
         if name.endswith(layout.DELETING):
-            directory.remove_tree(name, archive.fd)
-    return doomed
+            try:
+                tree.remove_tree(name, archive.fd)
+            except OSError as exc:
+                problems.append(f"{name} cannot be deleted: {exc.strerror}")
+    return Pruned(gone, problems)

@@ -12,6 +12,7 @@ import msgspec
 from collector.archive import clock, directory, layout
 from collector.archive.store import header_of, journal
 from collector.model.case import merge
+from collector.model.decode import MalformedError, decode
 from collector.model.errors import ArchiveError, DeniedError, UsageError
 from collector.model.incident import MANIFEST_VERSION, IncidentHeader, Manifest, StepRecord
 
@@ -36,6 +37,7 @@ class IncidentSummary(msgspec.Struct, frozen=True, kw_only=True):
     comm: str | None = None
     pid: int | None = None
     signal: int | None = None
+    owner: str = ""
     number: int = 0
     """The archive's count: the order, whatever the times say; 0 in incidents of earlier releases."""
 
@@ -155,8 +157,8 @@ def read_manifest(fd: int) -> Manifest:
         ArchiveError: If it is not of this version, has no marker, or a path in it leads out of the incident.
     """
     try:
-        manifest = msgspec.json.decode(directory.read(layout.MANIFEST, fd, limit=MANIFEST_LIMIT), type=Manifest)
-    except msgspec.DecodeError as exc:
+        manifest = decode(directory.read(layout.MANIFEST, fd, limit=MANIFEST_LIMIT), Manifest)
+    except MalformedError as exc:
         raise ArchiveError(f"the manifest cannot be read: {exc}") from exc
     if manifest.version != MANIFEST_VERSION:
         raise ArchiveError(
@@ -202,5 +204,6 @@ def _summarize(manifest: Manifest | UnderWay) -> IncidentSummary:
         comm=marker.comm,
         pid=marker.process.pid if marker.process else None,
         signal=marker.signal,
+        owner=manifest.owner,
         number=manifest.number,
     )

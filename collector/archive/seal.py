@@ -13,7 +13,7 @@ from itertools import chain
 
 import msgspec
 
-from collector.archive import clock, directory, layout
+from collector.archive import clock, directory, layout, tree
 from collector.archive.read import encode_manifest, read_manifest
 from collector.archive.store import Store, free_reserve, header_of, journal
 from collector.host.syscalls import rename_noreplace
@@ -58,7 +58,9 @@ def seal(
                 header = msgspec.structs.replace(header, markers=markers)
             known = {end.id: end for end in (*journal(fd, layout.STEPS, StepEnd), *ends)}
             manifest = _compose(fd, header, known, ended_s=ended_s, interrupted=interrupted)
-            manifest = msgspec.structs.replace(manifest, archive_clock_s=clock.advance(store.fd).clock_s)
+            manifest = msgspec.structs.replace(
+                manifest, archive_clock_s=clock.advance(store.fd).clock_s, sealed_bytes=tree.space(fd)
+            )
             directory.replace(layout.MANIFEST, encode_manifest(manifest), fd)
         free_reserve(fd)
         rename_noreplace(incident + layout.PARTIAL, incident, dir_fd=store.fd)
@@ -113,7 +115,7 @@ def _state(steps: tuple[StepRecord, ...], header: IncidentHeader, *, interrupted
 
 def _unrecorded(fd: int, recorded: set[str]) -> Iterator[ArtifactRecord]:
     """Yield the files in the steps' directories that have no record."""
-    for path, status in directory.files(fd):
+    for path, status in tree.files(fd):
         if "/" in path and path not in recorded:
             size, data = status.st_size, min(status.st_size, status.st_blocks * 512)
             if path.endswith(layout.PART):

@@ -15,9 +15,10 @@ from typing import TypeVar
 
 import msgspec
 
-from collector.archive import clock, directory, layout
+from collector.archive import clock, directory, layout, tree
 from collector.host.syscalls import rename_noreplace
 from collector.model.artifact import ArtifactRecord
+from collector.model.decode import MalformedError, decode
 from collector.model.errors import ArchiveError
 from collector.model.incident import IncidentHeader, StepEnd
 
@@ -54,7 +55,7 @@ class Store(directory.ArchiveDirectory):
         name, opening = header.id + layout.PARTIAL, header.id + layout.OPENING
         try:
             with contextlib.suppress(FileNotFoundError):  # of a worker that died in this very job
-                directory.remove_tree(opening, self.fd)
+                tree.remove_tree(opening, self.fd)
             os.mkdir(opening, 0o700, dir_fd=self.fd)
             lock = os.open(opening, directory.DIRECTORY_FLAGS, dir_fd=self.fd)
             fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
@@ -68,7 +69,7 @@ class Store(directory.ArchiveDirectory):
             os.fsync(self.fd)
         except OSError as exc:
             with contextlib.suppress(OSError):
-                directory.remove_tree(opening, self.fd)
+                tree.remove_tree(opening, self.fd)
             raise ArchiveError(
                 f"cannot open incident {header.id} in {self.path}: {exc.strerror}",
                 hint="check the free space and the mount options of the archive's disk",
@@ -91,12 +92,17 @@ class Store(directory.ArchiveDirectory):
 
     @contextlib.contextmanager
     def claimed(self, name: str) -> Iterator[bool]:
-        """Lock a directory of the archive; yield False if another process holds the lock, or the directory is gone."""
+        """
+        Lock a directory of the archive; yield False if another process holds the lock, or the directory is gone.
+
+        Raises:
+            OSError: If it is not a directory.
+        """
         with contextlib.ExitStack() as stack:
             try:
                 fd = stack.enter_context(directory.opened(name, self.fd))
                 fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            except OSError:
+            except (BlockingIOError, FileNotFoundError):
                 yield False
             else:
                 yield True
@@ -106,35 +112,49 @@ class Store(directory.ArchiveDirectory):
         names = [name for name in os.listdir(self.fd) if layout.is_id(name.removesuffix(layout.PARTIAL))]
         return max((clock.number_of(name, self.fd) for name in names), default=0)
 
-    def clear_unopened(self) -> None:
-        """Remove incidents whose run was killed before they had a header: nothing had been written to them."""
+    def clear_unopened(self) -> dict[str, str]:
+        """
+        Remove incidents whose run was killed before they had a header: nothing had been written to them.
+
+        Return the names of those that cannot be removed, and why.
+        """
+        bad: dict[str, str] = {}
         for name in sorted(os.listdir(self.fd)):
             if layout.id_before(name, layout.OPENING):
-                with self.claimed(name) as ours:
-                    if ours:
-                        directory.remove_tree(name, self.fd)
+                try:
+                    with self.claimed(name) as ours:
+                        if ours:
+                            tree.remove_tree(name, self.fd)
+                except OSError as exc:
+                    bad[name] = f"{name} cannot be removed: {exc.strerror}"
+        return bad
 
 
 def header_of(fd: int, incident: str) -> IncidentHeader:
     """Read the header in an incident's directory; raise an `ArchiveError` if there is none, or it cannot be parsed."""
     try:
-        return msgspec.json.decode(directory.read(layout.HEADER, fd, limit=HEADER_LIMIT), type=IncidentHeader)
-    except (msgspec.DecodeError, FileNotFoundError) as exc:
+        return decode(directory.read(layout.HEADER, fd, limit=HEADER_LIMIT), IncidentHeader)
+    except (MalformedError, FileNotFoundError) as exc:
         raise ArchiveError(f"incident {incident} has no readable {layout.HEADER}: {exc}") from exc
 
 
 def journal(fd: int, name: str, kind: type[T]) -> Iterator[T]:
-    """Yield the records of a journal of the incident at *fd*, except a last line that a kill cut short."""
+    """
+    Yield the records of a journal of the incident at *fd*, as far as they can be read.
+
+    A kill cuts the last line short; any other that is malformed costs itself, too, and what is no journal all of them:
+    what the files then hold is still there.
+    """
     try:
         text = directory.read(name, fd, limit=JOURNAL_LIMIT)
-    except FileNotFoundError:
+    except (ArchiveError, OSError):
         return
-    decoder, view, start = msgspec.json.Decoder(kind), memoryview(text), 0
+    view, start = memoryview(text), 0
     while start < len(text):
         end = text.find(b"\n", start)
         end = len(text) if end < 0 else end
-        with contextlib.suppress(msgspec.DecodeError):
-            yield decoder.decode(view[start:end])
+        with contextlib.suppress(MalformedError):
+            yield decode(view[start:end], kind)
         start = end + 1
 
 

@@ -4,13 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
-import msgspec
-
 from collector.archive import directory
 from collector.archive.read import ArchiveReader, IncidentSummary
 from collector.cli.text import printable
 from collector.collectors.core.core import CoreSummary as Core
 from collector.model.case import merge
+from collector.model.decode import MalformedError, decode
 from collector.model.errors import ArchiveError
 from collector.model.incident import Manifest
 from collector.model.marker import Marker
@@ -57,8 +56,8 @@ def core_facts(archive: ArchiveReader, incident: str, manifest: Manifest) -> lis
         return []
     try:
         with archive.incident(incident) as fd:
-            core = msgspec.json.decode(directory.read(path, fd, limit=CORE_LIMIT), type=Core)
-    except (ArchiveError, OSError, msgspec.DecodeError) as exc:
+            core = decode(directory.read(path, fd, limit=CORE_LIMIT), Core)
+    except (ArchiveError, MalformedError, OSError) as exc:
         return [printable(f"{path} cannot be read: {exc}")]
     return [printable(line, limit=SHOWN) for line in _lines(core)]
 

@@ -19,6 +19,8 @@ from collector.model.pressure import SpeedChange
 from collector.model.signals import signal_name
 from collector.model.units import parse_seconds
 
+OWNER_SHOWN = 80
+
 
 @click.command("list")
 @click.option("--since", metavar="AGE", help="Only incidents of the last AGE, such as 1h or 14d, by the times shown.")
@@ -75,6 +77,7 @@ def _describe(found: Manifest | UnderWay, path: str, core: list[str]) -> list[st
     lines = [
         f"incident  {escape_name(found.id)}  {found.state}",
         f"path      {printable(path)}",
+        *([f"owner     {escape_name(found.owner[:OWNER_SHOWN])}"] if found.owner else []),
         *(f"{about:<9} {line}" for line in crash_facts(found.markers)),
         *(f"core      {line}" for line in core),
         f"machine   {escape_name(found.host)}, Linux {escape_name(found.kernel)}",

@@ -7,9 +7,13 @@ import msgspec
 
 from collector.archive.prune import inventory, prune
 from collector.archive.read import ArchiveReader
+from collector.archive.retention import holds_most
 from collector.cli.options import archive_options, archive_path
-from collector.cli.text import size
+from collector.cli.text import escape_name, printable, size
 from collector.config.load import find, load
+
+FAILED = 73
+OWNER_SHOWN = 80
 
 
 @click.command("prune")
@@ -19,23 +23,38 @@ def prune_command(*, dry_run: bool, archive: str | None, config: str | None, as_
     """
     Delete the incidents that exceed archive.keep.
 
-    The oldest go first; the newest always stays. Age counts while the machine runs, whatever its date says.
+    Of too many, the oldest of the user who holds most goes first; a quarter is for root and the configured units. The
+    newest always stays. Age counts while the machine runs, whatever its date says.
     """
-    rules = load(find(config)).config.archive.keep
+    settings = load(find(config)).config.archive
     with ArchiveReader(archive_path(config, archive)) as opened:
-        sizes = {kept.id: kept.size_bytes for kept in inventory(opened)}
-        gone = prune(opened, rules, dry_run=dry_run)
-    freed = {incident: sizes.get(incident, 0) for incident in gone}
+        found = inventory(opened)
+        gone, problems = prune(opened, settings.keep, reserve=settings.reserve, dry_run=dry_run)
+    freed = sum(kept.size_bytes for kept in gone)
     if as_json:
-        document = {"dry_run": dry_run, "incidents": gone, "sizes_bytes": freed, "size_bytes": sum(freed.values())}
+        document = {
+            "dry_run": dry_run,
+            "incidents": [kept.id for kept in gone],
+            "sizes_bytes": {kept.id: kept.size_bytes for kept in gone},
+            "owners": {kept.id: kept.owner for kept in gone},
+            "size_bytes": freed,
+            "problems": problems,
+        }
         click.echo(msgspec.json.encode(document))
-        return 0
+        return FAILED if problems else 0
     verb = "would delete" if dry_run else "deleted"
-    for incident, size_bytes in freed.items():
-        click.echo(f"{verb} {incident} {size(size_bytes):>10}")
+    for kept in gone:
+        click.echo(f"{verb} {kept.id} {size(kept.size_bytes):>10}  {_shown(kept.owner)}")
+    for problem in problems:
+        click.echo(f"collector: {printable(problem)}", err=True)
+    held = f"{len(found)} incidents, {size(sum(kept.size_bytes for kept in found))}"
+    most = f"; {_shown(holds_most(found))} holds most" if len({kept.owner for kept in found}) > 1 else ""
     if gone:
-        click.echo(f"{verb} {len(gone)} of {len(sizes)} incidents, {size(sum(freed.values()))}", err=True)
-    else:
-        kept = f"{len(sizes)} incidents, {size(sum(sizes.values()))}"
-        click.echo(f"nothing to delete: all {kept}, are within archive.keep", err=True)
-    return 0
+        click.echo(f"{verb} {len(gone)} of {held}: {size(freed)}{most}", err=True)
+    elif not problems:
+        click.echo(f"nothing to delete: all {held}, are within archive.keep{most}", err=True)
+    return FAILED if problems else 0
+
+
+def _shown(owner: str) -> str:
+    return escape_name(owner[:OWNER_SHOWN])

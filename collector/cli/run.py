@@ -98,7 +98,14 @@ def _run_here(generation: Generation, request: RunRequest, renderer: Renderer) -
     pool = Pool(generation.loaded.config.runtime.workers, generation.loaded.config.runtime)
     pool.fill()
     runner = Runner(pool, Sampler(), renderer.event)
-    header = open_header((marker,), chosen, identity=identify(), config_hash=generation.loaded.hash, now_s=time.time())
+    header = open_header(
+        (marker,),
+        chosen,
+        identity=identify(),
+        config_hash=generation.loaded.hash,
+        now_s=time.time(),
+        owners=generation.settings.owners,
+    )
 
     def task() -> Task[Done]:
         outcome = yield from runner.incident(header, chosen, generation.settings)

@@ -11,7 +11,6 @@ from collector.cli.options import archive_options, archive_path
 from collector.cli.text import printable
 from collector.config.load import find, load_lenient
 from collector.copying import buffers, hashing
-from collector.model.copying import Digest
 from collector.model.errors import ArchiveError
 
 
@@ -28,8 +27,8 @@ def verify_command(*, incidents: tuple[str, ...], archive: str | None, config: s
     rate = load_lenient(find(config)).copy.rate
     buffers.warm()
 
-    def digest_of(fd: int, algorithm: str) -> str:
-        return hashing.digest(fd, algorithm=Digest(algorithm), rate=rate)
+    def digest_of(fd: int, kind: str) -> str:
+        return hashing.digest_again(fd, kind, rate=rate)
 
     found: dict[str, list[ArtifactCheck]] = {}
     unreadable: dict[str, str] = {}

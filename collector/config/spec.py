@@ -59,7 +59,9 @@ class ArchiveSettings(msgspec.Struct, frozen=True, kw_only=True):
     Args:
         path: The directory that holds them, on a disk and never on tmpfs. Without root, the default
             becomes ``$XDG_STATE_HOME/collector``.
-        reserve: Free space of the file system that is never used: a share or a size.
+        reserve: Free space of the file system that is never used: a share or a size. Copies of a user's
+            crash leave more: a quarter of the archive's space for root and the configured units, and half of
+            the rest for others.
         keep: Which incidents stay.
     """
 

@@ -9,7 +9,7 @@ from collections.abc import Callable
 from contextlib import closing
 
 from collector.copying.buffers import POOL_BYTES, lease
-from collector.copying.hashing import Hasher
+from collector.copying.hashing import hasher_for
 from collector.copying.plan import PAGE, chunks
 from collector.copying.rate.throttle import Throttle, always_go, ignore, limiter_for
 from collector.copying.sink import KEPT, Sink, failed
@@ -63,7 +63,7 @@ def copy(
         method, why = choose(settings, source, sink)
         limiter = limiter_for(settings.rate, os.fstat(directory_fd).st_dev)
         throttle = Throttle(limiter=limiter, ask=ask, flush=sink.flush, flushes=sink.flushes)
-        hasher = Hasher(settings.digest) if settings.digest is not Digest.NONE else None
+        hasher = hasher_for(settings.digest, source) if settings.digest is not Digest.NONE else None
         chunk = chunk_size(settings, sink.align)
         extents = MergedExtents(source, sink.align)
         if room_bytes is not None:
@@ -135,7 +135,9 @@ def _require_room(extents: MergedExtents, room_bytes: int) -> None:
     needed = sum(extent.end - extent.start for extent, _ in extents)
     if needed > room_bytes:
         raise CopyError(
-            f"its {mib(needed)} do not fit: the disk has {mib(room_bytes)} free above the reserve", errno=errno.ENOSPC
+            f"its {mib(needed)} do not fit: the disk has {mib(room_bytes)} free for it"
+            " beyond archive.reserve and the shares of others",
+            errno=errno.ENOSPC,
         )
 
 

@@ -14,6 +14,7 @@ from collector.copying.buffers import HUGE, Buffer
 from collector.copying.plan import PAGE, Chunk, Extent, merge
 from collector.copying.rate.throttle import Throttle
 from collector.host import filesystem, syscalls
+from collector.host.holes import data_ranges
 from collector.model.errors import CopyError
 
 READ_DIRECT = os.O_RDONLY | os.O_DIRECT | os.O_CLOEXEC | os.O_NOCTTY
@@ -77,19 +78,11 @@ class Source:
 
     def extents(self) -> Iterator[Extent]:
         """Yield the ranges that hold data; raise `CopyError` if lseek(2) fails. Unwritten blocks count as holes."""
-        at = self.start
-        while at < self.end:
-            try:
-                low = os.lseek(self.fd, at, os.SEEK_DATA)
-                high = os.lseek(self.fd, low, os.SEEK_HOLE)
-            except OSError as exc:
-                if exc.errno == errno.ENXIO:  # no more data, or the file shrank
-                    return
-                raise CopyError(f"cannot read the source: {exc.strerror}", errno=exc.errno) from exc
-            if low >= self.end:
-                return
-            yield Extent(low, min(high, self.end))
-            at = high
+        try:
+            for low, high in data_ranges(self.fd, self.start, self.end):
+                yield Extent(low, high)
+        except OSError as exc:
+            raise CopyError(f"cannot read the source: {exc.strerror}", errno=exc.errno) from exc
 
     def solid(self, chunk: Chunk) -> bool:
         """

@@ -6,6 +6,7 @@ import time
 from collections import deque
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
+from itertools import zip_longest
 
 from collector.daemon.journal import get_logger
 from collector.daemon.loop import Loop
@@ -75,8 +76,8 @@ class Maintenance:
         """Report what retention has deleted, or why it failed."""
         self._pruning = False
         self._prune_at_s = time.monotonic() + RETENTION_S
-        for incident in done.ids:
-            self.report(events.IncidentPruned(incident=incident, reason="archive.keep"))
+        for incident, owner in zip_longest(done.ids, done.owners, fillvalue=""):
+            self.report(events.IncidentPruned(incident=incident, reason="archive.keep", owner=owner))
         if done.reason:
             log.error("archive.failed", error=done.reason, hint=done.hint)
 

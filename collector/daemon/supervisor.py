@@ -159,6 +159,7 @@ class Supervisor:
             identity=self._identity,
             config_hash=generation.loaded.hash,
             now_s=time.time(),
+            owners=generation.settings.owners,
         )
         self._intake.begun(work, header.id)
         if work.client is not None:

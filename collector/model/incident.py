@@ -78,7 +78,7 @@ class IncidentHeader(msgspec.Struct, frozen=True, kw_only=True):
     *planned* are the ids of all steps that will be tried; an incident is complete even without those that are
     *optional*. Those of *left_out* are tried only if a marker that joins later meets their conditions. *number* is the
     archive's count of its incidents, and their order; the id is a label by the wall clock. It is 0 in incidents of
-    earlier releases.
+    earlier releases. *owner* is whose crash it is (`model.owners`), and who pays for its space.
     """
 
     version: int
@@ -95,6 +95,7 @@ class IncidentHeader(msgspec.Struct, frozen=True, kw_only=True):
     optional: tuple[str, ...] = ()
     left_out: tuple[LeftOut, ...] = ()
     number: int = 0
+    owner: str = ""
 
 
 class Manifest(IncidentHeader, frozen=True, kw_only=True):
@@ -102,12 +103,14 @@ class Manifest(IncidentHeader, frozen=True, kw_only=True):
     ``manifest.json``: the full record of a sealed incident.
 
     *archive_clock_s* is what the archive's own clock showed when it was sealed; its age counts from there.
+    *sealed_bytes* is the space on disk that it then took: retention goes by it, whatever becomes of its files.
     """
 
     state: IncidentState
     ended_s: float
     steps: tuple[StepRecord, ...] = ()
     archive_clock_s: float = 0.0
+    sealed_bytes: int | None = None
 
     def artifacts(self) -> Iterator[ArtifactRecord]:
         """Yield the artifacts of all steps."""

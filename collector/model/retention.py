@@ -12,13 +12,16 @@ from collector.model.units import Bytes, Seconds
 
 class RetentionRules(msgspec.Struct, frozen=True, kw_only=True):
     """
-    Which archived incidents stay. The oldest are deleted until every bound holds; ``null`` lifts a bound.
+    Which archived incidents stay. Until every bound holds, the oldest of the user who holds most is deleted; a quarter
+    is for root and the configured units alone. ``null`` lifts a bound. Nothing is deleted because others fill the disk.
 
     Args:
         count: Maximum number of incidents.
         age_s: Incidents older than this are deleted within a day; the newest always stays. Only time
             that the machine has been running counts, whatever its date says.
-        size_bytes: Maximum space of all incidents together.
+        size_bytes: Maximum space of all incidents together, as it was when they were sealed; at most three
+            quarters of the file system without its reserve. Set it to what the disk can spare: a new incident
+            is refused if the disk has no room, and the archive is within its bounds.
     """
 
     count: Count | None = 50

@@ -4,13 +4,17 @@ from __future__ import annotations
 
 import os
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 from collector.config.directories import effective_archive_path, effective_runtime_directory
+from collector.host.files import Host
+from collector.host.subordinates import owners
 from collector.model.copying import CopySettings
 from collector.model.errors import UsageError
+from collector.model.owners import Owners
 from collector.model.redaction import Redaction
+from collector.model.retention import RetentionRules
 from collector.model.units import Reserve
 from collector.pipeline.compile import MANUAL_PIPELINE, Plan, prepare
 from collector.pipeline.steps import Pipeline
@@ -18,13 +22,19 @@ from collector.pipeline.steps import Pipeline
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class RunSettings:
-    """What all incidents of one generation of the configuration share; *watches_cores*: a core may arrive later."""
+    """
+    What all incidents of one generation of the configuration share.
+
+    *keep* is what the archive's retention keeps; *watches_cores*: a core may arrive later; *owners*: the users.
+    """
 
     archive: str
     reserve: Reserve
     copy: CopySettings
     redaction: Redaction
+    keep: RetentionRules = field(default_factory=RetentionRules)
     watches_cores: bool = False
+    owners: Owners = field(default_factory=Owners)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -61,7 +71,9 @@ def generate(path: str | None, triggers: Mapping[str, type[Any]], *, archive: st
             reserve=config.archive.reserve,
             copy=config.copy,
             redaction=config.redact,
+            keep=config.archive.keep,
             watches_cores=any(trigger.trigger.name == "core_files" for trigger in plan.triggers),
+            owners=owners(Host()),
         ),
         warnings=plan.warnings,
         runtime_directory=effective_runtime_directory(config, is_root=is_root, environ=os.environ),

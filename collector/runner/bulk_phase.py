@@ -137,6 +137,7 @@ def _perform(run: IncidentRun, step: Step) -> Task[Done]:
         limits=step.limits,
         budget=_budget(run, step),
         reserve_bytes=run.reserve_bytes,
+        kept_free_bytes=run.kept_free_bytes,
         copy=run.settings.copy,
         redaction=run.settings.redaction,
         goes_on=step.id in run.early_parts,

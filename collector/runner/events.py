@@ -63,9 +63,10 @@ class JournalFailed(RunEvent, frozen=True, kw_only=True, tag="journal.failed"):
 
 
 class IncidentPruned(RunEvent, frozen=True, kw_only=True, tag="incident.pruned"):
-    """An old incident was deleted; *reason* names the rule."""
+    """An old incident was deleted; *reason* names the rule, *owner* whose it was."""
 
     reason: str
+    owner: str = ""
 
 
 class IncidentArchived(RunEvent, frozen=True, kw_only=True, tag="incident.archived"):

@@ -26,8 +26,9 @@ def recover(pool: Pool, archive: str, *, wait_s: float = RECOVER_WAIT_S) -> Task
 
 def prune(pool: Pool, generation: Generation, *, spare: str = "") -> Task[Done]:
     """Delete what retention does not keep, *spare* excepted; *ids* of the result are the incidents deleted."""
-    rules = generation.loaded.config.archive.keep
-    return (yield from _perform(pool, Prune(archive=generation.settings.archive, rules=rules, spare=spare)))
+    settings = generation.settings
+    job = Prune(archive=settings.archive, rules=settings.keep, reserve=settings.reserve, spare=spare)
+    return (yield from _perform(pool, job))
 
 
 def keep_clock(pool: Pool, generation: Generation) -> Task[Done]:

@@ -11,8 +11,10 @@ from collector import __version__
 from collector.archive.layout import new_id
 from collector.host.identity import MachineIdentity
 from collector.model.case import merge
+from collector.model.identity import is_about_a_process
 from collector.model.incident import MANIFEST_VERSION, IncidentHeader, LeftOut, StepEnd
-from collector.model.marker import Marker
+from collector.model.marker import Marker, MarkerKind
+from collector.model.owners import ROOT, Owners
 from collector.model.pressure import Verdict
 from collector.pipeline.generation import RunSettings
 from collector.pipeline.steps import Pipeline, Step
@@ -23,12 +25,23 @@ from collector.runner.pool import Claim, Pool, ensure_worker
 from collector.runner.protocol import ARCHIVE_JOB_S, Done, Job, Written
 from collector.runner.worker_process import JobResult
 
+OWNERS = Owners()
+"""Every uid is a user of its own."""
+
+LANE_LENGTH = 64
+
 OUT_OF_TIME = "the incident's time was up"
 STOPPED = "the collector was stopped"
 
 
 def open_header(
-    markers: tuple[Marker, ...], pipeline: Pipeline, *, identity: MachineIdentity, config_hash: str, now_s: float
+    markers: tuple[Marker, ...],
+    pipeline: Pipeline,
+    *,
+    identity: MachineIdentity,
+    config_hash: str,
+    now_s: float,
+    owners: Owners = OWNERS,
 ) -> IncidentHeader:
     """Return the header of an incident that begins at *now_s*, since the epoch, with at least one marker."""
     left_out = tuple(step for step, _ in pipeline.left_out)
@@ -46,7 +59,15 @@ def open_header(
         planned=tuple(step.id for step in pipeline.steps),
         optional=tuple(step.id for step in (*pipeline.steps, *left_out) if not step.required),
         left_out=tuple(LeftOut(id=step.id, reason=why) for step, why in pipeline.left_out),
+        owner=_owner(merge(markers), owners),
     )
+
+
+def _owner(marker: Marker, owners: Owners) -> str:
+    """Return who pays for an incident: what happens to the machine, and to no process, is root's."""
+    if marker.uid is None and marker.kind is not MarkerKind.MANUAL and not is_about_a_process(marker):
+        return ROOT
+    return owners.of(marker.uid, lane=(marker.exe or marker.comm or marker.trigger)[:LANE_LENGTH])
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -74,6 +95,8 @@ class IncidentRun:
     waited_s: float = 0.0
     """How long the gate has held up the incident: the waits of all steps share one budget."""
     reserve_bytes: int = 0
+    kept_free_bytes: int = 0
+    """What bulk must leave free on the disk: the reserve, and the shares of others."""
     direct: bool = True
     """The archive's file system supports direct I/O."""
     lock: int = -1

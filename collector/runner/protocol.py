@@ -41,10 +41,11 @@ class IncidentJob(ArchiveJob, frozen=True, kw_only=True):
 
 
 class Begin(ArchiveJob, frozen=True, kw_only=True):
-    """Open an incident; the reply carries a descriptor that holds its lock."""
+    """Open an incident; the reply carries a descriptor that holds its lock, and what its copies must leave free."""
 
     header: IncidentHeader
     reserve: Reserve
+    keep: RetentionRules
 
 
 class ReadStep(msgspec.Struct, frozen=True, kw_only=True):
@@ -70,8 +71,9 @@ class RunStep(IncidentJob, frozen=True, kw_only=True):
     """
     Run one collector and write what it yields.
 
-    *goes_on*: its first artifacts are written already, and are skipped. *waited_s*: how long the incident has waited
-    for the gate so far. *ticks*: the distress that the supervisor has seen in the last seconds.
+    *kept_free_bytes*: what copies must leave free, for the shares of others, too. *goes_on*: its first artifacts are
+    written already, and are skipped. *waited_s*: how long the incident has waited for the gate so far. *ticks*: the
+    distress that the supervisor has seen in the last seconds.
     """
 
     step: str
@@ -84,6 +86,7 @@ class RunStep(IncidentJob, frozen=True, kw_only=True):
     copy: CopySettings
     redaction: Redaction
     goes_on: bool = False
+    kept_free_bytes: int = 0
     waited_s: float = 0.0
     ticks: tuple[Tick, ...] = ()
 
@@ -114,6 +117,7 @@ class Prune(ArchiveJob, frozen=True, kw_only=True):
     """Delete what retention does not keep, except the incident to *spare*."""
 
     rules: RetentionRules
+    reserve: Reserve = Reserve(size_bytes=0)
     spare: str = ""
 
 
@@ -167,7 +171,9 @@ class Done(msgspec.Struct, frozen=True, kw_only=True, tag="done", omit_defaults=
 
     *reason* is empty where *status* is ok. *exit_code* (sysexits.h) is for the command line. *rest*: the step has more
     than was read into memory. *direct*: the archive's file system supports direct I/O. *tainted*: the worker must be
-    replaced. *incident* is set by the runner, for an incident that was archived; *state* says how complete it is.
+    replaced. *kept_free_bytes*: what copies must leave free, for the shares of others, too. *owners*: whose the
+    incidents of *ids* were. *incident* is set by the runner, for an incident that was archived; *state* says how
+    complete it is.
     """
 
     status: StepStatus = StepStatus.OK
@@ -179,7 +185,9 @@ class Done(msgspec.Struct, frozen=True, kw_only=True, tag="done", omit_defaults=
     artifacts: int = 0
     size_bytes: int = 0
     reserve_bytes: int = 0
+    kept_free_bytes: int = 0
     ids: tuple[str, ...] = ()
+    owners: tuple[str, ...] = ()
     sealed: dict[str, IncidentState] = {}
     rest: bool = False
     direct: bool = True

@@ -91,12 +91,14 @@ class Runner:
 
 def _begin(run: IncidentRun, light: LightPhase) -> Task[Done]:
     """Open the incident: on a disk that others saturate, its syncs may take many seconds."""
-    job = Begin(archive=run.archive, header=run.header, reserve=run.settings.reserve)
+    job = Begin(archive=run.archive, header=run.header, reserve=run.settings.reserve, keep=run.settings.keep)
     begun = yield from light.perform(job)
     if begun.fd is not None:
         run.lock, run.reserve_bytes, run.direct = begun.fd, begun.done.reserve_bytes, begun.done.direct
+        run.kept_free_bytes = begun.done.kept_free_bytes
+        reason = "archive.keep, and the disk had no room for a new incident"
         for incident in begun.done.ids:
-            run.report(events.IncidentPruned(incident=incident, reason="the disk had no room for a new incident"))
+            run.report(events.IncidentPruned(incident=incident, reason=reason))
         path = os.path.join(run.archive, run.id + layout.PARTIAL)
         left_out = {step.id: step.reason for step in run.header.left_out}
         run.report(events.IncidentOpened(incident=run.id, path=path, steps=run.header.planned, left_out=left_out))

@@ -95,11 +95,14 @@ def hostile(good: dict[str, Any], how: str) -> dict[str, Any]:
     artifact = bad["steps"][0]["artifacts"][0]
     match how:
         case "parent":
-            artifact["path"] = "../../../../../../../../etc/shadow"
+            artifact["path"] = "../../outside"
         case "absolute":
             artifact["path"] = "/etc/shadow"
         case "inner parent":
-            artifact["path"] = "memory/../../../etc/shadow"
+            artifact["path"] = "memory/../../../outside"
+        case "core outside":
+            bad["steps"][0]["collector"] = "core"
+            artifact["path"] = "../../core.json"
         case "escapes":
             for key in ("id", "pipeline", "host", "kernel", "boot_id", "collector_version", "planned"):
                 bad[key] = [ESCAPE] if key == "planned" else ESCAPE
@@ -134,17 +137,25 @@ MANIFESTS: dict[str, Callable[[Path], object]] = {
     "manifest that is not text": lambda path: path.write_bytes(b"\x80"),
 }
 HOW = (
-    "parent", "absolute", "inner parent", "escapes", "escaped kind", "escaped path", "no markers", "end of time",
-    "no such digest", "symlink", "fifo", "negative",
+    "parent", "absolute", "inner parent", "core outside", "escapes", "escaped kind", "escaped path", "no markers",
+    "end of time", "no such digest", "symlink", "fifo", "negative",
 )  # fmt: skip
 
 
 def test_incidents_written_by_others_are_not_trusted(daemon_factory: Callable[..., Daemon]) -> None:
-    """Paths out of the incident, planted files, escapes, absurd numbers: reported or refused, never followed."""
+    """
+    Paths out of the incident, planted files, escapes, absurd numbers: reported or refused, never followed.
+
+    What lies outside is as the manifest says, so that nothing but the path can be what is wrong with it.
+    """
     daemon = daemon_factory(config_of(MEMORY, triggers=()), start=False)
     assert daemon.run("run", "--now").returncode == 0
     (directory,) = daemon.archive.glob("*Z-??????")
     good = json.loads((directory / "manifest.json").read_text())
+    first = good["steps"][0]["artifacts"][0]["path"]
+    (daemon.directory / "outside").write_bytes((directory / first).read_bytes())
+    outside = {"path": "/core", "size_bytes": 1, "command": "outside", "arguments": "outside"}
+    (daemon.directory / "core.json").write_text(json.dumps(outside), encoding="utf-8")
     (directory / "memory/link").symlink_to("/etc/shadow")
     os.mkfifo(directory / "memory/fifo")
     ids = {}
@@ -159,7 +170,15 @@ def test_incidents_written_by_others_are_not_trusted(daemon_factory: Callable[..
             manifest.unlink()
             MANIFESTS[how](manifest)
     (directory.with_name(f"{directory.name[:-6]}ffffff")).symlink_to("/etc")
-    shown = ("escapes", "end of time", "parent", "escaped kind", "no markers", "manifest that is a symlink")
+    shown = (
+        "escapes",
+        "end of time",
+        "parent",
+        "core outside",
+        "escaped kind",
+        "no markers",
+        "manifest that is a symlink",
+    )
     exports = (["export", ids[how], "-o", str(daemon.directory / f"{how}.tar.zst")] for how in shown)
     for verb in (["list"], ["list", "--json"], ["verify"], *(["show", ids[how]] for how in shown), *exports):
         text = said(daemon, *verb)
@@ -168,6 +187,7 @@ def test_incidents_written_by_others_are_not_trusted(daemon_factory: Callable[..
             text,
         )
         assert "root:" not in text, (verb, text)
+        assert "outside:" not in text, (verb, text)
     verified = json.loads(daemon.run("verify", "--json").stdout)
     known = {artifact["path"] for step in good["steps"] for artifact in step["artifacts"]}
     for how, incident in ids.items():
