@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import select
 import time
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
@@ -33,10 +33,15 @@ def opened(trigger: Trigger, ctx: TriggerContext) -> Iterator[Watch]:
     """Open a trigger as the daemon does, and close it at the end."""
     watch = trigger.open(ctx)
     try:
-        assert list(watch.poll()) == []
+        assert found(watch.poll()) == []
         yield watch
     finally:
         watch.close()
+
+
+def found(markers: Iterable[Marker | None]) -> list[Marker]:
+    """Return what `read` or `poll` found, without the moments at which it may be paused."""
+    return [marker for marker in markers if marker is not None]
 
 
 def drain(watch: Watch) -> list[Marker]:
@@ -44,7 +49,7 @@ def drain(watch: Watch) -> list[Marker]:
     markers: list[Marker] = []
     end_s = time.monotonic() + 1.0
     while time.monotonic() < end_s and select.select([watch], [], [], 0.2)[0]:
-        markers += watch.read()
+        markers += found(watch.read())
     return markers
 
 

@@ -2,59 +2,46 @@
 """
 The ledger: every marker ever seen and its fate, and the little other state that must survive the daemon.
 
-One SQLite file in WAL mode. With ``synchronous=NORMAL`` it survives the death of the daemon at any instant; a power
-cut may lose the last moments, and the catch-up scan finds those cores again. If the file cannot be opened or written,
-the same tables are kept in memory, and `problem` says why: a full disk must not stop the collection of evidence.
-Memory is bounded like the file.
+It is bounded (`ledger_bounds`): beyond an owner's share of rows his markers are counted, and the oldest rows of the
+owner who holds most are deleted, and counted instead.
 """
 
 from __future__ import annotations
 
 import contextlib
-import os
-import sqlite3
 import time
-from collections.abc import Iterator
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import msgspec
 
+from collector.archive import ledger_bounds
+from collector.archive.ledger_bounds import COUNT
 from collector.archive.ledger_clock import CLOCK_NOTE, LedgerClock
-from collector.archive.ledgerfile import OPEN, PARTS, copy_back, copy_open, is_due, open_file, open_memory, pruning
+from collector.archive.ledger_entry import LedgerEntry, identity, readable, short_identity
+from collector.archive.ledger_tables import LedgerTables
+from collector.archive.ledgerfile import ADD, OPEN, PARTS
 from collector.model.budgets import Spent
 from collector.model.case import Fate, executable
 from collector.model.marker import Marker
+from collector.model.owners import UNKNOWN
+from collector.model.shares import PerMinute
 
-# Most rows kept, about 60 MB.
-MAX_ROWS = 100_000
 MAX_NOTES = 4096
+MAX_SPENT = 4096
+ROW_BYTES = 512
+"""What a row takes beside its marker, with its entries in five indexes."""
+
+ENTRY = "id, marker, fate, pipeline, tries, incident"
+FATES = frozenset(Fate)
 _encode = msgspec.json.Encoder().encode
-_decode = msgspec.json.Decoder(Marker).decode
 
 
-class LedgerEntry(NamedTuple):
-    """A marker with its number, fate and pipeline, how often it was tried, and the incident begun for it."""
+class _Announced(NamedTuple):
+    """A marker before it has a row."""
 
-    id: int
     marker: Marker
-    fate: Fate
     pipeline: str
-    tries: int
-    incident: str | None
-
-
-def identity(marker: Marker) -> str | None:
-    """
-    Return a key by which a marker is recognized after a restart; ``None`` if it cannot be seen twice.
-
-    A core is identified by device, inode, size and mtime: not by its path, which the next core may reuse, nor its
-    ctime, which hard-linking it changes. Other markers have the key in ``attributes["identity"]``.
-    """
-    if marker.core is not None:
-        core = marker.core
-        return f"core:{core.device}:{core.inode}:{core.size_bytes}:{core.mtime_ns}"
-    source = marker.attributes.get("identity")
-    return f"{marker.trigger}:{source}" if source else None
+    owner: str
 
 
 class Ledger:
@@ -66,48 +53,59 @@ class Ledger:
 
     def __init__(self, path: str) -> None:
         """Open or create the ledger at *path*, in a directory that only its owner can write to."""
-        self._path = path
-        self._file: sqlite3.Connection | None = None
-        self.problem: str | None = None
-        self._batch: list[tuple[str, tuple[object, ...]]] = []  # done since BEGIN, and not committed
-        try:
-            self._db = self._file = open_file(path)
-        except (sqlite3.Error, OSError) as exc:
-            self._db = open_memory()
-            self.problem = f"{path}: {exc}"
-        self._clock = LedgerClock(self._db, begin_s=time.time())  # what earlier releases entered was a date
-        self._shift = 0  # row id minus marker number: the file may have had rows that could not be read
+        self._tables = LedgerTables(path)
+        self._clock = LedgerClock(self._tables.db, begin_s=time.time())  # what earlier releases entered was a date
         self._regained = False
-        self._next_id = 1 + int(self._one("SELECT coalesce(max(id), 0) FROM markers") or 0)
+        self._shares = PerMinute(ledger_bounds.ROWS_PER_MINUTE)
+        self._announced: dict[int, _Announced] = {}
+        """Markers beyond their owner's share that are not decided yet."""
+        self._beyond: set[int] = set()
+        """Those that have a row only while their case is open."""
+        self._next_id = 1 + int(self._tables.one("SELECT coalesce(max(id), 0) FROM markers") or 0)
         self.remember(CLOCK_NOTE, self._clock.text())
+
+    @property
+    def problem(self) -> str | None:
+        return self._tables.problem
 
     def seen(self, marker: Marker) -> Fate | None:
         """Return the fate of a marker that is recorded already, ``None`` for a new one."""
         key = identity(marker)
         if key is None:
             return None
-        query = "SELECT fate FROM markers WHERE identity = ?"
-        found = self._one(query, (key,))
-        if found is None and self._file is not None and self._file is not self._db:
-            with contextlib.suppress(sqlite3.Error):  # the file may still be readable
-                row = self._file.execute(query, (key,)).fetchone()
-                found = row[0] if row else None
-        return Fate(str(found)) if found is not None else None
+        query = "SELECT fate FROM markers WHERE identity = ? UNION ALL SELECT '' FROM passed WHERE identity = ?"
+        values = key, short_identity(key)
+        found = self._tables.one_of_file(query, values)
+        if found is None:
+            return None
+        return Fate(found) if found in FATES else Fate.SUPPRESSED  # of one without a row, nothing else is known
 
-    def record(self, marker: Marker, *, pipeline: str, fate: Fate = Fate.RECORDED, reason: str = "") -> int:
+    def has_share(self, owner: str) -> bool:
+        """Return whether *owner* may have one more row this minute, and count it."""
+        return self._tables.may_grow and self._shares.take(owner, time.monotonic())
+
+    def record(
+        self, marker: Marker, *, pipeline: str, owner: str = UNKNOWN, fate: Fate = Fate.RECORDED, reason: str = ""
+    ) -> int:
         """Record a marker, before anything is decided about it; return its number."""
         number, self._next_id = self._next_id, self._next_id + 1
-        row = number + self._shift
-        self._do(
-            "INSERT OR IGNORE INTO markers (id, identity, at_s, trigger, kind, uid, executable, fate, reason,"
-            " pipeline, case_id, marker) VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)",
-            (row, identity(marker), time.time(), marker.trigger, marker.kind, marker.uid, executable(marker), fate,
-             reason, pipeline, row, _encode(marker)),
-        )  # fmt: skip
+        self._enter(number, _Announced(marker, pipeline, owner), fate, reason)
+        return number
+
+    def announce(self, marker: Marker, *, pipeline: str, owner: str) -> int:
+        """Return the number of a marker beyond its owner's share: it has a row only while `decide` leaves it open."""
+        number, self._next_id = self._next_id, self._next_id + 1
+        self._announced[number] = _Announced(marker, pipeline, owner)
         return number
 
     def decide(self, number: int, fate: Fate, *, reason: str = "", case: int | None = None) -> None:
         """Record the decision about marker *number*: its fate, and the case that it belongs to."""
+        if (announced := self._announced.pop(number, None)) is not None:
+            if not fate.open:
+                self._count(announced, fate, reason)
+                return
+            self._beyond.add(number)
+            self._enter(number, announced, fate)
         row = number + self._shift
         case = row if case is None else case + self._shift
         self._do(
@@ -115,9 +113,13 @@ class Ledger:
             " incident = coalesce(incident, (SELECT incident FROM markers WHERE id = ?)) WHERE id = ?",
             (fate, reason, case, case, row),
         )
+        if number in self._beyond and not fate.open:
+            self._beyond.discard(number)
+            self._tables.delete("markers", [row])
 
     def begin(self, case: int, incident: str) -> None:
         """Record that *incident* is begun for *case*, before anything of it is on disk."""
+        self._beyond.discard(case)
         case += self._shift
         self._do("UPDATE markers SET incident = ?, tries = tries + 1 WHERE case_id = ?", (incident, case))
         self._do(
@@ -143,11 +145,11 @@ class Ledger:
 
     def pending(self) -> list[LedgerEntry]:
         """Return the markers not dealt with, oldest first: a restart retries each once, or seals its incident."""
-        rows = self._all(
-            f"SELECT id, marker, fate, pipeline, tries, incident FROM markers WHERE fate IN ({OPEN})"
-            " ORDER BY id LIMIT 1000"
-        )
-        return [LedgerEntry(row[0] - self._shift, _decode(row[1]), Fate(row[2]), *row[3:]) for row in rows]
+        rows = self._tables.all(f"SELECT {ENTRY} FROM markers WHERE fate IN ({OPEN}) ORDER BY id LIMIT 1000")
+        entries, damaged = readable(rows, shift=self._shift)
+        for row in damaged:
+            self._do("UPDATE markers SET fate = ?, reason = 'its row is damaged' WHERE id = ?", (Fate.FAILED, row))
+        return entries
 
     def regained(self) -> list[LedgerEntry]:
         """
@@ -161,23 +163,18 @@ class Ledger:
     def joined(self, case: int) -> list[Marker]:
         """Return the other markers of *case*, oldest first; the case itself holds far fewer."""
         case += self._shift
-        query = "SELECT marker, fate FROM markers WHERE case_id = ? AND id <> ? ORDER BY id LIMIT 1000"
-        return [
-            msgspec.structs.replace(_decode(marker), attributed=fate != Fate.UNATTRIBUTED)
-            for marker, fate in self._all(query, (case, case))
-        ]
+        query = f"SELECT {ENTRY} FROM markers WHERE case_id = ? AND id <> ? ORDER BY id LIMIT 1000"
+        entries, _ = readable(self._tables.all(query, (case, case)))
+        return [msgspec.structs.replace(entry.marker, attributed=entry.fate != Fate.UNATTRIBUTED) for entry in entries]
 
     def counts(self) -> dict[str, int]:
-        """Return the number of markers by fate, including those whose rows were pruned."""
-        totals = dict(self._all("SELECT fate, count FROM totals"))
-        for fate, count in self._all("SELECT fate, count(*) FROM markers GROUP BY fate"):
-            totals[fate] = totals.get(fate, 0) + count
-        return totals
+        """Return the number of markers by fate, including those without a row."""
+        return dict(self._tables.all("SELECT fate, count FROM totals WHERE count > 0 ORDER BY fate"))
 
     def spent(self, *, window_s: float, now_s: float) -> list[Spent]:
         """Return what was spent within *window_s*, oldest first, with times on the clock that now shows *now_s*."""
         clock_s = self._clock.now_s()
-        rows = self._all(
+        rows = self._tables.all(
             "SELECT at_s, executable, uid, size_bytes FROM spent WHERE at_s > ? ORDER BY at_s", (clock_s - window_s,)
         )
         return [
@@ -194,108 +191,73 @@ class Ledger:
 
     def lost(self) -> dict[str, int]:
         """Return the crashes reported as lost, by trigger."""
-        return dict(self._all("SELECT trigger, count FROM lost"))
+        return dict(self._tables.all("SELECT trigger, count FROM lost"))
 
     def remember(self, key: str, text: str) -> None:
         self._do("INSERT OR REPLACE INTO notes VALUES (?, ?, ?)", (key, text, time.time()))
 
     def recall(self, key: str) -> str | None:
         """Return a text that `remember` stored; ``None`` if there is none."""
-        found = self._one("SELECT text FROM notes WHERE key = ?", (key,))
+        found = self._tables.one("SELECT text FROM notes WHERE key = ?", (key,))
         return None if found is None else str(found)
 
-    @contextlib.contextmanager
-    def batch(self) -> Iterator[None]:
+    def batch(self) -> contextlib.AbstractContextManager[None]:
         """Put everything recorded inside into one transaction: the markers that a trigger delivers together."""
-        self._do("BEGIN")
-        try:
-            yield
-        finally:
-            if self._db.in_transaction:
-                self._do("COMMIT")
+        return self._tables.batch()
 
-    def tidy(self, *, idle: bool) -> None:
+    def tidy(self, *, idle: bool, may_grow: bool = True) -> None:
         """
         Prune, and return to the file if it can be written again.
 
         Args:
             idle: Nothing is being collected, so a long log may be written back, which waits for the disk.
+            may_grow: The disk has space beyond its reserve.
         """
-        if self.problem is None and not os.path.exists(self._path):
-            self._degrade(sqlite3.OperationalError("the file was removed"))
-        if self.problem is not None:
-            self._return_to_file()
+        self._tables.limit_growth(may_grow=may_grow)
+        missed = self._tables.never_opened
+        if self._tables.find_file():
+            self._clock = LedgerClock(self._tables.db, begin_s=self._clock.now_s())
+            self._regained = missed
         self.remember(CLOCK_NOTE, self._clock.text())
         with self.batch():
-            for statement, values in pruning(max_rows=MAX_ROWS, max_notes=MAX_NOTES):
-                self._do(statement, values)
-        if is_due(self._path, idle=idle):
-            self._do("PRAGMA wal_checkpoint(PASSIVE)")
-            self.remember("ledger.written_back", "")  # restarts the log, with a sync that no marker waits for
+            # The order of insertion: at_s is a wall clock's.
+            for table, key, order, most in (
+                ("notes", "key", "rowid", MAX_NOTES), ("spent", "case_id", "case_id", MAX_SPENT),
+            ):  # fmt: skip
+                newest = f"SELECT {key} FROM {table} ORDER BY {order} DESC LIMIT {most}"
+                self._do(f"DELETE FROM {table} WHERE {key} NOT IN ({newest})")
+            self._tables.bound()
+        self._tables.write_back(at_once=idle)
 
     def close(self) -> None:
         """Write everything back and close the file."""
         self.remember(CLOCK_NOTE, self._clock.text())
-        for connection in {self._db, self._file}:
-            if connection is not None:
-                with contextlib.suppress(sqlite3.Error):
-                    connection.close()
+        self._tables.close()
+
+    def _enter(self, number: int, announced: _Announced, fate: Fate, reason: str = "") -> None:
+        marker, pipeline, owner = announced
+        row, text = number + self._shift, _encode(marker)
+        self._do(
+            "INSERT OR IGNORE INTO markers (id, identity, at_s, trigger, kind, uid, executable, fate, reason,"
+            " pipeline, case_id, marker, owner, bytes) VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)",
+            (row, identity(marker), time.time(), marker.trigger, marker.kind, marker.uid, executable(marker), fate,
+             reason, pipeline, row, text, owner, len(text) + ROW_BYTES),
+        )  # fmt: skip
+        self._tables.added()
+
+    def _count(self, announced: _Announced, fate: Fate, reason: str) -> None:
+        """Account for a marker that has no row."""
+        marker, _, owner = announced
+        minute, reason = int(time.time() // 60), reason[: ledger_bounds.REASON_LENGTH]
+        self._do(COUNT.format(rows="VALUES (?, ?, ?, ?, ?, 1)"), (minute, owner, marker.trigger, fate, reason))
+        self._do(f"INSERT INTO totals VALUES (?, 1) {ADD}", (fate,))
+        if (key := identity(marker)) is not None:
+            self._do("INSERT OR IGNORE INTO passed (identity, owner) VALUES (?, ?)", (short_identity(key), owner))
+        self._tables.added()
+
+    @property
+    def _shift(self) -> int:
+        return self._tables.shift
 
     def _do(self, statement: str, values: tuple[object, ...] = ()) -> None:
-        """Execute a statement; if the file fails, continue in memory."""
-        try:
-            self._db.execute(statement, values)
-        except sqlite3.Error as exc:
-            if self._db is not self._file:
-                return  # memory is full
-            self._degrade(exc)
-            if statement not in {"BEGIN", "COMMIT"}:
-                self._do(statement, values)
-            return
-        if not self._db.in_transaction:
-            self._batch.clear()
-        elif statement != "BEGIN":
-            self._batch.append((statement, values))
-
-    def _all(self, query: str, values: tuple[object, ...] = ()) -> list[Any]:
-        """Fetch all rows; none if the file cannot be read."""
-        try:
-            return self._db.execute(query, values).fetchall()
-        except sqlite3.Error as exc:
-            if self._db is self._file:
-                self._degrade(exc)
-            return []
-
-    def _one(self, query: str, values: tuple[object, ...] = ()) -> Any:
-        rows = self._all(query, values)
-        return rows[0][0] if rows else None
-
-    def _degrade(self, reason: sqlite3.Error) -> None:
-        """Continue in memory, with what is pending and what the current batch has recorded so far."""
-        self.problem = f"{self._path}: {reason}"
-        memory, batch = open_memory(), self._batch
-        with contextlib.suppress(sqlite3.Error):
-            if self._db.in_transaction:
-                self._db.execute("ROLLBACK")
-        copy_open(self._db, memory)
-        self._db, self._batch = memory, []
-        for statement, values in batch:
-            self._do(statement, values)
-
-    def _return_to_file(self) -> None:
-        """Write what was kept in memory to the file, if it works again."""
-        file = None
-        try:
-            file = open_file(self._path)
-            shift = copy_back(self._db, file, is_new=self._file is None)
-        except (sqlite3.Error, OSError) as exc:
-            self.problem = f"{self._path}: {exc}"
-            if file is not None:
-                file.close()
-            return
-        if self._file is None:
-            self._shift, self._regained = shift, True
-        self.close()
-        self._clock = LedgerClock(file, begin_s=self._clock.now_s())
-        self._db = self._file = file
-        self.problem = None
+        self._tables.do(statement, values)

@@ -8,6 +8,7 @@ import sqlite3
 import msgspec
 
 from collector.host.clock import ClockRecord, moment
+from collector.model.decode import MalformedError, decode
 
 CLOCK_NOTE = "ledger.clock"
 """The key of its note in the ledger."""
@@ -25,10 +26,10 @@ class LedgerClock:
     def __init__(self, db: sqlite3.Connection, *, begin_s: float) -> None:
         now = moment()
         spent_s = []
-        with contextlib.suppress(sqlite3.Error, msgspec.DecodeError):
+        with contextlib.suppress(sqlite3.Error, MalformedError):
             spent_s += [row[0] for row in db.execute("SELECT at_s FROM spent ORDER BY at_s DESC LIMIT 1")]
             for row in db.execute("SELECT text FROM notes WHERE key = ?", (CLOCK_NOTE,)):
-                begin_s = msgspec.json.decode(row[0], type=ClockRecord).at(now)
+                begin_s = decode(row[0], ClockRecord).at(now)
         self._record = ClockRecord(boot_id=now.boot_id, boot_s=now.boot_s, clock_s=max([begin_s, *spent_s]))
 
     def now_s(self) -> float:

@@ -7,10 +7,12 @@ import contextlib
 import os
 import sqlite3
 import stat
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable
 
 from collector.archive.ledger_clock import CLOCK_NOTE
+from collector.archive.ledger_entry import short_identity
 from collector.model.case import Fate
+from collector.model.owners import ROOT, UNKNOWN
 
 # Only this daemon writes; a reader (`collector status`) never holds the lock this long.
 BUSY_TIMEOUT_S = 0.05
@@ -20,8 +22,11 @@ PARTS = ", ".join(f"'{fate}'" for fate in (Fate.JOINED, Fate.UNATTRIBUTED))
 # Writing the log back to the file syncs the archive's disk, so it is done while nothing is collected, about every 50
 # markers; during a flood that never ends, when the log gets too long for the disk.
 WRITE_BACK_BYTES = 1 << 20
-MAX_JOURNAL_BYTES = 256 << 20
-SCHEMA = """
+MAX_JOURNAL_BYTES = 16 << 20
+VERSION = 1
+"""Of the tables, in the file's ``user_version``; 0 in those of earlier releases."""
+
+TABLES = """
 CREATE TABLE IF NOT EXISTS markers (
     id INTEGER PRIMARY KEY,
     identity TEXT UNIQUE,
@@ -36,16 +41,48 @@ CREATE TABLE IF NOT EXISTS markers (
     case_id INTEGER NOT NULL,
     incident TEXT,
     tries INTEGER NOT NULL DEFAULT 0,
-    marker BLOB NOT NULL
+    marker BLOB NOT NULL,
+    owner TEXT NOT NULL DEFAULT '',
+    bytes INTEGER NOT NULL DEFAULT 0
 );
-CREATE INDEX IF NOT EXISTS markers_by_fate ON markers (fate);
-CREATE INDEX IF NOT EXISTS markers_by_case ON markers (case_id);
+CREATE TABLE IF NOT EXISTS counted (
+    id INTEGER PRIMARY KEY,
+    minute INTEGER NOT NULL,
+    owner TEXT NOT NULL,
+    trigger TEXT NOT NULL,
+    fate TEXT NOT NULL,
+    reason TEXT NOT NULL,
+    count INTEGER NOT NULL,
+    UNIQUE (owner, minute, trigger, fate, reason)
+);
+CREATE TABLE IF NOT EXISTS passed (id INTEGER PRIMARY KEY, identity INTEGER NOT NULL UNIQUE, owner TEXT NOT NULL);
 CREATE TABLE IF NOT EXISTS notes (key TEXT PRIMARY KEY, text TEXT NOT NULL, at_s REAL NOT NULL);
 CREATE TABLE IF NOT EXISTS lost (trigger TEXT PRIMARY KEY, count INTEGER NOT NULL);
 CREATE TABLE IF NOT EXISTS totals (fate TEXT PRIMARY KEY, count INTEGER NOT NULL);
 CREATE TABLE IF NOT EXISTS spent (
     case_id INTEGER PRIMARY KEY, at_s REAL NOT NULL, executable TEXT NOT NULL, uid INTEGER, size_bytes INTEGER NOT NULL
 );
+"""
+INDEXES = """
+CREATE INDEX IF NOT EXISTS markers_by_fate ON markers (fate);
+CREATE INDEX IF NOT EXISTS markers_by_case ON markers (case_id);
+CREATE INDEX IF NOT EXISTS markers_by_owner ON markers (owner, id, bytes);
+CREATE INDEX IF NOT EXISTS passed_by_owner ON passed (owner);
+"""
+# The totals are those of all markers ever, with or without a row: counting 100,000 rows takes 10 ms.
+ADD = "ON CONFLICT (fate) DO UPDATE SET count = count + excluded.count"
+TRIGGERS = {
+    "marker_entered": f"AFTER INSERT ON markers BEGIN INSERT INTO totals VALUES (new.fate, 1) {ADD}; END",
+    "fate_changed": "AFTER UPDATE OF fate ON markers WHEN old.fate <> new.fate BEGIN"
+    " UPDATE totals SET count = count - 1 WHERE fate = old.fate;"
+    f" INSERT INTO totals VALUES (new.fate, 1) {ADD}; END",
+}
+MIGRATION = f"""
+ALTER TABLE markers ADD COLUMN owner TEXT NOT NULL DEFAULT '';
+ALTER TABLE markers ADD COLUMN bytes INTEGER NOT NULL DEFAULT 0;
+UPDATE markers SET bytes = length(marker),
+    owner = CASE WHEN uid IS NULL THEN '{UNKNOWN}' WHEN uid = 0 THEN '{ROOT}' ELSE 'uid ' || uid END;
+INSERT INTO totals SELECT fate, count(*) FROM markers WHERE 1 GROUP BY fate {ADD};
 """
 
 
@@ -71,9 +108,9 @@ def open_memory() -> sqlite3.Connection:
 
 
 def copy_open(source: sqlite3.Connection, target: sqlite3.Connection) -> None:
-    """Copy the pending markers with all that joined them, and all tables but the markers."""
+    """Copy the pending markers with all that joined them, and all tables but the markers and those counted."""
     open_cases = f"case_id IN (SELECT id FROM markers WHERE fate IN ({OPEN}))"
-    for table, where in (("markers", open_cases), ("notes", "1"), ("lost", "1"), ("spent", "1")):
+    for table, where in (("markers", open_cases), ("notes", "1"), ("lost", "1"), ("spent", "1"), ("totals", "1")):
         with contextlib.suppress(sqlite3.Error):
             _insert(target, table, source.execute(f"SELECT * FROM {table} WHERE {where} ORDER BY rowid").fetchall())
 
@@ -94,37 +131,38 @@ def copy_back(memory: sqlite3.Connection, file: sqlite3.Connection, *, is_new: b
         sqlite3.Error: From the file.
     """
     file.execute("BEGIN IMMEDIATE")
+    for name in TRIGGERS:
+        file.execute(f"DROP TRIGGER IF EXISTS {name}")
     shift = int(file.execute("SELECT coalesce(max(id), 0) FROM markers").fetchone()[0]) if is_new else 0
     _insert(file, "markers", memory.execute(
         "SELECT id + ?, identity, at_s, trigger, kind, uid, executable, fate, reason, pipeline, case_id + ?,"
-        " incident, tries, marker FROM markers", (shift, shift)))  # fmt: skip
+        " incident, tries, marker, owner, bytes FROM markers", (shift, shift)))  # fmt: skip
     _insert(file, "spent", memory.execute("SELECT case_id + ?, at_s, executable, uid, size_bytes FROM spent", (shift,)))
     _insert(file, "notes", memory.execute("SELECT * FROM notes WHERE key <> ? ORDER BY rowid", (CLOCK_NOTE,)))
     add = "ON CONFLICT DO UPDATE SET count = count + excluded.count"
-    _insert(file, "totals", memory.execute("SELECT * FROM totals"), add)
-    _insert(file, "lost", memory.execute("SELECT * FROM lost"), add if is_new else "")
+    _insert(
+        file, "counted", memory.execute("SELECT NULL, minute, owner, trigger, fate, reason, count FROM counted"), add
+    )
+    _insert(file, "passed", memory.execute("SELECT NULL, identity, owner FROM passed"), "ON CONFLICT DO NOTHING")
+    for table in ("totals", "lost"):
+        _insert(file, table, memory.execute(f"SELECT * FROM {table}"), add if is_new else "")
+    _create_triggers(file)
     file.execute("COMMIT")
     return shift
 
 
-def pruning(*, max_rows: int, max_notes: int) -> Iterator[tuple[str, tuple[object, ...]]]:
-    """Yield the statements that count and delete the oldest rows beyond a bound, except pending ones."""
-    closed = f"id <= (SELECT max(id) FROM markers) - ? AND fate NOT IN ({OPEN})"
-    yield (
-        f"INSERT INTO totals SELECT fate, count(*) FROM markers WHERE {closed} GROUP BY fate"
-        " ON CONFLICT (fate) DO UPDATE SET count = count + excluded.count",
-        (max_rows,),
+def used_bytes(db: sqlite3.Connection) -> int:
+    """Return how much of the file is in use; raise `sqlite3.Error` if it cannot be read."""
+    pages, unused, page = (
+        int(db.execute(f"PRAGMA {name}").fetchone()[0]) for name in ("page_count", "freelist_count", "page_size")
     )
-    yield f"DELETE FROM markers WHERE {closed}", (max_rows,)
-    # The order of insertion: at_s is a wall clock's.
-    yield "DELETE FROM notes WHERE key NOT IN (SELECT key FROM notes ORDER BY rowid DESC LIMIT ?)", (max_notes,)
-    yield "DELETE FROM spent WHERE case_id NOT IN (SELECT case_id FROM spent ORDER BY case_id DESC LIMIT 4096)", ()
+    return (pages - unused) * page
 
 
-def is_due(path: str, *, idle: bool) -> bool:
-    """Return whether the write-ahead log is long enough to be written back now."""
+def is_due(path: str, *, at_once: bool) -> bool:
+    """Return whether the write-ahead log is long enough to be written back now: *at_once*, or if it must be."""
     try:
-        return os.stat(f"{path}-wal").st_size >= (WRITE_BACK_BYTES if idle else MAX_JOURNAL_BYTES)
+        return os.stat(f"{path}-wal").st_size >= (WRITE_BACK_BYTES if at_once else MAX_JOURNAL_BYTES)
     except OSError:
         return False
 
@@ -146,5 +184,23 @@ def _connect(path: str) -> sqlite3.Connection:
         "cache_size=-512",
     ):
         db.execute(f"PRAGMA {pragma}")
-    db.executescript(SCHEMA)
+    db.text_factory = lambda raw: raw.decode(errors="backslashreplace")  # one damaged text costs only its row
+    db.create_function("short_identity", 1, short_identity, deterministic=True)
+    _migrate(db)
     return db
+
+
+def _migrate(db: sqlite3.Connection) -> None:
+    """Create the tables, or add to those of an earlier release what they lack; all of it or nothing."""
+    if db.execute("PRAGMA user_version").fetchone()[0] >= VERSION:
+        return  # without writing: what is pending can be read on a full disk, too
+    earlier = bool(db.execute("SELECT 1 FROM sqlite_master WHERE name = 'markers'").fetchall())
+    changes = MIGRATION if earlier else ""
+    db.executescript(f"BEGIN IMMEDIATE; {TABLES} {changes} {INDEXES} PRAGMA user_version={VERSION};")
+    _create_triggers(db)
+    db.execute("COMMIT")
+
+
+def _create_triggers(db: sqlite3.Connection) -> None:
+    for name, body in TRIGGERS.items():
+        db.execute(f"CREATE TRIGGER IF NOT EXISTS {name} {body}")

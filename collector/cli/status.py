@@ -51,6 +51,11 @@ def _lines(status: Status) -> list[str]:
     lines += [f"lost      {trigger}: {count}" for trigger, count in status.lost.items()]
     lines += [f"markers   {count} {fate}" for fate, count in status.fates.items()]
     lines += [
+        f"limit     {limit}: {escape_name(owner)} {count}"
+        for limit, by_owner in status.limits.items()
+        for owner, count in by_owner.items()
+    ]
+    lines += [
         f"incident  {recent.incident} {recent.state} {size(recent.size_bytes)}" for recent in reversed(status.recent)
     ]
     return lines

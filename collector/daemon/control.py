@@ -16,6 +16,7 @@ import msgspec
 
 from collector.daemon.loop import Loop
 from collector.daemon.messages import MESSAGE_LIMIT, SOCKET_NAME, Answer, Reply, Request
+from collector.model.decode import MalformedError, decode
 from collector.model.errors import DeniedError
 from collector.runner.events import StepProgressed
 
@@ -197,8 +198,8 @@ class Control:
         self._clients.discard(client)
         try:
             data = client.sock.recv(MESSAGE_LIMIT)
-            request: Request = msgspec.json.decode(data, type=Request)
-        except (OSError, msgspec.DecodeError) as exc:
+            request: Request = decode(data, Request)
+        except (OSError, MalformedError) as exc:
             client.end(Reply(exit_code=64, message=f"not a request: {exc}"))
             return
         self._handle(client, request)

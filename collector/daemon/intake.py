@@ -8,18 +8,23 @@ from dataclasses import dataclass
 
 import msgspec
 
-from collector.archive.ledger import Ledger, LedgerEntry
+from collector.archive.ledger import Ledger
+from collector.archive.ledger_entry import LedgerEntry
 from collector.daemon.control import Client
 from collector.daemon.journal import get_logger
+from collector.daemon.limits import Limits
 from collector.daemon.loop import Loop
 from collector.daemon.messages import Reply, RunRequest
 from collector.host.clock import boot_s
+from collector.host.files import Host
 from collector.host.procfs import boot_ticks
+from collector.host.subordinates import owners
 from collector.model.admission import Admission, OwnProcesses, Ruling
-from collector.model.case import Case, Fate
+from collector.model.case import Case, Fate, executable
 from collector.model.errors import CollectorError, PressureError
 from collector.model.incident import IncidentState
-from collector.model.marker import Marker, MarkerKind
+from collector.model.marker import Marker, MarkerKind, shortened
+from collector.model.shares import PerMinute
 from collector.pipeline.generation import Generation
 from collector.pipeline.steps import Pipeline, select_steps, steps_for
 from collector.runner.protocol import Done
@@ -28,6 +33,10 @@ from collector.triggers.manual import manual_marker
 UNIT = "collector.service"
 TIDY_S = 60.0
 MAX_REQUESTS = 16
+LINES_PER_MINUTE = 600
+"""Beyond his share of these, an owner's markers are counted in the log, too: the first user has 150, root 300."""
+
+LANE_LENGTH = 64
 MAX_TRIES = 2
 """A marker whose incident was killed before any of it was on disk is retried once."""
 
@@ -61,6 +70,7 @@ class Intake:
         wake: Called when `next` may have something to return.
         own_pids: Returns the PIDs of the collector's processes, past ones included; called for each marker, since
             workers come and go at any time, even during an incident.
+        limits: Told of every limit that is reached.
     """
 
     def __init__(
@@ -70,11 +80,16 @@ class Intake:
         loop: Loop,
         wake: Callable[[], None],
         own_pids: Callable[[], frozenset[int]],
+        *,
+        limits: Limits,
     ) -> None:
         self._ledger = ledger
         self._loop = loop
         self._wake = wake
         self._own_pids = own_pids
+        self._limits = limits
+        self._lines = PerMinute(LINES_PER_MINUTE)
+        self._owners = owners(Host())
         self._generation = generation
         self._sealed: Mapping[str, Fate] = {}
         self._manual_runs: dict[int, tuple[Pipeline, Client]] = {}
@@ -95,6 +110,7 @@ class Intake:
     def configure(self, generation: Generation) -> None:
         """Apply another generation of the configuration from now on."""
         self._generation = generation
+        self._owners = owners(Host())
         self._admission.configure(generation.loaded.config.storm)
 
     def resume(self, sealed: Mapping[str, IncidentState]) -> None:
@@ -110,13 +126,19 @@ class Intake:
     def offer(self, marker: Marker, pipeline: str) -> None:
         """Record a trigger's marker and rule on it, unless it is known already."""
         if self._ledger.seen(marker) is None:
-            marker = msgspec.structs.replace(marker, noticed_ticks=boot_ticks())
-            self._rule(self._ledger.record(marker, pipeline=pipeline), marker, pipeline)
+            marker = shortened(msgspec.structs.replace(marker, noticed_ticks=boot_ticks()))
+            owner = self._owner(marker)
+            if self._ledger.has_share(owner):
+                number = self._ledger.record(marker, pipeline=pipeline, owner=owner)
+            else:
+                number = self._ledger.announce(marker, pipeline=pipeline, owner=owner)
+                self._limits.reached("ledger rows", owner)
+            self._rule(number, marker, pipeline)
             self._schedule()
 
     def by_hand(self, request: RunRequest, client: Client) -> None:
         """Queue a run by hand ahead of all others; a refusal is sent to *client*."""
-        marker = manual_marker(request.reason, request.processes, uid=client.uid)
+        marker = shortened(manual_marker(request.reason, request.processes, uid=client.uid))
         try:
             pipeline = steps_for(select_steps(self._generation.pipeline(request.pipeline), request.only), marker)
             if len(self._manual_runs) >= MAX_REQUESTS:
@@ -125,7 +147,7 @@ class Intake:
         except CollectorError as exc:
             client.end(Reply(exit_code=exc.exit_code, message=str(exc), hint=exc.hint))
             return
-        number = self._ledger.record(marker, pipeline=pipeline.name)
+        number = self._ledger.record(marker, pipeline=pipeline.name, owner=self._owner(marker))
         self._manual_runs[number] = pipeline, client
         self._rule(number, marker, pipeline.name)
         self._schedule()
@@ -155,7 +177,7 @@ class Intake:
     def tidy(self) -> None:
         """Prune the ledger, and return to its file if that works again; repeated every minute."""
         before = self._ledger.problem
-        self._ledger.tidy(idle=self._admission.idle)
+        self._ledger.tidy(idle=self._admission.idle, may_grow=self._has_space())
         if before is not None and self._ledger.problem is None:
             log.info("ledger.recovered")
             self._resume_all(self._ledger.regained())
@@ -173,6 +195,12 @@ class Intake:
         )
         for displaced in ruling.displaced:
             self._ledger.decide(displaced, Fate.SUPPRESSED, reason=DISPLACED)
+        if ruling.limit:
+            self._limits.reached(ruling.limit, ruling.owner)
+        owner = self._owner(marker)
+        if not self._lines.take(owner, boot_s()):
+            self._limits.reached("log lines", owner)
+            return
         log.info(
             "marker.ruled",
             fate=str(ruling.fate),
@@ -183,6 +211,18 @@ class Intake:
             core=marker.core.path if marker.core else None,
             reason=ruling.reason or marker.reason,
         )
+
+    def _owner(self, marker: Marker) -> str:
+        return self._owners.of(marker.uid, lane=executable(marker)[:LANE_LENGTH])
+
+    def _has_space(self) -> bool:
+        """Return whether the archive's file system has space beyond its reserve."""
+        settings = self._generation.settings
+        try:
+            disk = os.statvfs(settings.archive)
+        except OSError:
+            return True  # the ledger finds out
+        return disk.f_bavail * disk.f_frsize > settings.reserve.bytes_of(disk.f_blocks * disk.f_frsize)
 
     def _resume_all(self, entries: Iterable[LedgerEntry]) -> None:
         for entry in entries:

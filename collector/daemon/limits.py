@@ -6,6 +6,7 @@ from collections import Counter
 
 from collector.daemon.journal import get_logger
 from collector.daemon.loop import Loop
+from collector.model.owners import LANE
 
 FLUSH_S = 60.0
 MAX_KNOWN = 256
@@ -24,7 +25,7 @@ class Limits:
 
     def reached(self, limit: str, owner: str, count: int = 1) -> None:
         """Count what *owner* lost to *limit*, which is named as the operator knows it (``storm.total``)."""
-        key = (limit, owner)
+        key = (limit, owner.partition(LANE)[0])
         if key not in self._total and len(self._total) >= MAX_KNOWN:
             key = (limit, OTHERS)
         first = key not in self._total
@@ -36,7 +37,7 @@ class Limits:
     def counts(self) -> dict[str, dict[str, int]]:
         """What was left out since the start, by limit and owner."""
         found: dict[str, dict[str, int]] = {}
-        for (limit, owner), count in self._total.items():
+        for (limit, owner), count in sorted(self._total.items()):
             found.setdefault(limit, {})[owner] = count
         return found
 

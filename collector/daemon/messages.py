@@ -55,7 +55,11 @@ class Recent(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class Status(msgspec.Struct, frozen=True, kw_only=True, tag_field="event", tag="status"):
-    """The state of a running daemon, for ``collector status``."""
+    """
+    The state of a running daemon, for ``collector status``.
+
+    *limits* says how often each limit was reached since the start, by who paid for it.
+    """
 
     protocol: int
     version: str
@@ -77,6 +81,7 @@ class Status(msgspec.Struct, frozen=True, kw_only=True, tag_field="event", tag="
     recent: tuple[Recent, ...]
     ledger_problem: str | None = None
     after_restart: tuple[str, ...] = ()
+    limits: dict[str, dict[str, int]] = {}
 
 
 class Reply(msgspec.Struct, frozen=True, kw_only=True, tag_field="event", tag="reply"):

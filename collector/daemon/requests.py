@@ -12,6 +12,7 @@ import msgspec
 from collector.config.directories import effective_runtime_directory
 from collector.config.load import load_lenient
 from collector.daemon.messages import MESSAGE_LIMIT, SOCKET_NAME, Answer, Reply, Request, Status, StatusRequest
+from collector.model.decode import MalformedError, decode
 from collector.model.errors import CollectorError, DeniedError, PressureError, UnreachableError, UsageError
 
 AS_ROOT = "run it as root (sudo)"
@@ -56,11 +57,11 @@ def ask(sock: socket.socket, request: Request) -> Iterator[Answer]:
     try:
         sock.send(msgspec.json.encode(request))
         while data := sock.recv(MESSAGE_LIMIT):
-            answer: Answer = msgspec.json.decode(data, type=Answer)
+            answer: Answer = decode(data, Answer)
             yield answer
             if isinstance(answer, Reply | Status):
                 return
-    except (ConnectionError, msgspec.DecodeError) as exc:
+    except (ConnectionError, MalformedError) as exc:
         raise UnreachableError(f"{gone}: {exc}", hint=LOOK_AT_ITS_LOG) from exc
     raise UnreachableError(gone, hint=LOOK_AT_ITS_LOG)
 

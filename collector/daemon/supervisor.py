@@ -14,6 +14,7 @@ from collector.daemon.activity import Activity
 from collector.daemon.control import Client, Control, lock_directory, renew_lock
 from collector.daemon.intake import Intake, Work
 from collector.daemon.journal import get_logger, log_event
+from collector.daemon.limits import Limits
 from collector.daemon.loop import Loop
 from collector.daemon.maintenance import Maintenance
 from collector.daemon.messages import PROTOCOL, ReloadRequest, Request, RunRequest, Status, StatusRequest, reply_of
@@ -72,6 +73,7 @@ class Supervisor:
         self._pool = Pool(self._generation.loaded.config.runtime.workers, self._generation.loaded.config.runtime)
         self._pool.fill()
         self._loop = Loop()
+        self._limits = Limits(self._loop)
         self._activity = Activity()
         self._runner = Runner(self._pool, self._sampler, self._on_event)
         self._clients: dict[str, Client] = {}
@@ -111,7 +113,9 @@ class Supervisor:
         if done.reason:
             log.error("archive.failed", error=done.reason, hint=done.hint)
         self._ledger = Ledger(os.path.join(self._generation.settings.archive, layout.LEDGER))
-        self._intake = Intake(self._ledger, self._generation, self._loop, self._next, self._own_pids)
+        self._intake = Intake(
+            self._ledger, self._generation, self._loop, self._next, self._own_pids, limits=self._limits
+        )
         self._intake.resume(done.sealed)
         self._control = Control(self._loop, self._generation.runtime_directory, self._handle)
         self._triggers = TriggerSet(self._loop, self._intake, self._ledger, self._show_status)
@@ -252,6 +256,7 @@ class Supervisor:
             fates=self._ledger.counts(),
             recent=tuple(self._activity.recent),
             ledger_problem=self._ledger.problem,
+            limits=self._limits.counts,
         )
 
     def _on_event(self, event: events.AnyEvent) -> None:

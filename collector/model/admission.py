@@ -68,13 +68,16 @@ class Ruling:
     The decision about a marker.
 
     *case* is the case that it opened or joined. *displaced* are the numbers of held or queued cases that are
-    suppressed now, because this one is newer.
+    suppressed now, because this one is newer. *limit* is the limit that was reached, as operators know it, and *owner*
+    who pays for it.
     """
 
     fate: Fate
     reason: str = ""
     case: Case | None = None
     displaced: tuple[int, ...] = ()
+    limit: str = ""
+    owner: str = ""
 
 
 class Admission:

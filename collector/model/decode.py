@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import TypeVar
+from typing import Any, TypeVar, overload
 
 import msgspec
 
@@ -15,9 +15,13 @@ class MalformedError(CollectorError):
     """Something that was read is not what it should be; what it is about is lost, nothing else."""
 
 
-def decode(data: bytes | memoryview | str, kind: type[T]) -> T:
+@overload
+def decode(data: bytes | memoryview | str, kind: type[T]) -> T: ...
+@overload
+def decode(data: bytes | memoryview | str, kind: Any) -> Any: ...
+def decode(data: bytes | memoryview | str, kind: Any) -> Any:
     """
-    Return the *kind* that the JSON text *data* holds.
+    Return the *kind*, a type or a union of types, that the JSON text *data* holds.
 
     Raises:
         MalformedError: If it is not JSON, not UTF-8, nested too deeply, or something else than *kind*.

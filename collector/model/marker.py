@@ -3,8 +3,18 @@
 from __future__ import annotations
 
 import enum
+from collections.abc import Iterable, Mapping
 
 import msgspec
+
+MARKER_BYTES = 16_384
+"""Longest encoding of a marker, in the ledger and in an incident; an ordinary one takes 0.5 KiB."""
+
+SHORTENED = "shortened"
+"""The attribute that says how a marker was shortened."""
+
+IDENTITY = "identity"
+"""The attribute by which a marker without a core is recognized; from its trigger, and never shortened."""
 
 DYING_AT = "dying_at_s"
 """The attribute with the time, since the epoch, at which the kernel announced a process's end."""
@@ -93,3 +103,51 @@ class Marker(msgspec.Struct, frozen=True, kw_only=True):
     refused: str | None = None
     noticed_ticks: int | None = None
     attributed: bool = True
+
+
+_encode = msgspec.json.Encoder().encode
+_LENGTHS = (2048, 1024, 512, 256, 128, 64, 32, 16)
+_MOST = 64
+"""Attributes, and processes beside the first, that a marker keeps which is too long."""
+
+
+def shortened(marker: Marker) -> Marker:
+    """
+    Return *marker*, its longest texts cut as far as it takes to encode it in `MARKER_BYTES`.
+
+    Backslashes double in JSON: 62 KiB of escapes in an exit file once became a marker of 1 MiB.
+    """
+    cut = marker
+    for length in _LENGTHS:
+        if len(_encode(cut)) <= MARKER_BYTES:
+            break
+        cut = _cut(marker, length)
+    return cut
+
+
+def _cut(marker: Marker, length: int) -> Marker:
+    core = marker.core
+    if core is not None:
+        watched = tuple(path for path in core.watched[:_MOST] if len(path) <= length)
+        core = msgspec.structs.replace(core, watched=watched, **_cut_texts(core, ("path", "head", "handle"), length))
+    texts = ("reason", "comm", "thread_comm", "exe", "unit", "image", "refused")
+    return msgspec.structs.replace(
+        marker,
+        core=core,
+        also=marker.also[:_MOST],
+        joined=tuple(name[:length] for name in marker.joined[:_MOST]),
+        attributes=_cut_values(marker.attributes, length) | {SHORTENED: f"texts longer than {length} characters"},
+        **_cut_texts(marker, texts, length),
+    )
+
+
+def _cut_values(attributes: Mapping[str, str], length: int) -> dict[str, str]:
+    kept = list(attributes.items())[:_MOST]
+    kept += [(IDENTITY, attributes[IDENTITY])] if IDENTITY in attributes else []
+    return {key[:_MOST]: value if key == IDENTITY else value[:length] for key, value in kept}
+
+
+def _cut_texts(owner: msgspec.Struct, names: Iterable[str], length: int) -> dict[str, str]:
+    """Return the fields that have to be cut."""
+    texts = {name: getattr(owner, name) for name in names}
+    return {name: text[:length] for name, text in texts.items() if text and len(text) > length}

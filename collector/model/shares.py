@@ -11,6 +11,7 @@ of what is left, so that something is left for whoever comes next: of 100, the f
 from __future__ import annotations
 
 import heapq
+import math
 from collections import Counter
 from collections.abc import Callable, Hashable, Iterator, Mapping
 from itertools import count
@@ -70,6 +71,25 @@ def _by_owner(amounts: Mapping[str, float]) -> dict[str, float]:
         name = owner.partition(LANE)[0]
         whole[name] = whole.get(name, 0.0) + amount
     return whole
+
+
+class PerMinute:
+    """At most *limit* of something in a minute, in fair shares for its owners."""
+
+    def __init__(self, limit: int) -> None:
+        self.limit = limit
+        self._since_s = -math.inf
+        self._used: Counter[str] = Counter()
+
+    def take(self, owner: str, now_s: float) -> bool:
+        """Return whether *owner* may have one more at *now_s*, on a clock that only runs forward, and count it."""
+        if now_s >= self._since_s + 60:
+            self._since_s = now_s
+            self._used.clear()
+        if not has_room(self._used, owner, self.limit):
+            return False
+        self._used[owner] += 1
+        return True
 
 
 class FairTable(Generic[K, V]):

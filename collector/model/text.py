@@ -9,6 +9,7 @@ becomes ``\\xNN`` byte by byte, and a backslash ``\\\\``.
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator
+from functools import lru_cache
 from typing import Any
 
 import msgspec
@@ -58,6 +59,7 @@ def parse_number(text: str | None) -> int | None:
     return int(text) if text and len(text) <= 17 and text.isascii() and text.isdigit() else None
 
 
+@lru_cache(maxsize=4096)  # 62 KiB of escapes in an exit file took 45 ms without
 def _escape_character(character: str) -> str:
     if character == "\\":
         return "\\\\"

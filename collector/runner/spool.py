@@ -20,6 +20,7 @@ import msgspec
 from collector.copying.buffers import SPOOL_BYTES
 from collector.copying.stream import SourceStream
 from collector.model.artifact import Artifact, Bulk, SourceInfo, Truncated
+from collector.model.decode import MalformedError, decode
 from collector.model.errors import CopyError, StepError
 
 PREFIX = struct.Struct("<II")
@@ -146,8 +147,8 @@ def _records(memory: memoryview) -> Generator[tuple[SpoolRecord, memoryview, int
         if end + head_size + PREFIX.size > len(memory):
             raise StepError("the memory for evidence was damaged")
         try:
-            head = msgspec.json.decode(memory[end : end + head_size], type=SpoolRecord)
-        except msgspec.DecodeError as exc:
+            head = decode(memory[end : end + head_size], SpoolRecord)
+        except MalformedError as exc:
             raise StepError(f"the memory for evidence was damaged: {exc}") from exc
         with memory[start:end] as body:
             yield head, body, head_size

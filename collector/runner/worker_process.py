@@ -12,10 +12,9 @@ import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
-import msgspec
-
 from collector.config.spec import RuntimeSettings
 from collector.copying.buffers import POOL_BYTES
+from collector.model.decode import MalformedError, decode
 from collector.model.incident import StepStatus
 from collector.runner import worker
 from collector.runner.coroutine import Task, Wait
@@ -154,8 +153,8 @@ def _decode(data: bytes, flags: int) -> Progress | Done:
     if flags & socket.MSG_TRUNC:
         raise WorkerLostError(StepStatus.FAILED, f"the worker sent a reply longer than {MESSAGE_LIMIT} bytes")
     try:
-        reply: Progress | Done = msgspec.json.decode(data, type=Progress | Done)
-    except msgspec.DecodeError as exc:
+        reply: Progress | Done = decode(data, Progress | Done)
+    except MalformedError as exc:
         raise WorkerLostError(StepStatus.FAILED, "the worker sent an invalid reply") from exc
     return reply
 

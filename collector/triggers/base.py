@@ -38,7 +38,8 @@ class Watch:
     An opened trigger; a subclass overrides what its source has. Nothing here blocks.
 
     The loop calls `read` while the descriptor is readable, and `poll` at the start and then every `poll_s` seconds.
-    A watch that is `gone`, or whose descriptor is, is closed and opened again.
+    A watch that is `gone`, or whose descriptor is, is closed and opened again. Both may be generators, which the loop
+    pauses at a marker or at ``None``, commits what it got, and goes on with later; it begins no other meanwhile.
     """
 
     __slots__ = ()
@@ -67,11 +68,15 @@ class Watch:
         """Return the descriptor that becomes readable when there is something to read; -1 if there is none."""
         return -1
 
-    def read(self) -> Iterable[Marker]:
-        """Return markers that are there now, a bounded number; the rest at the next call."""
+    def read(self) -> Iterable[Marker | None]:
+        """
+        Return markers that are there now, a bounded number; the rest at the next call.
+
+        ``None``: nothing yet; the caller may go on with something else first. At least every few milliseconds.
+        """
         return ()
 
-    def poll(self) -> Iterable[Marker]:
+    def poll(self) -> Iterable[Marker | None]:
         """Look for what no descriptor announces: files from before the start, new directories."""
         return ()
 

@@ -21,6 +21,9 @@ from collector.model.text import parse_number, printable
 
 MAX_FACTS = 64
 VALUE_LENGTH = 4096
+TEXT_LENGTH = 16_384
+"""Characters of all the facts together that the program does not know."""
+
 MAX_IGNORED = 4
 NUMBERS = ("PID", "START_TIME", "UID")
 DEATH = ("SIGNAL", "EXIT_STATUS", "EXIT_CODE", "SERVICE_RESULT")
@@ -49,8 +52,8 @@ def parse(data: bytes) -> Facts:
 
     Keys may be in lower case. The keys in `KNOWN` may have blanks around ``=`` and quotes around the value. Blank lines
     and lines that begin with ``#`` are skipped. A nested JSON value is kept as JSON text. At most 64 facts are kept,
-    each made printable and cut at 4,096 characters. A report with a key given twice is refused: an attacker who chose
-    one value may have written the other.
+    each made printable and cut at 4,096 characters; of those not in `KNOWN` 16,384 characters in all. A report with a
+    key given twice is refused: an attacker who chose one value may have written the other.
     """
     text = data.removeprefix(codecs.BOM_UTF8).decode(errors="surrogateescape")
     ignored: list[str] = []
@@ -63,13 +66,17 @@ def parse(data: bytes) -> Facts:
     else:
         pairs = [_pair(line) for line in text.split("\n") if line.strip() and not line.lstrip().startswith("#")]
     known: dict[str, str] = {}
+    room = TEXT_LENGTH
     for key, value in pairs:
         if value is None or not _KEY.fullmatch(key):
             ignored.append(f"{printable(key, limit=64)!r} is not {'KEY=VALUE' if value is None else 'a key'}")
         elif key.upper() in known:
             return Facts({}, refused=f"{key.upper()} is given twice")
-        else:
+        elif _is_known(key):
             known[key.upper()] = printable(value, limit=VALUE_LENGTH)
+        else:
+            known[key.upper()] = text = printable(value, limit=min(VALUE_LENGTH, room))
+            room -= len(text)
     twice = [key for key in KNOWN if key in known and known.get(f"MONITOR_{key}", known[key]) != known[key]]
     if twice:
         return Facts({}, refused=f"{min(twice)} is given twice")
@@ -83,13 +90,17 @@ def parse(data: bytes) -> Facts:
     return Facts(dict(list(known.items())[:MAX_FACTS]), tuple(ignored))
 
 
+def _is_known(key: str) -> bool:
+    return key.upper().removeprefix("MONITOR_") in KNOWN
+
+
 def _pair(line: str) -> tuple[str, str | None]:
     """Return key and value of a line; without ``=`` the line and ``None``."""
     key, equals, value = line.removesuffix("\r").partition("=")
     if not equals:
         return key, None
     key = key.strip(_BLANKS)
-    if key.upper().removeprefix("MONITOR_") in KNOWN:
+    if _is_known(key):
         value = value.strip(_BLANKS)
         if len(value) > 1 and value[0] == value[-1] and value[0] in "\"'":
             value = value[1:-1]

@@ -9,10 +9,11 @@ from dataclasses import replace
 from collector.host.files import Host
 from collector.host.own_procfs import batches
 from collector.host.process_identity import identify_task
-from collector.model.bounded import put_newest
 from collector.model.identity import Identity
+from collector.model.owners import Owners
+from collector.model.shares import FairTable
 
-# Processes remembered. A machine with more loses the oldest; an entry is about 400 bytes.
+# Processes remembered. A machine with more loses the oldest of the user who has most; an entry is about 400 bytes.
 MAX_IDENTITIES = 16_384
 ANY_PARENT = 0
 
@@ -22,7 +23,8 @@ class Identities:
 
     def __init__(self, host: Host) -> None:
         self._host = host
-        self._table: dict[int, Identity | None] = {}
+        self._table: FairTable[int, Identity | None] = FairTable(MAX_IDENTITIES)
+        self._owners = Owners()
 
     def learn_all(self) -> None:
         """Learn every living process: once, at the start, even through the ordinary ``/proc``."""
@@ -63,7 +65,7 @@ class Identities:
     def take(self, pid: int, parent: int) -> Identity | None:
         """Return the identity of *pid*, a child of *parent*, and forget it. A zombie still has its name."""
         seen, known = identify_task(self._host, pid), self._remembered(pid, parent)
-        self._table.pop(pid, None)
+        self._table.pop(pid)
         return known if seen is None or not seen.dying else _completed(seen, known)
 
     def _remembered(self, pid: int, parent: int) -> Identity | None:
@@ -75,7 +77,7 @@ class Identities:
         """
         origin = self._table.get(parent)
         if pid in self._table:
-            known = self._table[pid]
+            known = self._table.get(pid)
             if known is None:  # it called exec and was gone: nothing but the real uid is as its parent's
                 return replace(_unknown(pid), uid=origin.uid) if origin is not None else None
             return known if known.parent in {parent, ANY_PARENT} or parent == 1 else None
@@ -84,7 +86,7 @@ class Identities:
         return replace(origin, pid=pid, tgid=pid, start_ticks=None, inner_pid=None, parent=parent)
 
     def _put(self, pid: int, who: Identity | None) -> None:
-        put_newest(self._table, pid, who, MAX_IDENTITIES)
+        self._table.put(pid, who, self._owners.of(None if who is None else who.uid))
 
 
 def _unknown(pid: int) -> Identity:

@@ -93,13 +93,15 @@ class KernelLogWatch(Watch):
     def fileno(self) -> int:
         return self.kmsg.fileno()
 
-    def read(self) -> Iterator[Marker]:
+    def read(self) -> Iterator[Marker | None]:
         """Yield the markers among the next 256 records, and store the new position."""
         record = None
         for record in itertools.islice(self.kmsg.records(), RECORDS_PER_READ):
             if self._is_new(record) and record.facility == "kern" and (found := self.patterns.find(record.message)):
                 self._missed += found.event == "core_lost"
                 yield self._marker(record, found)
+            else:
+                yield None
         if record is not None:
             self.ctx.remember(f"{self.ctx.id}.kmsg", f"{self.boot_id} {record.seq}")
 

@@ -13,6 +13,7 @@ import msgspec
 
 from collector.host.clock import Moment, moment
 from collector.host.memory import Meminfo, PsiTrigger
+from collector.model.decode import MalformedError, decode
 from collector.model.knowledge import NOTHING, Knowledge
 from collector.model.marker import Marker, MarkerKind
 from collector.model.units import Bytes, Seconds
@@ -113,8 +114,8 @@ class MemoryPressureWatch(Watch):
     def _is_due(self) -> bool:
         """Return whether the cooldown is over, in running time; that of another boot is."""
         now = moment()
-        with contextlib.suppress(msgspec.DecodeError):
-            last = msgspec.json.decode(self.ctx.recall(f"{self.ctx.id}.last") or "", type=Moment)
+        with contextlib.suppress(MalformedError):
+            last = decode(self.ctx.recall(f"{self.ctx.id}.last") or "", Moment)
             return last.boot_id != now.boot_id or now.boot_s - last.boot_s >= self.trigger.cooldown
         return True
 

@@ -3,17 +3,21 @@
 from __future__ import annotations
 
 import contextlib
+import grp
 import os
 import socket
 import stat
 import struct
+import time
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import ClassVar, Literal
 
 from collector.model.errors import CollectorError, DeniedError
 from collector.model.knowledge import FACTS, Knowledge
 from collector.model.marker import Marker, MarkerKind
+from collector.model.owners import Owners
+from collector.model.shares import PerMinute
 from collector.triggers.base import TriggerContext, Watch
 from collector.triggers.facts import Facts, Speaker, marker_of, parse
 
@@ -21,6 +25,9 @@ SOCKET_NAME = "notify.sock"
 DATAGRAM_BYTES = 8192
 DATAGRAMS_PER_READ = 64
 POLL_S = 1.0
+READ_PER_MINUTE = 1200
+"""Beyond his share of these, a sender's datagrams are refused unread, which takes a tenth of the time."""
+
 _UCRED = struct.Struct("=iII")
 
 
@@ -34,6 +41,7 @@ class Notify:
             can reach.
         uids: Users who may send, besides root and the daemon's own.
         unprivileged: ``refuse`` datagrams of all other users, or ``attribute`` them to their sender.
+        group: Members of this group may send, too; the socket is then ``root:GROUP``, mode 0660: closed to all others.
     """
 
     name: ClassVar[str] = "notify"
@@ -41,9 +49,11 @@ class Notify:
     socket: str = ""
     uids: tuple[int, ...] = ()
     unprivileged: Literal["refuse", "attribute"] = "refuse"
+    group: str = ""
 
     def open(self, ctx: TriggerContext) -> NotifyWatch:
         """Bind the socket; raise `DeniedError` if others may write to its directory, or something else has its name."""
+        gid = _group_id(self.group, ctx.id) if self.group else -1
         path = self.socket or os.path.join(ctx.runtime_directory, SOCKET_NAME)
         _free_name(path, ctx.id)
         flags = socket.SOCK_DGRAM | socket.SOCK_NONBLOCK | socket.SOCK_CLOEXEC
@@ -52,7 +62,10 @@ class Notify:
             server.setsockopt(socket.SOL_SOCKET, socket.SO_PASSCRED, 1)
             os.fchmod(server.fileno(), 0o600)  # the mode that bind gives the name: it is never open to others
             server.bind(path)
-            if self.uids or self.unprivileged == "attribute":
+            if self.group:
+                os.chown(path, -1, gid)
+                os.chmod(path, 0o660)
+            elif self.uids or self.unprivileged == "attribute":
                 os.chmod(path, 0o666)  # noqa: S103 - senders are checked by their credentials
             info = os.lstat(path)
         except OSError as exc:
@@ -72,6 +85,7 @@ class NotifyWatch(Watch):
     inode: tuple[int, int]
     lost: int = 0
     poll_s: float | None = POLL_S
+    shares: PerMinute = field(default_factory=lambda: PerMinute(READ_PER_MINUTE))
 
     @property
     def gone(self) -> str | None:
@@ -112,8 +126,11 @@ class NotifyWatch(Watch):
 
     def _refusal(self, uid: int, *, too_long: bool) -> str | None:
         """Return why a datagram must not be collected; ``None`` if it may be."""
-        if uid not in {0, os.geteuid(), *self.trigger.uids} and self.trigger.unprivileged == "refuse":
+        closed = self.trigger.unprivileged == "refuse" and not self.trigger.group  # else its mode lets in who may
+        if closed and uid not in {0, os.geteuid(), *self.trigger.uids}:
             return f"uid {uid} may not notify"
+        if not self.shares.take(Owners().of(uid), time.monotonic()):
+            return f"more than the share of uid {uid} of {READ_PER_MINUTE} notifications a minute"
         return f"longer than {DATAGRAM_BYTES} bytes" if too_long else None
 
 
@@ -129,6 +146,15 @@ def _credentials(ancillary: list[tuple[int, int, bytes]]) -> tuple[int, int] | N
             pid, uid, _ = _UCRED.unpack_from(data)
             return pid, uid
     return None
+
+
+def _group_id(name: str, trigger: str) -> int:
+    try:
+        return grp.getgrnam(name).gr_gid
+    except KeyError:
+        raise CollectorError(
+            f"trigger {trigger}: there is no group {name!r}", hint=f"groupadd --system {name}"
+        ) from None
 
 
 def _free_name(path: str, trigger: str) -> None:

@@ -12,12 +12,13 @@ from typing import ClassVar
 import msgspec
 
 from collector.host.netlink import COMM, COREDUMP, EXEC, EXIT, UID, ProcConnector, ProcEvent
-from collector.model.bounded import put_newest
 from collector.model.case import CORE_SIGNALS
 from collector.model.errors import CollectorError
 from collector.model.identity import Identity, with_identity
 from collector.model.knowledge import FACTS, Knowledge
 from collector.model.marker import DYING_AT, Marker, MarkerKind, ProcessRef
+from collector.model.owners import Owners
+from collector.model.shares import FairTable
 from collector.model.signals import signal_name, signal_number
 from collector.model.text import printable
 from collector.triggers.base import TriggerContext, Watch
@@ -114,7 +115,7 @@ class ProcessExitsWatch(Watch):
     births: ProcConnector
     identities: Identities
     poll_s: float | None = POLL_S
-    _announced: dict[int, tuple[Identity | None, int]] = field(default_factory=dict)
+    _announced: FairTable[int, tuple[Identity | None, int]] = field(default_factory=lambda: FairTable(MAX_ANNOUNCED))
 
     @property
     def lost(self) -> int:
@@ -124,23 +125,20 @@ class ProcessExitsWatch(Watch):
     def fileno(self) -> int:
         return self.exits.fileno()
 
-    def read(self) -> Iterator[Marker]:
-        self._learn()
+    def read(self) -> Iterator[Marker | None]:
+        yield from self._learn()
         for event in self.exits.read(EXITS_PER_READ):
-            marker = self._dumping(event) if event.kind == COREDUMP else self._exited(event)
-            if marker is not None:
-                yield marker
+            yield self._dumping(event) if event.kind == COREDUMP else self._exited(event)
 
-    def poll(self) -> Iterator[Marker]:
+    def poll(self) -> Iterator[None]:
         """Learn new processes; return no markers."""
-        self._learn()
-        return iter(())
+        return self._learn()
 
     def close(self) -> None:
         self.exits.close()
         self.births.close()
 
-    def _learn(self) -> None:
+    def _learn(self) -> Iterator[None]:
         """Learn from exec, comm and uid events; the last of several about one process counts."""
         born: dict[int, bytes] = {}
         users: dict[int, int] = {}
@@ -154,8 +152,10 @@ class ProcessExitsWatch(Watch):
                 self.identities.rename(pid, comm)
             else:
                 self.identities.learn(pid)
+            yield None
         for pid, uid in users.items():
             self.identities.become(pid, uid)
+            yield None
 
     def _dumping(self, event: ProcEvent) -> Marker | None:
         """
@@ -166,7 +166,7 @@ class ProcessExitsWatch(Watch):
         who, thread_comm = self.identities.dumping(event.pid, event.thread, event.parent)
         if not any(numbers >= CORE_SIGNALS and rule.names(who) for rule, numbers in self.rules):
             return None
-        put_newest(self._announced, event.pid, (who, event.thread), MAX_ANNOUNCED)
+        self._announced.put(event.pid, (who, event.thread), Owners().of(None if who is None else who.uid))
         marker = self._marker(
             event, who, "dies of a signal that dumps core", {"core_dumped": "pending", DYING_AT: f"{time.time():.6f}"}
         )
@@ -179,8 +179,8 @@ class ProcessExitsWatch(Watch):
         who = self.identities.take(event.pid, event.parent)
         number, status = event.code & 0x7F, event.code >> 8
         leader = True
-        if event.pid in self._announced:
-            announced, thread = self._announced.pop(event.pid)
+        if (dumped_as := self._announced.pop(event.pid)) is not None:
+            announced, thread = dumped_as
             who, leader = announced or who, thread == event.pid
         elif not any(
             (number in numbers or (not number and status in rule.statuses)) and rule.names(who)

@@ -3,17 +3,23 @@
 from __future__ import annotations
 
 import contextlib
+import grp
 import itertools
 import os
 import socket
+import stat
 import subprocess
 import sys
 from collections.abc import Callable, Iterator
+from contextlib import closing
 from pathlib import Path
 
 import pytest
+from watching import found, trigger_context
 
 from collector.host.files import Host
+from collector.model.errors import CollectorError
+from collector.triggers import notify as notify_module
 from collector.triggers.base import TriggerContext
 from collector.triggers.notify import Notify, NotifyWatch
 
@@ -214,3 +220,53 @@ def test_notify_asks_about_the_unit_that_failed_though_another_had_started_it(
     assert notify(watch, "--systemd", "UNIT=b.service", **FAILED, **own, **asked) == 0
     (marker,) = watch.read()
     assert (marker.process and marker.process.pid, marker.unit) == (PID, "b.service")
+
+
+def test_notify_reads_no_more_than_a_share_of_a_flood(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """What is beyond is recorded, and not read: nobody else's notification waits for it."""
+    monkeypatch.setattr(notify_module, "READ_PER_MINUTE", 4)
+    tmp_path.chmod(0o700)
+    ctx = trigger_context(tmp_path)
+    with closing(Notify().open(ctx)) as flooded, closing(socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM)) as client:
+        for _ in range(4):
+            client.sendto(b"SIGNAL=SEGV", flooded.path)
+        markers = found(flooded.read())
+    assert [marker.signal for marker in markers if marker.refused is None] == [11] * (2 if os.geteuid() == 0 else 1)
+    assert (len(markers), markers[-1].signal) == (4, None)
+    assert "share of uid" in str(markers[-1].refused)
+
+
+def test_notify_names_the_group_that_there_is_not(tmp_path: Path) -> None:
+    """The state of the trigger says so, and it is tried again."""
+    tmp_path.chmod(0o700)
+    with pytest.raises(CollectorError, match="there is no group 'nobody-has-this'"):
+        Notify(group="nobody-has-this").open(trigger_context(tmp_path))
+
+
+SENDER = """
+import os, socket, sys
+path, gid = sys.argv[1], int(sys.argv[2])
+os.setgroups([gid] if gid else [])
+os.setresgid(65534, 65534, 65534)
+os.setresuid(65534, 65534, 65534)
+socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM).sendto(b"SIGNAL=SEGV", path)
+"""
+
+
+@pytest.mark.root
+def test_notify_is_open_to_a_group_alone(tmp_path: Path) -> None:
+    """Its members send, each for himself; nobody else reaches the socket."""
+    for directory in (tmp_path, *tmp_path.parents):
+        if directory.stat().st_mode & 0o055 != 0o055:
+            directory.chmod(0o755)
+    group = grp.getgrgid(2)  # daemon, bin: some group that is always there, and not nobody's
+    with closing(Notify(group=group.gr_name, socket=f"{tmp_path}/s").open(trigger_context(tmp_path))) as watch:
+        info = os.stat(watch.path)
+        assert (info.st_uid, info.st_gid, stat.S_IMODE(info.st_mode)) == (0, group.gr_gid, 0o660)
+        done = [
+            subprocess.run([sys.executable, "-c", SENDER, watch.path, str(gid)], capture_output=True, check=False)
+            for gid in (0, group.gr_gid)
+        ]
+        assert [b"PermissionError" in one.stderr for one in done] == [True, False]
+        (marker,) = found(watch.read())
+    assert (marker.uid, marker.signal, marker.refused) == (65534, 11, None)

@@ -14,6 +14,7 @@ from pathlib import Path
 
 import pytest
 from machine import PROC_CONNECTOR
+from watching import found
 
 from collector.host.files import Host
 from collector.host.netlink import ProcConnector
@@ -60,7 +61,7 @@ def of(watch: Watch, pid: int) -> list[Marker]:
     markers: list[Marker] = []
     end_s = time.monotonic() + 0.3
     while time.monotonic() < end_s and select.select([watch], [], [], 0.2)[0]:
-        markers += watch.read()
+        markers += found(watch.read())
     return [marker for marker in markers if marker.process and marker.process.pid == pid]
 
 
@@ -69,7 +70,7 @@ def child_of(watch: Watch, *argv: str, **options: object) -> Iterator[subprocess
     """A child that waits for its standard input to close, already seen by the poll that the daemon makes."""
     child = subprocess.Popen(argv, stdin=subprocess.PIPE, **options)  # type: ignore[call-overload]
     time.sleep(0.05)  # its exec
-    assert list(watch.poll()) == []
+    assert found(watch.poll()) == []
     yield child
     child.communicate()
 

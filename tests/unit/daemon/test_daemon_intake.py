@@ -13,13 +13,16 @@ import pytest
 
 from collector.archive import ledgerfile
 from collector.archive.ledger import Ledger
+from collector.daemon import intake as intake_module
 from collector.daemon.control import Client
 from collector.daemon.intake import Intake, Work
+from collector.daemon.limits import Limits
 from collector.daemon.loop import Loop
 from collector.daemon.messages import RunRequest
 from collector.model.budgets import CountBudget, StormSettings
 from collector.model.incident import IncidentState
-from collector.model.marker import CoreRef, Marker, MarkerKind, ProcessRef
+from collector.model.marker import MARKER_BYTES, CoreRef, Marker, MarkerKind, ProcessRef
+from collector.model.units import Reserve
 from collector.pipeline.generation import Generation
 from collector.pipeline.steps import Pipeline
 from collector.runner.protocol import Done
@@ -56,13 +59,17 @@ def start(tmp_path: Path) -> Start:
         own: Iterable[int] = (),
     ) -> Intake:
         generation = SimpleNamespace(
-            settings=SimpleNamespace(archive=str(tmp_path)),
+            settings=SimpleNamespace(archive=str(tmp_path), reserve=Reserve(percent=0.0)),
             loaded=SimpleNamespace(config=SimpleNamespace(storm=storm or StormSettings(coalesce_s=0.0))),
             pipeline=lambda name: Pipeline(name=name, steps=()),
             pipelines={"crash": Pipeline(name="crash", steps=())},
         )
         ledgers.append(Ledger(str(tmp_path / "ledger.sqlite")))
-        intake = Intake(ledgers[-1], cast(Generation, generation), Loop(), lambda: None, lambda: frozenset(own))
+        loop = Loop()
+        limits.append(Limits(loop))
+        intake = Intake(
+            ledgers[-1], cast(Generation, generation), loop, lambda: None, lambda: frozenset(own), limits=limits[-1]
+        )
         intake.resume(sealed)
         return intake
 
@@ -70,6 +77,8 @@ def start(tmp_path: Path) -> Start:
 
 
 ledgers: list[Ledger] = []
+limits: list[Limits] = []
+NOBODY = 65534
 INCIDENT = "20260101T000000.000000Z-000000"
 
 
@@ -215,3 +224,38 @@ def test_intake_suppresses_the_crash_of_a_worker_that_was_forked_a_moment_ago(st
     intake.offer(msgspec.structs.replace(exit_of(8), attributes={"parent": "7"}), "crash")
     assert [fate for fate, _, _ in rows(tmp_path)] == ["suppressed", "suppressed"]
     assert intake.next() is None
+
+
+def test_intake_accounts_for_every_marker_of_a_flood(
+    start: Start, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Beyond a user's share of rows and log lines there are counts; another user's crash has both, and its incident."""
+    lines: list[object] = []
+    monkeypatch.setattr(intake_module.log, "info", lambda event, **fields: lines.append(fields["uid"]))
+    intake = start(StormSettings(coalesce_s=0.0, per_executable=CountBudget(count=2)))
+    for inode in range(1000, 3000):
+        intake.offer(msgspec.structs.replace(core(inode, inode), uid=NOBODY, comm=f"c{inode % 7}"), "crash")
+    intake.offer(core(1, 1), "crash")
+    assert [markers[0].uid for markers in due(intake)][-1] == 0
+    counts = ledgers[-1].counts()
+    assert sum(counts.values()) == 2001
+    for inode in range(1000, 3000):
+        intake.offer(msgspec.structs.replace(core(inode, inode), uid=NOBODY, comm=f"c{inode % 7}"), "crash")
+    assert ledgers[-1].counts() == counts, "a marker that was counted is recognized"
+    with sqlite3.connect(tmp_path / "ledger.sqlite") as db:
+        ((held,),) = db.execute(f"SELECT count(*) FROM markers WHERE uid = {NOBODY}").fetchall()
+        ((counted,),) = db.execute("SELECT sum(count) FROM counted").fetchall()
+    assert held + counted == 2000
+    assert held < 400
+    assert (lines.count(0), lines.count(NOBODY)) == (1, 150)
+    assert limits[-1].counts["log lines"] == {f"uid {NOBODY}": 2000 - 150}
+    assert limits[-1].counts["ledger rows"] == {f"uid {NOBODY}": 2000 - 300}
+
+
+def test_intake_takes_no_marker_that_is_too_long(start: Start, tmp_path: Path) -> None:
+    """Escapes in an exit file became a marker of 1 MiB."""
+    intake = start()
+    intake.offer(msgspec.structs.replace(core(1), attributes={f"K{n}": "\\" * 4096 for n in range(64)}), "crash")
+    with sqlite3.connect(tmp_path / "ledger.sqlite") as db:
+        ((size,),) = db.execute("SELECT length(marker) FROM markers").fetchall()
+    assert size <= MARKER_BYTES

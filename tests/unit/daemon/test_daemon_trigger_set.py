@@ -13,10 +13,11 @@ from typing import Any, ClassVar, cast
 import pytest
 
 from collector.archive.ledger import Ledger
-from collector.daemon import trigger_set
+from collector.daemon import watched_trigger
 from collector.daemon.intake import Intake
 from collector.daemon.loop import Loop
 from collector.daemon.trigger_set import TriggerSet
+from collector.daemon.turns import TURN_MARKERS
 from collector.model.errors import CollectorError
 from collector.model.marker import Marker, MarkerKind
 from collector.pipeline.generation import Generation
@@ -164,7 +165,7 @@ def test_trigger_set_records_each_loss_once(lab: Lab) -> None:
 
 def test_trigger_set_opens_again_what_could_not_be_opened(lab: Lab, monkeypatch: pytest.MonkeyPatch) -> None:
     """By itself, after a pause that grows."""
-    monkeypatch.setattr(trigger_set, "FIRST_PAUSE_S", 0.1)
+    monkeypatch.setattr(watched_trigger, "FIRST_PAUSE_S", 0.1)
     failing = Piped(failures=[1, 2, 3])
     assert lab.open(CompiledTrigger(id="a", trigger=failing, pipeline="crash")) == {"a": "degraded: no"}
     assert lab.run(0.5) == {"a": "degraded: no"}  # tried after 0.1 s and 0.3 s
@@ -180,7 +181,7 @@ def test_trigger_set_opens_again_what_lost_its_descriptor(
     lab: Lab, monkeypatch: pytest.MonkeyPatch, replaced: bool
 ) -> None:
     """Also if the descriptor's number belongs to another file by now: nothing is read from that one."""
-    monkeypatch.setattr(trigger_set, "FIRST_PAUSE_S", 0.01)
+    monkeypatch.setattr(watched_trigger, "FIRST_PAUSE_S", 0.01)
     lab.open(trigger("a"))
     fd = opened[0].ends[0]
     os.close(fd)
@@ -198,10 +199,10 @@ def test_trigger_set_opens_again_what_lost_its_descriptor(
 
 def test_trigger_set_opens_again_what_cannot_be_read(lab: Lab, monkeypatch: pytest.MonkeyPatch) -> None:
     """A read that fails again and again neither spins nor floods the log; its reason is shown until it works."""
-    monkeypatch.setattr(trigger_set, "FIRST_PAUSE_S", 0.1)
+    monkeypatch.setattr(watched_trigger, "FIRST_PAUSE_S", 0.1)
     said: list[str] = []
-    monkeypatch.setattr(trigger_set.log, "error", lambda event, **_: said.append(event))
-    monkeypatch.setattr(trigger_set.log, "warning", lambda event, **_: said.append(event))
+    monkeypatch.setattr(watched_trigger.log, "error", lambda event, **_: said.append(event))
+    monkeypatch.setattr(watched_trigger.log, "warning", lambda event, **_: said.append(event))
     lab.open(trigger("a"))
     opened[0].broken = True
     os.write(opened[0].ends[1], b"marker")
@@ -223,3 +224,82 @@ def test_trigger_set_follows_a_descriptor_that_comes_later(lab: Lab) -> None:
     os.write(ends[1], b"marker")
     lab.run(0.01)
     assert lab.intake.markers == [("marker", "crash")]
+
+
+@dataclass
+class Endless(Pipe):
+    """A source of which there is always more; ``None`` comes between two markers."""
+
+    marker: str = "more"
+    given: int = 0
+    ended: bool = False
+
+    def poll(self) -> Iterator[Marker | None]:
+        try:
+            while True:
+                self.given += 1
+                yield Marker(kind=MarkerKind.EXIT, trigger=self.marker, at_s=0.0)
+                yield None
+        finally:
+            self.ended = True
+
+
+@dataclass
+class Flapping(Pipe):
+    """A watch whose state a user can change."""
+
+    degraded: str | None = None
+
+
+def ready(watch: Pipe) -> CompiledTrigger[Any]:
+    return CompiledTrigger(id=f"{id(watch)}", trigger=Ready(watch), pipeline="crash")
+
+
+def test_trigger_set_pauses_a_trigger_that_never_ends(lab: Lab) -> None:
+    """The loop goes on, other triggers have their turn, and what was begun is not begun again."""
+    endless, other, turns = Endless(), Endless(marker="other"), 0
+
+    def turn() -> None:
+        nonlocal turns
+        turns += 1
+        lab.loop.call_later(0.0, turn)
+
+    lab.open(ready(endless), ready(other), trigger("quick"))
+    lab.loop.call_later(0.0, turn)
+    os.write(opened[-1].ends[1], b"marker")
+    lab.run(0.3)
+    assert lab.intake.markers.count(("marker", "crash")) == 1
+    assert turns > 5
+    assert 0.5 < endless.given / other.given < 2
+    assert len(lab.intake.markers) == endless.given + other.given + 1
+    lab.open()
+    assert endless.ended, "what was begun is closed with its trigger"
+
+
+def test_trigger_set_gives_one_turn_a_bounded_number_of_markers(lab: Lab) -> None:
+    """Whatever the triggers offer, and however quickly."""
+    endless = Endless()
+    lab.open(ready(endless))
+    assert endless.given == TURN_MARKERS
+    most = 0
+    for _ in range(20):
+        before = len(lab.intake.markers)
+        lab.loop.call_later(0.0, lab.loop.stop)
+        lab.loop.run()
+        most = max(most, len(lab.intake.markers) - before)
+    assert 0 < most <= TURN_MARKERS
+    lab.open()
+
+
+def test_trigger_set_logs_a_bounded_number_of_changes(lab: Lab, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A user who makes a state change all the time fills no log; losses add up until the next line."""
+    lines: list[dict[str, Any]] = []
+    for level in ("info", "warning"):
+        monkeypatch.setattr(watched_trigger.log, level, lambda event, **fields: lines.append(fields))
+    watch = Flapping()
+    lab.open(ready(watch))
+    for number in range(100):
+        watch.degraded, watch.lost = (None if number % 2 else "a directory"), number
+        lab.triggers.check()
+    assert len(lines) == watched_trigger.LINES_PER_MINUTE // 2
+    assert lab.ledger.lost() == {str(id(watch)): 99}

@@ -6,7 +6,7 @@ import pytest
 
 from collector.host.files import Host
 from collector.model.marker import Marker, MarkerKind
-from collector.triggers.facts import MAX_FACTS, Speaker, marker_of, parse
+from collector.triggers.facts import MAX_FACTS, TEXT_LENGTH, Speaker, marker_of, parse
 
 ROOT = Speaker(kind=MarkerKind.EXIT, trigger="t", uid=0, what="exit file")
 
@@ -108,3 +108,10 @@ def test_facts_are_bounded() -> None:
 def test_facts_nobody_knew_are_empty() -> None:
     """A supervisor may leave out values."""
     assert read("PID=\nSIGNAL=\nUNIT=a").reason == "exit file"
+
+
+def test_facts_that_nobody_knows_are_bounded_together() -> None:
+    """62 KiB of escapes are not made printable one by one; what the program knows is read wherever it stands."""
+    known = parse(b"".join(b"K%d=%s\n" % (number, b"\x1b" * 900) for number in range(60)) + b"SIGNAL=SEGV\n").known
+    assert known["SIGNAL"] == "SEGV"
+    assert sum(map(len, known.values())) <= TEXT_LENGTH + len("SEGV")

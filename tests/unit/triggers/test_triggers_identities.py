@@ -97,15 +97,19 @@ def test_identities_know_whom_a_process_has_become(proc: Path, table: Identities
     assert (who.comm, who.uid) == ("", 33)
 
 
-def test_identities_are_bounded(proc: Path, table: Identities, monkeypatch: pytest.MonkeyPatch) -> None:
-    """A machine with more processes loses the oldest."""
+def test_identities_are_bounded(proc: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A machine with more processes loses the oldest of the user who has most: nobody else's are displaced."""
     monkeypatch.setattr(module, "MAX_IDENTITIES", 10)
+    table = Identities(Host(root=str(proc.parent)))
+    live(proc, 99, "engine", parent=3)
+    (proc / "99/status").write_text("Name:\tengine\nTgid:\t99\nUid:\t1001\t0\t0\t0\nNStgid:\t99\t1\n")
     for pid in range(100, 150):
         live(proc, pid, f"c{pid}", parent=3)
     table.learn_all()
-    for pid in range(100, 150):
+    for pid in range(99, 150):
         die(proc, pid)
-    assert sum(table.take(pid, 3) is not None for pid in range(100, 150)) == 10
+    assert sum(table.take(pid, 3) is not None for pid in range(100, 150)) == 9
+    assert table.take(99, 3) is not None
 
 
 def test_identities_do_not_take_a_living_process_for_one_that_dumps_core(proc: Path, table: Identities) -> None:

@@ -1,0 +1,207 @@
+"""The ledger is bounded in rows and bytes, whoever fills it, and every marker is accounted for."""
+
+from __future__ import annotations
+
+import os
+import sqlite3
+from collections.abc import Iterator
+from contextlib import closing
+from pathlib import Path
+
+import pytest
+
+from collector.archive import ledger_bounds, ledgerfile
+from collector.archive.ledger import Ledger
+from collector.model.case import Fate
+from collector.model.marker import CoreRef, Marker, MarkerKind
+
+NOBODY = "uid 65534"
+
+
+@pytest.fixture
+def path(tmp_path: Path) -> str:
+    return str(tmp_path / "ledger.sqlite")
+
+
+@pytest.fixture
+def ledger(path: str) -> Iterator[Ledger]:
+    ledger = Ledger(path)
+    yield ledger
+    ledger.close()
+
+
+def core(inode: int, *, comm: str = "engine", size: int = 0) -> Marker:
+    reference = CoreRef(path="/crash/core", device=1, inode=inode, size_bytes=5, mtime_ns=1, uid=0)
+    return Marker(
+        kind=MarkerKind.CORE_FILE, trigger="cores", at_s=0.0, comm=comm, uid=0, core=reference, reason="r" * size
+    )
+
+
+def enter(ledger: Ledger, inode: int, owner: str, fate: Fate = Fate.SUPPRESSED, *, size: int = 0) -> int:
+    number = ledger.record(core(inode, size=size), pipeline="crash", owner=owner)
+    ledger.decide(number, fate)
+    return number
+
+
+def rows(path: str, query: str) -> list[tuple[object, ...]]:
+    with closing(sqlite3.connect(path)) as db:
+        return db.execute(query).fetchall()
+
+
+def test_ledger_deletes_the_rows_of_whoever_holds_most(
+    ledger: Ledger, path: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A flood pushes out its own rows: those of others stay, however old they are."""
+    monkeypatch.setattr(ledger_bounds, "MAX_ROWS", 300)
+    for inode in range(20):
+        enter(ledger, inode, "root" if inode % 2 else "uid 1000", Fate.COLLECTED)
+    for first in range(1000, 3000, 50):
+        with ledger.batch():
+            for inode in range(first, first + 50):
+                enter(ledger, inode, NOBODY)
+    ledger.tidy(idle=True)
+    held = dict(rows(path, "SELECT owner, count(*) FROM markers GROUP BY owner"))  # type: ignore[arg-type]
+    assert held == {"root": 10, "uid 1000": 10, NOBODY: 280}
+    assert ledger.counts() == {"collected": 20, "suppressed": 2000}
+
+
+def test_ledger_is_bounded_in_bytes(ledger: Ledger, path: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Fat markers fill neither the file nor its log, and take the place of nobody's small ones."""
+    monkeypatch.setattr(ledger_bounds, "MAX_FILE_BYTES", 4 << 20)
+    monkeypatch.setattr(ledgerfile, "MAX_JOURNAL_BYTES", 2 << 20)
+    for inode in range(50):
+        enter(ledger, inode, "root")
+    most = 0
+    for first in range(1000, 4000, 50):
+        with ledger.batch():
+            for inode in range(first, first + 50):
+                enter(ledger, inode, NOBODY, size=16_000)
+        most = max(most, os.stat(path).st_size + os.stat(f"{path}-wal").st_size)
+    assert most < 9 << 20  # a batch of 1 MiB, in the log and in the file
+    assert rows(path, "SELECT count(*) FROM markers WHERE owner = 'root'") == [(50,)]
+    assert ledger.counts() == {"suppressed": 3050}
+
+
+def test_ledger_does_not_grow_on_a_disk_at_its_reserve(ledger: Ledger, path: str) -> None:
+    """Closed markers are counted; one whose case is open still has its row."""
+    for inode in range(200):
+        enter(ledger, inode, NOBODY, size=4000)
+    ledger.tidy(idle=True, may_grow=False)
+    assert not ledger.has_share("root")
+    before = os.stat(path).st_size
+    for first in range(1000, 3000, 50):
+        with ledger.batch():
+            for inode in range(first, first + 50):
+                enter(ledger, inode, NOBODY, Fate.QUEUED if inode == 1000 else Fate.SUPPRESSED, size=4000)
+    ledger.tidy(idle=True, may_grow=False)
+    assert os.stat(path).st_size + os.stat(f"{path}-wal").st_size < before + (3 << 20)
+    assert rows(path, "SELECT fate FROM markers WHERE fate = 'queued'") == [("queued",)]
+    ledger.tidy(idle=True, may_grow=True)
+    assert ledger.has_share("root")
+
+
+def test_ledger_counts_what_is_beyond_a_share(ledger: Ledger, path: str) -> None:
+    """One row per owner, source, reason and minute, and the identities, also after a restart."""
+    for inode in range(500):
+        number = ledger.announce(core(inode), pipeline="crash", owner=NOBODY)
+        ledger.decide(number, Fate.SUPPRESSED, reason="too many")
+    assert rows(path, "SELECT count(*) FROM markers") == [(0,)]
+    assert rows(path, "SELECT owner, trigger, fate, reason, sum(count) FROM counted GROUP BY 1, 2, 3, 4") == [
+        (NOBODY, "cores", "suppressed", "too many", 500)
+    ]
+    ledger.close()
+    again = Ledger(path)
+    assert again.counts() == {"suppressed": 500}
+    assert all(again.seen(core(inode)) is not None for inode in range(500))
+    assert again.seen(core(501)) is None
+    again.close()
+
+
+def test_ledger_keeps_a_row_beyond_a_share_while_its_case_is_open(ledger: Ledger, path: str) -> None:
+    """It is retried after a restart, and counted once something took its place; one that was begun keeps its row."""
+    held = ledger.announce(core(1), pipeline="crash", owner=NOBODY)
+    ledger.decide(held, Fate.HELD, reason="budget")
+    begun = ledger.announce(core(2), pipeline="crash", owner=NOBODY)
+    ledger.decide(begun, Fate.QUEUED)
+    assert [entry.fate for entry in ledger.pending()] == [Fate.HELD, Fate.QUEUED]
+    ledger.decide(held, Fate.SUPPRESSED, reason="displaced")
+    ledger.begin(begun, "i1")
+    ledger.finish(begun, Fate.COLLECTED, incident="i1")
+    assert rows(path, "SELECT id, fate FROM markers") == [(begun, "collected")]
+    assert rows(path, "SELECT fate, reason, count FROM counted") == [("suppressed", "displaced", 1)]
+    assert ledger.counts() == {"collected": 1, "suppressed": 1}
+    assert ledger.seen(core(1)) is not None
+
+
+def test_ledger_share_of_rows_is_fair(ledger: Ledger) -> None:
+    """Whatever one user takes, others have their share of the minute."""
+    taken = dict.fromkeys((NOBODY, "uid 1000", "root"), 0)
+    for owner in taken:
+        while ledger.has_share(owner):
+            taken[owner] += 1
+    assert taken == {NOBODY: 300, "uid 1000": 200, "root": 350}
+
+
+def test_ledger_bounds_its_counts_and_identities(ledger: Ledger, path: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """An attacker chooses reasons and identities: his own are dropped."""
+    monkeypatch.setattr(ledger_bounds, "MAX_COUNTED", 100)
+    monkeypatch.setattr(ledger_bounds, "MAX_PASSED", 100)
+    for inode in range(20):
+        ledger.decide(ledger.announce(core(inode), pipeline="c", owner="root"), Fate.SUPPRESSED, reason=str(inode))
+    for first in range(1000, 2000, 50):
+        with ledger.batch():
+            for inode in range(first, first + 50):
+                number = ledger.announce(core(inode), pipeline="c", owner=NOBODY)
+                ledger.decide(number, Fate.SUPPRESSED, reason=str(inode))
+    ledger.tidy(idle=True)
+    for table in ("counted", "passed"):
+        held = dict(rows(path, f"SELECT owner, count(*) FROM {table} GROUP BY owner"))  # type: ignore[arg-type]
+        assert held == {"root": 20, NOBODY: 80}
+    assert ledger.counts() == {"suppressed": 1020}
+
+
+EARLIER = """
+CREATE TABLE markers (id INTEGER PRIMARY KEY, identity TEXT UNIQUE, at_s REAL NOT NULL, trigger TEXT NOT NULL,
+    kind TEXT NOT NULL, uid INTEGER, executable TEXT, fate TEXT NOT NULL, reason TEXT NOT NULL DEFAULT '',
+    pipeline TEXT NOT NULL DEFAULT '', case_id INTEGER NOT NULL, incident TEXT, tries INTEGER NOT NULL DEFAULT 0,
+    marker BLOB NOT NULL);
+CREATE TABLE totals (fate TEXT PRIMARY KEY, count INTEGER NOT NULL);
+INSERT INTO totals VALUES ('suppressed', 5);
+INSERT INTO markers SELECT value, 'core:1:' || value || ':5:1', 0, 'cores', 'core_file',
+    CASE value WHEN 1 THEN 0 WHEN 2 THEN 1000 END, 'engine', 'suppressed', '', 'crash', value, NULL, 0, x'7b7d'
+    FROM (SELECT 1 AS value UNION SELECT 2 UNION SELECT 3);
+"""
+
+
+def test_ledger_of_an_earlier_release_gets_owners_once(path: str) -> None:
+    """By the uid that its rows have; nothing in it is counted twice or forgotten."""
+    with closing(sqlite3.connect(path)) as db:
+        db.executescript(EARLIER)
+    for _ in range(2):
+        ledger = Ledger(path)
+        assert ledger.problem is None
+        assert ledger.counts() == {"suppressed": 8}
+        assert ledger.seen(core(3)) is Fate.SUPPRESSED
+        ledger.close()
+    assert rows(path, "SELECT owner, bytes FROM markers ORDER BY id") == [
+        ("root", 2), ("uid 1000", 2), ("unknown", 2),
+    ]  # fmt: skip
+
+
+@pytest.mark.parametrize("damage", ["x'ff'", "'{'", "CAST(zeroblob(60000) AS TEXT)", "NULL || '['", "'{}'"])
+def test_ledger_loses_no_more_than_a_damaged_row(ledger: Ledger, path: str, damage: str) -> None:
+    """The others are resumed, it is not tried for ever, and a case is resumed without the witness."""
+    first = enter(ledger, 1, "root", Fate.QUEUED)
+    for inode in (2, 3, 4):
+        enter(ledger, inode, "root", Fate.QUEUED)
+    ledger.decide(4, Fate.JOINED, case=first)
+    ledger.close()
+    with closing(sqlite3.connect(path, isolation_level=None)) as db:
+        db.execute(f"UPDATE markers SET marker = coalesce({damage}, ''), fate = fate WHERE id IN (2, 4)")
+        db.execute("INSERT INTO notes VALUES ('position', CAST(x'ff41' AS TEXT), 0)")
+    again = Ledger(path)
+    assert [entry.id for entry in again.pending()] == [1, 3]
+    assert again.joined(first) == []
+    assert again.recall("position") == "\\xffA"
+    assert (again.problem, again.counts()) == (None, {"failed": 1, "joined": 1, "queued": 2})
+    again.close()
