@@ -70,6 +70,7 @@ def main(args: list[str] | None = None) -> None:
         # Names and configuration are UTF-8 whatever the locale says: what is recorded must not depend on who runs this.
         os.execv(sys.executable, [sys.executable, "-X", "utf8", *sys.orig_argv[1:]])  # noqa: S606
     if args is None:
+        _take_name()
         streams.prepare()
     status = _run(sys.argv[1:] if args is None else args)
     for stream in (sys.stdout, sys.stderr):
@@ -79,6 +80,12 @@ def main(args: list[str] | None = None) -> None:
             # What is left cannot be written when the interpreter ends either, which would exit with status 120 for it.
             os.dup2(os.open(os.devnull, os.O_WRONLY), stream.fileno())
     sys.exit(status)
+
+
+def _take_name() -> None:
+    """Be `collector` for ps and the kernel's log: what starts it runs Python by that name."""
+    with contextlib.suppress(OSError), open("/proc/self/comm", "w", encoding="ascii") as file:
+        file.write("collector")
 
 
 def _run(args: list[str]) -> int:

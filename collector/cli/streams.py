@@ -50,9 +50,8 @@ def _encoding(stream: io.TextIOWrapper) -> str:
     UTF-8 on an 8-bit terminal is worse than unreadable: 0x9B, the second byte of many letters, begins a control
     sequence there.
     """
-    name = stream.encoding
-    if stream.isatty() and "PYTHONIOENCODING" not in os.environ:
-        name = locale.getencoding()
+    asked = os.environ.get("PYTHONIOENCODING", "").partition(":")[0]  # an isolated Python does not look at it
+    name = asked or (locale.getencoding() if stream.isatty() else stream.encoding)
     try:
         known = codecs.lookup(name).name
     except LookupError:

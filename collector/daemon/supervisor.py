@@ -21,7 +21,7 @@ from collector.daemon.messages import PROTOCOL, ReloadRequest, Request, RunReque
 from collector.daemon.reload import Configuration
 from collector.daemon.sdnotify import ServiceManager
 from collector.daemon.trigger_set import TriggerSet
-from collector.host import process
+from collector.host import capabilities, process
 from collector.host.identity import identify
 from collector.model.errors import DeniedError
 from collector.pipeline.generation import Generation
@@ -33,6 +33,7 @@ from collector.runner.incident_run import open_header
 from collector.runner.pool import Pool, ensure_worker
 from collector.runner.protocol import Done
 from collector.runner.runner import Runner
+from collector.runner.worker import WORKERS_ONLY
 
 OOM_SCORE_ADJ = -900
 STOP_GRACE_S = 20.0
@@ -69,6 +70,7 @@ class Supervisor:
         self._identity = identify()
         self._manager = ServiceManager()
         self._sampler = Sampler()
+        capabilities.set_aside(*WORKERS_ONLY)
         # First of all, while nothing is open that a fork would inherit.
         self._pool = Pool(self._generation.loaded.config.runtime.workers, self._generation.loaded.config.runtime)
         self._pool.fill()

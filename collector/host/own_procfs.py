@@ -17,6 +17,7 @@ from contextlib import closing
 from itertools import islice
 from typing import Self
 
+from collector.host import capabilities
 from collector.host.files import READ_FLAGS, Host, OpenFd
 from collector.host.procfs import pids
 from collector.host.syscalls import LIBC, call, syscall
@@ -66,7 +67,7 @@ class Procfs:
         Raises:
             OSError: ``EPERM`` without CAP_SYS_ADMIN, ``ENOSYS`` or ``EINVAL`` before Linux 5.8.
         """
-        with OpenFd(syscall(FSOPEN, b"proc", CLOSE_ON_EXEC)) as context:
+        with capabilities.using(capabilities.SYS_ADMIN), OpenFd(syscall(FSOPEN, b"proc", CLOSE_ON_EXEC)) as context:
             syscall(FSCONFIG, context, SET_STRING, b"subset", b"pid", 0)
             syscall(FSCONFIG, context, CMD_CREATE, None, None, 0)
             mount = syscall(FSMOUNT, context, CLOSE_ON_EXEC, READ_ONLY_NOSUID_NODEV_NOEXEC)

@@ -16,7 +16,7 @@ import msgspec
 
 from collector.config.spec import RuntimeSettings
 from collector.copying import buffers
-from collector.host import process
+from collector.host import capabilities, process
 from collector.host.guarded_read import wedged_threads
 from collector.model.errors import CollectorError
 from collector.model.incident import StepStatus
@@ -32,6 +32,9 @@ SOCKET_FD, JOB_FD, MEMORY_FD = 3, 4, 5
 MAX_FDS = 16
 """Most descriptors that come with a job: the memories of one incident. Each beyond the first cost a worker its life."""
 OPEN_FILES = 256
+WORKERS_ONLY = (capabilities.SYS_ADMIN, capabilities.CHECKPOINT_RESTORE)
+"""What the supervisor sets aside: a procfs of its own, kernel stacks, and the files that a process has mapped."""
+
 DATA_BYTES = 96 << 20
 """
 Private writable memory beyond what a warm worker has (RLIMIT_DATA). Not RLIMIT_AS, because a copy maps windows of
@@ -74,6 +77,7 @@ def _settle(sock: socket.socket, job_fd: int, memory_fd: int) -> socket.socket:
     for old, new in zip(moved, (SOCKET_FD, JOB_FD, MEMORY_FD), strict=True):
         os.dup2(old, new, inheritable=False)
     os.closerange(MEMORY_FD + 1, resource.getrlimit(resource.RLIMIT_NOFILE)[0])
+    capabilities.use(*WORKERS_ONLY)
     process.set_oom_score_adj(OOM_SCORE_ADJ)
     process.be_urgent()  # while asleep as well: a nice process would wake up late
     buffers.warm(MEMORY_FD)

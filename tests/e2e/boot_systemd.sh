@@ -24,6 +24,7 @@ for directory in /var/crash /var/lib/systemd/coredump; do # the machine's own co
     if [ -d "$directory" ]; then mount -t tmpfs tmpfs "$directory"; fi
 done
 mount -t tmpfs tmpfs /run
+mount --make-rshared / # as systemd does where it is not in a container: services see what is mounted later
 ln -s "$collector" /usr/bin/collector
 cp -r "$units" /run/units
 export SYSTEMD_UNIT_PATH=/run/units container=other

@@ -42,8 +42,12 @@ class Machine:
             self._unshare = subprocess.Popen(
                 ["bash", "-c", join, "bash", *spaces, *boot], stdin=subprocess.DEVNULL, stdout=console, stderr=console
             )
-        self._init = wait_for(self._find_init, "PID 1")
-        wait_for(lambda: self.show("collector.service", "ActiveState") == "active", self._complaint())
+        try:
+            self._init = wait_for(self._find_init, "PID 1")
+            wait_for(lambda: self.show("collector.service", "ActiveState") == "active", self._complaint())
+        except BaseException:
+            self.close()
+            raise
 
     def _write(self, directory: Path, units: dict[str, str]) -> None:
         # A developer's interpreter may live in a home, which the shipped units do not see.
