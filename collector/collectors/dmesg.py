@@ -11,6 +11,7 @@ from pathlib import PurePosixPath
 from typing import ClassVar
 
 import msgspec
+from msgspec.structs import replace
 
 from collector.collectors.base import Context
 from collector.host.files import Host
@@ -18,6 +19,7 @@ from collector.host.kmsg import PATH, Kmsg, KmsgRecord
 from collector.model.artifact import Artifact, Footprint, SourceInfo
 from collector.model.errors import StepError
 from collector.model.pressure import StepClass
+from collector.model.redaction import Redaction
 from collector.model.text import joined, jsonl
 from collector.model.units import Seconds
 
@@ -31,7 +33,7 @@ class Overwritten(msgspec.Struct, frozen=True, kw_only=True):
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Dmesg:
     """
-    Copy the kernel log as JSON lines with all fields, and as text.
+    Copy the kernel log as JSON lines with all fields, and as text; in the kernel's command line, secrets are hidden.
 
     Args:
         since: How far back; by default everything that the kernel still has.
@@ -52,9 +54,9 @@ class Dmesg:
             hint = "run as root, or with CAP_SYSLOG" if exc.errno in {errno.EPERM, errno.EACCES} else None
             raise StepError(f"{PATH}: {exc.strerror}", hint=hint) from exc
         source = SourceInfo(path=PATH)
-        rows = jsonl(_window(ctx.host, since_s, newest))
+        rows = jsonl(_shown(_window(ctx.host, since_s, newest), ctx.redaction))
         yield Artifact(path=PurePosixPath("dmesg.jsonl"), body=rows, source=source, media="jsonl")
-        lines = joined(_line(record) for record in _window(ctx.host, since_s, newest))
+        lines = joined(map(_line, _shown(_window(ctx.host, since_s, newest), ctx.redaction)))
         yield Artifact(path=PurePosixPath("dmesg.txt"), body=lines, source=source)
 
 
@@ -75,6 +77,15 @@ def _window(host: Host, since_s: float, newest: int | None) -> Iterator[KmsgReco
                 return
             if record.time_s >= since_s:
                 yield record
+
+
+def _shown(records: Iterator[KmsgRecord | Overwritten], redaction: Redaction) -> Iterator[KmsgRecord | Overwritten]:
+    """Hide secrets in the kernel's command line; in other records, most of what looks like one is a kernel's key."""
+    for record in records:
+        if isinstance(record, KmsgRecord) and "command line" in record.message.lower():
+            yield replace(record, message=redaction.text(record.message.encode()).decode())
+        else:
+            yield record
 
 
 def _line(record: KmsgRecord | Overwritten) -> bytes:

@@ -15,7 +15,9 @@ from collector.host.read_errors import ReadErrors
 from collector.model.artifact import Artifact, Footprint, SourceInfo, Truncated
 from collector.model.errors import StepError
 from collector.model.pressure import StepClass
+from collector.model.redaction import Redaction
 
+COMMAND_LINE = "/proc/cmdline"
 # The fastest-changing come first; those that take a lock that may be held for long (slab_mutex, module_mutex, flc_lock)
 # come last. Left out on purpose: pagetypeinfo (holds the zone lock while it walks the free lists), vmallocinfo, net/tcp
 # and net/unix (walk every socket under locks).
@@ -27,7 +29,7 @@ PATHS = (
     "/proc/net/softnet_stat", "/proc/schedstat",
     "/proc/sysvipc/shm", "/proc/sysvipc/sem", "/proc/sysvipc/msg",
     "/proc/self/mountinfo", "/proc/mounts", "/proc/swaps", "/proc/partitions", "/proc/filesystems",
-    "/proc/cmdline", "/proc/version", "/proc/uptime", "/proc/cpuinfo", "/proc/mdstat",
+    COMMAND_LINE, "/proc/version", "/proc/uptime", "/proc/cpuinfo", "/proc/mdstat",
     "/proc/sys/fs/file-nr", "/proc/sys/fs/inode-nr", "/proc/sys/kernel/core_pattern", "/proc/sys/kernel/pid_max",
     "/proc/sys/kernel/random/boot_id", "/proc/sys/kernel/shmmax", "/proc/sys/kernel/shmall",
     "/proc/sys/kernel/tainted", "/proc/sys/kernel/threads-max", "/proc/sys/vm/max_map_count",
@@ -50,7 +52,7 @@ _OF_A_PROCESS = re.compile(r"/proc/(?:[0-9]+|self|thread-self)(?:/|\Z)")
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ProcFiles:
     """
-    Copy system-wide files of ``/proc`` and ``/sys`` verbatim.
+    Copy system-wide files of ``/proc`` and ``/sys`` verbatim; in the kernel's command line, secrets are hidden.
 
     Args:
         paths: Further files below ``/proc`` or ``/sys``, except those of a process.
@@ -75,7 +77,7 @@ class ProcFiles:
         missing: list[str] = []
         for path in (*PATHS, *_node_files(ctx.host), *self.paths, *LAST):
             try:
-                yield _read(ctx.host, path)
+                yield _read(ctx.host, path, ctx.redaction)
             except FileNotFoundError:
                 if path in self.paths:
                     missing.append(path)
@@ -89,11 +91,14 @@ class ProcFiles:
             raise Truncated(f"not read: {names_of(missing)}; see unread.jsonl")
 
 
-def _read(host: Host, path: str) -> Artifact:
+def _read(host: Host, path: str, redaction: Redaction) -> Artifact:
     # O_NONBLOCK: reading some of these files would wait for an event.
     fd = open_regular(host.path(path), flags=READ_FLAGS | os.O_NONBLOCK)
     names = (re.sub(r"[^A-Za-z0-9._-]", "_", part) for part in path.split("/")[1:])
-    return Artifact(path=PurePosixPath(*names), body=body(fd, limit=MAX_BYTES), source=SourceInfo(path=path))
+    content = body(fd, limit=MAX_BYTES)
+    if path == COMMAND_LINE and isinstance(content, bytes):  # at most 32 KiB: COMMAND_LINE_SIZE
+        content = redaction.text(content)
+    return Artifact(path=PurePosixPath(*names), body=content, source=SourceInfo(path=path))
 
 
 def _node_files(host: Host) -> list[str]:

@@ -1,42 +1,37 @@
-"""Hides values whose names suggest secrets, in environments and command lines."""
+"""
+Hides secrets in environments and command lines: by the names before them, by their own form, and by the program.
+
+`redaction_names` knows names, `redaction_pairs` what is given to them, `redaction_forms` forms, and `redaction_options`
+programs.
+"""
 
 from __future__ import annotations
 
 import re
 from collections.abc import Iterable, Iterator
-from functools import lru_cache
 
 import msgspec
 
-DEFAULT_KEYS = (
-    "*pass*",
-    "*secret*",
-    "*token*",
-    "*key*",
-    "*credential*",
-    "*auth*",
-    "*cookie*",
-    "*private*",
-    "*dsn*",
-    "*connection*string*",
-)
-MASK = b"[redacted]"
+from collector.model.redaction_arguments import CommandLine, hide_text
+from collector.model.redaction_forms import MASK
+from collector.model.redaction_names import DEFAULT_KEYS, secret_names
+
 # The longest string that execve(2) accepts (MAX_ARG_STRLEN). A longer one was written by the process itself and is
 # hidden as a whole, because its name may be in a piece that has already been passed on.
 MAX_ENTRY_BYTES = 131_072
-
-# https://user:password@host, whatever its name is
-_URL_PASSWORD = re.compile(rb"(://[^/?#@\s:]*:)[^/?#\s]*@")
+# https://TOKEN, user:PASSWORD
+_CUT = re.compile(rb"(://|[\w%+.\\-]:)(?!//)([^\s/?#@]++)\Z")
 
 
 class Redaction(msgspec.Struct, frozen=True, kw_only=True):
     """
-    What to hide. Passwords in URLs are hidden whatever *keys* says.
+    What to hide. Secrets in URLs, known tokens and options such as ``mysql -p...`` are hidden whatever *keys* says.
 
     Args:
         enabled: ``false`` keeps environments and command lines as they are.
-        keys: Globs for names whose values are hidden, ignoring case: the name before ``=`` (environment)
-            or the name of a long option (command line).
+        keys: Names whose values are hidden, ignoring case and accents: of variables, options, headers, JSON keys. With
+            ``*`` or ``?``, a glob for the whole name; without, also a word in it: ``token`` stands for ``GITHUB_TOKEN``
+            and ``githubToken``. What is only a path, ``true`` and the like stays readable then.
     """
 
     enabled: bool = True
@@ -47,11 +42,13 @@ class Redaction(msgspec.Struct, frozen=True, kw_only=True):
         if not self.enabled:
             yield from pieces
             return
-        secret = _compiled(self.keys)
+        names = secret_names(self.keys)
         for entry in _entries(pieces):
             name, equals, value = entry.partition(b"=")
-            hide = bool(equals and value) and secret.match(name) is not None
-            yield (name + b"=" + MASK if hide else _URL_PASSWORD.sub(rb"\1" + MASK + b"@", entry)) + b"\0"
+            if equals:
+                yield name + b"=" + (MASK if names.hides(name, value) else hide_text(value, names)) + b"\0"
+            else:
+                yield hide_text(entry, names) + b"\0"
 
     def command_line(self, pieces: Iterable[bytes]) -> Iterator[bytes]:
         """Yield a command line (arguments, each terminated by NUL) with secrets hidden; see `arguments`."""
@@ -62,49 +59,23 @@ class Redaction(msgspec.Struct, frozen=True, kw_only=True):
             yield argument + b"\0"
 
     def arguments(self, arguments: Iterable[bytes]) -> Iterator[bytes]:
+        """Yield a command line's arguments with secrets hidden, also within an argument that is itself a command."""
+        if not self.enabled:
+            yield from arguments
+            return
+        line = CommandLine(secret_names(self.keys))
+        yield from map(line.show, arguments)
+
+    def text(self, text: bytes, *, is_cut: bool = False) -> bytes:
         """
-        Yield a command line's arguments with secrets hidden.
+        Return a text that may hold a command line, such as one joined with blanks, with secrets hidden.
 
-        They are recognised in ``--name=value``, ``name=value``, ``name: value`` and in the argument after ``--name``,
-        also within an argument of several words.
+        If it *is_cut*, what would show that its last word is a password may be missing, so that one is hidden too.
         """
-        if self.enabled:
-            arguments = _hidden(arguments, _compiled(self.keys))
-        yield from arguments
-
-
-def _hidden(arguments: Iterable[bytes], secret: re.Pattern[bytes], *, words: bool = False) -> Iterator[bytes]:
-    """Yield *arguments*, or the *words* of one (``sh -c "..."``), with secrets hidden."""
-    rest_is_secret = after_secret_option = False
-    for argument in arguments:
-        if rest_is_secret or (after_secret_option and not argument.startswith(b"--")):
-            after_secret_option = False
-            yield MASK
-            continue
-        name, separator, value = _split(argument)
-        if b" " not in name and secret.match(name.lstrip(b"-")) is not None:
-            after_secret_option = not separator and name.startswith(b"-")
-            rest_is_secret = words and separator == b":" and not value  # Authorization: Bearer ...
-            yield name + separator + (MASK if value else b"")
-        elif b" " in argument:
-            after_secret_option = False
-            yield b" ".join(_hidden(argument.split(b" "), secret, words=True))
-        else:
-            after_secret_option = False
-            yield _URL_PASSWORD.sub(rb"\1" + MASK + b"@", argument)
-
-
-@lru_cache(maxsize=8)
-def _compiled(keys: tuple[str, ...]) -> re.Pattern[bytes]:
-    """Return a pattern that matches names of secrets."""
-    parts = [re.escape(key.encode()).replace(rb"\*", rb"[^=\0]*").replace(rb"\?", rb"[^=\0]") for key in keys]
-    return re.compile(rb"(?:" + rb"|".join(parts) + rb")\Z" if parts else rb"(?!)", re.IGNORECASE)
-
-
-def _split(argument: bytes) -> tuple[bytes, bytes, bytes]:
-    """Split at the first ``=`` or ``:``."""
-    match = re.search(rb"[=:]", argument)
-    return (argument[: match.start()], match[0], argument[match.end() :]) if match else (argument, b"", b"")
+        if not self.enabled:
+            return text
+        shown = hide_text(text, secret_names(self.keys))
+        return _CUT.sub(rb"\1" + MASK, shown) if is_cut else shown
 
 
 def _entries(pieces: Iterable[bytes]) -> Iterator[bytes]:

@@ -28,6 +28,7 @@ from harness import (
     wait_for,
 )
 from machine import PROC_CONNECTOR, compiled, core_pattern, sysctl
+from redaction_rows import SECRET, arguments_of, rows
 
 pytestmark = pytest.mark.root
 NOBODY = 65534
@@ -165,14 +166,27 @@ SECRETS = {
     "AWS_SECRET_ACCESS_KEY": "wJalrXUtnFEMI",
     "DATABASE_URL": "postgres://app:s3cr3t-in-url@db/app",
     "GITHUB_TOKEN": "ghp_16C7e42F292c69",
-}
+    # a number keeps names apart that stand in several rows, and is no part of their words
+    **{f"{name}{number}": value for number, (name, _, value) in enumerate(
+        entry.decode().partition("=") for entry, _ in rows("environment"))},
+}  # fmt: skip
 ARGUMENTS = ["--api-token", "sk-live-argument", "--password=hunter2-argument", "-H", "Authorization: Bearer eyJhbGciOi"]
-LEAKS = ("hunter2", "wJalrXUtnFEMI", "s3cr3t-in-url", "ghp_16C7e42F292c69", "sk-live", "eyJhbGciOi")
+LINES = [b" ".join(arguments_of(line)) for line, _ in rows("arguments")]  # titles of processes, and scripts
+LEAKS = (
+    SECRET[:6].decode(),
+    SECRET[2:].decode(),
+    "hunter2",
+    "wJalrXUtnFEMI",
+    "s3cr3t-in-url",
+    "ghp_16C7e42F292c69",
+    "sk-live",
+    "eyJhbGciOi",
+)
 
 
 @pytest.mark.needs(PROC_CONNECTOR)
 def test_secrets_of_processes_and_commands_are_in_no_incident_and_no_log(
-    daemon_factory: Callable[..., Daemon], actor: Path
+    daemon_factory: Callable[..., Daemon], actor: Path, tmp_path: Path
 ) -> None:
     """Environment and arguments of a crashed process, a live one, and a command step."""
     command = '{id: told, collector: command, with: {argv: [/bin/true, "--api-token", "sk-live-command"]}}'
@@ -180,9 +194,12 @@ def test_secrets_of_processes_and_commands_are_in_no_incident_and_no_log(
     exits = "{id: exits, type: process_exits, rules: [{comm: [secretive]}], pipeline: crash}"
     steps = (command, MATCHING % "secretive", core, *(step for step in ALL if step != CORE))
     config = config_of(*steps, triggers=(CORES, exits))
+    mysql = tmp_path / "mysql"
+    mysql.symlink_to(actor)
     daemon = daemon_factory(config)
     with core_pattern(f"{daemon.cores}/core.%e.%p"):
-        crashing, living = (Victim(actor, "secretive", *ARGUMENTS, environment=SECRETS) for _ in range(2))
+        crashing = Victim(mysql, "secretive", f"-p{SECRET.decode()}", *ARGUMENTS, environment=SECRETS)
+        living = Victim(mysql, "secretive", *ARGUMENTS, *LINES, environment=SECRETS)
         try:
             crashing.die()
             manifests = daemon.wait_for_incidents(1)

@@ -40,6 +40,18 @@ def test_dmesg_has_all_records_in_both_forms() -> None:
     assert len(collected.text("dmesg.txt").splitlines()) == len(collected.rows("dmesg.jsonl"))
 
 
+def test_dmesg_hides_secrets_in_the_kernels_command_line() -> None:
+    """In both forms; other records are kept as they are, for a kernel's keys are not secrets."""
+    words = mark()
+    say(f"{words} Command line: ro rd.iscsi.password={words}-hidden quiet")
+    say(f"{words} Loaded X.509 cert, key: {words}-shown")
+    collected = collect(Dmesg())
+    for text in (collected.text("dmesg.txt"), collected["dmesg.jsonl"].decode()):
+        assert f"{words} Command line: ro rd.iscsi.password=[redacted] quiet" in text
+        assert f"{words}-hidden" not in text
+        assert f"key: {words}-shown" in text
+
+
 def test_dmesg_has_the_records_since_a_time() -> None:
     """Older records are left out, and so are those after the start: the log never ends."""
     old, new = mark(), mark() + "-new"

@@ -20,9 +20,17 @@ def test_proc_files_copies_the_machine_verbatim() -> None:
     for name in NAMED:
         assert collected[f"proc/{name}"], name
     assert collected["proc/version"] == Path("/proc/version").read_bytes()
-    assert collected["proc/cmdline"] == Path("/proc/cmdline").read_bytes()
     assert collected.artifacts["proc/net/dev"].artifact.source is not None
     assert collected.error is None
+
+
+def test_proc_files_hides_secrets_in_the_kernels_command_line(tmp_path: Path) -> None:
+    """An installer's password, an iSCSI disk's; the rest is what the kernel was started with."""
+    (tmp_path / "proc").mkdir()
+    line = "root=/dev/sda1 ro rd.iscsi.password=hunter2 ks=https://u:hunter2@h/ks.cfg console=ttyS0\n"
+    (tmp_path / "proc/cmdline").write_text(line, encoding="utf-8")
+    shown = collect(ProcFiles(), context(root=str(tmp_path)))["proc/cmdline"].decode()
+    assert shown == line.replace("hunter2", "[redacted]")
 
 
 def test_proc_files_of_this_kernel_are_all_read_by_root() -> None:

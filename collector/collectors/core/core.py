@@ -13,7 +13,14 @@ import msgspec
 
 from collector.collectors.base import Context
 from collector.collectors.core.apport_report import add_report
-from collector.collectors.core.notes import CoreSignal, CoreThread, parse_process, parse_signal, parse_thread
+from collector.collectors.core.notes import (
+    ARGUMENTS_BYTES,
+    CoreSignal,
+    CoreThread,
+    parse_process,
+    parse_signal,
+    parse_thread,
+)
 from collector.host.apport import read_report
 from collector.host.apport_core import EXCEPTION, NO_CORE
 from collector.host.corefile import core_reader, mapped_files, open_core, path_of, written_once
@@ -189,13 +196,17 @@ def _summary(fd: int, source: SourceInfo, redaction: Redaction) -> CoreSummary:
                 summary.pid, summary.ppid = process.pid, process.ppid
                 summary.uid, summary.gid = process.uid, process.gid
                 summary.command = escape(process.command)
-                summary.arguments = escape(b" ".join(redaction.arguments(process.arguments.split(b" "))))
+                summary.arguments = _arguments(process.arguments, redaction)
         summary.cut_off = reader.is_cut_off(header.end_bytes)
     except CoreError as exc:
         summary.problem = str(exc)
     if (report := read_report(fd)) is not None:
         add_report(summary, report, redaction)
     return summary
+
+
+def _arguments(raw: bytes, redaction: Redaction) -> str:
+    return escape(redaction.text(raw, is_cut=len(raw) >= ARGUMENTS_BYTES - 1))
 
 
 def _threads(fd: int) -> Iterator[CoreThread]:

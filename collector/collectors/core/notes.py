@@ -51,11 +51,14 @@ class CoreSignal(msgspec.Struct, kw_only=True, omit_defaults=True):
     sender_uid: int | None = None
 
 
+ARGUMENTS_BYTES = 80  # with the NUL: ELF_PRARGSZ
+
+
 class ProcessInfo(msgspec.Struct, frozen=True, kw_only=True):
     """
     NT_PRPSINFO. IDs are those of the process's own PID and user namespace.
 
-    *command* is its comm, *arguments* the first 80 bytes of its command line with spaces instead of NULs.
+    *command* is its comm, *arguments* the first 79 bytes of its command line with spaces instead of NULs.
     """
 
     pid: int
@@ -114,7 +117,7 @@ def parse_process(layout: Layout, desc: bytes) -> ProcessInfo | None:
         uid=uid,
         gid=gid,
         command=desc[names : names + 16].split(b"\0")[0],
-        arguments=desc[names + 16 : names + 96].split(b"\0")[0].rstrip(b" "),
+        arguments=desc[names + 16 : names + 16 + ARGUMENTS_BYTES].split(b"\0")[0].rstrip(b" "),
     )
 
 
