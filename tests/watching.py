@@ -33,15 +33,10 @@ def opened(trigger: Trigger, ctx: TriggerContext) -> Iterator[Watch]:
     """Open a trigger as the daemon does, and close it at the end."""
     watch = trigger.open(ctx)
     try:
-        assert found(watch.poll()) == []
+        assert told(watch.poll()) == []
         yield watch
     finally:
         watch.close()
-
-
-def found(markers: Iterable[Marker | None]) -> list[Marker]:
-    """Return what `read` or `poll` found, without the moments at which it may be paused."""
-    return [marker for marker in markers if marker is not None]
 
 
 def drain(watch: Watch) -> list[Marker]:
@@ -49,8 +44,13 @@ def drain(watch: Watch) -> list[Marker]:
     markers: list[Marker] = []
     end_s = time.monotonic() + 1.0
     while time.monotonic() < end_s and select.select([watch], [], [], 0.2)[0]:
-        markers += found(watch.read())
+        markers += told(watch.read())
     return markers
+
+
+def told(source: Iterable[Marker | None]) -> list[Marker]:
+    """Return the markers of one call of `read` or `poll`, without its pauses."""
+    return [marker for marker in source if marker is not None]
 
 
 def of_process(markers: list[Marker], pid: int) -> list[Marker]:

@@ -16,6 +16,7 @@ from collector.cli.signals import on_signal
 from collector.config.load import find
 from collector.daemon.messages import RunRequest, reply_of
 from collector.host.identity import identify
+from collector.model.case import owner_of
 from collector.model.errors import UsageError
 from collector.model.knowledge import NOTHING
 from collector.model.marker import Marker
@@ -104,7 +105,7 @@ def _run_here(generation: Generation, request: RunRequest, renderer: Renderer) -
         identity=identify(),
         config_hash=generation.loaded.hash,
         now_s=time.time(),
-        owners=generation.settings.owners,
+        owner=owner_of(marker, generation.settings.owners),
     )
 
     def task() -> Task[Done]:

@@ -16,11 +16,9 @@ from collector.daemon.limits import Limits
 from collector.daemon.loop import Loop
 from collector.daemon.messages import Reply, RunRequest
 from collector.host.clock import boot_s
-from collector.host.files import Host
 from collector.host.procfs import boot_ticks
-from collector.host.subordinates import owners
 from collector.model.admission import Admission, OwnProcesses, Ruling
-from collector.model.case import Case, Fate, executable
+from collector.model.case import Case, Fate, owner_of
 from collector.model.errors import CollectorError, PressureError
 from collector.model.incident import IncidentState
 from collector.model.marker import Marker, MarkerKind, shortened
@@ -36,11 +34,8 @@ MAX_REQUESTS = 16
 LINES_PER_MINUTE = 600
 """Beyond his share of these, an owner's markers are counted in the log, too: the first user has 150, root 300."""
 
-LANE_LENGTH = 64
 MAX_TRIES = 2
 """A marker whose incident was killed before any of it was on disk is retried once."""
-
-DISPLACED = "a newer marker of the same executable took its place"
 
 log = get_logger()
 
@@ -89,7 +84,6 @@ class Intake:
         self._own_pids = own_pids
         self._limits = limits
         self._lines = PerMinute(LINES_PER_MINUTE)
-        self._owners = owners(Host())
         self._generation = generation
         self._sealed: Mapping[str, Fate] = {}
         self._manual_runs: dict[int, tuple[Pipeline, Client]] = {}
@@ -97,7 +91,7 @@ class Intake:
         self._logged_problem: str | None = None
         self._log_problem()
         settings = generation.loaded.config.storm
-        self._admission = Admission(settings)
+        self._admission = Admission(settings, owners=generation.settings.owners)
         longest_s = max(budget.window_s for budget in (settings.per_executable, settings.per_uid, settings.total))
         self._admission.restore(self._ledger.spent(window_s=longest_s, now_s=boot_s()))
         self._loop.call_later(TIDY_S, self.tidy)
@@ -110,8 +104,7 @@ class Intake:
     def configure(self, generation: Generation) -> None:
         """Apply another generation of the configuration from now on."""
         self._generation = generation
-        self._owners = owners(Host())
-        self._admission.configure(generation.loaded.config.storm)
+        self._admission.configure(generation.loaded.config.storm, generation.settings.owners)
 
     def resume(self, sealed: Mapping[str, IncidentState]) -> None:
         """
@@ -194,7 +187,8 @@ class Intake:
             number, ruling.fate, reason=ruling.reason, case=ruling.case.id if ruling.case is not None else None
         )
         for displaced in ruling.displaced:
-            self._ledger.decide(displaced, Fate.SUPPRESSED, reason=DISPLACED)
+            self._ledger.decide(displaced.number, Fate.SUPPRESSED, reason=displaced.reason)
+            self._limits.reached(displaced.limit, displaced.owner)
         if ruling.limit:
             self._limits.reached(ruling.limit, ruling.owner)
         owner = self._owner(marker)
@@ -213,7 +207,7 @@ class Intake:
         )
 
     def _owner(self, marker: Marker) -> str:
-        return self._owners.of(marker.uid, lane=executable(marker)[:LANE_LENGTH])
+        return owner_of(marker, self._generation.settings.owners)
 
     def _has_space(self) -> bool:
         """Return whether the archive's file system has space beyond its reserve."""

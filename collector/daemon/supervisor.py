@@ -165,7 +165,7 @@ class Supervisor:
             identity=self._identity,
             config_hash=generation.loaded.hash,
             now_s=time.time(),
-            owners=generation.settings.owners,
+            owner=work.case.owner,
         )
         self._intake.begun(work, header.id)
         if work.client is not None:

@@ -11,6 +11,7 @@ import functools
 import os
 import re
 import sys
+from collections.abc import Iterator
 from dataclasses import replace
 
 import xxhash
@@ -24,6 +25,7 @@ DEAD_STATES = frozenset("ZXx")
 # In ``status``, in whose first line the kernel escapes line breaks in the name.
 TGID = re.compile(rb"\nTgid:\t([0-9]+)")
 REAL_UID = re.compile(rb"\nUid:\t([0-9]+)")
+UNITS = (".service", ".scope")
 INNER_PID = re.compile(rb"\nNStgid:(?:\t[0-9]+)*\t([0-9]+)\n")
 CORE_LIMIT = re.compile(rb"^Max core file size +([a-z0-9]+) ", re.MULTILINE)
 
@@ -80,6 +82,7 @@ def is_dying(stat: Stat) -> bool:
 def _read(host: Host, number: int, dir_fd: int) -> Identity:
     stat = read_stat(dir_fd)
     status = read_at(dir_fd, "status", 4096)
+    cgroup = read_at(dir_fd, "cgroup", 4096)
     return Identity(
         pid=number,
         tgid=_number(TGID.search(status)) or number,
@@ -90,7 +93,8 @@ def _read(host: Host, number: int, dir_fd: int) -> Identity:
         dying=is_dying(stat),
         inner_pid=_number(INNER_PID.search(status)),
         exe=_link(dir_fd, "exe"),
-        unit=unit_of(read_at(dir_fd, "cgroup", 4096)),
+        unit=unit_of(cgroup),
+        system_unit=system_unit_of(cgroup),
         mounts=_mounts(host, dir_fd),
         core_limit=limit[1].decode() if (limit := CORE_LIMIT.search(_perhaps(dir_fd, "limits"))) else None,
     )
@@ -133,10 +137,32 @@ def _own_mounts(host: Host) -> str | None:
 
 def unit_of(cgroup: bytes) -> str | None:
     """Return the innermost systemd unit in a ``/proc/PID/cgroup``, or the cgroup's path if there is none."""
-    for line in cgroup.decode(errors="replace").splitlines():
-        hierarchy, controllers, path = line.split(":", 2)
-        if hierarchy == "0" or controllers == "name=systemd":
-            units = [part for part in path.split("/") if part.endswith((".service", ".scope"))]
-            if units or path != "/":
-                return sys.intern(units[-1] if units else path)
+    for path in _systemd_paths(cgroup):
+        units = [part for part in path.split("/") if part.endswith(UNITS)]
+        if units or path != "/":
+            return sys.intern(units[-1] if units else path)
     return None
+
+
+def system_unit_of(cgroup: bytes) -> str | None:
+    """
+    Return the unit of the system's manager that a process is within; ``None`` for one of a user's session.
+
+    Below a unit, whoever it is delegated to may create any name: the outermost one counts.
+    Source: systemd's CGROUP_DELEGATION.md
+    """
+    for path in _systemd_paths(cgroup):
+        parts = path.split("/")[1:]
+        unit = next((number for number, part in enumerate(parts) if not part.endswith(".slice")), len(parts))
+        if parts[:1] != ["user.slice"] and unit < len(parts) and parts[unit].endswith(UNITS):
+            return sys.intern(parts[unit])
+    return None
+
+
+def _systemd_paths(cgroup: bytes) -> Iterator[str]:
+    """Yield the process's cgroups in the hierarchies that systemd keeps; other line separators are part of a name."""
+    for line in cgroup.decode(errors="replace").split("\n"):
+        hierarchy, _, rest = line.partition(":")
+        controllers, _, path = rest.partition(":")
+        if path and (hierarchy == "0" or controllers == "name=systemd"):
+            yield path

@@ -6,6 +6,7 @@ bounded, and a flood spends only its own budget:
 
 - An *executable* is its name **and its uid**: files named ``core.engine`` that user ``nobody`` creates spend
   the budget of ``nobody``, not the engine's.
+- Each table has an *owner* for each entry; where one is full, the owner who has most gives way (`model.shares`).
 - Which markers are one crash is `model.identity`'s to say; different processes never are. A witness that names no
   certain process opens no case while one is open that it does not contradict.
 - Beyond a budget the newest case of each executable is held, and collected once the window has room again:
@@ -14,30 +15,21 @@ bounded, and a flood spends only its own budget:
 
 from __future__ import annotations
 
-from collections import deque
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
+from typing import NamedTuple
 
 import msgspec
 
-from collector.model.bounded import put_newest
-from collector.model.budgets import Budgets, Spent, StormSettings
-from collector.model.case import Case, Fate, awaits_core, executable
-from collector.model.identity import (
-    agreement,
-    contradiction,
-    invocation,
-    is_a_claim,
-    is_about_a_process,
-    is_certain,
-    tasks,
-    tells_image,
-)
+from collector.model.budgets import Budgets, Excess, Spent, StormSettings
+from collector.model.case import Case, Fate, awaits_core, executable, owner_of
+from collector.model.identity import agreement, contradiction, is_about_a_process, is_certain
 from collector.model.marker import Marker, MarkerKind
+from collector.model.owners import Owners, user_of
+from collector.model.queue import CaseQueue
+from collector.model.recent import RecentCases
+from collector.model.shares import FairTable
 
-MAX_RECENT = 4096  # keys, of which a case has up to ten
-# Incidents under way: the light steps of each run immediately, then all but one wait for their turn to copy.
-MAX_RUNNING = 32
 MAX_HELD = 64
 SETTLE_S = 0.5
 """How long a case that only a core will complete waits for it: most dumps take less, and a longer one still holds its
@@ -62,36 +54,46 @@ class OwnProcesses(msgspec.Struct, frozen=True, kw_only=True):
         return None
 
 
+class Displaced(NamedTuple):
+    """The *number* of a held or queued case that is suppressed now, whose it is, the limit that is reached, and why."""
+
+    number: int
+    owner: str
+    limit: str
+    reason: str
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Ruling:
     """
     The decision about a marker.
 
-    *case* is the case that it opened or joined. *displaced* are the numbers of held or queued cases that are
-    suppressed now, because this one is newer. *limit* is the limit that was reached, as operators know it, and *owner*
-    who pays for it.
+    *case* is the case that it opened or joined, and *owner* who pays for it. *limit* is the limit that keeps it waiting
+    or out, as the operator knows it (``storm.total``); empty if none was reached. *displaced* had to make room for it.
     """
 
     fate: Fate
     reason: str = ""
     case: Case | None = None
-    displaced: tuple[int, ...] = ()
-    limit: str = ""
     owner: str = ""
+    limit: str = ""
+    displaced: tuple[Displaced, ...] = ()
 
 
 class Admission:
     """The rules, and the bounded tables that they need."""
 
-    def __init__(self, settings: StormSettings, own: OwnProcesses | None = None) -> None:
+    def __init__(
+        self, settings: StormSettings, own: OwnProcesses | None = None, *, owners: Owners | None = None
+    ) -> None:
         """Begin with nothing queued and nothing spent; *own* may be replaced at any time."""
         self.own = own or OwnProcesses()
         self._settings = settings
+        self._owners = owners or Owners()
         self._budgets = Budgets(settings)
-        self._queue: deque[Case] = deque()
-        self._held: dict[str, Case] = {}
-        self._running: list[Case] = []
-        self._recent: dict[str, Case] = {}
+        self._queue = CaseQueue()
+        self._held: FairTable[tuple[str, str], Case] = FairTable(MAX_HELD)
+        self._recent = RecentCases()
 
     @property
     def queued(self) -> int:
@@ -105,15 +107,17 @@ class Admission:
 
     @property
     def idle(self) -> bool:
-        return not self._running and not self._queue
+        return not self._queue.running and not self._queue
 
-    def configure(self, settings: StormSettings) -> None:
+    def configure(self, settings: StormSettings, owners: Owners) -> None:
         """Apply new settings from now on; what is queued, held or spent does not change."""
-        self._settings = self._budgets.settings = settings
+        self._settings = settings
+        self._budgets.configure(settings)
+        self._owners = owners
 
     def restore(self, spent: Iterable[Spent]) -> None:
         """Restore what was spent before a restart, oldest first."""
-        self._budgets.restore(spent)
+        self._budgets.restore(spent, self._owners)
 
     def offer(self, number: int, marker: Marker, *, pipeline: str, now_s: float) -> Ruling:
         """Decide about *marker*, whose row in the ledger is *number*."""
@@ -126,8 +130,8 @@ class Admission:
                 return ruling
         case = self._open(number, marker, pipeline, now_s)
         if marker.kind is MarkerKind.MANUAL:  # somebody is waiting: no budget, first in the queue
-            self._queue.appendleft(case)
-            return Ruling(fate=Fate.QUEUED, case=case)
+            self._queue.put(case)
+            return Ruling(fate=Fate.QUEUED, case=case, owner=case.owner)
         return self._admit(case, now_s)
 
     def resume(self, number: int, markers: Sequence[Marker], *, pipeline: str, now_s: float) -> Ruling:
@@ -145,36 +149,27 @@ class Admission:
 
     def next(self, now_s: float) -> Case | None:
         """Return a case to run now, ``None`` if there is none; it counts as running until `finished`."""
-        if len(self._running) >= MAX_RUNNING:
-            return None
         self._release(now_s)
-        for case in self._queue:
-            if case.ready_s <= now_s:
-                self._queue.remove(case)
-                self._running.append(case)
-                return case
-        return None
+        return self._queue.take(now_s)
 
     def due_s(self, now_s: float) -> float | None:
         """Return when to call `next` again if no marker arrives; ``None`` while nothing waits."""
-        if len(self._running) >= MAX_RUNNING:
-            return None  # until one of them ends
-        times = [case.ready_s for case in self._queue]
-        if self._held:
-            times.append(self._budgets.next_room_s(now_s))
-        return min(times, default=None)
+        held_s = self._budgets.next_room_s(now_s) if self._held else None
+        return min((time_s for time_s in (self._queue.due_s(), held_s) if time_s is not None), default=None)
 
     def finished(self, case: Case, *, incident: str | None, size_bytes: int) -> None:
         """Close *case*: later markers about it join *incident* in the ledger only."""
-        case.incident, case.done = incident, True
-        if case in self._running:
-            self._running.remove(case)
-        self._budgets.settle(case.executable, case.spent_s, size_bytes)
+        case.incident = incident
+        case.end()
+        self._queue.finished(case)
+        if case.spent is not None:
+            self._budgets.settle(case.spent, size_bytes)
 
     def _open(self, number: int, marker: Marker, pipeline: str, now_s: float) -> Case:
         """Return a new case with its first marker."""
         case = Case(
-            id=number, pipeline=pipeline, opened_s=now_s, executable=executable(marker), markers=[marker],
+            id=number, pipeline=pipeline, opened_s=now_s, executable=executable(marker),
+            owner=owner_of(marker, self._owners), markers=[marker],
             ready_s=now_s + (SETTLE_S if awaits_core(marker) or _is_lost(marker) else 0.0),
         )  # fmt: skip
         self._index(case, marker)
@@ -182,22 +177,32 @@ class Admission:
 
     def _admit(self, case: Case, now_s: float) -> Ruling:
         """Queue *case* if the budgets have room for it, else hold it."""
-        if (reason := self._budgets.exceeded(case.executable, case.markers[0].uid, now_s)) is not None:
-            return Ruling(fate=Fate.HELD, reason=reason, case=case, displaced=self._hold(case))
-        return Ruling(fate=Fate.QUEUED, case=case, displaced=self._enqueue(case, now_s))
+        excess, displaced = self._place(case, now_s)
+        fate, (limit, reason) = (Fate.QUEUED, ("", "")) if excess is None else (Fate.HELD, excess)
+        for gone in displaced:
+            if gone.number == case.id:  # its owner has most, and nothing but this
+                fate, limit, reason = Fate.SUPPRESSED, gone.limit, gone.reason
+        others = tuple(gone for gone in displaced if gone.number != case.id)
+        return Ruling(fate=fate, reason=reason, case=case, owner=case.owner, limit=limit, displaced=others)
+
+    def _place(self, case: Case, now_s: float) -> tuple[Excess | None, tuple[Displaced, ...]]:
+        """Queue *case*, or hold it; return the budget that is exceeded, and the cases that it displaces."""
+        if (excess := self._budgets.exceeded(case.executable, case.owner, now_s)) is not None:
+            return excess, self._hold(case, excess)
+        return None, self._enqueue(case, now_s)
 
     def _joined(self, marker: Marker, pipeline: str, now_s: float) -> Ruling | None:
         """Rule on a marker that is no crash of its own; return ``None`` for one that is."""
         agreeing = [
             (found.strength, is_certain(case.marker), case.opened_s, found.reason, case)
-            for case in self._candidates(marker)
+            for case in self._recent.sharing(marker)
             # A core that arrives after its incident is over still has to be collected.
             if not (case.done and marker.core is not None and case.marker.core is None)
             and (found := agreement(case.marker, marker, apart_s=now_s - case.opened_s)) is not None
         ]
         if agreeing:
             *_, reason, case = max(agreeing, key=lambda found: found[:3])
-            if case not in self._running and case.markers[0].kind is MarkerKind.KERNEL_LOG:
+            if case not in self._queue.running and case.markers[0].kind is MarkerKind.KERNEL_LOG:
                 case.pipeline = pipeline  # that of a source that is about this process, rather than about the kernel
             return self._join(case, marker, Fate.JOINED, reason, now_s)
         if is_certain(marker):
@@ -208,20 +213,15 @@ class Admission:
                     reason = "it names no certain process, and may be about this crash"
                     return self._join(case, marker, Fate.UNATTRIBUTED, reason, now_s)
             return None
-        known = self._recent.get(executable(marker))
+        known = self._recent.of_event(marker)
         if known is None or known.done or now_s - known.opened_s >= self._settings.coalesce_s:
             return None
         reason = f"{executable(marker)} was reported again within {self._settings.coalesce_s:g} s"
         return self._join(known, marker, Fate.JOINED, reason, now_s)
 
-    def _candidates(self, marker: Marker) -> list[Case]:
-        """Return the recent cases that share a key with *marker*."""
-        found = (self._recent.get(key) for key in (*_keys(marker), *_claims(marker)))
-        return list({case.id: case for case in found if case is not None}.values())
-
     def _open_cases(self) -> list[Case]:
         """Return the cases about crashes that are not over, the newest first."""
-        found = (*self._running, *self._queue, *self._held.values())
+        found = (*self._queue.running, *self._queue, *(case for _, case in self._held.items()))
         crashes = (case for case in found if case.is_crash and not case.done)
         return sorted(crashes, key=lambda case: case.opened_s, reverse=True)
 
@@ -229,72 +229,65 @@ class Admission:
         """Add the marker to *case*; if the case is over, it joins in the ledger only."""
         if not case.done:
             case.add(msgspec.structs.replace(marker, attributed=fate is Fate.JOINED), now_s)
+        displaced: tuple[Displaced, ...] = ()
         if fate is Fate.JOINED:
             self._index(case, marker)
-        return Ruling(fate=fate, reason=reason, case=case)
+            if not case.done and (owner := owner_of(case.marker, self._owners)) != case.owner:
+                displaced = self._charge(case, owner, now_s)
+        return Ruling(fate=fate, reason=reason, case=case, owner=case.owner, displaced=displaced)
 
-    def _enqueue(self, case: Case, now_s: float) -> tuple[int, ...]:
-        """Queue *case*; in a full queue it takes the place of the last one, whose number is returned."""
-        displaced: tuple[int, ...] = ()
-        if len(self._queue) >= self._settings.queue:
-            last = self._queue.pop()
-            last.done = True
-            self._budgets.give_back(last.executable, last.spent_s)
-            displaced = (last.id,)
-        case.spent_s = now_s
-        self._queue.append(case)
-        self._budgets.spend(case.executable, case.markers[0].uid, now_s)
-        return displaced
+    def _charge(self, case: Case, owner: str, now_s: float) -> tuple[Displaced, ...]:
+        """Let *case*, which began with a witness that did not know whose crash it is, be paid by *owner*."""
+        was_held = self._held.pop((case.owner, case.executable)) is not None
+        case.owner, case.executable = owner, executable(case.marker)
+        if case.spent is not None:
+            self._budgets.charge(case.spent, owner, case.executable)
+        return self._place(case, now_s)[1] if was_held else ()
 
-    def _hold(self, case: Case) -> tuple[int, ...]:
-        """Hold *case* as the newest of its executable; return the numbers of the cases that it displaces."""
-        gone = [before] if (before := self._held.pop(case.executable, None)) is not None else []
-        if len(self._held) >= MAX_HELD:
-            gone.append(self._held.pop(next(iter(self._held))))
-        for before in gone:
-            before.done = True
-        self._held[case.executable] = case
-        return tuple(before.id for before in gone)
+    def _enqueue(self, case: Case, now_s: float) -> tuple[Displaced, ...]:
+        """Queue *case*; if the queue is too long then, the last of the owner who has most is returned."""
+        self._queue.put(case)
+        case.spent = self._budgets.spend(case.executable, case.owner, now_s)
+        if (last := self._queue.displace(self._settings.queue)) is None:
+            return ()
+        return (self._suppress(last, "storm.queue", f"the queue is full, and {last.owner} has most places in it"),)
+
+    def _hold(self, case: Case, excess: Excess) -> tuple[Displaced, ...]:
+        """Hold *case* as the newest of its executable; return the cases that it displaces."""
+        first = case.markers[0]
+        case.markers[0] = msgspec.structs.replace(first, attributes=first.attributes | {"held": excess.reason})
+        key, gone = (case.owner, case.executable), []
+        if (before := self._held.pop(key)) is not None:
+            reason = f"{excess.reason}, and a newer one took its place"
+            gone.append(self._suppress(before, excess.limit, reason))
+        if (most := self._held.put(key, case, case.owner)) is not None:
+            reason = f"{MAX_HELD} cases are held, and {most[1].owner} has most of them"
+            gone.append(self._suppress(most[1], "held cases", reason))
+        return tuple(gone)
+
+    def _suppress(self, case: Case, limit: str, reason: str) -> Displaced:
+        """End a case that makes room for another one."""
+        if case.spent is not None:
+            self._budgets.give_back(case.spent)
+        case.end()
+        return Displaced(case.id, case.owner, limit, reason)
 
     def _release(self, now_s: float) -> None:
         """Queue held cases whose budget has room again, the longest held first."""
-        for name, case in list(self._held.items()):
-            room = len(self._queue) < self._settings.queue
-            if room and self._budgets.exceeded(name, case.markers[0].uid, now_s) is None:
-                del self._held[name]
-                self._enqueue(case, now_s)
+        for key, case in list(self._held.items()):
+            # Whoever has nothing in the queue needs no place that others leave.
+            room = len(self._queue) < self._settings.queue or user_of(case.owner) not in self._queue.users
+            if room and self._budgets.exceeded(case.executable, case.owner, now_s) is None:
+                self._held.pop(key)
+                self._queue.put(case)
+                case.spent = self._budgets.spend(case.executable, case.owner, now_s)
 
     def _index(self, case: Case, marker: Marker) -> None:
         """Make *case* findable by what *marker* says about the crash; a run by hand is about none."""
         if marker.kind is not MarkerKind.MANUAL:
-            for key in (*(_images(marker) if is_a_claim(marker) else _keys(marker)), *_claims(marker)):
-                put_newest(self._recent, key, case, MAX_RECENT)
+            self._recent.add(case, marker, owner=user_of(owner_of(marker, self._owners)))
 
 
 def _is_lost(marker: Marker) -> bool:
     """Return whether the kernel says that there will be no core: other witnesses are on their way."""
     return marker.attributes.get("event") == "core_lost"
-
-
-def _keys(marker: Marker) -> list[str]:
-    """Return the keys under which markers of one crash find each other; `agreement` then decides."""
-    if not is_about_a_process(marker):
-        return [executable(marker)]
-    keys = [f"task {number}" for number in tasks(marker)]
-    if marker.process is not None and marker.process.start_time_ticks is not None:
-        keys.append(f"process {marker.process.pid} {marker.process.start_time_ticks}")
-    run = invocation(marker)
-    if marker.image is not None:
-        keys.append(f"image {marker.image} {marker.inner_pid}")
-    return keys + ([f"invocation {run}"] if run is not None else [])
-
-
-def _images(marker: Marker) -> list[str]:
-    """Return the key of the process's memory."""
-    known = marker.image is not None and tells_image(marker)
-    return [f"image {marker.image} {marker.inner_pid}"] if known else []
-
-
-def _claims(marker: Marker) -> list[str]:
-    """Return the keys of a user's own: what he claims must not take the place of what is certain."""
-    return [f"{key} of uid {marker.uid}" for key in _keys(marker)]

@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
-from collections import deque
+from collections import Counter, deque
 from collections.abc import Iterable
-from dataclasses import dataclass, field
+from dataclasses import dataclass
+from typing import NamedTuple
 
 import msgspec
 
-from collector.model.constrained import Count, Window
+from collector.model.constrained import Count, SystemUnit, Window
+from collector.model.owners import Owners
+from collector.model.shares import has_room
 from collector.model.units import Bytes, Seconds
 
 MAX_SPENT = 4096
@@ -29,15 +32,19 @@ class CountBudget(msgspec.Struct, frozen=True, kw_only=True):
 
 class TotalBudget(msgspec.Struct, frozen=True, kw_only=True):
     """
-    At most *count* incidents and *bytes* of data per *window*.
+    At most *count* incidents and *bytes* of data per *window*, in fair shares.
+
+    Each user may take more while he has less than half of what is left, and a quarter is for root and `units` alone:
+    the first user gets a quarter, the next ones a sixth, a ninth and so on; root and each of `units` up to half.
 
     Args:
         count: Incidents admitted within *window*.
-        size_bytes: Data archived within *window*.
+        size_bytes: Data archived within *window*; an incident that goes beyond a share costs nobody else.
         window_s: Length of the sliding window.
     """
 
-    count: Count = 20
+    # Four users at their full budget of 60 an hour, and root; an incident without bulk is 1 MB and 30 ms of CPU.
+    count: Count = 500
     size_bytes: Bytes = msgspec.field(name="bytes", default=Bytes(200 << 30))
     window_s: Window = msgspec.field(name="window", default=Seconds(3600.0))
 
@@ -51,9 +58,12 @@ class StormSettings(msgspec.Struct, frozen=True, kw_only=True):
             become one incident within this time. Witnesses of the crash of a process are joined by what shows that it
             is one.
         per_executable: Budget of each executable.
-        per_uid: Budget of each user.
+        per_uid: Budget of each user, whose subordinate uids (``/etc/subuid``) are his.
         total: Budget of the machine.
-        queue: Maximum number of markers waiting to be collected.
+        queue: Maximum number of crashes waiting to be collected; if it is full, the last but one of the user who has
+            most is suppressed.
+        units: System units (``engine.service``) that are, like root, users of their own, with a share of every limit
+            that no ordinary user can use.
     """
 
     coalesce_s: Seconds = msgspec.field(name="coalesce", default=Seconds(5.0))
@@ -61,19 +71,64 @@ class StormSettings(msgspec.Struct, frozen=True, kw_only=True):
     per_uid: CountBudget = CountBudget(count=10)
     total: TotalBudget = TotalBudget()
     queue: Count = 64
+    units: tuple[SystemUnit, ...] = ()
 
 
-@dataclass(slots=True, kw_only=True)
+@dataclass(slots=True, eq=False, kw_only=True)
 class Spent:
-    """One admitted incident, as the budgets count it."""
+    """One admitted incident, as the budgets count it; without an *owner*, its real *uid* says who pays."""
 
     at_s: float
     executable: str
-    uid: int | None
+    uid: int | None = None
+    owner: str = ""
     size_bytes: int = 0
 
 
-@dataclass(slots=True)
+class Excess(NamedTuple):
+    """The budget that has no room, as the configuration names it, and why."""
+
+    limit: str
+    reason: str
+
+
+class SlidingWindow:
+    """What was spent within the last *length_s*, by who paid; at most `MAX_SPENT` incidents, the newest."""
+
+    def __init__(self, length_s: float) -> None:
+        self.length_s = length_s
+        self.spent: deque[Spent] = deque()
+        self.by_owner: Counter[str] = Counter()
+        self.by_executable: Counter[tuple[str, str]] = Counter()
+        self.sizes: Counter[str] = Counter()
+
+    def add(self, spent: Spent) -> None:
+        self.spent.append(spent)
+        self.count(spent, 1)
+        if len(self.spent) > MAX_SPENT:
+            self.count(self.spent.popleft(), -1)
+
+    def remove(self, spent: Spent) -> None:
+        self.spent.remove(spent)
+        self.count(spent, -1)
+
+    def forget(self, now_s: float) -> None:
+        """Drop what is no longer within the window."""
+        while self.spent and self.spent[0].at_s <= now_s - self.length_s:
+            self.count(self.spent.popleft(), -1)
+
+    def count(self, spent: Spent, sign: int) -> None:
+        """Add an entry to the sums, or with the *sign* -1 take it from them."""
+        key = spent.owner, spent.executable
+        self.by_executable[key] += sign
+        self.by_owner[spent.owner] += sign
+        self.sizes[spent.owner] += sign * spent.size_bytes
+        if not self.by_executable[key]:
+            del self.by_executable[key]
+        if not self.by_owner[spent.owner]:
+            del self.by_owner[spent.owner], self.sizes[spent.owner]
+
+
 class Budgets:
     """
     The sliding windows.
@@ -82,63 +137,79 @@ class Budgets:
     then `MAX_SPENT` bounds them.
     """
 
-    settings: StormSettings
-    _spent: deque[Spent] = field(default_factory=lambda: deque(maxlen=MAX_SPENT))
+    def __init__(self, settings: StormSettings) -> None:
+        self._windows: tuple[SlidingWindow, ...] = ()
+        self.configure(settings)
 
-    def restore(self, spent: Iterable[Spent]) -> None:
+    def configure(self, settings: StormSettings) -> None:
+        """Apply new settings to what is spent, as far as the longest window has been reaching."""
+        budgets = settings.per_executable, settings.per_uid, settings.total
+        known = max((window.spent for window in self._windows), key=len, default=())
+        self._settings = settings
+        self._windows = self._per_executable, self._per_uid, self._total = (
+            SlidingWindow(budgets[0].window_s),
+            SlidingWindow(budgets[1].window_s),
+            SlidingWindow(budgets[2].window_s),
+        )
+        for spent in known:
+            self._add(spent)
+
+    def restore(self, spent: Iterable[Spent], owners: Owners) -> None:
         """Restore what was spent before a restart, oldest first."""
-        self._spent.extend(spent)
+        for one in spent:
+            one.owner = owners.of(one.uid, lane=one.executable)
+            self._add(one)
 
-    def spend(self, executable: str, uid: int | None, now_s: float) -> None:
-        self._forget(now_s)
-        self._spent.append(Spent(at_s=now_s, executable=executable, uid=uid))
+    def spend(self, executable: str, owner: str, now_s: float) -> Spent:
+        spent = Spent(at_s=now_s, executable=executable, owner=owner)
+        self._add(spent)
+        return spent
 
-    def settle(self, executable: str, at_s: float, size_bytes: int) -> None:
+    def settle(self, spent: Spent, size_bytes: int) -> None:
         """Add the bytes that an incident archived to what was spent for it."""
-        if (spent := self._find(executable, at_s)) is not None:
-            spent.size_bytes = size_bytes
+        self._change(spent, spent.owner, spent.executable, size_bytes)
 
-    def give_back(self, executable: str, at_s: float) -> None:
+    def charge(self, spent: Spent, owner: str, executable: str) -> None:
+        """Let another owner pay."""
+        self._change(spent, owner, executable, spent.size_bytes)
+
+    def give_back(self, spent: Spent) -> None:
         """Refund an incident that never began."""
-        if (spent := self._find(executable, at_s)) is not None:
-            self._spent.remove(spent)
+        for window in self._windows:
+            if spent in window.spent:
+                window.remove(spent)
 
-    def exceeded(self, executable: str, uid: int | None, now_s: float) -> str | None:
+    def exceeded(self, executable: str, owner: str, now_s: float) -> Excess | None:
         """Return which budget has no room for one more incident; ``None`` if all have."""
-        per, of_uid, total = self.settings.per_executable, self.settings.per_uid, self.settings.total
-        since = [spent for spent in self._since(now_s - per.window_s) if spent.executable == executable]
-        if per.count and len(since) >= per.count:
-            return f"{len(since)} incidents of {executable} in {per.window_s:g} s"
-        since = [spent for spent in self._since(now_s - of_uid.window_s) if spent.uid == uid]
-        if of_uid.count and len(since) >= of_uid.count:
-            return f"{len(since)} incidents of uid {uid} in {of_uid.window_s:g} s"
-        since = self._since(now_s - total.window_s)
-        if total.count and len(since) >= total.count:
-            return f"{len(since)} incidents in {total.window_s:g} s"
-        size_bytes = sum(spent.size_bytes for spent in since)
-        if total.size_bytes and size_bytes >= total.size_bytes:
-            return f"{size_bytes} bytes archived in {total.window_s:g} s"
+        for window in self._windows:
+            window.forget(now_s)
+        per, of_uid, total = self._settings.per_executable, self._settings.per_uid, self._settings.total
+        if per.count and (found := self._per_executable.by_executable[owner, executable]) >= per.count:
+            return Excess("storm.per_executable", f"{found} incidents of {executable} in {per.window_s:g} s")
+        if of_uid.count and (found := self._per_uid.by_owner[owner]) >= of_uid.count:
+            return Excess("storm.per_uid", f"{found} incidents of {owner} in {of_uid.window_s:g} s")
+        for used, limit, what in (
+            (self._total.by_owner, total.count, "incidents"),
+            (self._total.sizes, total.size_bytes, "bytes archived"),
+        ):
+            if limit and not has_room(used, owner, limit):
+                whose = f"{used[owner]} of them of {owner}: no more is left for it"
+                return Excess("storm.total", f"{used.total()} {what} in {total.window_s:g} s, {whose}")
         return None
 
     def next_room_s(self, now_s: float) -> float:
         """Return when the next incident leaves a window."""
-        windows_s = {
-            budget.window_s for budget in (self.settings.per_executable, self.settings.per_uid, self.settings.total)
-        }
-        ends = (spent.at_s + window_s for spent in self._spent for window_s in windows_s)
+        ends = (one.spent[0].at_s + one.length_s for one in self._windows if one.spent)
         return min((end for end in ends if end > now_s), default=now_s)
 
-    def _since(self, oldest_s: float) -> list[Spent]:
-        return [spent for spent in self._spent if spent.at_s > oldest_s]
+    def _add(self, spent: Spent) -> None:
+        for window in self._windows:
+            window.add(spent)
 
-    def _find(self, executable: str, at_s: float) -> Spent | None:
-        """Return the newest entry of that executable and moment."""
-        matching = (spent for spent in reversed(self._spent) if spent.executable == executable and spent.at_s == at_s)
-        return next(matching, None)
-
-    def _forget(self, now_s: float) -> None:
-        """Drop what is outside every window."""
-        budgets = (self.settings.per_executable, self.settings.per_uid, self.settings.total)
-        longest_s = max(budget.window_s for budget in budgets)
-        while self._spent and self._spent[0].at_s <= now_s - longest_s:
-            self._spent.popleft()
+    def _change(self, spent: Spent, owner: str, executable: str, size_bytes: int) -> None:
+        within = [window for window in self._windows if spent in window.spent]
+        for window in within:
+            window.count(spent, -1)
+        spent.owner, spent.executable, spent.size_bytes = owner, executable, size_bytes
+        for window in within:
+            window.count(spent, 1)

@@ -6,8 +6,12 @@ import enum
 from collections.abc import Iterable
 from dataclasses import dataclass
 
-from collector.model.identity import COMM_LENGTH, HOST_MOUNTS, is_about_a_process
-from collector.model.marker import Marker, MarkerKind
+import msgspec
+
+from collector.model.budgets import Spent
+from collector.model.identity import COMM_LENGTH, HOST_MOUNTS, INVOCATION, is_about_a_process
+from collector.model.marker import SYSTEM_UNIT, Marker, MarkerKind
+from collector.model.owners import LANE, ROOT, Owners
 
 # Signals whose default action is to dump core. Source: signal(7)
 CORE_SIGNALS = frozenset({3, 4, 5, 6, 7, 8, 11, 24, 25, 31})
@@ -37,15 +41,20 @@ class Fate(enum.StrEnum):
 
 @dataclass(slots=True, eq=False, kw_only=True)
 class Case:
-    """One crash on its way to an incident; *id* is the number of its first marker in the ledger."""
+    """
+    One crash on its way to an incident; *id* is the number of its first marker in the ledger.
+
+    *owner* is who pays, and *spent* what was paid, once it is queued.
+    """
 
     id: int
     pipeline: str
     opened_s: float
     ready_s: float
     executable: str
+    owner: str
     markers: list[Marker]
-    spent_s: float = 0.0
+    spent: Spent | None = None
     incident: str | None = None
     done: bool = False
 
@@ -69,6 +78,10 @@ class Case:
         if marker.attributed and not awaits_core(self.marker):
             self.ready_s = min(self.ready_s, now_s)
 
+    def end(self) -> None:
+        """Keep only what tells whether a later marker is about the same crash."""
+        self.done, self.markers = True, [_identity_of(self.marker)]
+
 
 def executable(marker: Marker) -> str:
     """
@@ -83,6 +96,34 @@ def executable(marker: Marker) -> str:
     # systemd reports a failed unit without a process: two units are two crashes.
     shown = f"{name or marker.unit or f'<{marker.trigger}>'} (uid {uid})"
     return shown if mounts == HOST_MOUNTS else f"{shown} in {mounts}"
+
+
+def owner_of(marker: Marker, owners: Owners) -> str:
+    """
+    Return who pays for what *marker* reports.
+
+    That is the machine itself for its own events, and for what root says of a unit without saying whose it is.
+    """
+    unit = marker.attributes.get(SYSTEM_UNIT)
+    if marker.uid is None and unit not in owners.units and (unit or not is_about_a_process(marker)):
+        return f"{ROOT}{LANE}{executable(marker)}"
+    return owners.of(marker.uid, unit=unit, lane=executable(marker))
+
+
+def _identity_of(marker: Marker) -> Marker:
+    """Return the part of a marker that `identity.agreement` goes by, in little memory."""
+    core = marker.core
+    return msgspec.structs.replace(
+        marker,
+        reason="",
+        comm=marker.comm and marker.comm[:COMM_LENGTH],
+        thread_comm=marker.thread_comm and marker.thread_comm[:COMM_LENGTH],
+        exe=marker.exe and marker.exe.rpartition("/")[2][:COMM_LENGTH],
+        core=None if core is None else msgspec.structs.replace(core, path="", head="", handle="", watched=()),
+        also=(),
+        joined=(),
+        attributes={key: marker.attributes[key] for key in ("event", *INVOCATION) if key in marker.attributes},
+    )
 
 
 def merge(markers: Iterable[Marker]) -> Marker:

@@ -15,4 +15,6 @@ Deadline = Annotated[Seconds, msgspec.Meta(ge=0.1)]
 Window = Annotated[Seconds, msgspec.Meta(ge=1.0)]
 # In the file 11 is as good as SIGSEGV; both are loaded as text.
 Signal = Annotated[str, msgspec.Meta(extra_json_schema={"type": ["string", "integer"]})]
+# Of the system's own manager: a user's may have units of any name.
+SystemUnit = Annotated[str, msgspec.Meta(pattern=r"^[^/\s]+\.(service|scope)$")]
 Directory = Annotated[str, msgspec.Meta(pattern=r"^/")]

@@ -20,6 +20,13 @@ DYING_AT = "dying_at_s"
 """The attribute with the time, since the epoch, at which the kernel announced a process's end."""
 
 
+SYSTEM_UNIT = "system_unit"
+"""
+The attribute with the system's unit that a process belongs to, as the kernel or root says. Keys in lower case are the
+program's own: what others report has keys in capitals.
+"""
+
+
 class MarkerKind(enum.StrEnum):
     """What sort of evidence a marker is."""
 

@@ -11,6 +11,8 @@ UNKNOWN = "unknown"
 LANE = "/"
 """Separates an owner from a part of it that is accounted by itself: ``unknown/engine``."""
 
+LANE_LENGTH = 64
+
 # systemd gives each container without an entry in /etc/subuid a block of its own. Source: systemd's UIDS-GIDS.md
 CONTAINERS = range(0x80000, 0x70000000)
 CONTAINER_UIDS = 0x10000
@@ -48,7 +50,7 @@ class Owners(msgspec.Struct, frozen=True, kw_only=True):
         if unit in self.units:
             return f"unit {unit}"
         if uid is None:
-            return f"{UNKNOWN}{LANE}{lane}" if lane else UNKNOWN
+            return f"{UNKNOWN}{LANE}{lane[:LANE_LENGTH]}" if lane else UNKNOWN
         uid = self._user(uid)
         return ROOT if uid == 0 else f"uid {uid}"
 
@@ -60,9 +62,14 @@ class Owners(msgspec.Struct, frozen=True, kw_only=True):
         return uid - uid % CONTAINER_UIDS if uid in CONTAINERS else uid
 
 
+def user_of(owner: str) -> str:
+    """Return the owner that *owner* is a lane of, or itself."""
+    return owner.partition(LANE)[0]
+
+
 def is_protected(owner: str) -> bool:
-    """Return whether *owner* is root or a configured unit."""
-    return owner == ROOT or owner.startswith("unit ")
+    """Return whether *owner* is root, a configured unit, or a lane of these."""
+    return user_of(owner) == ROOT or owner.startswith("unit ")
 
 
 def by_owner(counts: Mapping[str, float], *, most: int = 3) -> str:

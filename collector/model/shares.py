@@ -13,11 +13,11 @@ from __future__ import annotations
 import heapq
 import math
 from collections import Counter
-from collections.abc import Callable, Hashable, Iterator, Mapping
+from collections.abc import Callable, Hashable, Iterable, Iterator, Mapping
 from itertools import count
 from typing import Generic, TypeVar
 
-from collector.model.owners import LANE, is_protected
+from collector.model.owners import is_protected, user_of
 
 K = TypeVar("K", bound=Hashable)
 V = TypeVar("V")
@@ -31,20 +31,35 @@ def has_room(used: Mapping[str, float], owner: str, limit: float) -> bool:
     """
     Return whether *owner* may take more of something that is not given back.
 
+    What somebody took beyond his share at once, as one large incident does, costs nobody else.
+
     Args:
         used: What each owner has taken.
         owner: Who asks.
         limit: What all may take together.
     """
     whole = _by_owner(used)
-    name = owner.partition(LANE)[0]
-    own, left = whole.get(name, 0.0), limit - sum(whole.values())
-    if is_protected(name):
-        return own < left
-    ordinary = sum(taken for one, taken in whole.items() if not is_protected(one))
-    left = min(left, (1 - RESERVED) * limit - ordinary)
+    name = user_of(owner)
+    own = whole.get(name, 0.0)
+    protected = _within_shares((taken for one, taken in whole.items() if is_protected(one)), limit, 2)
+    ordinary = _within_shares((taken for one, taken in whole.items() if not is_protected(one)), _for_all(limit), 3)
+    left = limit - protected - ordinary
+    share = left if is_protected(name) else min(left, _for_all(limit) - ordinary) / 2
     # Half of what is left for the owner may be taken by one lane of it.
-    return own < left / 2 and (name == owner or used.get(owner, 0.0) < left / 2 - own)
+    return own < share and (name == owner or used.get(owner, 0.0) < (share - own) / (1 + is_protected(name)))
+
+
+def _for_all(limit: float) -> float:
+    """Return the part of *limit* that is not reserved."""
+    return (1 - RESERVED) * limit
+
+
+def _within_shares(amounts: Iterable[float], limit: float, parts: int) -> float:
+    """Return the sum of *amounts* without what exceeds one of so many *parts* of what the larger ones leave."""
+    total = 0.0
+    for amount in sorted(amounts, reverse=True):
+        total += min(amount, (limit - total) / parts + 1)  # whoever is below his share may take a whole one
+    return total
 
 
 def gives_way(held: Mapping[str, float], limit: float) -> str:
@@ -61,14 +76,14 @@ def gives_way(held: Mapping[str, float], limit: float) -> str:
 
     whole = _by_owner(held)
     name = max(whole, key=excess)
-    return max((one for one in held if one.partition(LANE)[0] == name), key=lambda one: held[one])
+    return max((one for one in held if user_of(one) == name), key=lambda one: held[one])
 
 
 def _by_owner(amounts: Mapping[str, float]) -> dict[str, float]:
     """Return the amounts with the lanes of an owner added up."""
     whole: dict[str, float] = {}
     for owner, amount in amounts.items():
-        name = owner.partition(LANE)[0]
+        name = user_of(owner)
         whole[name] = whole.get(name, 0.0) + amount
     return whole
 
@@ -110,6 +125,13 @@ class FairTable(Generic[K, V]):
         last = next(iter(self._by_owner[gives_way(self.held, self.limit)]))
         displaced = self.pop(last)
         return None if displaced is None else (last, displaced)
+
+    def has_place(self, owner: str) -> bool:
+        """Return whether one more of *owner* would displace nothing of his own."""
+        if len(self._entries) < self.limit:
+            return True
+        held = self.held
+        return gives_way(held | {owner: held.get(owner, 0.0) + 1}, self.limit) != owner
 
     def pop(self, key: K) -> V | None:
         """Remove an entry, if it is there, and return it."""

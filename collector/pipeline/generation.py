@@ -73,7 +73,7 @@ def generate(path: str | None, triggers: Mapping[str, type[Any]], *, archive: st
             redaction=config.redact,
             keep=config.archive.keep,
             watches_cores=any(trigger.trigger.name == "core_files" for trigger in plan.triggers),
-            owners=owners(Host()),
+            owners=owners(Host(), frozenset(config.storm.units)),
         ),
         warnings=plan.warnings,
         runtime_directory=effective_runtime_directory(config, is_root=is_root, environ=os.environ),

@@ -7,7 +7,6 @@ First come light steps whose evidence did not fit into memory, then bulk; the bu
 from __future__ import annotations
 
 import time
-from collections import deque
 from collections.abc import Sequence
 
 import msgspec
@@ -19,6 +18,7 @@ from collector.pipeline.steps import Step
 from collector.pressure.gate import decide
 from collector.runner import events
 from collector.runner.awaited_core import has_memory, is_awaited, needs_core, wait_for_core
+from collector.runner.bulk_turns import BulkTurns
 from collector.runner.coroutine import Task, sleep
 from collector.runner.incident_run import IncidentRun, step_end
 from collector.runner.light_job import with_losses
@@ -32,12 +32,11 @@ TURN_S = 0.1
 """How often an incident checks whether it is its turn to copy: usually that takes minutes."""
 
 
-def run_remaining_steps(run: IncidentRun, turns: deque[str]) -> Task[None]:
+def run_remaining_steps(run: IncidentRun, turns: BulkTurns) -> Task[None]:
     """
     Run the steps that have not ended: light ones, then bulk, each in the order of the configuration file.
 
-    If a core is awaited, the steps that need it come last. *turns* holds the ids of all incidents that have bulk to
-    copy, the one whose turn it is first.
+    If a core is awaited, the steps that need it come last. All incidents share *turns*.
     """
     while steps := run.remaining_steps():
         for step in steps:
@@ -54,20 +53,20 @@ def run_remaining_steps(run: IncidentRun, turns: deque[str]) -> Task[None]:
             yield from _copy_in_turn(run, late, turns)
 
 
-def _copy_in_turn(run: IncidentRun, steps: Sequence[Step], turns: deque[str]) -> Task[None]:
+def _copy_in_turn(run: IncidentRun, steps: Sequence[Step], turns: BulkTurns) -> Task[None]:
     """Run bulk steps once it is the incident's turn."""
     if not steps:
         return
-    turns.append(run.id)
+    turns.enter(run.id, run.header.owner)
     try:
         since_s = time.monotonic()
-        while turns[0] != run.id and not run.pool.stopping:
+        while not turns.is_its(run.id) and not run.pool.stopping:
             yield from sleep(TURN_S)
         run.deadline_s += time.monotonic() - since_s
         for step in steps:
             yield from _run_step(run, step)
     finally:
-        turns.remove(run.id)
+        turns.leave(run.id)
 
 
 def _run_step(run: IncidentRun, step: Step) -> Task[None]:

@@ -11,10 +11,9 @@ from collector import __version__
 from collector.archive.layout import new_id
 from collector.host.identity import MachineIdentity
 from collector.model.case import merge
-from collector.model.identity import is_about_a_process
 from collector.model.incident import MANIFEST_VERSION, IncidentHeader, LeftOut, StepEnd
-from collector.model.marker import Marker, MarkerKind
-from collector.model.owners import ROOT, Owners
+from collector.model.marker import Marker
+from collector.model.owners import ROOT
 from collector.model.pressure import Verdict
 from collector.pipeline.generation import RunSettings
 from collector.pipeline.steps import Pipeline, Step
@@ -24,11 +23,6 @@ from collector.runner.coroutine import Task
 from collector.runner.pool import Claim, Pool, ensure_worker
 from collector.runner.protocol import ARCHIVE_JOB_S, Done, Job, Written
 from collector.runner.worker_process import JobResult
-
-OWNERS = Owners()
-"""Every uid is a user of its own."""
-
-LANE_LENGTH = 64
 
 OUT_OF_TIME = "the incident's time was up"
 STOPPED = "the collector was stopped"
@@ -41,9 +35,9 @@ def open_header(
     identity: MachineIdentity,
     config_hash: str,
     now_s: float,
-    owners: Owners = OWNERS,
+    owner: str = ROOT,
 ) -> IncidentHeader:
-    """Return the header of an incident that begins at *now_s*, since the epoch, with at least one marker."""
+    """Return the header of *owner*'s incident that begins at *now_s*, since the epoch, with at least one marker."""
     left_out = tuple(step for step, _ in pipeline.left_out)
     return IncidentHeader(
         version=MANIFEST_VERSION,
@@ -59,15 +53,8 @@ def open_header(
         planned=tuple(step.id for step in pipeline.steps),
         optional=tuple(step.id for step in (*pipeline.steps, *left_out) if not step.required),
         left_out=tuple(LeftOut(id=step.id, reason=why) for step, why in pipeline.left_out),
-        owner=_owner(merge(markers), owners),
+        owner=owner,
     )
-
-
-def _owner(marker: Marker, owners: Owners) -> str:
-    """Return who pays for an incident: what happens to the machine, and to no process, is root's."""
-    if marker.uid is None and marker.kind is not MarkerKind.MANUAL and not is_about_a_process(marker):
-        return ROOT
-    return owners.of(marker.uid, lane=(marker.exe or marker.comm or marker.trigger)[:LANE_LENGTH])
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

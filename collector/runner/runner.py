@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import os
 import time
-from collections import deque
 from collections.abc import Callable
 from contextlib import closing
 
@@ -23,6 +22,7 @@ from collector.pipeline.steps import Pipeline
 from collector.pressure.sampler import Sampler
 from collector.runner import events
 from collector.runner.bulk_phase import run_remaining_steps
+from collector.runner.bulk_turns import BulkTurns
 from collector.runner.coroutine import Task
 from collector.runner.incident_run import IncidentRun
 from collector.runner.light_phase import LightPhase
@@ -37,7 +37,7 @@ class Runner:
         self._pool = pool
         self._sampler = sampler
         self._report = report
-        self._turns: deque[str] = deque()
+        self._turns = BulkTurns()
 
     def incident(
         self,

@@ -8,6 +8,7 @@ import time
 import msgspec
 
 from collector.host.clock import ClockRecord, moment
+from collector.model.decode import MalformedError, decode
 from collector.triggers.base import TriggerContext
 
 STORE_S = 600.0
@@ -33,8 +34,8 @@ class CatchUp:
         self._ahead_since_s: float | None = None
         self._known: ClockRecord | None = None
         """A date, as *clock_s*, that was right as far as is known."""
-        with contextlib.suppress(msgspec.DecodeError):
-            self._known = msgspec.json.decode(ctx.recall(self._key) or "", type=ClockRecord)
+        with contextlib.suppress(MalformedError):
+            self._known = decode(ctx.recall(self._key) or "", ClockRecord)
 
     @property
     def _key(self) -> str:

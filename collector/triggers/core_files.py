@@ -2,20 +2,24 @@
 
 from __future__ import annotations
 
+import stat
 import time
 from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import ClassVar, Literal, NamedTuple
 
-from collector.model.bounded import put_newest
+from collector.host.corehead import head_in_memory
 from collector.model.case import CORE_SIGNALS
 from collector.model.knowledge import FACTS, Knowledge
 from collector.model.marker import Marker
+from collector.model.shares import FairTable, has_room
 from collector.model.units import Seconds
 from collector.triggers.base import TriggerContext
 from collector.triggers.catch_up import CatchUp
 from collector.triggers.core_reader import CoreFileReader, FileState
-from collector.triggers.directories import Directory, DirectoryWatch, FileEvent, check_absolute
+from collector.triggers.dir_reader import PinnedFile
+from collector.triggers.directories import DirectoryWatch, check_absolute
+from collector.triggers.directory import Directory, FileEvent
 from collector.triggers.own_links import OwnLinks
 from collector.triggers.reported_cores import ReportedCores
 
@@ -80,10 +84,12 @@ class CoreFilesWatch(DirectoryWatch):
         )
         self.trigger = trigger
         self._catch_up = CatchUp(ctx, trigger.catch_up)
-        self._unfinished: dict[tuple[Directory, str], Unfinished] = {}
+        self._unfinished: FairTable[tuple[Directory, str], Unfinished] = FairTable(MAX_UNFINISHED)
         self.own_links = OwnLinks(ctx.ignore)
         self._reported = ReportedCores(
-            lambda key, text: ctx.remember(f"{ctx.id}.{key}", text), lambda key: ctx.recall(f"{ctx.id}.{key}")
+            lambda key, text: ctx.remember(f"{ctx.id}.{key}", text),
+            lambda key: ctx.recall(f"{ctx.id}.{key}"),
+            self.owners,
         )
         self._dropped = 0
 
@@ -92,80 +98,99 @@ class CoreFilesWatch(DirectoryWatch):
         """Overflows of the kernel's queue, and unfinished files that were dropped."""
         return super().lost + self._dropped
 
-    def read(self) -> Iterator[Marker]:
+    def read(self) -> Iterator[Marker | None]:
         oldest_s = self._catch_up.oldest_s()
         retry = False
         with self._reader() as reader:
             for event in self.events():
+                yield None
+                if event is None:
+                    continue
+                if event.name.startswith("#"):
+                    retry = retry or event.closed
+                    continue
                 key = (event.directory, event.name)
-                if event.closed and not event.name.startswith("#"):
-                    if reader.is_written(event) or (self._has_room and reader.is_empty(event)):
-                        self._remember(key)  # its next close is reported, too
-                        continue
-                    reader.handles[key] = self._unfinished.pop(key, UNSEEN).handle
-                    yield from self._report(reader, event, time.monotonic())
-                elif event.closed:
-                    retry = True
-                elif not event.name.startswith("#") and not (event.scanned and reader.is_older(event, oldest_s)):
-                    self._remember(key)
-                    retry = True
+                if (waiting := self._unfinished.get(key)) is not None:
+                    reader.handles[key] = waiting.handle
+                if (file := reader.pin(event)) is None:
+                    continue
+                with file:
+                    if event.closed and not self._is_written_again(file):
+                        self._unfinished.pop(key)
+                        yield from self._report(reader, event, file, time.monotonic())
+                    elif not (event.scanned and file.stat().st_mtime < oldest_s):
+                        self._remember(key, file)
+                        retry = retry or not event.closed
             if retry:
                 yield from self._finished(reader)
 
-    def poll(self) -> Iterator[Marker]:
+    def poll(self) -> Iterator[Marker | None]:
         """Look for new directories, and check the unfinished files again."""
         self._catch_up.keep()
-        self.refresh()
+        yield from self.refresh()
         with self._reader() as reader:
             yield from self._finished(reader)
 
     def _reader(self) -> CoreFileReader:
         return CoreFileReader(self.ctx, self.trigger.unprivileged, self.own_links, self.directories)
 
-    @property
-    def _has_room(self) -> bool:
-        """Whether closed files may wait for a second look: a flood of them must not displace what is being written."""
-        return len(self._unfinished) < MAX_UNFINISHED // 2
+    def _is_written_again(self, file: PinnedFile) -> bool:
+        """Return whether the next close of a file is to be waited for: a handler may create, close and then fill it."""
+        info = file.stat()
+        is_empty = stat.S_ISREG(info.st_mode) and info.st_size == 0
+        return bool(file.is_written) or (is_empty and self._may_wait(info.st_uid))
 
-    def _remember(self, key: tuple[Directory, str], file: Unfinished = UNSEEN) -> None:
-        """Keep an unfinished file; if there are too many, the oldest is dropped."""
-        if key not in self._unfinished:
-            self._dropped += put_newest(self._unfinished, key, file, MAX_UNFINISHED)
+    def _may_wait(self, uid: int) -> bool:
+        """Return whether closed files of an owner may wait for a second look: what is being written comes first."""
+        return has_room(self._unfinished.held, self.owners.of(uid), self._unfinished.limit)
 
-    def _finished(self, reader: CoreFileReader) -> Iterator[Marker]:
+    def _remember(self, key: tuple[Directory, str], file: PinnedFile, state: Unfinished = UNSEEN) -> None:
+        """Keep an unfinished file; if there are too many, the oldest of the owner who has most is dropped."""
+        if state is not UNSEEN or key not in self._unfinished:
+            dropped = self._unfinished.put(key, state, self.owners.of(file.stat().st_uid))
+            self._dropped += dropped is not None
+
+    def _finished(self, reader: CoreFileReader) -> Iterator[Marker | None]:
         """Yield the markers of unfinished files that nobody is writing any more."""
-        for (directory, name), before in list(self._unfinished.items()):
-            event = FileEvent(directory, name, closed=False)
-            reader.handles[directory, name] = before.handle or reader.handle(event)
-            state, finished = reader.unfinished_state(event, before.state)
-            since_s = before.since_s if state == before.state else time.monotonic()
-            if not finished:
-                self._unfinished[directory, name] = Unfinished(state, since_s, reader.handles[directory, name])
+        for key, before in list(self._unfinished.items()):
+            yield None
+            event = FileEvent(*key, closed=False)
+            reader.handles[key] = before.handle
+            if (file := reader.pin(event)) is None:
+                self._unfinished.pop(key)
                 continue
-            del self._unfinished[directory, name]
-            yield from self._report(reader, event, since_s)
+            with file:
+                reader.handles[key] = before.handle or file.handle()
+                state, finished = reader.unfinished_state(file, before.state)
+                since_s = before.since_s if state == before.state else time.monotonic()
+                if finished:
+                    self._unfinished.pop(key)
+                    yield from self._report(reader, event, file, since_s)
+                else:
+                    self._remember(key, file, Unfinished(state, since_s, reader.handles[key]))
 
-    def _report(self, reader: CoreFileReader, event: FileEvent, since_s: float) -> Iterator[Marker]:
+    def _report(self, reader: CoreFileReader, event: FileEvent, file: PinnedFile, since_s: float) -> Iterator[Marker]:
         """
         Yield the marker of a file that has not changed *since_s*, unless its core was reported already.
 
         If that is not certain yet, or more of the core or another name may be still to come, the file is kept for the
         next `poll`.
         """
-        marker = reader.marker(event)
-        if marker is None or marker.core is None:
+        marker = reader.marker(event, file)
+        if marker.core is None:
             return
         core, waited_s = marker.core, time.monotonic() - since_s
         known = self._reported.is_rewritten(marker) or self._reported.knows(
-            core, lambda: reader.head(event), settled=waited_s >= DECIDE_S
+            core, lambda: head_in_memory(file.fd) if file.fd >= 0 else b"", settled=waited_s >= DECIDE_S
         )
-        renamed = waited_s < DECIDE_S and reader.is_moved(event)
-        short = waited_s < APPEND_S and reader.may_grow(event, marker, within_s=APPEND_S)
-        linked = waited_s < DECIDE_S and marker.refused is not None and reader.is_linked(event)
-        if self._has_room and (known is None or (not known and (renamed or short or linked))):
+        renamed = waited_s < DECIDE_S and reader.is_moved(event, file)
+        short = waited_s < APPEND_S and reader.may_grow(file, marker, within_s=APPEND_S)
+        # `ln x core && rm x` publishes a core, too.
+        linked = waited_s < DECIDE_S and marker.refused is not None and file.stat().st_nlink > 1
+        if (known is None or (not known and (renamed or short or linked))) and self._may_wait(core.uid):
             key = (event.directory, event.name)
             state = FileState(core.size_bytes, core.mtime_ns)
-            self._remember(key, Unfinished(state, since_s, reader.handles.get(key, "")))
+            self._remember(key, file, Unfinished(state, since_s, reader.handles.get(key, "")))
             return
         self._reported.add(marker, core)
         if not known:

@@ -7,9 +7,10 @@ import re
 
 from collector.host.apport import MAX_NOTICED_BYTES, read_report
 from collector.host.corepattern import CoreName, CorePattern
-from collector.host.files import open_regular, read_all
+from collector.host.files import OpenFd, open_regular, pieces
 from collector.model.errors import StepError
 from collector.model.text import parse_number
+from collector.triggers.dir_reader import refusal
 
 # core.COMM.UID.BOOT.PID.MICROSECONDS.zst; systemd 229 to 246 appended 000000 to seconds twice.
 # Source: make_filename() in systemd's src/coredump/coredump.c
@@ -40,7 +41,7 @@ def identify(path: str, fd: int, dir_fd: int, pattern: CorePattern) -> tuple[str
     if (core := _apport(name, fd)) is not None:
         return "apport", core
     if name == "coredump":
-        return "abrt", _abrt(dir_fd)
+        return "abrt", _abrt(fd, dir_fd)
     if (core := pattern.match(path)) is not None:
         return "kernel", core
     return "unknown", CoreName()
@@ -88,9 +89,10 @@ def _apport(name: str, fd: int) -> CoreName | None:
     )
 
 
-def _abrt(dir_fd: int) -> CoreName:
+def _abrt(fd: int, dir_fd: int) -> CoreName:
     """Read abrt's elements. Source: doc/deps/problem_data in abrt; abrt-hook-ccpp.c."""
-    values = {name: _small(name, dir_fd) for name in ("pid", "global_pid", "uid", "time", "executable")}
+    speakers = {0, os.fstat(fd).st_uid} if fd >= 0 else {0}
+    values = {name: _small(name, dir_fd, speakers) for name in ("pid", "global_pid", "uid", "time", "executable")}
     exe = values["executable"]
     return CoreName(
         pid=parse_number(values["global_pid"]),
@@ -102,9 +104,13 @@ def _abrt(dir_fd: int) -> CoreName:
     )
 
 
-def _small(name: str, dir_fd: int) -> str | None:
-    """Read a small regular file."""
+def _small(name: str, dir_fd: int, speakers: set[int]) -> str | None:
+    """Read a small regular file that is the word of root or of the core's owner: another may have put it there."""
     try:
-        return os.fsdecode(read_all(open_regular(name, dir_fd=dir_fd), limit=_VALUE_BYTES)).strip()
+        with OpenFd(open_regular(name, dir_fd=dir_fd)) as fd:
+            info = os.fstat(fd)
+            if info.st_uid not in speakers or refusal(info, "attribute") is not None:
+                return None
+            return os.fsdecode(b"".join(pieces(fd, limit=_VALUE_BYTES))).strip()
     except (OSError, StepError):
         return None

@@ -11,16 +11,13 @@ from typing import Literal, NamedTuple
 
 from collector.host.corehead import fingerprint, head_in_memory, whole_bytes
 from collector.host.corepattern import CoreName, CorePattern, core_pattern
-from collector.host.filehandle import handle_of
-from collector.host.files import OpenFd
-from collector.host.syscalls import being_written
 from collector.model.marker import CoreRef, Marker, MarkerKind
 from collector.model.text import printable
 from collector.triggers.base import TriggerContext
 from collector.triggers.core_identity import CoreHead, core_head, with_process
 from collector.triggers.core_names import identify
-from collector.triggers.dir_reader import DirReader, refusal
-from collector.triggers.directories import Directory, FileEvent
+from collector.triggers.dir_reader import DirReader, PinnedFile, refusal
+from collector.triggers.directory import Directory, FileEvent
 from collector.triggers.own_links import OwnLinks
 
 # Other directories in which a core is looked for if it was moved before its incident got to it.
@@ -53,76 +50,40 @@ class CoreFileReader(DirReader):
         self._directories = directories
         self._pattern: CorePattern | None = None
 
-    def is_older(self, event: FileEvent, oldest_s: float) -> bool:
-        """Return whether a scanned file is older than *oldest_s*, or gone."""
-        info = self.stat(event)
-        return info is None or info.st_mtime < oldest_s
-
-    def unfinished_state(self, event: FileEvent, before: FileState | None) -> tuple[FileState | None, bool]:
-        """Return the file's state, and whether it is finished, or gone."""
-        info = self.stat(event)
-        if info is None or not stat.S_ISREG(info.st_mode):
+    def unfinished_state(self, file: PinnedFile, before: FileState | None) -> tuple[FileState | None, bool]:
+        """Return a file's state, and whether it is finished."""
+        info, written = file.stat(), file.is_written
+        if not stat.S_ISREG(info.st_mode):
             return None, True
-        written = self.is_written(event)
         now = FileState(info.st_size, info.st_mtime_ns)
         # Between its creation and the writer's open, a file has length 0 and no writer yet.
         return now, not (written or ((written is None or info.st_size == 0) and now != before))
 
-    def is_written(self, event: FileEvent) -> bool | None:
-        """Return whether a file is open for writing; ``None`` if that is not known."""
-        fd = self.open(event)
-        if fd < 0:
-            return None
-        with OpenFd(fd):
-            return being_written(fd)
-
-    def head(self, event: FileEvent) -> bytes:
-        """Return the beginning of a file, as far as that is in memory."""
-        fd = self.open(event)
-        if fd < 0:
-            return b""
-        with OpenFd(fd):
-            return head_in_memory(fd)
-
-    def may_grow(self, event: FileEvent, marker: Marker, *, within_s: float) -> bool:
+    def may_grow(self, file: PinnedFile, marker: Marker, *, within_s: float) -> bool:
         """
         Return whether a core, written to *within_s*, is shorter than its headers say.
 
         The kernel and systemd write one at once.
         """
-        core, info = marker.core, self.stat(event)
-        if core is None or info is None or core.whole_bytes <= core.size_bytes:
+        core, info = marker.core, file.stat()
+        if core is None or core.whole_bytes <= core.size_bytes:
             return False
         writer = marker.attributes["writer"]
         by_kernel = writer == "kernel" and stat.S_IMODE(info.st_mode) == 0o600  # a shell's files are 0644
         return not by_kernel and writer not in COMPLETE and time.time() - info.st_mtime < within_s
 
-    def is_linked(self, event: FileEvent) -> bool:
-        """Return whether a file has other names: ``ln x core && rm x`` publishes it, too."""
-        info = self.stat(event)
-        return info is not None and info.st_nlink > 1
-
-    def marker(self, event: FileEvent) -> Marker | None:
-        """Return the marker of a file; ``None`` if it is gone."""
-        info = self.stat(event)
-        if info is None:
-            return None
+    def marker(self, event: FileEvent, file: PinnedFile) -> Marker:
+        """Return the marker of a file."""
+        info = file.stat()
         path = os.path.join(event.directory.path, event.name)
-        refused = self._refusal(info)
-        fd = self.open(event) if refused is None else -1
-        try:
-            if fd >= 0:
-                info = os.fstat(fd)
-                refused = self._refusal(info)  # the name may be another file's by now
-            if refused is not None:
-                return self._refused(path, info, refused)
-            self._pattern = self._pattern or core_pattern(self._ctx.host)
-            head, handle = (head_in_memory(fd), handle_of(fd)) if fd >= 0 else (b"", "")
-            writer, said = identify(path, fd, self.dir_fd(event.directory), self._pattern)
-            claims = core_head(fd, head) if fd >= 0 else CoreHead()
-        finally:
-            if fd >= 0:
-                os.close(fd)
+        refused = refusal(info, self._unprivileged, own_links=self._own_links.count(info))
+        if refused is not None:
+            return self._refused(path, info, refused)
+        self._pattern = self._pattern or core_pattern(self._ctx.host)
+        fd = file.fd
+        head = head_in_memory(fd) if fd >= 0 else b""
+        writer, said = identify(path, fd, self.dir_fd(event.directory), self._pattern)
+        claims = core_head(fd, head) if fd >= 0 else CoreHead()
         attributes = {"writer": writer}
         if info.st_uid != 0 and said.uid not in {None, info.st_uid}:
             attributes["claimed_uid"] = str(said.uid)
@@ -135,7 +96,7 @@ class CoreFileReader(DirReader):
             exe=printable(said.exe) if said.exe else None,
             uid=_uid(info.st_uid, said, claims, writer),
             signal=said.signal,
-            core=_core(path, info, head, handle, self._others(event.directory)),
+            core=_core(path, info, head, file.handle(), self._others(event.directory)),
             attributes=attributes,
         )
         return with_process(marker, said, claims, self._ctx.host)
@@ -144,9 +105,6 @@ class CoreFileReader(DirReader):
         """Return the first other directories that are watched, as far as their paths are plain text."""
         others = (one.path for one in self._directories() if one is not directory and one.path.isprintable())
         return tuple(islice(others, MAX_OTHERS))
-
-    def _refusal(self, info: os.stat_result) -> str | None:
-        return refusal(info, self._unprivileged, own_links=self._own_links.count(info))
 
     def _refused(self, path: str, info: os.stat_result, why: str) -> Marker:
         """Return the marker of a file that is recorded but not collected."""

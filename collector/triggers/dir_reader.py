@@ -8,16 +8,72 @@ from contextlib import ExitStack, suppress
 from typing import Literal
 
 from collector.host.filehandle import handle_of, open_handle
-from collector.host.files import REGULAR_FLAGS, OpenFd, kind_of, open_regular
-from collector.model.errors import StepError
-from collector.triggers.directories import Directory, FileEvent
+from collector.host.files import READ_FLAGS, OpenFd, kind_of
+from collector.host.syscalls import being_written
+from collector.host.trusted_path import readable
+from collector.triggers.directory import Directory, FileEvent
 
-DIRECTORY = os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC
+# With O_PATH everything can be opened, and opening it does nothing: a device is not touched.
+PIN_FLAGS = os.O_PATH | os.O_NOFOLLOW | os.O_CLOEXEC
+# The owner of a file can make it wait, by a lease.
+REOPEN_FLAGS = READ_FLAGS | os.O_NONBLOCK
+# A user may have hundreds of directories; systemd starts services with a limit of 1,024 descriptors.
+MAX_OPEN = 64
+
+
+class PinnedFile:
+    """
+    A file, whatever has its name by now: what is judged is what is read.
+
+    Args:
+        fd: A descriptor with ``O_PATH``; it is closed at the end of the ``with`` block.
+    """
+
+    __slots__ = ("_fd", "_read_fd")
+
+    def __init__(self, fd: int) -> None:
+        self._fd = fd
+        self._read_fd: int | None = None
+
+    def __enter__(self) -> PinnedFile:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        os.close(self._fd)
+        if self.is_open:
+            os.close(self.fd)
+
+    @property
+    def fd(self) -> int:
+        """A descriptor to read a regular file; -1 if that is not permitted, or it is something else."""
+        if self._read_fd is None:
+            self._read_fd = -1
+            if stat.S_ISREG(self.stat().st_mode):
+                with suppress(OSError):
+                    self._read_fd = os.open(f"/proc/self/fd/{self._fd}", REOPEN_FLAGS)
+        return self._read_fd
+
+    @property
+    def is_open(self) -> bool:
+        """Whether `fd` was asked for, and can be read."""
+        return self._read_fd is not None and self._read_fd >= 0
+
+    @property
+    def is_written(self) -> bool | None:
+        """Whether it is open for writing; ``None`` if that is not known."""
+        return being_written(self.fd) if self.fd >= 0 else None
+
+    def stat(self) -> os.stat_result:
+        return os.fstat(self._fd)
+
+    def handle(self) -> str:
+        """Return what leads to the file if it is moved."""
+        return handle_of(self.fd) if self.fd >= 0 else ""
 
 
 class DirReader(ExitStack):
     """
-    Opens each directory at most once in its ``with`` block, and only if it is still the watched one.
+    Opens each directory once in its ``with`` block, and only if it is still the watched one.
 
     *handles* lead to files that may have been moved away since their event, by directory and name.
     """
@@ -30,71 +86,44 @@ class DirReader(ExitStack):
     def dir_fd(self, directory: Directory) -> int:
         """Return the directory's descriptor, -1 if it is no longer there."""
         if directory not in self._dir_fds:
+            if len(self._dir_fds) >= MAX_OPEN:
+                self.close()
+                self._dir_fds.clear()
             self._dir_fds[directory] = -1
             with suppress(OSError):
                 self._dir_fds[directory] = directory.open()
                 self.callback(os.close, self._dir_fds[directory])
         return self._dir_fds[directory]
 
-    def stat(self, event: FileEvent) -> os.stat_result | None:
-        """Return what lstat reports; ``None`` if the file is gone."""
+    def pin(self, event: FileEvent) -> PinnedFile | None:
+        """Return the file of an event, wherever it was moved if it has a handle; ``None`` if it is gone."""
         dir_fd = self.dir_fd(event.directory)
         if dir_fd < 0:
             return None
         try:
-            return os.stat(event.name, dir_fd=dir_fd, follow_symlinks=False)
+            return PinnedFile(os.open(event.name, PIN_FLAGS, dir_fd=dir_fd))
         except OSError:
-            fd = self._open_moved(event)
-        if fd < 0:
-            return None
-        with OpenFd(fd):
-            return os.fstat(fd)
+            return self._pin_moved(event, dir_fd)
 
-    def open(self, event: FileEvent) -> int:
-        """Open a regular file; -1 if that is not permitted, or if it is not a regular file any more."""
-        try:
-            return open_regular(event.name, dir_fd=self.dir_fd(event.directory))
-        except (OSError, StepError):
-            return self._open_moved(event)
-
-    def is_moved(self, event: FileEvent) -> bool:
-        """Return whether a file is no longer under its name, though it still exists."""
+    def is_moved(self, event: FileEvent, file: PinnedFile) -> bool:
+        """Return whether no file has the name any more, though this one still exists."""
         try:
             os.stat(event.name, dir_fd=self.dir_fd(event.directory), follow_symlinks=False)
         except OSError:
-            return self.stat(event) is not None
+            return file.stat().st_nlink > 0
         return False
 
-    def is_empty(self, event: FileEvent) -> bool:
-        """Return whether a file is empty: a handler may create it, close it and only then append to it."""
-        info = self.stat(event)
-        return info is not None and info.st_size == 0 and stat.S_ISREG(info.st_mode)
-
-    def handle(self, event: FileEvent) -> str:
-        """Return what leads to a file if it is moved."""
-        fd = self.open(event)
-        if fd < 0:
-            return ""
-        with OpenFd(fd):
-            return handle_of(fd)
-
-    def _open_moved(self, event: FileEvent) -> int:
-        """Open a file that is no longer under its name by its handle; -1 if there is none, or the file is gone."""
+    def _pin_moved(self, event: FileEvent, dir_fd: int) -> PinnedFile | None:
+        """Return a file that is no longer under its name; ``None`` if it has no handle, or is gone."""
         handle = self.handles.get((event.directory, event.name))
         if not handle:
-            return -1
+            return None
         try:
             # A handle cannot be opened by a descriptor with O_PATH.
-            with OpenFd(os.open(f"/proc/self/fd/{self.dir_fd(event.directory)}", DIRECTORY)) as mount_fd:
-                return open_handle(mount_fd, handle, REGULAR_FLAGS)
+            with OpenFd(readable(dir_fd)) as mount_fd:
+                return PinnedFile(open_handle(mount_fd, handle, PIN_FLAGS))
         except OSError:
-            return -1
-
-    def remove(self, event: FileEvent, info: os.stat_result) -> None:
-        """Remove the file that *info* describes, unless another one has taken its name."""
-        now = self.stat(event)
-        if now is not None and os.path.samestat(now, info):
-            os.unlink(event.name, dir_fd=self.dir_fd(event.directory))
+            return None
 
 
 def refusal(info: os.stat_result, unprivileged: Literal["attribute", "refuse"], *, own_links: int = 0) -> str | None:
@@ -103,6 +132,8 @@ def refusal(info: os.stat_result, unprivileged: Literal["attribute", "refuse"], 
         return f"a {kind_of(info.st_mode)}, not a regular file"
     if info.st_nlink - own_links > 1:
         return f"{info.st_nlink} hard links: a new file has one"
+    if info.st_mode & stat.S_IWOTH:
+        return "writable by everybody: it may not be its owner's word"
     if info.st_uid != 0 and unprivileged == "refuse":
         return f"owned by uid {info.st_uid}, and unprivileged files are refused"
     return None

@@ -5,58 +5,30 @@ from __future__ import annotations
 import contextlib
 import errno
 import fnmatch
-import glob
 import os
 import re
 import select
-from collections import deque
+import time
 from collections.abc import Iterable, Iterator
-from dataclasses import dataclass
-from typing import NamedTuple
 
 from collector.host import inotify
-from collector.model.bounded import put_newest
+from collector.host.files import OpenFd
+from collector.host.subordinates import owners
+from collector.host.trusted_path import Identity, readable
 from collector.model.errors import CollectorError
+from collector.model.text import printable
 from collector.triggers.base import TriggerContext, Watch
+from collector.triggers.directory import Directory, FileEvent
+from collector.triggers.directory_search import PAUSE_NAMES, DirectorySearch
+from collector.triggers.directory_table import DirectoryTable
+from collector.triggers.scans import Scans
 
-# Entries of a catch-up scan that one call handles: 256 lstat and open take 3 ms.
-SCAN_BATCH = 256
-# A tree planted to eat all of fs.inotify.max_user_watches (8,192 on small machines) stops here.
-MAX_DIRECTORIES = 1024
-
-
-class FileEvent(NamedTuple):
-    """
-    A name that appeared in a directory.
-
-    *closed*: a writer closed it, or it was renamed into place; otherwise it was created, or found
-    by a scan, and may still be open for writing.
-    """
-
-    directory: Directory
-    name: str
-    closed: bool
-    scanned: bool = False
-
-
-@dataclass(slots=True, eq=False)
-class Directory:
-    """A watched directory; device and inode tell it from another one that takes its path later."""
-
-    path: str
-    device: int
-    inode: int
-    depth: int
-    wd: int = -1
-
-    def open(self) -> int:
-        """Return a descriptor to resolve names against; raise `FileNotFoundError` if another one has its path now."""
-        fd = os.open(self.path, os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC)
-        info = os.fstat(fd)
-        if (info.st_dev, info.st_ino) != (self.device, self.inode):
-            os.close(fd)
-            raise FileNotFoundError(f"{self.path!r} is no longer the directory that was watched")
-        return fd
+POLL_S = 2.0
+# Somebody may plant a million names for a glob: looking takes at most a tenth of the time, unless that is too seldom.
+SHARE_OF_TIME = 0.1
+MAX_POLL_S = 60.0
+MAX_PROBLEMS = 16
+SHOWN_PROBLEMS = 3
 
 
 class DirectoryWatch(Watch):
@@ -74,8 +46,6 @@ class DirectoryWatch(Watch):
         CollectorError: If no inotify instance is left.
     """
 
-    poll_s = 2.0
-
     def __init__(
         self,
         ctx: TriggerContext,
@@ -86,19 +56,17 @@ class DirectoryWatch(Watch):
         depth: int,
     ) -> None:
         self.ctx = ctx
+        self.owners = owners(ctx.host)
         self._paths = tuple(map(ctx.host.path, paths))
-        self._ignore = tuple(map(os.path.realpath, ctx.ignore))
         self._match = re.compile("|".join(map(fnmatch.translate, match)) or r"(?!)")
         self._exclude = re.compile("|".join(map(fnmatch.translate, exclude)) or r"(?!)")
         self._depth = depth
         self._overflows = 0
-        self._problem: str | None = None
+        self._search_s = 0.0
+        self._problems: dict[str, str] = {}
+        """Why directories that exist are not watched, by path."""
+        self._degraded: str | None = None
         self._gone: str | None = None
-        self._unwatched: dict[str, tuple[int, Directory | None]] = {}
-        """Subdirectories that could not be watched, with their depth and parent; tried again."""
-        self._by_wd: dict[int, Directory] = {}
-        self._known: set[tuple[int, int]] = set()
-        self._scans: deque[Iterator[FileEvent]] = deque()
         try:
             self._inotify = inotify.Inotify()
         except OSError as exc:
@@ -117,6 +85,13 @@ class DirectoryWatch(Watch):
             raise
         self._epoll.register(self._inotify.fileno(), select.EPOLLIN)
         self._epoll.register(self._more, select.EPOLLIN)
+        self._table = DirectoryTable(self._inotify)
+        self._scans = Scans(self._entries)
+
+    @property
+    def poll_s(self) -> float:
+        """Interval of looking for directories; longer if there are very many names to look at."""
+        return max(POLL_S, min(MAX_POLL_S, self._search_s / SHARE_OF_TIME))
 
     @property
     def lost(self) -> int:
@@ -125,8 +100,8 @@ class DirectoryWatch(Watch):
 
     @property
     def degraded(self) -> str | None:
-        """Why a directory that exists is not watched."""
-        return self._problem
+        """Why directories that exist are not watched."""
+        return self._degraded
 
     @property
     def gone(self) -> str | None:
@@ -144,137 +119,146 @@ class DirectoryWatch(Watch):
 
     def directories(self) -> Iterable[Directory]:
         """Return the directories that are watched now."""
-        return self._by_wd.values()
+        return self._table
 
-    def events(self) -> Iterator[FileEvent]:
-        """Yield the events of one bounded read and of one batch of a scan."""
+    def events(self) -> Iterator[FileEvent | None]:
+        """Yield the events of one bounded read and of one batch of a scan, ``None`` for what is none of a file's."""
         for event in self._inotify.read():
-            yield from self._handle(event)
-        yield from self._scan()
+            yield self._handle(event)
+        yield from self._scans.batch()
+        self._signal()
+        self._degraded = self._describe()
 
-    def refresh(self) -> None:
+    def refresh(self) -> Iterator[None]:
         """Find directories that appeared, went or were replaced; new ones are scanned at the next call of `events`."""
-        self._problem = None
-        for directory in list(self._by_wd.values()):
+        started_s = time.monotonic()
+        self._problems = {}
+        for directory in list(self._table):
+            yield None
             try:
-                os.close(directory.open())
+                os.close(directory.open(self._avoided()))
             except OSError:
                 self._forget(directory)
-        self._known = {(one.device, one.inode) for one in self._by_wd.values()}
-        unwatched, self._unwatched = self._unwatched, {}
-        for path, (depth, parent) in unwatched.items():
-            self._watch(path, depth=depth, inside=parent)
-        for pattern in self._paths:
-            for path in glob.iglob(pattern) if glob.has_magic(pattern) else (pattern,):
-                self._watch(path, depth=self._depth)
+        for inside, name in self._table.take_waiting():
+            yield None
+            self._enter(inside, name)
+        for found in DirectorySearch(self._paths, self._avoided(), self._fail):
+            if found is not None:
+                self._watch(found.path, found.fd, depth=self._depth)
+            yield None
         self._signal()
-
-    def _handle(self, event: inotify.InotifyEvent) -> Iterator[FileEvent]:
-        """Turn one inotify event into file events; keep the watches up to date."""
-        if event.mask & inotify.OVERFLOW:
-            self._overflows += 1
-            self._scans.clear()  # each starts again: what it has passed may have changed unnoticed
-            self._scans.extend(self._entries(directory) for directory in self._by_wd.values())
-            return
-        directory = self._by_wd.get(event.wd)
-        if directory is None:
-            return
-        if event.mask & inotify.GONE:
-            self._forget(directory)
-            self.refresh()
-        elif event.mask & inotify.ISDIR:
-            self._enter(directory, event.name)
-        elif event.name.startswith("#") or self._is_wanted(event.name):
-            # An unnamed file (O_TMPFILE) is closed under "#INODE", whatever name it was linked to.
-            yield FileEvent(directory, event.name, closed=not event.mask & inotify.CREATE)
-
-    def _enter(self, parent: Directory, name: str) -> None:
-        """Watch a subdirectory, within the depth; one that abrt is still filling ends in ``.new``."""
-        if parent.depth > 0 and not name.endswith(".new"):
-            self._watch(os.path.join(parent.path, name), depth=parent.depth - 1, inside=parent)
-
-    def _watch(self, path: str, *, depth: int, inside: Directory | None = None) -> None:
-        """Watch *path* if it is a directory, and scan it if it is not watched yet."""
-        if inside is not None and len(self._by_wd) >= MAX_DIRECTORIES:
-            self._fail(path, depth, inside, _too_many())
-            return
-        if self._ignored(path):
-            return
-        try:
-            # A configured path may be a symlink; a subdirectory, which others create, may not.
-            nofollow = os.O_NOFOLLOW if inside is not None else 0
-            fd = os.open(path, os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC | nofollow)
-        except (FileNotFoundError, NotADirectoryError):
-            return  # not there yet
-        except OSError as exc:
-            if inside is None or exc.errno != errno.ELOOP:
-                self._fail(path, depth, inside, exc)
-            return
-        try:
-            info = os.fstat(fd)
-            if len(self._by_wd) >= MAX_DIRECTORIES and (info.st_dev, info.st_ino) not in self._known:
-                raise _too_many()
-            wd = self._inotify.add(fd)
-        except OSError as exc:
-            self._fail(path, depth, inside, exc)
-            return
-        finally:
-            os.close(fd)
-        if wd not in self._by_wd:
-            directory = Directory(path, info.st_dev, info.st_ino, depth, wd)
-            self._by_wd[wd] = directory
-            self._scans.append(self._entries(directory))
-            self._signal()
-
-    def _fail(self, path: str, depth: int, inside: Directory | None, exc: OSError) -> None:
-        """Say why a directory is not watched; `refresh` tries again."""
-        if exc.errno in {errno.EBADF, errno.EINVAL}:
-            self._gone = f"inotify: {exc.strerror}"
-        self._problem = self._problem or f"{path}: {exc.strerror}"
-        if inside is not None:
-            put_newest(self._unwatched, path, (depth, inside), MAX_DIRECTORIES)
-
-    def _forget(self, directory: Directory) -> None:
-        """Stop watching a directory that is no longer at its path."""
-        if self._by_wd.pop(directory.wd, None) is not None:
-            self._inotify.remove(directory.wd)
+        self._search_s = time.monotonic() - started_s
+        self._degraded = self._describe()
 
     def _is_wanted(self, name: str) -> bool:
         return bool(self._match.match(name)) and not self._exclude.match(name)
 
-    def _ignored(self, path: str) -> bool:
-        """Return whether *path* is inside an ignored directory, by name or through a symlink."""
-        names = {os.path.abspath(path), os.path.realpath(path)}
-        return any(
-            name == other or name.startswith(other.rstrip("/") + "/") for name in names for other in self._ignore
-        )
+    def _avoided(self) -> frozenset[Identity]:
+        """Return the directories that are ignored, as far as they exist."""
+        found = set()
+        for path in self.ctx.ignore:
+            with contextlib.suppress(OSError):
+                info = os.stat(path)
+                found.add((info.st_dev, info.st_ino))
+        return frozenset(found)
 
-    def _entries(self, directory: Directory) -> Iterator[FileEvent]:
+    def _describe(self) -> str | None:
+        """Return why directories are not watched, those first that the configuration names without a wildcard."""
+        paths = sorted(self._problems, key=lambda path: path not in self._paths)
+        problems = [f"{printable(path)}: {self._problems[path]}" for path in paths]
+        if self._table.problem is not None:
+            problems.insert(0, self._table.problem)
+        if len(problems) > SHOWN_PROBLEMS:
+            problems[SHOWN_PROBLEMS:] = ["and more"]
+        return "; ".join(problems) or None
+
+    def _handle(self, event: inotify.InotifyEvent) -> FileEvent | None:
+        """Turn one inotify event into one of a file; keep the watches up to date."""
+        if event.mask & inotify.OVERFLOW:
+            self._overflows += 1
+            for one in self._table:
+                self._scans.add(one)
+            return None
+        if (directory := self._table.by_wd(event.wd)) is None:
+            return None
+        if event.mask & inotify.GONE:
+            self._forget(directory)
+            self._look_again(directory)
+        elif event.mask & inotify.ISDIR:
+            self._enter(directory, event.name)
+        elif event.name.startswith("#") or self._is_wanted(event.name):
+            # An unnamed file (O_TMPFILE) is closed under "#INODE", whatever name it was linked to.
+            return FileEvent(directory, event.name, closed=not event.mask & inotify.CREATE)
+        return None
+
+    def _look_again(self, directory: Directory) -> None:
+        """Watch what has taken the path of a directory that is gone; one inside another comes by an event."""
+        if directory.inside is None:
+            search = DirectorySearch((), self._avoided(), self._fail)
+            if (fd := search.find(directory.path, directory.path)) is not None:
+                with OpenFd(fd):
+                    self._watch(directory.path, fd, depth=self._depth)
+
+    def _enter(self, inside: Directory, name: str) -> None:
+        """Watch a subdirectory, within the depth; one that abrt is still filling ends in ``.new``."""
+        if inside.depth == 0 or name.endswith(".new"):
+            return
+        path = os.path.join(inside.path, name)
+        try:
+            fd = inside.open_below(name, self._avoided())
+        except OSError as exc:
+            if exc.errno not in {errno.ENOENT, errno.ENOTDIR, errno.ELOOP}:
+                self._fail(path, exc.strerror or str(exc))
+                self._table.wait(inside, name, inside.owner)
+            return
+        with OpenFd(fd):
+            self._watch(path, fd, depth=inside.depth - 1, inside=inside)
+
+    def _watch(self, path: str, fd: int, *, depth: int, inside: Directory | None = None) -> None:
+        """Watch the directory that *fd* is of, and scan it, if it is not watched yet."""
+        info = os.fstat(fd)
+        directory = Directory(path, (info.st_dev, info.st_ino), self.owners.of(info.st_uid), depth, inside)
+        if directory.identity in self._avoided():
+            return
+        try:
+            if self._table.add(directory, fd):
+                self._scans.add(directory)
+                self._signal()
+        except OSError as exc:
+            if exc.errno in {errno.EBADF, errno.EINVAL}:
+                self._gone = f"inotify: {exc.strerror}"
+            self._fail(path, exc.strerror or str(exc))
+            if inside is not None:
+                self._table.wait(inside, directory.name, directory.owner)
+
+    def _fail(self, path: str, why: str) -> None:
+        """Say why a directory is not watched; `refresh` tries again."""
+        if path in self._problems or len(self._problems) < MAX_PROBLEMS or path in self._paths:
+            self._problems[path] = why
+
+    def _forget(self, directory: Directory) -> None:
+        """Stop watching a directory that is no longer at its path."""
+        self._table.forget(directory)
+        self._scans.discard(directory)
+
+    def _entries(self, directory: Directory) -> Iterator[FileEvent | None]:
         """Yield the files in a directory; subdirectories are entered on the way."""
         try:
-            with os.scandir(directory.path) as entries:
-                for entry in entries:
+            with OpenFd(directory.open()) as fd, OpenFd(readable(fd)) as read_fd, os.scandir(read_fd) as entries:
+                for number, entry in enumerate(entries):
                     if directory.depth > 0 and entry.is_dir(follow_symlinks=False):
                         self._enter(directory, entry.name)
                     elif self._is_wanted(entry.name):
                         yield FileEvent(directory, entry.name, closed=False, scanned=True)
+                    if number % PAUSE_NAMES == 0:
+                        yield None
         except (FileNotFoundError, NotADirectoryError):
             return  # it is gone; its event is still to come
         except OSError as exc:  # scanned again once it can be read
             self._forget(directory)
-            self._fail(directory.path, directory.depth, directory if directory.depth < self._depth else None, exc)
-
-    def _scan(self) -> Iterator[FileEvent]:
-        """Yield the next batch of the scans that are due."""
-        left = SCAN_BATCH
-        while self._scans and left:
-            event = next(self._scans[0], None)
-            if event is None:
-                self._scans.popleft()
-            else:
-                left -= 1
-                yield event
-        self._signal()
+            self._fail(directory.path, exc.strerror or str(exc))
+            if directory.inside is not None:
+                self._table.wait(directory.inside, directory.name, directory.owner)
 
     def _signal(self) -> None:
         """Make the descriptor readable while scans are pending, and only then."""
@@ -289,7 +273,3 @@ def check_absolute(paths: tuple[str, ...]) -> None:
     for path in paths:
         if not path.startswith("/"):
             raise ValueError(f"{path!r} is not an absolute path")
-
-
-def _too_many() -> OSError:
-    return OSError(errno.ENOSPC, f"{MAX_DIRECTORIES} directories are watched already")

@@ -6,17 +6,18 @@ import os
 import stat
 from collections.abc import Iterator
 from dataclasses import dataclass
-from typing import ClassVar, Literal
+from typing import ClassVar, Literal, NamedTuple
 
 from collector.host.files import pieces
-from collector.host.syscalls import being_written
 from collector.model.knowledge import FACTS, Knowledge
 from collector.model.marker import Marker, MarkerKind
 from collector.model.text import printable
 from collector.triggers.base import TriggerContext
-from collector.triggers.dir_reader import DirReader, refusal
-from collector.triggers.directories import DirectoryWatch, FileEvent, check_absolute
+from collector.triggers.dir_reader import DirReader, PinnedFile, refusal
+from collector.triggers.directories import DirectoryWatch, check_absolute
+from collector.triggers.directory import FileEvent
 from collector.triggers.facts import Speaker, marker_of, parse
+from collector.triggers.removal import may_remove
 
 FILE_BYTES = 65_536
 
@@ -50,82 +51,101 @@ class ExitFiles:
         return ExitFilesWatch(self, ctx)
 
 
+class FileVersion(NamedTuple):
+    """A file as it was when it was read; one that was written to since tells of another exit."""
+
+    device: int
+    inode: int
+    mtime_ns: int
+
+    @classmethod
+    def of(cls, info: os.stat_result) -> FileVersion:
+        return cls(info.st_dev, info.st_ino, info.st_mtime_ns)
+
+
 class ExitFilesWatch(DirectoryWatch):
     """An opened `ExitFiles`."""
 
     def __init__(self, trigger: ExitFiles, ctx: TriggerContext) -> None:
         super().__init__(ctx, paths=trigger.paths, match=trigger.match, exclude=(*trigger.exclude, ".*"), depth=0)
         self.trigger = trigger
-        self._to_remove: list[tuple[FileEvent, os.stat_result]] = []
+        self._to_remove: dict[FileVersion, FileEvent] = {}
+        self._not_theirs: str | None = None
         self._removal_problem: str | None = None
 
     @property
     def degraded(self) -> str | None:
-        """Why a directory that exists is not watched, or why the last file could not be removed."""
-        return super().degraded or self._removal_problem
+        """Why a directory that exists is not watched, or why a file could not be removed."""
+        return super().degraded or self._removal_problem or self._not_theirs
 
-    def read(self) -> Iterator[Marker]:
+    def read(self) -> Iterator[Marker | None]:
         with DirReader() as reader:
-            self._remove(reader)
+            yield from self._remove(reader)
             for event in self.events():
-                if event.name.startswith("#") or not (event.closed or event.scanned):
+                yield None
+                if event is None or event.name.startswith("#") or not (event.closed or event.scanned):
                     continue  # its close is still to come
-                found = self._marker(reader, event)
-                if found is None or self._is_pending(found[1]):
+                if (file := reader.pin(event)) is None:
                     continue
-                marker, info = found
+                with file:
+                    version = FileVersion.of(file.stat())
+                    marker = None if version in self._to_remove else self._marker(event, file)
+                if marker is None:
+                    continue
                 yield marker
                 if self.trigger.remove and marker.refused is None:
-                    self._to_remove.append((event, info))
+                    self._to_remove[version] = event
 
-    def poll(self) -> Iterator[Marker]:
+    def poll(self) -> Iterator[None]:
         """Look for directories that appeared, went or were replaced; yield no markers."""
-        self.refresh()
+        yield from self.refresh()
         with DirReader() as reader:
-            self._remove(reader)
-        return iter(())
+            yield from self._remove(reader)
 
-    def _is_pending(self, info: os.stat_result) -> bool:
-        """Return whether the file is about to be removed: a scan and an event may both report it."""
-        return any(
-            (info.st_ino, info.st_dev, info.st_mtime_ns) == (other.st_ino, other.st_dev, other.st_mtime_ns)
-            for _, other in self._to_remove
-        )
-
-    def _remove(self, reader: DirReader) -> None:
+    def _remove(self, reader: DirReader) -> Iterator[None]:
         """Remove the files of the last call: only now is it certain that their markers are committed."""
-        pending, self._to_remove = self._to_remove, []
-        for event, info in pending:
+        pending, self._to_remove = self._to_remove, {}
+        for version, event in pending.items():
+            yield None
+            # If it cannot be removed it stays, and is not collected twice: the ledger knows it.
+            path = printable(event.directory.path)
             try:
-                reader.remove(event, info)
+                if not self._remove_one(reader, event, version):
+                    self._not_theirs = f"{path}: exit files stay whose owner may not remove them: say `remove: false`"
                 self._removal_problem = None
-            except OSError as exc:  # it stays, and is not collected twice: the ledger knows it
-                path = printable(event.directory.path)
+            except OSError as exc:
                 self._removal_problem = f"{path}: cannot remove exit files: {exc.strerror}"
 
-    def _marker(self, reader: DirReader, event: FileEvent) -> tuple[Marker, os.stat_result] | None:
-        """Return the marker of a file that nobody is writing, and the inode that it was read from."""
-        info = reader.stat(event)
-        if info is None or stat.S_ISDIR(info.st_mode):
+    def _remove_one(self, reader: DirReader, event: FileEvent, version: FileVersion) -> bool:
+        """Remove a file, unless its name is another's by now; return whether its owner could have done that."""
+        dir_fd, file = reader.dir_fd(event.directory), reader.pin(event)
+        if file is None:
+            return True
+        with file:
+            info = file.stat()
+            if FileVersion.of(info) != version:
+                return True
+            if not may_remove(self.ctx.host, dir_fd, info):
+                return False
+            os.unlink(event.name, dir_fd=dir_fd)
+        return True
+
+    def _marker(self, event: FileEvent, file: PinnedFile) -> Marker | None:
+        """Return the marker of a file that nobody is writing."""
+        info = file.stat()
+        if stat.S_ISDIR(info.st_mode):
             return None
         data = b""
         refused = refusal(info, self.trigger.unprivileged)
         if refused is None and info.st_size > FILE_BYTES:
             refused = f"{info.st_size} bytes are too many for an exit file"
         if refused is None:
-            fd = reader.open(event)
-            if fd < 0:
-                return None  # replaced, or unreadable for this user
-            try:
-                if event.scanned and being_written(fd):
-                    return None
-                info = os.fstat(fd)
-                data = b"".join(pieces(fd, limit=FILE_BYTES))
-            finally:
-                os.close(fd)
+            if file.fd < 0 or (event.scanned and file.is_written):
+                return None
+            data = b"".join(pieces(file.fd, limit=FILE_BYTES))
         path = printable(os.path.join(event.directory.path, event.name))
         speaker = Speaker(
             kind=MarkerKind.EXIT, trigger=self.ctx.id, uid=info.st_uid, what=f"exit file {path}", refused=refused,
             identity=f"{info.st_dev}:{info.st_ino}:{info.st_mtime_ns}",
         )  # fmt: skip
-        return marker_of(parse(data), speaker, self.ctx.host), info
+        return marker_of(parse(data), speaker, self.ctx.host)

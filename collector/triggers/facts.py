@@ -15,7 +15,7 @@ import msgspec
 from collector.host.files import Host
 from collector.host.process_identity import identify_task, thread_group
 from collector.model.identity import is_the_reported, with_identity
-from collector.model.marker import Marker, MarkerKind, ProcessRef
+from collector.model.marker import SYSTEM_UNIT, Marker, MarkerKind, ProcessRef
 from collector.model.signals import signal_number
 from collector.model.text import parse_number, printable
 
@@ -153,6 +153,8 @@ def marker_of(facts: Facts, speaker: Speaker, host: Host) -> Marker:
     said = _without_prefix(facts.known)
     number, status = _death(said)
     attributes = dict(facts.known)
+    if speaker.uid == 0 and said.get("UNIT"):
+        attributes[SYSTEM_UNIT] = said["UNIT"]
     if speaker.identity:
         attributes["identity"] = speaker.identity
     result = said.get("SERVICE_RESULT")

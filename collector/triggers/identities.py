@@ -97,4 +97,11 @@ def _completed(seen: Identity, known: Identity | None) -> Identity:
     """Return *seen* with what is gone once its memory is: executable and namespaces."""
     if known is None or known.start_ticks not in {None, seen.start_ticks}:
         return seen
-    return replace(seen, exe=seen.exe or known.exe, unit=seen.unit or known.unit, mounts=seen.mounts or known.mounts)
+    unit = seen if seen.unit else known
+    return replace(
+        seen,
+        exe=seen.exe or known.exe,
+        unit=unit.unit,
+        system_unit=unit.system_unit,
+        mounts=seen.mounts or known.mounts,
+    )

@@ -4,16 +4,19 @@ from __future__ import annotations
 
 import os
 from collections.abc import Callable, Iterator
+from contextlib import suppress
 
 import msgspec
 
 from collector.host.corehead import fingerprint
 from collector.host.successor import SECOND_NS, is_kept, stem
-from collector.model.bounded import put_newest
+from collector.model.decode import MalformedError, decode
 from collector.model.marker import CoreRef, Marker
+from collector.model.owners import Owners
+from collector.model.shares import FairTable
 
 MAX_REPORTED = 1024
-# The newest of root's, and of everybody else's, survive a restart: 300 bytes each in the ledger.
+# The newest of root's, and of everybody else's in fair shares, survive a restart: 300 bytes each in the ledger.
 MAX_REMEMBERED = 128
 # A script that compresses without keeping the time (`gzip -c core > core.gz && rm core`) does so soon after the crash.
 SOON_NS = 3600 * SECOND_NS
@@ -28,40 +31,43 @@ class NumberedCore(msgspec.Struct, frozen=True):
 
 class ReportedCores:
     """
-    The newest cores of a trigger.
+    The newest cores of a trigger, in fair shares for their owners.
 
     Args:
         remember: Stores a small text under a key, durably.
         recall: Returns such a text.
+        owners: Tells whose cores are.
     """
 
-    def __init__(self, remember: Callable[[str, str], None], recall: Callable[[str], str | None]) -> None:
+    def __init__(
+        self, remember: Callable[[str, str], None], recall: Callable[[str], str | None], owners: Owners
+    ) -> None:
         self._remember = remember
-        self._by_inode: dict[tuple[int, int], CoreRef] = {}
-        self._by_stem: dict[tuple[str, str], CoreRef] = {}
-        self._by_mtime: dict[int, CoreRef] = {}
-        self._by_time: dict[tuple[str, int], CoreRef] = {}
-        self._reports: dict[tuple[int, int, float], None] = {}
-        self._next = {True: 0, False: 0}
-        for root in self._next:
-            texts = (recall(_key(slot, root=root)) for slot in range(MAX_REMEMBERED))
-            known = [msgspec.json.decode(text, type=NumberedCore) for text in texts if text]
-            for one in sorted(known, key=lambda one: one.number):
-                self._index(one.core)
-                self._next[root] = one.number + 1
+        self._owners = owners
+        self._cores: FairTable[int, CoreRef] = FairTable(MAX_REPORTED)
+        self._newest: dict[tuple[object, ...], dict[int, int]] = {}
+        """The number of each uid's newest core by what it may be recognised by."""
+        self._reports: FairTable[tuple[int, int, float], None] = FairTable(MAX_REPORTED)
+        self._slots: dict[bool, FairTable[int, int]] = {}
+        """Where root's cores, and those of all others, are remembered, by their numbers."""
+        self._next = 0
+        for root in (True, False):
+            self._slots[root] = FairTable(MAX_REMEMBERED)
+            found = ((slot, _recalled(recall(_key(slot, root=root)))) for slot in range(MAX_REMEMBERED))
+            known = [(one, slot) for slot, one in found if one is not None]
+            for one, slot in sorted(known, key=lambda entry: entry[0].number):
+                self._next = max(self._next, one.number)
+                self._slots[root].put(self._index(one.core), slot, self._owner(one.core))
 
     def add(self, marker: Marker, core: CoreRef) -> None:
         """Remember the core of a marker that is reported, or where and what one that was reported is by now."""
         if (report := _report(marker)) is not None:
-            put_newest(self._reports, report, None, MAX_REPORTED)
-        if self._by_inode.get((core.device, core.inode)) == core:
+            self._reports.put(report, None, self._owner(core))
+        if self._with_inode(core) == core:
             return
-        self._index(core)
-        root = core.uid == 0
-        number = self._next[root]
-        self._next[root] += 1
+        number = self._index(core)
         text = msgspec.json.encode(NumberedCore(number, core)).decode()
-        self._remember(_key(number % MAX_REMEMBERED, root=root), text)
+        self._remember(_key(self._slot(number, core), root=core.uid == 0), text)
 
     def knows(self, core: CoreRef, read_head: Callable[[], bytes], *, settled: bool) -> bool | None:
         """
@@ -75,7 +81,7 @@ class ReportedCores:
         Returns:
             ``None`` if it is not *settled* and that shows only when the earlier file goes.
         """
-        before = self._by_inode.get((core.device, core.inode))
+        before = self._with_inode(core)
         if before is not None and (_state(core) == _state(before) or _continues(core, read_head(), before)):
             return True  # otherwise it may have been deleted, and its inode be another file's
         answers = [_follows(core, before, settled=settled) for before in self._others(core)]
@@ -89,16 +95,48 @@ class ReportedCores:
         """
         return _report(marker) in self._reports
 
+    def _owner(self, core: CoreRef) -> str:
+        return self._owners.of(core.uid)
+
+    def _with_inode(self, core: CoreRef) -> CoreRef | None:
+        """Return the newest core with the inode of another."""
+        numbers = self._newest.get(_inode(core))
+        return self._cores.get(max(numbers.values())) if numbers else None
+
     def _others(self, core: CoreRef) -> Iterator[CoreRef]:
         """Yield the files that a file may have been made from; only their owner or root can have done that."""
-        found = (self._by_stem.get(_stem(core)), self._by_mtime.get(core.mtime_ns), self._by_time.get(_time(core)))
-        return (before for before in found if before is not None and core.uid in {before.uid, 0})
+        for key in _likeness(core):
+            for uid, number in self._newest.get(key, {}).items():
+                before = self._cores.get(number)
+                if before is not None and core.uid in {uid, 0}:
+                    yield before
 
-    def _index(self, core: CoreRef) -> None:
-        put_newest(self._by_inode, (core.device, core.inode), core, MAX_REPORTED)
-        put_newest(self._by_stem, _stem(core), core, MAX_REPORTED)
-        put_newest(self._by_mtime, core.mtime_ns, core, MAX_REPORTED)
-        put_newest(self._by_time, _time(core), core, MAX_REPORTED)
+    def _index(self, core: CoreRef) -> int:
+        """Keep a core under the next number, and return that."""
+        self._next += 1
+        for key in (_inode(core), *_likeness(core)):
+            self._newest.setdefault(key, {})[core.uid] = self._next
+        displaced = self._cores.put(self._next, core, self._owner(core))
+        if displaced is not None:
+            self._drop(*displaced)
+        return self._next
+
+    def _drop(self, number: int, core: CoreRef) -> None:
+        for key in (_inode(core), *_likeness(core)):
+            numbers = self._newest.get(key, {})
+            if numbers.get(core.uid) == number:
+                del numbers[core.uid]
+                if not numbers:
+                    del self._newest[key]
+
+    def _slot(self, number: int, core: CoreRef) -> int:
+        """Return where a core is remembered: in a free place, or that of a core that has to make room."""
+        slots, owner = self._slots[core.uid == 0], self._owner(core)
+        free = set(range(MAX_REMEMBERED)) - {slot for _, slot in slots.items()}
+        displaced = None if free else slots.put(number, 0, owner)
+        slot = min(free) if displaced is None else displaced[1]
+        slots.put(number, slot, owner)
+        return slot
 
 
 def _continues(core: CoreRef, head: bytes, before: CoreRef) -> bool:
@@ -146,6 +184,16 @@ def _is_gone(core: CoreRef) -> bool:
     return (info.st_dev, info.st_ino) != (core.device, core.inode)
 
 
+def _inode(core: CoreRef) -> tuple[object, ...]:
+    return core.device, core.inode
+
+
+def _likeness(core: CoreRef) -> tuple[tuple[object, ...], ...]:
+    """Return what a core may have in common with one that was made from it."""
+    name = stem(os.path.basename(core.path))
+    return ("name", *_stem(core)), ("time", core.mtime_ns), ("name and second", name, core.mtime_ns // SECOND_NS)
+
+
 def _stem(core: CoreRef) -> tuple[str, str]:
     directory, name = os.path.split(core.path)
     return directory, stem(name)
@@ -155,8 +203,11 @@ def _state(core: CoreRef) -> tuple[int, int]:
     return core.size_bytes, core.mtime_ns
 
 
-def _time(core: CoreRef) -> tuple[str, int]:
-    return stem(os.path.basename(core.path)), core.mtime_ns // SECOND_NS
+def _recalled(text: str | None) -> NumberedCore | None:
+    """Return a core that was remembered; ``None`` for a text that is damaged."""
+    with suppress(MalformedError):
+        return decode(text, NumberedCore) if text else None
+    return None
 
 
 def _key(slot: int, *, root: bool) -> str:

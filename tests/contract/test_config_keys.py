@@ -50,6 +50,7 @@ CANDIDATES = (
     "7%",
     "/x",
     ["x"],
+    ["x.service"],
 )
 
 

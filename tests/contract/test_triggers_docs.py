@@ -25,13 +25,18 @@ SHARED = (
     "core_reader",
     "dir_reader",
     "directories",
+    "directory",
+    "directory_search",
+    "directory_table",
     "facts",
     "identities",
     "kernel_lines",
     "manual",
     "own_links",
     "registry",
+    "removal",
     "reported_cores",
+    "scans",
 )
 """Modules that are not triggers."""
 

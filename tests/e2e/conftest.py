@@ -46,6 +46,11 @@ def actor(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return for_everybody("actor", tmp_path_factory)
 
 
+@pytest.fixture(scope="session")
+def racer(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return for_everybody("racer", tmp_path_factory)
+
+
 def for_everybody(name: str, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Compile a program of this directory so that every user can run it."""
     program = compiled(HERE / f"{name}.c", tmp_path_factory.mktemp(name))

@@ -9,7 +9,6 @@ import stat
 import subprocess
 import sys
 from collections.abc import Callable
-from functools import partial
 from pathlib import Path
 
 import pytest
@@ -17,8 +16,6 @@ from configuration import CORE, HOLD, MEMORY, config_of, in_turn
 from hanging_fuse import mounted
 from harness import COLLECTOR, Daemon, contents, held, steps_of, wait_for
 from machine import core_pattern
-
-from collector.host.syscalls import call
 
 pytestmark = pytest.mark.root
 MIB = 1 << 20
@@ -146,32 +143,3 @@ def test_endless_and_hanging_sources_cost_only_their_own_step(
     (directory,) = daemon.archive.glob("*Z-??????")
     assert (directory / "gigabyte/output.txt").stat().st_size == MIB
     assert int(done.stderr.split()[-1]) * 1024 < 128 * MIB, "of the largest of all its processes"
-
-
-def test_core_swapped_during_its_check_is_judged_by_the_opened_file(
-    daemon_factory: Callable[..., Daemon], tmp_path: Path
-) -> None:
-    """A file of nobody's and a hard link to one of root's are exchanged repeatedly: the latter is never collected."""
-    daemon = daemon_factory(config_of("{id: core, collector: core, with: {keep: none}}"))
-    secrets = []
-    exchange = partial(call, "renameat2", -100)
-    with core_pattern("core"):
-        for number in range(100):
-            secret, planted, core = (
-                daemon.directory / f"{name}.{number}" for name in ("secret", "planted", "cores/core")
-            )
-            secret.write_bytes(SECRET)
-            secrets.append(secret.stat().st_ino)
-            os.link(secret, planted)
-            core.write_bytes(b"x")
-            os.chown(core, NOBODY, NOBODY)
-            for _ in range(30):
-                exchange(os.fsencode(core), -100, os.fsencode(planted), 2)
-        wait_for(lambda: len(rows(daemon)) > 50, "rows")
-    taken = [fate for inode, fate in rows(daemon) if inode in secrets and fate != "refused"]
-    assert taken == []
-
-
-def rows(daemon: Daemon) -> list[tuple[int, str]]:
-    """Return inode and fate of every marker's core."""
-    return daemon.ledger("json_extract(marker, '$.core.inode'), fate")

@@ -15,7 +15,7 @@ import fake_report
 import pytest
 from collecting import Collected, collect, context, core_ref, manual
 from machine import core_pattern
-from watching import drain, opened, trigger_context
+from watching import drain, opened, told, trigger_context
 
 from collector.collectors.core.core import Core, KeepCore
 from collector.collectors.shm.shm import Shm
@@ -64,7 +64,7 @@ def noticed(tmp_path: Path, path: Path, data: bytes, *, owner: int | None = None
         if owner is not None:
             os.fchown(fd, owner, -1)
         os.write(fd, data[:10_000])
-        assert [*drain(watch), *watch.poll()] == []
+        assert [*drain(watch), *told(watch.poll())] == []
         os.write(fd, data[10_000:])
         os.fchmod(fd, 0o640)
         os.close(fd)

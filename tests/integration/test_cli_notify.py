@@ -15,7 +15,7 @@ from contextlib import closing
 from pathlib import Path
 
 import pytest
-from watching import found, trigger_context
+from watching import told, trigger_context
 
 from collector.host.files import Host
 from collector.model.errors import CollectorError
@@ -230,7 +230,7 @@ def test_notify_reads_no_more_than_a_share_of_a_flood(tmp_path: Path, monkeypatc
     with closing(Notify().open(ctx)) as flooded, closing(socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM)) as client:
         for _ in range(4):
             client.sendto(b"SIGNAL=SEGV", flooded.path)
-        markers = found(flooded.read())
+        markers = told(flooded.read())
     assert [marker.signal for marker in markers if marker.refused is None] == [11] * (2 if os.geteuid() == 0 else 1)
     assert (len(markers), markers[-1].signal) == (4, None)
     assert "share of uid" in str(markers[-1].refused)
@@ -268,5 +268,5 @@ def test_notify_is_open_to_a_group_alone(tmp_path: Path) -> None:
             for gid in (0, group.gr_gid)
         ]
         assert [b"PermissionError" in one.stderr for one in done] == [True, False]
-        (marker,) = found(watch.read())
+        (marker,) = told(watch.read())
     assert (marker.uid, marker.signal, marker.refused) == (65534, 11, None)

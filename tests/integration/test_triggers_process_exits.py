@@ -14,7 +14,7 @@ from pathlib import Path
 
 import pytest
 from machine import PROC_CONNECTOR
-from watching import found
+from watching import told
 
 from collector.host.files import Host
 from collector.host.netlink import ProcConnector
@@ -61,7 +61,7 @@ def of(watch: Watch, pid: int) -> list[Marker]:
     markers: list[Marker] = []
     end_s = time.monotonic() + 0.3
     while time.monotonic() < end_s and select.select([watch], [], [], 0.2)[0]:
-        markers += found(watch.read())
+        markers += told(watch.read())
     return [marker for marker in markers if marker.process and marker.process.pid == pid]
 
 
@@ -70,7 +70,7 @@ def child_of(watch: Watch, *argv: str, **options: object) -> Iterator[subprocess
     """A child that waits for its standard input to close, already seen by the poll that the daemon makes."""
     child = subprocess.Popen(argv, stdin=subprocess.PIPE, **options)  # type: ignore[call-overload]
     time.sleep(0.05)  # its exec
-    assert found(watch.poll()) == []
+    assert told(watch.poll()) == []
     yield child
     child.communicate()
 

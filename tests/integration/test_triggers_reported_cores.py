@@ -12,7 +12,7 @@ from pathlib import Path
 import fake_core
 import pytest
 from machine import need
-from watching import drain, trigger_context
+from watching import drain, told, trigger_context
 
 from collector.model.marker import Marker
 from collector.triggers import core_files
@@ -51,13 +51,13 @@ def watch(crash_dir: Path, notes: dict[str, str]) -> Iterator[Watch]:
 def opened(crash_dir: Path, notes: dict[str, str]) -> Watch:
     paths = (str(crash_dir), str(crash_dir.with_name("other")))
     watch = CoreFiles(paths=paths).open(trigger_context(crash_dir.parent, notes=notes))
-    assert list(watch.poll()) == []
+    assert told(watch.poll()) == []
     return watch
 
 
 def seen(watch: Watch) -> list[str]:
     """Return the names of all markers, after what is undecided was decided."""
-    markers: list[Marker] = [*drain(watch), *watch.poll(), *watch.poll()]
+    markers: list[Marker] = [*drain(watch), *told(watch.poll()), *told(watch.poll())]
     return [os.path.basename(marker.core.path) for marker in markers if marker.core]
 
 

@@ -12,6 +12,7 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
+from watching import told
 
 from collector.host.files import Host
 from collector.model.errors import DeniedError
@@ -44,7 +45,7 @@ def watching(ctx: TriggerContext) -> Iterator[Opener]:
     def start(trigger: Trigger) -> Watch:
         watch = trigger.open(ctx)
         opened.append(watch)
-        assert list(watch.poll()) == []
+        assert told(watch.poll()) == []
         return watch
 
     yield start
@@ -55,7 +56,7 @@ def watching(ctx: TriggerContext) -> Iterator[Opener]:
 def drain(watch: Watch) -> list[Marker]:
     markers: list[Marker] = []
     while select.select([watch], [], [], 0.05)[0]:
-        markers += watch.read()
+        markers += told(watch.read())
     return markers
 
 
@@ -73,7 +74,7 @@ def test_exit_files_reads_what_a_supervisor_leaves(watching: Opener, drop: Path)
     one, two = sorted(drain(watch), key=lambda marker: marker.process.pid if marker.process else 0)
     assert (one.kind, one.signal, one.exit_status, one.attributes["SITE"]) == (MarkerKind.EXIT, 11, None, "a=b")
     assert sorted(path.name for path in drop.iterdir()) == ["after", "before"]  # a record may not be committed yet
-    assert list(watch.poll()) == []
+    assert told(watch.poll()) == []
     assert two.process is not None
     assert (two.process.start_time_ticks, two.exit_status, two.signal) == (99, 3, None)
     assert list(drop.iterdir()) == []
@@ -84,7 +85,7 @@ def test_exit_files_refuses_a_key_given_twice(watching: Opener, drop: Path) -> N
     (drop / "twice").write_text("PID=4711\nCOMM=a\nPID=1\n")
     watch = watching(ExitFiles(paths=(str(drop),)))
     assert [(marker.process, marker.refused) for marker in drain(watch)] == [(None, "PID is given twice")]
-    assert list(watch.poll()) == []
+    assert told(watch.poll()) == []
     assert len(list(drop.iterdir())) == 1
 
 
@@ -99,7 +100,7 @@ def test_exit_files_goes_on_where_it_cannot_remove(watching: Opener, drop: Path,
         for name in ("a", "b"):
             (drop / name).write_text(f"COMM={name}")
             assert [marker.comm for marker in drain(watch)] == [name]
-            assert list(watch.poll()) == []
+            assert told(watch.poll()) == []
         assert watch.degraded is not None
         assert "Read-only" in watch.degraded
     finally:

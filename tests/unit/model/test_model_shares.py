@@ -115,3 +115,14 @@ def test_owner_of_a_subordinate_uid_is_its_user() -> None:
         False,
         False,
     ]
+
+
+def test_table_has_a_place_for_whoever_does_not_hold_most() -> None:
+    """Who holds most would only displace what is his own."""
+    table: FairTable[int, None] = FairTable(8)
+    for number in range(8):
+        assert table.has_place("uid 1")
+        table.put(number, None, "uid 1")
+    assert not table.has_place("uid 1")
+    assert table.has_place("uid 2")
+    assert table.has_place("root")

@@ -81,3 +81,26 @@ def test_core_names_read_no_planted_element(tmp_path: Path, dir_fd: int) -> None
     writer, core = identify(str(tmp_path / "coredump"), -1, dir_fd, PATTERN)
     assert writer == "abrt"
     assert (core.pid, core.uid, core.at_s, core.exe) == (None, None, None, None)
+
+
+@pytest.mark.root
+def test_core_names_believe_elements_of_root_and_of_the_cores_owner_only(tmp_path: Path, dir_fd: int) -> None:
+    """Whoever owns a directory can put elements of his own beside a core of root's, or give everybody the pen."""
+    for name, uid, mode in (
+        ("coredump", 0, 0o600),
+        ("global_pid", 65534, 0o600),
+        ("uid", 0, 0o666),
+        ("time", 0, 0o644),
+    ):
+        (tmp_path / name).write_text("41", encoding="utf-8")
+        (tmp_path / name).chmod(mode)
+        os.chown(tmp_path / name, uid, uid)
+    fd = os.open(tmp_path / "coredump", os.O_RDONLY)
+    try:
+        _, core = identify(str(tmp_path / "coredump"), fd, dir_fd, PATTERN)
+        assert (core.pid, core.uid, core.at_s) == (None, None, 41)
+        os.fchown(fd, 65534, 65534)
+        _, core = identify(str(tmp_path / "coredump"), fd, dir_fd, PATTERN)
+        assert (core.pid, core.uid, core.at_s) == (41, None, 41)
+    finally:
+        os.close(fd)

@@ -115,3 +115,11 @@ def test_facts_that_nobody_knows_are_bounded_together() -> None:
     known = parse(b"".join(b"K%d=%s\n" % (number, b"\x1b" * 900) for number in range(60)) + b"SIGNAL=SEGV\n").known
     assert known["SIGNAL"] == "SEGV"
     assert sum(map(len, known.values())) <= TEXT_LENGTH + len("SEGV")
+
+
+@pytest.mark.parametrize(("uid", "unit"), [(0, "engine.service"), (65534, None)])
+def test_facts_about_a_unit_are_believed_from_root_only(uid: int, unit: str | None) -> None:
+    """Whoever names a unit that the configuration protects does not get its share, however the key is written."""
+    text = b"UNIT=engine.service\nCOMM=a\nsystem_unit=engine.service\n"
+    said = marker_of(parse(text), Speaker(kind=MarkerKind.EXIT, trigger="t", uid=uid, what="exit file"), Host())
+    assert said.attributes.get("system_unit") == unit
