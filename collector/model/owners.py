@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Mapping
 
 import msgspec
@@ -62,11 +63,13 @@ class Owners(msgspec.Struct, frozen=True, kw_only=True):
         return uid - uid % CONTAINER_UIDS if uid in CONTAINERS else uid
 
 
+@functools.lru_cache(maxsize=1024)
 def user_of(owner: str) -> str:
     """Return the owner that *owner* is a lane of, or itself."""
     return owner.partition(LANE)[0]
 
 
+@functools.lru_cache(maxsize=1024)
 def is_protected(owner: str) -> bool:
     """Return whether *owner* is root, a configured unit, or a lane of these."""
     return user_of(owner) == ROOT or owner.startswith("unit ")

@@ -28,6 +28,7 @@ class CaseQueue:
         self._waiting: list[Case] = []
         self._turns: dict[str, int] = {}  # of the users who have something waiting or running
         self._turn = 0
+        self._room: dict[str, bool] = {}  # whether an owner may have another place, as long as nothing begins or ends
 
     def __len__(self) -> int:
         return len(self._waiting)
@@ -71,6 +72,7 @@ class CaseQueue:
         case = min(due, key=order)
         self._waiting.remove(case)
         self.running.append(case)
+        self._room.clear()
         self._turn += 1
         self._turns[user_of(case.owner)] = self._turn
         return case
@@ -83,14 +85,16 @@ class CaseQueue:
         """Free the place of a case that was running."""
         if case in self.running:
             self.running.remove(case)
+        self._room.clear()
         present = self.users | {user_of(one.owner) for one in self.running}
         self._turns = {user: turn for user, turn in self._turns.items() if user in present}
 
     def _runnable(self) -> list[Case]:
         """Return the cases whose owner may have another place."""
         used = Counter(case.owner for case in self.running)
-        room = {owner: has_room(used, owner, MAX_RUNNING) for owner in {case.owner for case in self._waiting}}
-        return [case for case in self._waiting if _is_by_hand(case) or room[case.owner]]
+        known, owners = self._room, {case.owner for case in self._waiting}
+        self._room = {owner: known[owner] if owner in known else has_room(used, owner, MAX_RUNNING) for owner in owners}
+        return [case for case in self._waiting if _is_by_hand(case) or self._room[case.owner]]
 
 
 def _is_by_hand(case: Case) -> bool:
