@@ -189,7 +189,7 @@ class Intake:
         for displaced in ruling.displaced:
             self._ledger.decide(displaced.number, Fate.SUPPRESSED, reason=displaced.reason)
             self._limits.reached(displaced.limit, displaced.owner)
-        if ruling.limit:
+        if ruling.limit and ruling.fate is not Fate.HELD:  # that one may still be collected
             self._limits.reached(ruling.limit, ruling.owner)
         owner = self._owner(marker)
         if not self._lines.take(owner, boot_s()):
