@@ -6,6 +6,7 @@ import contextlib
 import os
 import random
 import subprocess
+import time
 import uuid
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -167,4 +168,11 @@ def mounted(what: object, point: Path, kind: str, options: str) -> Iterator[Path
     try:
         yield point
     finally:
-        run("umount", point)
+        for left in range(50, -1, -1):
+            try:
+                run("umount", point)
+                break
+            except subprocess.CalledProcessError:  # a process that was killed there is still in its last fsync
+                if not left:
+                    raise
+                time.sleep(0.1)
