@@ -123,7 +123,7 @@ class Ledger:
         case += self._shift
         self._do("UPDATE markers SET incident = ?, tries = tries + 1 WHERE case_id = ?", (incident, case))
         self._do(
-            "INSERT OR REPLACE INTO spent SELECT id, ?, executable, uid, 0 FROM markers WHERE id = ?",
+            "INSERT OR REPLACE INTO spent SELECT id, ?, executable, uid, 0, owner FROM markers WHERE id = ?",
             (self._clock.now_s(), case),
         )
 
@@ -175,11 +175,12 @@ class Ledger:
         """Return what was spent within *window_s*, oldest first, with times on the clock that now shows *now_s*."""
         clock_s = self._clock.now_s()
         rows = self._tables.all(
-            "SELECT at_s, executable, uid, size_bytes FROM spent WHERE at_s > ? ORDER BY at_s", (clock_s - window_s,)
+            "SELECT at_s, executable, uid, owner, size_bytes FROM spent WHERE at_s > ? ORDER BY at_s",
+            (clock_s - window_s,),
         )
         return [
-            Spent(at_s=now_s - (clock_s - at_s), executable=name, uid=uid, size_bytes=size_bytes)
-            for at_s, name, uid, size_bytes in rows
+            Spent(at_s=now_s - (clock_s - at_s), executable=name, uid=uid, owner=owner, size_bytes=size_bytes)
+            for at_s, name, uid, owner, size_bytes in rows
         ]
 
     def add_lost(self, trigger: str, count: int) -> None:

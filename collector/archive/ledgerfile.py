@@ -60,7 +60,8 @@ CREATE TABLE IF NOT EXISTS notes (key TEXT PRIMARY KEY, text TEXT NOT NULL, at_s
 CREATE TABLE IF NOT EXISTS lost (trigger TEXT PRIMARY KEY, count INTEGER NOT NULL);
 CREATE TABLE IF NOT EXISTS totals (fate TEXT PRIMARY KEY, count INTEGER NOT NULL);
 CREATE TABLE IF NOT EXISTS spent (
-    case_id INTEGER PRIMARY KEY, at_s REAL NOT NULL, executable TEXT NOT NULL, uid INTEGER, size_bytes INTEGER NOT NULL
+    case_id INTEGER PRIMARY KEY, at_s REAL NOT NULL, executable TEXT NOT NULL, uid INTEGER, size_bytes INTEGER NOT NULL,
+    owner TEXT NOT NULL DEFAULT ''
 );
 """
 INDEXES = """
@@ -84,6 +85,7 @@ UPDATE markers SET bytes = length(marker),
     owner = CASE WHEN uid IS NULL THEN '{UNKNOWN}' WHEN uid = 0 THEN '{ROOT}' ELSE 'uid ' || uid END;
 INSERT INTO totals SELECT fate, count(*) FROM markers WHERE 1 GROUP BY fate {ADD};
 """
+MIGRATION_OF_SPENT = "ALTER TABLE spent ADD COLUMN owner TEXT NOT NULL DEFAULT '';"
 
 
 def open_file(path: str) -> sqlite3.Connection:
@@ -137,7 +139,11 @@ def copy_back(memory: sqlite3.Connection, file: sqlite3.Connection, *, is_new: b
     _insert(file, "markers", memory.execute(
         "SELECT id + ?, identity, at_s, trigger, kind, uid, executable, fate, reason, pipeline, case_id + ?,"
         " incident, tries, marker, owner, bytes FROM markers", (shift, shift)))  # fmt: skip
-    _insert(file, "spent", memory.execute("SELECT case_id + ?, at_s, executable, uid, size_bytes FROM spent", (shift,)))
+    _insert(
+        file,
+        "spent",
+        memory.execute("SELECT case_id + ?, at_s, executable, uid, size_bytes, owner FROM spent", (shift,)),
+    )
     _insert(file, "notes", memory.execute("SELECT * FROM notes WHERE key <> ? ORDER BY rowid", (CLOCK_NOTE,)))
     add = "ON CONFLICT DO UPDATE SET count = count + excluded.count"
     _insert(
@@ -194,8 +200,8 @@ def _migrate(db: sqlite3.Connection) -> None:
     """Create the tables, or add to those of an earlier release what they lack; all of it or nothing."""
     if db.execute("PRAGMA user_version").fetchone()[0] >= VERSION:
         return  # without writing: what is pending can be read on a full disk, too
-    earlier = bool(db.execute("SELECT 1 FROM sqlite_master WHERE name = 'markers'").fetchall())
-    changes = MIGRATION if earlier else ""
+    earlier = {name for (name,) in db.execute("SELECT name FROM sqlite_master")}
+    changes = (MIGRATION if "markers" in earlier else "") + (MIGRATION_OF_SPENT if "spent" in earlier else "")
     db.executescript(f"BEGIN IMMEDIATE; {TABLES} {changes} {INDEXES} PRAGMA user_version={VERSION};")
     _create_triggers(db)
     db.execute("COMMIT")

@@ -76,7 +76,7 @@ class StormSettings(msgspec.Struct, frozen=True, kw_only=True):
 
 @dataclass(slots=True, eq=False, kw_only=True)
 class Spent:
-    """One admitted incident, as the budgets count it; without an *owner*, its real *uid* says who pays."""
+    """One admitted incident, as the budgets count it; without an *owner* (an earlier release), *uid* says whose."""
 
     at_s: float
     executable: str
@@ -157,7 +157,7 @@ class Budgets:
     def restore(self, spent: Iterable[Spent], owners: Owners) -> None:
         """Restore what was spent before a restart, oldest first."""
         for one in spent:
-            one.owner = owners.of(one.uid, lane=one.executable)
+            one.owner = one.owner or owners.of(one.uid, lane=one.executable)
             self._add(one)
 
     def spend(self, executable: str, owner: str, now_s: float) -> Spent:

@@ -117,7 +117,7 @@ class RunningTime:
 
 
 def spend(ledger: Ledger, inode: int) -> None:
-    number = ledger.record(core(inode), pipeline="crash")
+    number = ledger.record(core(inode), pipeline="crash", owner="unit engine.service")
     ledger.begin(number, f"i{inode}")
     ledger.finish(number, Fate.COLLECTED, incident=f"i{inode}", size_bytes=42)
 
@@ -135,6 +135,7 @@ def test_ledger_keeps_what_was_spent_over_restarts_and_boots(path: str, monkeypa
     spend(ledger, 2)
     (spent, _) = ledger.spent(window_s=60.0, now_s=100.0)
     assert (spent.executable, spent.uid, spent.size_bytes, spent.at_s) == ("engine (uid 0)", 0, 42, 80.0)
+    assert spent.owner == "unit engine.service", "that of the case, which the uid does not tell"
     del ledger  # killed
     time.run(30.0)
     ledger = Ledger(path)

@@ -166,6 +166,8 @@ CREATE TABLE markers (id INTEGER PRIMARY KEY, identity TEXT UNIQUE, at_s REAL NO
     pipeline TEXT NOT NULL DEFAULT '', case_id INTEGER NOT NULL, incident TEXT, tries INTEGER NOT NULL DEFAULT 0,
     marker BLOB NOT NULL);
 CREATE TABLE totals (fate TEXT PRIMARY KEY, count INTEGER NOT NULL);
+CREATE TABLE spent (case_id INTEGER PRIMARY KEY, at_s REAL NOT NULL, executable TEXT NOT NULL, uid INTEGER,
+    size_bytes INTEGER NOT NULL);
 INSERT INTO totals VALUES ('suppressed', 5);
 INSERT INTO markers SELECT value, 'core:1:' || value || ':5:1', 0, 'cores', 'core_file',
     CASE value WHEN 1 THEN 0 WHEN 2 THEN 1000 END, 'engine', 'suppressed', '', 'crash', value, NULL, 0, x'7b7d'
