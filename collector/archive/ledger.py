@@ -175,12 +175,19 @@ class Ledger:
         """Return what was spent within *window_s*, oldest first, with times on the clock that now shows *now_s*."""
         clock_s = self._clock.now_s()
         rows = self._tables.all(
-            "SELECT at_s, executable, uid, owner, size_bytes FROM spent WHERE at_s > ? ORDER BY at_s",
+            "SELECT at_s, executable, uid, owner, size_bytes, case_id FROM spent WHERE at_s > ? ORDER BY at_s",
             (clock_s - window_s,),
         )
         return [
-            Spent(at_s=now_s - (clock_s - at_s), executable=name, uid=uid, owner=owner, size_bytes=size_bytes)
-            for at_s, name, uid, owner, size_bytes in rows
+            Spent(
+                at_s=now_s - (clock_s - at_s),
+                executable=name,
+                uid=uid,
+                owner=owner,
+                size_bytes=size_bytes,
+                case=row - self._shift,
+            )
+            for at_s, name, uid, owner, size_bytes, row in rows
         ]
 
     def add_lost(self, trigger: str, count: int) -> None:

@@ -165,6 +165,8 @@ class Intake:
     def finished(self, work: Work, outcome: Done) -> None:
         """Record how the incident ended."""
         fate = Fate.FAILED if outcome.incident is None else fate_of(outcome.state)
+        if outcome.exit_code == PressureError.exit_code:
+            self._limits.reached("archive.reserve", work.case.owner)
         self._end(work.case, fate, outcome.incident, outcome.reason, outcome.size_bytes)
 
     def tidy(self) -> None:

@@ -25,7 +25,7 @@ from collector.model.budgets import Budgets, Excess, Spent, StormSettings
 from collector.model.case import Case, Fate, awaits_core, executable, owner_of
 from collector.model.identity import agreement, contradiction, is_about_a_process, is_certain
 from collector.model.marker import Marker, MarkerKind
-from collector.model.owners import Owners, user_of
+from collector.model.owners import Owners, is_protected, user_of
 from collector.model.queue import CaseQueue
 from collector.model.recent import RecentCases
 from collector.model.shares import FairTable
@@ -141,6 +141,7 @@ class Admission:
         Whether it is queued or held now depends on the budgets as they are.
         """
         first, *others = markers
+        self._budgets.refund(number)
         case = self._open(number, first, pipeline, now_s)
         for marker in others:
             case.add(marker, now_s)
@@ -162,7 +163,12 @@ class Admission:
         case.incident = incident
         case.end()
         self._queue.finished(case)
-        if case.spent is not None:
+        if case.spent is None:
+            return
+        # A disk that others filled must not cost root his budget, too; who may fill it himself gets nothing back.
+        if incident is None and is_protected(case.owner):
+            self._budgets.give_back(case.spent)
+        else:
             self._budgets.settle(case.spent, size_bytes)
 
     def _open(self, number: int, marker: Marker, pipeline: str, now_s: float) -> Case:

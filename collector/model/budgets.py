@@ -83,6 +83,8 @@ class Spent:
     uid: int | None = None
     owner: str = ""
     size_bytes: int = 0
+    case: int = 0
+    """The number of the case that it was admitted for, where that is to be resumed."""
 
 
 class Excess(NamedTuple):
@@ -172,6 +174,11 @@ class Budgets:
     def charge(self, spent: Spent, owner: str, executable: str) -> None:
         """Let another owner pay."""
         self._change(spent, owner, executable, spent.size_bytes)
+
+    def refund(self, case: int) -> None:
+        """Refund what a case spent before a restart: it is resumed, and spends again."""
+        for spent in {one for window in self._windows for one in window.spent if one.case == case}:
+            self.give_back(spent)
 
     def give_back(self, spent: Spent) -> None:
         """Refund an incident that never began."""

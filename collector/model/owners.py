@@ -14,8 +14,8 @@ LANE = "/"
 
 LANE_LENGTH = 64
 
-# systemd gives each container without an entry in /etc/subuid a block of its own. Source: systemd's UIDS-GIDS.md
-CONTAINERS = range(0x80000, 0x70000000)
+# What a container usually gets of root's subordinate uids. Uids of the same size without an entry there are left alone:
+# directory servers (SSSD, winbind) give people such numbers.
 CONTAINER_UIDS = 0x10000
 
 
@@ -60,7 +60,7 @@ class Owners(msgspec.Struct, frozen=True, kw_only=True):
             if one.first <= uid < one.first + one.count:
                 # Root's are for containers, which have nothing else of root: each is a user of its own.
                 return one.uid or uid - (uid - one.first) % CONTAINER_UIDS
-        return uid - uid % CONTAINER_UIDS if uid in CONTAINERS else uid
+        return uid
 
 
 @functools.lru_cache(maxsize=1024)

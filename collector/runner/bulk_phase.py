@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Sequence
+from contextlib import nullcontext
 
 import msgspec
 
@@ -63,8 +64,9 @@ def _copy_in_turn(run: IncidentRun, steps: Sequence[Step], turns: BulkTurns) -> 
         while not turns.is_its(run.id) and not run.pool.stopping:
             yield from sleep(TURN_S)
         run.deadline_s += time.monotonic() - since_s
-        for step in steps:
-            yield from _run_step(run, step)
+        with run.pool.widened() if turns.is_beside(run.id) else nullcontext():
+            for step in steps:
+                yield from _run_step(run, step)
     finally:
         turns.leave(run.id)
 

@@ -12,7 +12,7 @@ import gc
 import os
 import time
 from collections import deque
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 
 from collector.config.spec import RuntimeSettings
 from collector.model.incident import StepStatus
@@ -135,6 +135,17 @@ class Pool:
         while len(self._idle) < wanted:
             self._idle.append(fork_worker(self._settings))
 
+    @contextlib.contextmanager
+    def widened(self) -> Iterator[None]:
+        """Have one worker more, once it is needed and may be forked: two copies must not delay what is read first."""
+        self.size += 1
+        try:
+            yield
+        finally:
+            self.size -= 1
+            while self._idle and len(self._idle) + len(self._busy) > self.size:
+                self._drop(self._idle[-1])
+
     def serve(self, claim: Claim) -> None:
         """Give *claim* a worker if it has none and one is idle; it keeps that worker until `release_claim`."""
         self.reap()
@@ -226,15 +237,19 @@ class Pool:
         """Drop workers that died or were stopped while idle, and abandoned ones that have died at last."""
         for worker in list(self._idle):
             if not worker.is_well():
-                self._idle.remove(worker)
-                self._past.append(worker.pid)
-                self.abandoned.append(worker.pid)  # until the kernel is done with it: immediately, as a rule
-                worker.kill()
-                worker.close()
+                self._drop(worker)
         for pid in list(self.abandoned):
             if os.waitpid(pid, os.WNOHANG)[0]:  # ours until it is waited for: the PID cannot be reused
                 self.abandoned.remove(pid)
         self._unreleased = [pid for pid in self._unreleased if pid in self.abandoned]
+
+    def _drop(self, worker: WorkerProcess) -> None:
+        """Kill an idle worker."""
+        self._idle.remove(worker)
+        self._past.append(worker.pid)
+        self.abandoned.append(worker.pid)  # until the kernel is done with it: immediately, as a rule
+        worker.kill()
+        worker.close()
 
     def _lose(self, worker: WorkerProcess, status: StepStatus, reason: str) -> Task[JobResult]:
         """Kill a worker; abandon it if it does not die."""

@@ -281,3 +281,30 @@ def test_held_crash_is_released_into_a_queue_that_another_keeps_full() -> None:
         office.begin_all(1.0)
     assert office.admission.queued == 4
     assert [case.owner for case in office.begin_all(61.0)] == ["uid 2000"]
+
+
+def test_case_that_is_resumed_does_not_wait_for_its_own_spending() -> None:
+    """It was admitted before the restart, with the last place in its budget; it is not held for it now."""
+    office = Office()
+    executable = f"engine (uid {ROOT})"
+    office.admission.restore(
+        Spent(at_s=0.0, executable=executable, uid=0, owner="root", case=number) for number in range(1, 6)
+    )
+    process = ProcessRef(pid=7, start_time_ticks=7)
+    attributes = {"core_dumped": "no"}
+    marker = Marker(
+        kind=MarkerKind.EXIT, trigger="exits", at_s=0.0, process=process, comm="engine", uid=0, attributes=attributes
+    )
+    assert office.admission.resume(5, [marker], pipeline="crash", now_s=1.0).fate is Fate.QUEUED
+    assert office.crash(ROOT, now_s=2.0).fate is Fate.HELD
+
+
+@pytest.mark.parametrize(("uid", "fate"), [(ROOT, Fate.QUEUED), (ATTACKER, Fate.HELD)])
+def test_incident_that_the_disk_refused_costs_root_nothing(uid: int, fate: Fate) -> None:
+    """Who filled it must not spend root's budget with it; who may fill it himself does not get endless tries."""
+    office = Office()
+    for _ in range(5):
+        office.crash(uid)
+        for case in office.begin_all():
+            office.admission.finished(case, incident=None, size_bytes=0)
+    assert office.crash(uid).fate is fate

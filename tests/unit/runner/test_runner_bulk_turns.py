@@ -6,14 +6,16 @@ from collector.runner.bulk_turns import BulkTurns
 
 
 def order_of(turns: BulkTurns, incidents: list[str]) -> list[str]:
-    """Return the incidents as they get their turns, until none waits."""
+    """Return the incidents as they get their turns, until none waits; one that goes on beside another ends first."""
     left, order = list(incidents), []
     while left:
-        now = next(one for one in left if turns.is_its(one))
-        assert [one for one in left if turns.is_its(one)] == [now]
-        turns.leave(now)
-        left.remove(now)
-        order.append(now)
+        now = [one for one in left if turns.is_its(one)]
+        beside = [one for one in now if turns.is_beside(one)]
+        assert len(now) == 1 + len(beside)
+        first = (beside or now)[0]
+        turns.leave(first)
+        left.remove(first)
+        order.append(first)
     return order
 
 
@@ -48,3 +50,18 @@ def test_turns_forget_an_incident_that_gives_up_waiting() -> None:
     turns.leave("a")
     turns.enter("c", "root")
     assert turns.is_its("c")
+
+
+def test_turns_let_roots_bulk_go_on_beside_a_users() -> None:
+    """A user's copy may take minutes: root's begins at once, a second user's does not, and root's are one at a time."""
+    turns = BulkTurns()
+    turns.enter("slow", "uid 65534")
+    assert turns.is_its("slow")
+    for one, owner in (("third", "uid 1000"), ("root 1", "root"), ("root 2", "root"), ("unit", "unit engine.service")):
+        turns.enter(one, owner)
+    assert [one for one in ("third", "root 1", "root 2", "unit") if turns.is_its(one)] == ["root 1"]
+    assert [turns.is_beside(one) for one in ("slow", "root 1")] == [False, True]
+    turns.leave("root 1")
+    assert [one for one in ("third", "root 2", "unit") if turns.is_its(one)] == ["root 2"]
+    turns.leave("slow")
+    assert [one for one in ("third", "root 2", "unit") if turns.is_its(one)] == ["root 2", "unit"]
