@@ -10,6 +10,7 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
+import psutil
 import pytest
 from configuration import CORE, CORES, MEMORY, UNBOUNDED, config_of
 from copying_fixtures import file_system
@@ -147,3 +148,28 @@ def test_user_leaves_room_on_the_disk_for_root(daemon_factory: Callable[..., Dae
     assert "archive.reserve and the shares of others" in first["reason"]
     assert "core/core" not in {artifact["path"] for artifact in first["artifacts"]}
     assert {artifact["path"]: artifact["size_bytes"] for artifact in second["artifacts"]}["core/core"] > 60 * MIB
+
+
+def test_users_slow_copy_delays_neither_roots_copy_nor_the_evidence_of_others(
+    daemon_factory: Callable[..., Daemon],
+) -> None:
+    """Its copy takes 20 s here; root's goes on beside it, and a third worker reads what vanishes meanwhile."""
+    daemon = daemon_factory(config_of(MEMORY, CORE, triggers=(CORES,), storm=UNBOUNDED, copy={"rate": "2MiB/s"}))
+
+    def owners() -> list[str]:
+        return [manifest["owner"] for manifest in daemon.incidents()]
+
+    def evidence_read() -> int:
+        return [event["event"] for event in daemon.events()].count("evidence.read")
+
+    with core_pattern("core"):
+        put_core(daemon, 1, NOBODY, 40 * MIB)
+        wait_for(lambda: evidence_read() == 1, "the user's copy")
+        put_core(daemon, 2, 0, 6 * MIB)
+        wait_for(lambda: evidence_read() == 2, "root's copy")
+        put_core(daemon, 3, OTHER, 1 * MIB)
+        wait_for(lambda: evidence_read() == 3, "the third evidence")
+        assert owners() == [], "both copies are under way"
+        wait_for(lambda: owners() == ["root"], "root's incident", timeout_s=15)
+        daemon.wait_for_incidents(3)
+    wait_for(lambda: len(psutil.Process(daemon.pid).children()) == 2, "two workers again")

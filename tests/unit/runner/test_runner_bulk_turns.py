@@ -20,7 +20,7 @@ def order_of(turns: BulkTurns, incidents: list[str]) -> list[str]:
 
 
 def test_turns_put_nobody_behind_the_many_incidents_of_another() -> None:
-    """Root's bulk is next whoever came before, and a third user's after at most one of the flood's."""
+    """Root's bulk goes on at once whoever came before, and a third user's after at most one of the flood's."""
     turns = BulkTurns()
     flood = [f"flood {number}" for number in range(20)]
     for one in flood:
@@ -28,7 +28,7 @@ def test_turns_put_nobody_behind_the_many_incidents_of_another() -> None:
     assert turns.is_its("flood 0")
     turns.enter("third", "uid 1000")
     turns.enter("root", "root")
-    assert order_of(turns, [*flood, "third", "root"]) == ["flood 0", "root", "third", *flood[1:]]
+    assert order_of(turns, [*flood, "third", "root"]) == ["root", "flood 0", "third", *flood[1:]]
 
 
 def test_turns_alternate_between_users() -> None:
