@@ -28,6 +28,8 @@ import pytest
 from mutants import Mutant, mutants
 
 TESTS = Path(__file__).parent
+ADMISSION = ("unit/model/test_admission.py", "unit/model/test_admission_shares.py")
+REDACTION = "unit/model/test_model_redaction.py"
 MODULES = {
     "gate": ("collector.pressure.gate", "unit/pressure"),
     "pressure": ("collector.model.pressure", "unit/pressure"),
@@ -38,11 +40,22 @@ MODULES = {
         "unit/triggers/test_triggers_identities.py",
     ),
     "shares": ("collector.model.shares", "unit/model/test_model_shares.py"),
-    "owners": ("collector.model.owners", "unit/model/test_model_shares.py"),
-    "admission": ("collector.model.admission", "unit/model/test_admission.py", "property/test_admission_property.py"),
-    "budgets": ("collector.model.budgets", "unit/model/test_admission.py", "property/test_admission_property.py"),
+    "owners": ("collector.model.owners", "unit/model/test_model_shares.py", "unit/model/test_model_allotment.py"),
+    "admission": ("collector.model.admission", *ADMISSION),
+    "budgets": ("collector.model.budgets", "unit/model/test_model_budgets.py", *ADMISSION),
+    "queue": ("collector.model.queue", "unit/model/test_model_queue.py", *ADMISSION),
+    "recent": ("collector.model.recent", "unit/model/test_model_recent.py", *ADMISSION),
+    "case": ("collector.model.case", "unit/model/test_model_case.py", *ADMISSION),
+    "allotment": ("collector.model.allotment", "unit/model/test_model_allotment.py"),
     "retention": ("collector.archive.retention", "unit/archive/test_archive_retention.py"),
-    "redaction": ("collector.model.redaction", "unit/model/test_model_redaction.py"),
+    "prune": ("collector.archive.prune", "unit/archive/test_archive_prune.py"),
+    "clock": ("collector.archive.clock", "unit/archive/test_archive_prune.py", "unit/archive/test_archive_clock.py"),
+    "redaction": ("collector.model.redaction", REDACTION),
+    "redaction_names": ("collector.model.redaction_names", REDACTION),
+    "redaction_forms": ("collector.model.redaction_forms", REDACTION),
+    "redaction_pairs": ("collector.model.redaction_pairs", REDACTION),
+    "redaction_options": ("collector.model.redaction_options", REDACTION),
+    "redaction_arguments": ("collector.model.redaction_arguments", REDACTION),
     "elfcore": (
         "collector.host.elfcore",
         "unit/host/test_host_elfcore.py",

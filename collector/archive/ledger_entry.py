@@ -65,7 +65,7 @@ def readable(rows: Iterable[tuple[Any, ...]], *, shift: int = 0) -> tuple[list[L
     for row, marker, fate, pipeline, tries, incident in rows:
         try:
             known = decode(marker, Marker), Fate(fate), str(pipeline), int(tries)
-        except (MalformedError, ValueError, TypeError):
+        except (MalformedError, ValueError, TypeError, OverflowError):
             damaged.append(row)
         else:
             entries.append(LedgerEntry(row - shift, *known, incident))

@@ -16,7 +16,10 @@ from typing import Any
 
 import msgspec
 
-from collector.archive.layout import is_artifact_path
+from collector.archive import layout
+from collector.archive.ledger_entry import identity, readable, short_identity
+from collector.archive.read import ArchiveReader, IncidentSummary, read_manifest
+from collector.archive.store import header_of, journal
 from collector.collectors.core.notes import parse_process, parse_signal, parse_thread
 from collector.daemon.messages import Answer, Request
 from collector.host.apport import MAX_KEYS, read_report
@@ -31,11 +34,11 @@ from collector.host.maps import parse_maps
 from collector.host.process_identity import CORE_LIMIT, INNER_PID, REAL_UID, TGID, image_of, unit_of
 from collector.host.procfs import parse_stat
 from collector.host.subordinates import SUBUID, owners
-from collector.model.artifact import Truncated
+from collector.model.artifact import ArtifactRecord, Truncated
 from collector.model.decode import MalformedError, decode
-from collector.model.errors import ConfigError
+from collector.model.errors import ArchiveError, ConfigError
 from collector.model.incident import IncidentHeader, Manifest, StepRecord
-from collector.model.marker import Marker, MarkerKind
+from collector.model.marker import MARKER_BYTES, Marker, MarkerKind, shortened
 from collector.model.redaction import Redaction
 from collector.pipeline.compile import prepare
 from collector.triggers.core_names import identify
@@ -47,6 +50,7 @@ ROOT = tempfile.TemporaryDirectory(prefix="collector-fuzz-")
 HOST = Host(ROOT.name)
 FD = os.memfd_create("fuzz")
 (Path(ROOT.name) / "etc").mkdir()
+SUBUID_FILE = os.open(HOST.path(SUBUID), os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
 
 LAYOUTS = [
     Layout(word=word, order=order, machine=machine)
@@ -61,6 +65,14 @@ PATTERNS = [
     for text in ("core", "core.%e.%p.%h.%t", "/var/crash/%e-%p-%s-%u-%E", "core.%h.%e.%E.%p.%P.%i.%I", "%%p%e%e%p%")
 ]
 REDACTION = Redaction()
+SEALED = Path(ROOT.name, "archive", "20261128T121500.000000Z-000001")
+UNDER_WAY = SEALED.with_name("20261128T121500.000000Z-000002" + layout.PARTIAL)
+for directory in (SEALED.parent, SEALED, UNDER_WAY):
+    directory.mkdir(mode=0o700)
+INCIDENT_FILES = [
+    os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+    for path in (SEALED / layout.MANIFEST, UNDER_WAY / layout.HEADER, UNDER_WAY / layout.STEPS)
+]
 
 
 def stored(value: Any, kind: Any) -> bytes:
@@ -70,10 +82,10 @@ def stored(value: Any, kind: Any) -> bytes:
     return data
 
 
-def file_of(data: bytes) -> int:
-    os.ftruncate(FD, 0)
-    os.pwrite(FD, data, 0)
-    return FD
+def file_of(data: bytes, fd: int = FD) -> int:
+    os.pwrite(fd, data, 0)
+    os.ftruncate(fd, len(data))  # to nothing first, and ext4 would write the rest to the disk each time
+    return fd
 
 
 def core(data: bytes) -> None:
@@ -130,18 +142,55 @@ def facts(data: bytes) -> None:
         speaker = Speaker(kind=MarkerKind.NOTIFICATION, trigger="fuzz", uid=uid, what="a notification")
         marker = marker_of(said, speaker, HOST)
         assert uid == 0 or marker.uid == uid
-        assert len(stored(marker, Marker)) <= 32 * len(data) + 4096
+        kept = shortened(marker)
+        assert len(stored(kept, Marker)) <= MARKER_BYTES
+        assert (kept.process, kept.uid, kept.signal) == (marker.process, marker.uid, marker.signal)
 
 
 def manifest(data: bytes) -> None:
-    for kind in (Manifest, IncidentHeader, StepRecord):
-        with contextlib.suppress(MalformedError):
-            found = decode(data, kind)
-            stored(found, kind)
-            for artifact in found.artifacts() if isinstance(found, Manifest) else ():
-                if is_artifact_path(artifact.path):
-                    assert not artifact.path.startswith("/")
-                    assert ".." not in artifact.path.split("/")
+    """Read it as each file of an incident that somebody else wrote: nothing but an `ArchiveError` comes out."""
+    for file in INCIDENT_FILES:
+        file_of(data, file)
+    with ArchiveReader(str(SEALED.parent)) as archive:
+        found = list(archive.summaries())
+        assert len(found) == 2, "a bad incident costs the list only itself"
+        for summary in found:
+            stored(summary, IncidentSummary | str)
+        with contextlib.suppress(ArchiveError), archive.incident(SEALED.name) as fd:
+            known = read_manifest(fd)
+            stored(known, Manifest)
+            for artifact in known.artifacts():
+                assert Path(os.path.normpath(SEALED / artifact.path)).is_relative_to(SEALED)
+    fd = os.open(UNDER_WAY, os.O_RDONLY)
+    try:
+        with contextlib.suppress(ArchiveError):
+            stored(header_of(fd, SEALED.name), IncidentHeader)
+        for kind in (StepRecord, ArtifactRecord):
+            records = list(journal(fd, layout.STEPS, kind))
+            assert len(records) <= data.count(b"\n") + 1
+            for record in records:
+                stored(record, kind)
+    finally:
+        os.close(fd)
+
+
+def row(data: bytes) -> None:
+    """Read a row of the ledger whose columns hold anything that SQLite can store."""
+    text = [column.decode(errors="replace") for column in [*data.split(b"\n"), b"", b"", b"", b""][:5]]
+    for columns in (text, [_number(column) for column in text]):
+        entries, damaged = readable([(9, *columns)], shift=1)
+        assert len(entries) + len(damaged) == 1
+        for entry in entries:
+            stored(entry.marker, Marker)
+            key = identity(entry.marker)
+            assert key is None or 0 <= short_identity(key) < 1 << 63
+
+
+def _number(text: str) -> str | float:
+    try:
+        return float(text)
+    except ValueError:
+        return text
 
 
 def control(data: bytes) -> None:
@@ -189,7 +238,7 @@ def redaction(data: bytes) -> None:
 
 
 def subuid(data: bytes) -> None:
-    Path(HOST.path(SUBUID)).write_bytes(data)
+    file_of(data, SUBUID_FILE)
     users = owners(HOST)
     assert len(users.subordinate) <= data.count(b"\n") + 1
     for uid in (0, 1000, 100_000, 0x80000, (1 << 32) - 1):
@@ -198,5 +247,5 @@ def subuid(data: bytes) -> None:
 
 PARSERS: dict[str, Callable[[bytes], None]] = {
     parser.__name__: parser
-    for parser in (core, note, kmsg, name, facts, manifest, control, yaml, report, proc, redaction, subuid)
+    for parser in (core, note, kmsg, name, facts, manifest, row, control, yaml, report, proc, redaction, subuid)
 }

@@ -11,11 +11,13 @@ from pathlib import Path
 import fake_core
 import fake_report
 import msgspec
+from msgspec.structs import replace
 
 from collector.daemon.messages import ReloadRequest, Reply, RunRequest, StatusRequest
 from collector.host.compression import zstd
+from collector.model.artifact import ArtifactRecord
 from collector.model.incident import IncidentState, Manifest, StepRecord, StepStatus
-from collector.model.marker import CoreRef, Marker, MarkerKind, ProcessRef
+from collector.model.marker import IDENTITY, CoreRef, Marker, MarkerKind, ProcessRef
 
 TESTS = Path(__file__).parents[1]
 CORPUS = Path(__file__).parent / "corpus"
@@ -87,9 +89,16 @@ def _manifests() -> Iterator[bytes]:
         "version": 1, "id": "20261128T121500Z-engine-1", "pipeline": "crash", "markers": (MARKER,), "host": "h",
         "boot_id": "b", "kernel": "6.18", "collector_version": "0.1.0", "config_hash": "c", "started_s": 1.0,
     }  # fmt: skip
-    step = StepRecord(id="memory", collector="proc_files", status=StepStatus.OK)
+    artifact = ArtifactRecord(path="memory/meminfo", size_bytes=3, data_bytes=3, source="/proc/meminfo")
+    step = StepRecord(id="memory", collector="proc_files", status=StepStatus.OK, artifacts=(artifact,))
     yield msgspec.json.encode(Manifest(**header, state=IncidentState.COMPLETE, ended_s=2.0, steps=(step,)))
-    yield msgspec.json.encode(step)
+    yield msgspec.json.encode(step) + b"\n" + msgspec.json.encode(artifact) + b"\n"
+
+
+def _rows() -> Iterator[bytes]:
+    encoded = msgspec.json.encode(MARKER)
+    yield b"\n".join((encoded, b"collected", b"crash", b"1", b"20261128T121500.000000Z-000001"))
+    yield b"\n".join((msgspec.json.encode(replace(MARKER, core=None, attributes={IDENTITY: "log:7:9"})), b"held"))
 
 
 def _messages() -> Iterator[bytes]:
@@ -122,6 +131,7 @@ MAKERS = {
     "name": _names,
     "facts": _facts,
     "manifest": _manifests,
+    "row": _rows,
     "control": _messages,
     "yaml": _configurations,
     "report": lambda: [REPORT, REPORT[:600]],

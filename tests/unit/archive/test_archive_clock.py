@@ -78,6 +78,17 @@ def test_clock_that_is_lost_is_made_up_from_the_incidents(archive: ArchiveReader
     assert clock.read(archive.fd, Moment(state.boot_id, state.boot_s + 5.0)).clock_s == 505.0
 
 
+def test_archive_reads_an_incidents_number_in_its_header_first(archive: ArchiveReader) -> None:
+    """A manifest may have megabytes; without a header it says the number, and what is not there has none."""
+    incident = add(archive, 7, 0.0)
+    directory = Path(archive.path, incident)
+    (directory / layout.MANIFEST).write_text(json.dumps({"number": 8}))
+    assert clock.number_of(incident, archive.fd) == 7
+    (directory / layout.HEADER).unlink()
+    assert clock.number_of(incident, archive.fd) == 8
+    assert clock.number_of(layout.new_id(0.0), archive.fd) == 0
+
+
 def test_clock_is_not_written_through_a_planted_name(archive: ArchiveReader, tmp_path: Path) -> None:
     """A number is given all the same: no incident fails because of it."""
     victim = tmp_path / "victim"

@@ -8,10 +8,12 @@ from pathlib import Path
 import pytest
 
 from collector.archive import clock, layout
-from collector.archive.prune import inventory, prune
+from collector.archive.prune import inventory, prune, usable_bytes
 from collector.archive.read import ArchiveReader
 from collector.host.clock import Moment
+from collector.model.owners import UNKNOWN
 from collector.model.retention import RetentionRules
+from collector.model.units import Reserve
 
 
 def test_prune_counts_a_hard_linked_core_only_when_its_other_name_is_gone(tmp_path: Path) -> None:
@@ -71,3 +73,53 @@ def test_prune_gives_the_counter_the_numbers_that_it_sees(tmp_path: Path) -> Non
         (incident / layout.MANIFEST).write_text('{"number": 41}')
         prune(archive, RetentionRules(count=None, age_s=None, size_bytes=None))
         assert clock.advance(archive.fd, new=1).last_number == 42
+
+
+def test_prune_of_an_empty_archive_takes_no_number(tmp_path: Path) -> None:
+    """The first incident is number one."""
+    tmp_path.chmod(0o700)
+    with ArchiveReader(str(tmp_path)) as archive:
+        prune(archive, RetentionRules())
+        assert clock.advance(archive.fd, new=1).last_number == 1
+
+
+@pytest.mark.parametrize(("manifest", "owner"), [('{"owner": "uid 7"}', "uid 7"), ("{}", UNKNOWN), ("", UNKNOWN)])
+def test_prune_knows_whose_an_incident_is(tmp_path: Path, manifest: str, owner: str) -> None:
+    """Those of earlier releases, which do not say it, are together one owner's."""
+    tmp_path.chmod(0o700)
+    incident = tmp_path / layout.new_id(1_700_000_000.0)
+    incident.mkdir()
+    (incident / layout.MANIFEST).write_text(manifest)
+    with ArchiveReader(str(tmp_path)) as archive:
+        (found,) = inventory(archive)
+    assert found.owner == owner
+
+
+@pytest.mark.parametrize(("manifest", "size_bytes"), [('{"sealed_bytes": 7}', 7), ("{}", 0)])
+def test_prune_believes_what_was_sealed_where_it_cannot_measure(tmp_path: Path, manifest: str, size_bytes: int) -> None:
+    """A directory that cannot be read, as of a damaged disk, makes no incident larger than it says."""
+    incident = tmp_path / layout.new_id(1_700_000_000.0)
+    (incident / "inner").mkdir(parents=True)
+    (incident / layout.MANIFEST).write_text(manifest)
+    (incident / "inner").chmod(0)
+    tmp_path.chmod(0o700)
+    user = os.geteuid()
+    with ArchiveReader(str(tmp_path)) as archive:
+        tmp_path.chmod(0o755)
+        os.seteuid(user or 65534)  # root could read it
+        try:
+            (found,) = inventory(archive)
+        finally:
+            os.seteuid(user)
+            (incident / "inner").chmod(0o700)
+    assert found.size_bytes == size_bytes
+
+
+def test_prune_goes_by_the_disk_without_the_reserve(tmp_path: Path) -> None:
+    """The size of the whole disk, not what is free on it."""
+    tmp_path.chmod(0o700)
+    disk = os.statvfs(tmp_path)
+    total_bytes = disk.f_blocks * disk.f_frsize
+    with ArchiveReader(str(tmp_path)) as archive:
+        assert usable_bytes(archive, Reserve(size_bytes=4096)) == total_bytes - 4096
+        assert usable_bytes(archive, Reserve(percent=25.0)) == total_bytes - int(total_bytes * 25.0 / 100)

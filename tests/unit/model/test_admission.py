@@ -393,3 +393,88 @@ def test_admission_knows_at_the_end_whether_there_is_a_core() -> None:
     case = desk.admission.next(0.1)
     assert case is not None
     assert (case.marker.attributes["core_dumped"], case.marker.signal) == ("no", 11)
+
+
+def test_admission_never_triggers_on_a_child_of_its_own() -> None:
+    """A worker's child says in its exit whose child it is; what others report has no such word to believe."""
+    desk = Desk(own=OwnProcesses(pids=frozenset({77})))
+    assert desk.offer(exit_of(80, attributes={"parent": "77"})).fate is Fate.SUPPRESSED
+    assert desk.offer(exit_of(81, attributes={"parent": "78"})).fate is Fate.QUEUED
+    told = msgspec.structs.replace(core(1, pid=82), attributes={"parent": "77"})
+    assert desk.offer(told).fate is Fate.QUEUED
+
+
+def test_admission_is_idle_when_nothing_waits_or_runs() -> None:
+    """What is held waits for a budget, and needs nobody until then."""
+    desk = Desk(msgspec.structs.replace(FREE, per_executable=CountBudget(count=1, window_s=60.0)))
+    assert desk.admission.idle
+    desk.offer(core(1, pid=1))
+    assert not desk.admission.idle
+    case = desk.admission.next(0.0)
+    assert case is not None
+    assert not desk.admission.idle
+    desk.offer(core(2, pid=2))
+    desk.admission.finished(case, incident="i", size_bytes=1)
+    assert (desk.admission.held, desk.admission.idle) == (1, True)
+
+
+def test_admission_knows_a_core_that_is_reported_again_after_its_incident() -> None:
+    """Only a core that the incident does not have opens another one."""
+    desk = Desk()
+    desk.offer(core(1, pid=7))
+    desk.run(0.0)
+    again = desk.offer(core(1, pid=7), 1.0)
+    assert (again.fate, again.case and again.case.incident) == (Fate.JOINED, "i1")
+
+
+def test_admission_counts_time_between_witnesses_and_not_since_the_boot() -> None:
+    """A line of the same PID joins, and the event reported again does, weeks after the boot as on its first day."""
+    desk = Desk(msgspec.structs.replace(FREE, coalesce_s=5.0))
+    desk.offer(exit_of(7, ticks=9), 1e6)
+    assert desk.offer(line_of(7), 1e6 + 1.0).fate is Fate.JOINED
+    desk.offer(event("I/O error"), 1e6)
+    assert desk.offer(event("I/O error"), 1e6 + 4.9).fate is Fate.JOINED
+
+
+@pytest.mark.parametrize(("is_over", "after_s", "fate"), [
+    (False, 4.9, Fate.JOINED),
+    (False, 5.0, Fate.QUEUED),
+    (True, 1.0, Fate.QUEUED),
+])  # fmt: skip
+def test_admission_opens_a_case_for_an_event_once_the_last_one_is_over(
+    is_over: bool, after_s: float, fate: Fate
+) -> None:
+    """Within *coalesce* of the first report an event is one case, but nothing is added to an incident."""
+    desk = Desk(msgspec.structs.replace(FREE, coalesce_s=5.0))
+    desk.offer(event("I/O error"))
+    if is_over:
+        assert desk.run(0.5) == 1
+    assert desk.offer(event("I/O error"), after_s).fate is fate
+
+
+def test_admission_changes_neither_the_pipeline_of_a_crash_nor_one_that_runs() -> None:
+    """Only a case that the kernel's line began, and that has not begun to run, takes that of a later witness."""
+    admission = Admission(FREE)
+    complete = {"core_dumped": "no"}
+    admission.offer(1, exit_of(41, ticks=9, attributes=complete), pipeline="crash", now_s=0.0)
+    admission.offer(2, line_of(41), pipeline="brief", now_s=0.1)
+    case = admission.next(0.1)
+    assert case is not None
+    assert (case.pipeline, len(case.markers)) == ("crash", 2)
+    lost = msgspec.structs.replace(line_of(42), attributes={"event": "core_lost"}, signal=None)
+    admission.offer(3, lost, pipeline="brief", now_s=1.0)
+    case = admission.next(1.0 + SETTLE_S)
+    admission.offer(4, exit_of(42, ticks=9, attributes=complete), pipeline="crash", now_s=1.6)
+    assert case is not None
+    assert (case.pipeline, len(case.markers)) == ("brief", 2)
+
+
+def test_admission_leaves_a_case_that_is_over_with_who_paid_for_it() -> None:
+    """Then it knows only the end of its executable's path, by which nobody else must be charged."""
+    desk = Desk()
+    said = exit_of(41, ticks=9, exe="/opt/engine", attributes={"core_dumped": "no"})
+    first = desk.offer(said)
+    desk.run(0.0)
+    late = desk.offer(said, 1.0)
+    assert (late.fate, late.owner) == (Fate.JOINED, first.owner)
+    assert "/opt/engine" in late.owner

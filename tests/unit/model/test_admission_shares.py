@@ -308,3 +308,43 @@ def test_incident_that_the_disk_refused_costs_root_nothing(uid: int, fate: Fate)
         for case in office.begin_all():
             office.admission.finished(case, incident=None, size_bytes=0)
     assert office.crash(uid).fate is fate
+
+
+def test_crash_that_gives_way_costs_its_user_no_budget() -> None:
+    """What is displaced from the queue was never collected."""
+    office = Office(msgspec.structs.replace(ROOMY, queue=1, per_executable=CountBudget(count=2)))
+    rulings = [office.crash(THIRD) for _ in range(4)]
+    assert [ruling.fate for ruling in rulings] == [Fate.QUEUED] * 4
+    assert office.displaced == {"uid 2000": 3}
+
+
+def test_held_crash_is_released_when_the_queue_has_a_place() -> None:
+    """Whoever has something in the queue waits until it is not full, and not until he has nothing in it."""
+    office = Office(msgspec.structs.replace(ROOMY, queue=2, per_executable=CountBudget(count=1, window_s=60.0)))
+    office.crash(THIRD)
+    office.run_all()
+    assert office.crash(THIRD, now_s=1.0).fate is Fate.HELD
+    for number in range(2):  # of each of these a core is awaited for half a second
+        process = ProcessRef(pid=number + 7, start_time_ticks=number)
+        dying = Marker(
+            kind=MarkerKind.EXIT, trigger="exits", at_s=0.0, process=process, comm=f"c{number}", uid=THIRD, signal=11
+        )
+        office.offer(dying, 60.0)
+    assert office.admission.next(60.0) is None
+    assert (office.admission.queued, office.admission.held) == (2, 1)
+    begun = [office.admission.next(60.5), office.admission.next(60.5), office.admission.next(60.5)]
+    assert [case.executable for case in begun if case] == ["c0 (uid 2000)", "c1 (uid 2000)", "engine (uid 2000)"]
+
+
+def test_held_crash_of_who_has_something_in_a_queue_with_room_is_released() -> None:
+    """His case that waits for its core keeps no other one of his waiting."""
+    office = Office(msgspec.structs.replace(ROOMY, queue=2, per_executable=CountBudget(count=1, window_s=60.0)))
+    office.crash(THIRD)
+    office.run_all()
+    office.crash(THIRD, now_s=1.0)
+    dying = Marker(
+        kind=MarkerKind.EXIT, trigger="exits", at_s=0.0, process=ProcessRef(pid=7, start_time_ticks=7), comm="other",
+        uid=THIRD, signal=11,
+    )  # fmt: skip
+    office.offer(dying, 60.0)
+    assert [case.executable for case in office.begin_all(60.0)] == ["engine (uid 2000)"]

@@ -44,6 +44,12 @@ def test_fitting_skips_what_is_too_large_and_uses_what_is_left() -> None:
     assert fitting([(A, 0), (B, 200)], 0) == [True, False]
 
 
+def test_fitting_keeps_a_limit_to_the_byte() -> None:
+    """Shares are floating-point numbers; beyond 2**53 their sum may be more than there is."""
+    share = (1 << 52) + 2
+    assert fitting([(A, share), (B, share), (A, 1 << 53), (B, 1 << 53)], 2 * share - 1) == [True, False, False, False]
+
+
 @given(st.lists(st.tuples(st.sampled_from([A, B, C, ROOT]), st.integers(0, 50))), st.integers(0, 300))
 def test_fitting_keeps_the_limit_and_leaves_out_only_what_does_not_fit(
     things: list[tuple[str, int]], limit: int

@@ -95,6 +95,8 @@ def test_arguments_keep_what_is_only_named_like_a_secret(argument: bytes) -> Non
         ([b"mysql x", b"-pa"], [b"mysql x", b"-p@"]),  # a title, and what is left of the arguments
         ([b"app", b"--token:a", b"b"], [b"app", b"--token:@", b"b"]),
         ([b"app", b"a:", b"b"], [b"app", b"a:", b"b"]),
+        ([b"app", b"token:", b"b"], [b"app", b"token:", b"@"]),
+        ([b"app", b"show-token:", b"b"], [b"app", b"show-token:", b"b"]),
         ([b"app", b"--password", b"'a", b"b"], [b"app", b"--password", b"@", b"b"]),
         ([b"vault", b"login", b"-", b"a"], [b"vault", b"login", b"-", b"@"]),
     ],
@@ -231,6 +233,7 @@ def test_environ_judges_a_long_name_by_its_end() -> None:
         ("token: a 'b'", "token: @'b'"),
         ("a/token:x b@token:x token:x", "a/token:x b@token:x token:@"),
         ("/token:x @token:x", "/token:@ @token:@"),
+        ("a/token=x b@token=x", "a/token=@ b@token=@"),
         ("token:8080 token:8080/x token:808080 token:80x", "token:8080 token:8080/x token:@ token:@"),
         ("token://h/x", "token://h/x"),
         ("token=a;b token=a;b=c token=a;", "token=@ token=@;b=c token=@;"),

@@ -8,7 +8,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from collector.model.owners import Owners, SubordinateUids, is_protected
-from collector.model.shares import FairChoice, FairTable, gives_way, has_room
+from collector.model.shares import FairChoice, FairTable, PerMinute, gives_way, has_room
 
 USERS = Owners(
     subordinate=(
@@ -43,6 +43,9 @@ def test_share_ends_where_as_much_is_left_as_was_taken() -> None:
     assert has_room({"unknown/a": 14}, "unknown/a", 100)
     assert not has_room({"unknown/a": 15}, "unknown/a", 100)
     assert not has_room({"unknown/a": 16}, "unknown/a", 100)
+    assert has_room({"root/engine": 24}, "root/engine", 100)
+    assert not has_room({"root/engine": 25}, "root/engine", 100)
+    assert has_room({"root/engine": 25}, "root/other", 100)
 
 
 def test_share_of_unknown_users_is_one_and_shared_by_name() -> None:
@@ -126,3 +129,14 @@ def test_table_has_a_place_for_whoever_does_not_hold_most() -> None:
     assert not table.has_place("uid 1")
     assert table.has_place("uid 2")
     assert table.has_place("root")
+
+
+def test_share_of_a_minute_is_the_same_in_each() -> None:
+    """What one has used up he has again 60 s after the minute began, and what another may take is his own."""
+    lines = PerMinute(16)
+    taken = [lines.take("uid 1", now_s) for now_s in (100.0, 101.0, 110.0, 120.0, 159.0, 159.9)]
+    assert taken == [True] * 4 + [False] * 2
+    assert lines.take("uid 2", 159.9)
+    assert [lines.take("uid 1", now_s) for now_s in (160.0, 219.9)] == [True] * 2
+    assert [lines.take("uid 1", 219.9) for _ in range(3)] == [True, True, False]
+    assert lines.take("uid 1", 220.0)
