@@ -31,15 +31,22 @@ LOCK_S = 1.0
 STAMP_LIMIT = 64 << 20
 """Longest manifest read, in bytes."""
 
+MAX_SEEN = 1 << 48
+"""A higher number is damaged, and not counted on from: it is far below what the file and a `Stamp` may say."""
 
+MAX_CLOCK_S = 20 * 365.25 * 86400.0
+"""Seconds in service; more is damaged, and would age every incident out at once."""
+
+ClockSeconds = Annotated[float, msgspec.Meta(ge=0.0, le=MAX_CLOCK_S)]
 Size = Annotated[int, msgspec.Meta(ge=0, le=1 << 62)]
 
 
 class ClockState(ClockRecord, frozen=True, kw_only=True):
     """``clock.json``: the seconds that the archive has been in service, and the last number given to an incident."""
 
-    clock_s: Annotated[float, msgspec.Meta(ge=0.0)]
-    last_number: Annotated[int, msgspec.Meta(ge=0, le=1 << 53)]
+    boot_s: Annotated[float, msgspec.Meta(ge=0.0)]
+    clock_s: ClockSeconds
+    last_number: Annotated[int, msgspec.Meta(ge=0, le=1 << 50)]
 
 
 class Stamp(msgspec.Struct, frozen=True):
@@ -50,24 +57,29 @@ class Stamp(msgspec.Struct, frozen=True):
     *owner* and *sealed_bytes* are as in the manifest.
     """
 
-    number: Annotated[int, msgspec.Meta(ge=0, le=1 << 52)] = 0
-    archive_clock_s: Annotated[float, msgspec.Meta(ge=0.0)] | None = 0.0
+    number: Annotated[int, msgspec.Meta(ge=0, le=1 << 51)] = 0
+    archive_clock_s: ClockSeconds | None = 0.0
     owner: str = ""
     sealed_bytes: Size | None = None
 
 
 def read(archive_fd: int, now: Moment | None = None) -> ClockState:
-    """Return what clock and counter show *now*; a file that is lost is made up from the incidents."""
+    """
+    Return what clock and counter show *now*; a file that is lost is made up from the incidents.
+
+    Their second-latest stamp is the clock: a single damaged one ages no other.
+    """
     now = now or moment()
     try:
         state = decode(directory.read(layout.CLOCK, archive_fd, limit=LENGTH), ClockState)
     except (ArchiveError, MalformedError, OSError):
         stamps = list(_stamps(archive_fd))
+        latest_s = sorted(stamp.archive_clock_s or 0.0 for stamp in stamps)[-2:]
         state = ClockState(
             boot_id=now.boot_id,
             boot_s=now.boot_s,
-            clock_s=max((stamp.archive_clock_s or 0.0 for stamp in stamps), default=0.0),
-            last_number=max((stamp.number for stamp in stamps), default=0),
+            clock_s=latest_s[0] if latest_s else 0.0,
+            last_number=max((stamp.number for stamp in stamps if stamp.number <= MAX_SEEN), default=0),
         )
     return msgspec.structs.replace(state, boot_id=now.boot_id, boot_s=now.boot_s, clock_s=state.at(now))
 
@@ -84,7 +96,8 @@ def advance(archive_fd: int, *, new: int = 0, seen: int = 0, now: Moment | None 
     """
     with _locked(archive_fd) as file:
         state = read(archive_fd, now)
-        state = msgspec.structs.replace(state, last_number=max(state.last_number, seen) + new)
+        last = max(state.last_number, seen if seen <= MAX_SEEN else 0)
+        state = msgspec.structs.replace(state, last_number=last + new)
         if file is not None:
             with contextlib.suppress(OSError):
                 os.pwrite(file, msgspec.json.encode(state).ljust(LENGTH), 0)

@@ -38,7 +38,7 @@ def add_digests(archive: ArchiveReader, incident: str, digest_of: Callable[[int]
     """
     problems: list[str] = []
     with archive.incident(incident) as fd:
-        manifest = read_manifest(fd)
+        manifest = read_manifest(fd, incident)
         found: dict[str, str] = {}
         try:
             for artifact in manifest.artifacts():
@@ -80,7 +80,7 @@ def verify(archive: ArchiveReader, incident: str, digest_of: Callable[[int, str]
     *digest_of* reads an open file back from the disk and returns its digest of the given kind, ``KIND:HEX``.
     """
     with archive.incident(incident) as fd:
-        for artifact in read_manifest(fd).artifacts():
+        for artifact in read_manifest(fd, incident).artifacts():
             try:
                 with directory.opened_file(artifact.path, fd) as file:
                     yield _check(artifact, file, digest_of)

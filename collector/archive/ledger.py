@@ -15,11 +15,11 @@ from typing import NamedTuple
 import msgspec
 
 from collector.archive import ledger_bounds
-from collector.archive.ledger_bounds import COUNT
+from collector.archive.ledger_bounds import COUNT, ROW_BYTES
 from collector.archive.ledger_clock import CLOCK_NOTE, LedgerClock
 from collector.archive.ledger_entry import LedgerEntry, identity, readable, short_identity
+from collector.archive.ledger_schema import ADD, OPEN, PARTS
 from collector.archive.ledger_tables import LedgerTables
-from collector.archive.ledgerfile import ADD, OPEN, PARTS
 from collector.model.budgets import Spent
 from collector.model.case import Fate, executable
 from collector.model.marker import Marker
@@ -28,9 +28,6 @@ from collector.model.shares import PerMinute
 
 MAX_NOTES = 4096
 MAX_SPENT = 4096
-ROW_BYTES = 512
-"""What a row takes beside its marker, with its entries in five indexes."""
-
 ENTRY = "id, marker, fate, pipeline, tries, incident"
 FATES = frozenset(Fate)
 _encode = msgspec.json.Encoder().encode

@@ -6,7 +6,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator
 from typing import Any, NamedTuple
 
-from collector.archive.ledgerfile import OPEN
+from collector.archive.ledger_schema import OPEN
 from collector.model.shares import gives_way
 
 MAX_ROWS = 100_000
@@ -24,6 +24,9 @@ SLICE = 64
 """Rows deleted in one go, and added before bounds are checked again: 1 ms."""
 
 REASON_LENGTH = 200
+ROW_BYTES = 512
+"""What a row takes beside its marker, with its entries in five indexes."""
+
 COUNT = (
     "INSERT INTO counted (minute, owner, trigger, fate, reason, count) {rows}"
     " ON CONFLICT (owner, minute, trigger, fate, reason) DO UPDATE SET count = count + excluded.count"

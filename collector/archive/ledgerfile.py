@@ -1,5 +1,5 @@
 # ruff: noqa: S608 - statements are composed of constants
-"""The ledger's file: its tables, how it is opened, and copying between it and memory."""
+"""The ledger's file: how it is opened, and copying between it and memory."""
 
 from __future__ import annotations
 
@@ -11,81 +11,24 @@ from collections.abc import Iterable
 
 from collector.archive.ledger_clock import CLOCK_NOTE
 from collector.archive.ledger_entry import short_identity
-from collector.model.case import Fate
-from collector.model.owners import ROOT, UNKNOWN
+from collector.archive.ledger_rebuild import rebuild
+from collector.archive.ledger_schema import (
+    INDEXES,
+    MIGRATION,
+    MIGRATION_OF_SPENT,
+    OPEN,
+    TABLES,
+    TRIGGERS,
+    VERSION,
+    create_triggers,
+)
 
 # Only this daemon writes; a reader (`collector status`) never holds the lock this long.
 BUSY_TIMEOUT_S = 0.05
-OPEN = ", ".join(f"'{fate}'" for fate in Fate if fate.open)
-# Fates of markers that opened no case of their own.
-PARTS = ", ".join(f"'{fate}'" for fate in (Fate.JOINED, Fate.UNATTRIBUTED))
 # Writing the log back to the file syncs the archive's disk, so it is done while nothing is collected, about every 50
 # markers; during a flood that never ends, when the log gets too long for the disk.
 WRITE_BACK_BYTES = 1 << 20
 MAX_JOURNAL_BYTES = 16 << 20
-VERSION = 1
-"""Of the tables, in the file's ``user_version``; 0 in those of earlier releases."""
-
-TABLES = """
-CREATE TABLE IF NOT EXISTS markers (
-    id INTEGER PRIMARY KEY,
-    identity TEXT UNIQUE,
-    at_s REAL NOT NULL,
-    trigger TEXT NOT NULL,
-    kind TEXT NOT NULL,
-    uid INTEGER,
-    executable TEXT,
-    fate TEXT NOT NULL,
-    reason TEXT NOT NULL DEFAULT '',
-    pipeline TEXT NOT NULL DEFAULT '',
-    case_id INTEGER NOT NULL,
-    incident TEXT,
-    tries INTEGER NOT NULL DEFAULT 0,
-    marker BLOB NOT NULL,
-    owner TEXT NOT NULL DEFAULT '',
-    bytes INTEGER NOT NULL DEFAULT 0
-);
-CREATE TABLE IF NOT EXISTS counted (
-    id INTEGER PRIMARY KEY,
-    minute INTEGER NOT NULL,
-    owner TEXT NOT NULL,
-    trigger TEXT NOT NULL,
-    fate TEXT NOT NULL,
-    reason TEXT NOT NULL,
-    count INTEGER NOT NULL,
-    UNIQUE (owner, minute, trigger, fate, reason)
-);
-CREATE TABLE IF NOT EXISTS passed (id INTEGER PRIMARY KEY, identity INTEGER NOT NULL UNIQUE, owner TEXT NOT NULL);
-CREATE TABLE IF NOT EXISTS notes (key TEXT PRIMARY KEY, text TEXT NOT NULL, at_s REAL NOT NULL);
-CREATE TABLE IF NOT EXISTS lost (trigger TEXT PRIMARY KEY, count INTEGER NOT NULL);
-CREATE TABLE IF NOT EXISTS totals (fate TEXT PRIMARY KEY, count INTEGER NOT NULL);
-CREATE TABLE IF NOT EXISTS spent (
-    case_id INTEGER PRIMARY KEY, at_s REAL NOT NULL, executable TEXT NOT NULL, uid INTEGER, size_bytes INTEGER NOT NULL,
-    owner TEXT NOT NULL DEFAULT ''
-);
-"""
-INDEXES = """
-CREATE INDEX IF NOT EXISTS markers_by_fate ON markers (fate);
-CREATE INDEX IF NOT EXISTS markers_by_case ON markers (case_id);
-CREATE INDEX IF NOT EXISTS markers_by_owner ON markers (owner, id, bytes);
-CREATE INDEX IF NOT EXISTS passed_by_owner ON passed (owner);
-"""
-# The totals are those of all markers ever, with or without a row: counting 100,000 rows takes 10 ms.
-ADD = "ON CONFLICT (fate) DO UPDATE SET count = count + excluded.count"
-TRIGGERS = {
-    "marker_entered": f"AFTER INSERT ON markers BEGIN INSERT INTO totals VALUES (new.fate, 1) {ADD}; END",
-    "fate_changed": "AFTER UPDATE OF fate ON markers WHEN old.fate <> new.fate BEGIN"
-    " UPDATE totals SET count = count - 1 WHERE fate = old.fate;"
-    f" INSERT INTO totals VALUES (new.fate, 1) {ADD}; END",
-}
-MIGRATION = f"""
-ALTER TABLE markers ADD COLUMN owner TEXT NOT NULL DEFAULT '';
-ALTER TABLE markers ADD COLUMN bytes INTEGER NOT NULL DEFAULT 0;
-UPDATE markers SET bytes = length(marker),
-    owner = CASE WHEN uid IS NULL THEN '{UNKNOWN}' WHEN uid = 0 THEN '{ROOT}' ELSE 'uid ' || uid END;
-INSERT INTO totals SELECT fate, count(*) FROM markers WHERE 1 GROUP BY fate {ADD};
-"""
-MIGRATION_OF_SPENT = "ALTER TABLE spent ADD COLUMN owner TEXT NOT NULL DEFAULT '';"
 
 
 def open_file(path: str) -> sqlite3.Connection:
@@ -96,6 +39,7 @@ def open_file(path: str) -> sqlite3.Connection:
     if not stat.S_ISREG(os.lstat(path).st_mode):
         raise OSError(f"{path} is not a regular file")
     try:
+        rebuild(path)
         return _connect(path)
     except sqlite3.OperationalError:
         raise  # a full disk, a lock: the file itself is sound
@@ -152,7 +96,7 @@ def copy_back(memory: sqlite3.Connection, file: sqlite3.Connection, *, is_new: b
     _insert(file, "passed", memory.execute("SELECT NULL, identity, owner FROM passed"), "ON CONFLICT DO NOTHING")
     for table in ("totals", "lost"):
         _insert(file, table, memory.execute(f"SELECT * FROM {table}"), add if is_new else "")
-    _create_triggers(file)
+    create_triggers(file)
     file.execute("COMMIT")
     return shift
 
@@ -203,10 +147,5 @@ def _migrate(db: sqlite3.Connection) -> None:
     earlier = {name for (name,) in db.execute("SELECT name FROM sqlite_master")}
     changes = (MIGRATION if "markers" in earlier else "") + (MIGRATION_OF_SPENT if "spent" in earlier else "")
     db.executescript(f"BEGIN IMMEDIATE; {TABLES} {changes} {INDEXES} PRAGMA user_version={VERSION};")
-    _create_triggers(db)
+    create_triggers(db)
     db.execute("COMMIT")
-
-
-def _create_triggers(db: sqlite3.Connection) -> None:
-    for name, body in TRIGGERS.items():
-        db.execute(f"CREATE TRIGGER IF NOT EXISTS {name} {body}")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 from typing import NamedTuple
 
@@ -10,9 +11,11 @@ import msgspec
 from collector.archive import clock, directory, layout, tree
 from collector.archive.read import ArchiveReader
 from collector.archive.retention import Kept, rules_for, to_delete
+from collector.model.case import merge, owner_of
 from collector.model.decode import MalformedError, decode
 from collector.model.errors import ArchiveError
-from collector.model.owners import UNKNOWN
+from collector.model.marker import Marker, MarkerKind
+from collector.model.owners import ROOT, UNKNOWN, Owners
 from collector.model.retention import RetentionRules
 from collector.model.units import Reserve
 
@@ -44,6 +47,12 @@ class RecordedSizes(msgspec.Struct, frozen=True):
     steps: tuple[RecordedStep, ...] = ()
 
 
+class RecordedMarkers(msgspec.Struct, frozen=True):
+    """What is needed of a manifest without *owner*."""
+
+    markers: tuple[Marker, ...] = ()
+
+
 class Pruned(NamedTuple):
     """What was deleted, or would be, and what could not be, each with its reason."""
 
@@ -64,10 +73,10 @@ def inventory(archive: ArchiveReader) -> list[Kept]:
             with archive.incident(incident) as fd:
                 stamp = clock.stamp_of(fd)
                 size = _size(fd, stamp)
+                owner = stamp.owner or _earlier_owner(fd)
         except OSError:
             continue  # not a directory
         age_s = None if stamp.archive_clock_s is None else now_s - stamp.archive_clock_s
-        owner = stamp.owner or UNKNOWN
         found.append(Kept(id=incident, number=stamp.number, age_s=age_s, size_bytes=size, owner=owner))
     return found
 
@@ -87,6 +96,17 @@ def _size(fd: int, stamp: clock.Stamp) -> int:
         return now if (recorded := _recorded_bytes(fd)) is None else min(now, recorded)
     except OSError:  # of a directory within it
         return sealed or 0
+
+
+def _earlier_owner(fd: int) -> str:
+    """Return whose an incident of an earlier release is: whose crash its markers say; by hand, only root could."""
+    with contextlib.suppress(ArchiveError, MalformedError, OSError):
+        found = decode(directory.read(layout.MANIFEST, fd, limit=clock.STAMP_LIMIT), RecordedMarkers)
+        if found.markers:
+            marker = merge(found.markers)
+            is_roots = marker.kind is MarkerKind.MANUAL and marker.uid is None
+            return ROOT if is_roots else owner_of(marker, Owners())
+    return UNKNOWN
 
 
 def _recorded_bytes(fd: int) -> int | None:

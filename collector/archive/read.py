@@ -10,11 +10,11 @@ from contextlib import AbstractContextManager
 import msgspec
 
 from collector.archive import clock, directory, layout
-from collector.archive.store import header_of, journal
+from collector.archive.store import checked, header_of, journal
 from collector.model.case import merge
 from collector.model.decode import MalformedError, decode
 from collector.model.errors import ArchiveError, DeniedError, UsageError
-from collector.model.incident import MANIFEST_VERSION, IncidentHeader, Manifest, StepRecord
+from collector.model.incident import IncidentHeader, Manifest, StepRecord
 
 RUNNING = "running"
 UNFINISHED = "unfinished"
@@ -109,7 +109,7 @@ class ArchiveReader(directory.ArchiveDirectory):
         """Return an incident's manifest, checked as `read_manifest` does."""
         try:
             with self.incident(incident) as fd:
-                return read_manifest(fd)
+                return read_manifest(fd, incident)
         except OSError as exc:
             raise ArchiveError(f"incident {incident} cannot be read: {exc.strerror}") from exc
 
@@ -122,8 +122,6 @@ class ArchiveReader(directory.ArchiveDirectory):
                 state = RUNNING if _is_held(fd) else UNFINISHED
         except OSError as exc:
             raise ArchiveError(f"incident {incident} cannot be read: {exc.strerror}") from exc
-        if not header.markers:
-            raise ArchiveError("the header names no marker")
         return UnderWay(**msgspec.structs.asdict(header), state=state, steps=steps)
 
     def read(self, incident: str) -> Manifest | UnderWay:
@@ -148,25 +146,19 @@ def encode_manifest(manifest: Manifest) -> bytes:
     return msgspec.json.format(msgspec.json.encode(manifest), indent=1)
 
 
-def read_manifest(fd: int) -> Manifest:
+def read_manifest(fd: int, incident: str) -> Manifest:
     """
-    Read the manifest in an incident's directory.
+    Read the manifest in the directory of *incident*.
 
     Raises:
         FileNotFoundError: If there is none.
-        ArchiveError: If it is not of this version, has no marker, or a path in it leads out of the incident.
+        ArchiveError: If `checked` refuses it, or a path in it leads out of the incident.
     """
     try:
-        manifest = decode(directory.read(layout.MANIFEST, fd, limit=MANIFEST_LIMIT), Manifest)
+        found = decode(directory.read(layout.MANIFEST, fd, limit=MANIFEST_LIMIT), Manifest)
     except MalformedError as exc:
         raise ArchiveError(f"the manifest cannot be read: {exc}") from exc
-    if manifest.version != MANIFEST_VERSION:
-        raise ArchiveError(
-            f"the manifest has version {manifest.version}, this program reads {MANIFEST_VERSION}",
-            hint="read it with the release that wrote it",
-        )
-    if not manifest.markers:
-        raise ArchiveError("the manifest names no marker")
+    manifest = checked(found, "manifest", incident)
     for artifact in manifest.artifacts():
         if not layout.is_artifact_path(artifact.path):
             raise ArchiveError(f"the manifest names {artifact.path!r}, which is not a path within the incident")

@@ -51,7 +51,7 @@ def seal(
     """
     with store.incident(incident) as fd:
         try:
-            manifest = read_manifest(fd)
+            manifest = read_manifest(fd, incident)
         except FileNotFoundError:
             header = header_of(fd, incident)
             if markers:
@@ -73,25 +73,31 @@ def _compose(
 ) -> Manifest:
     by_step: dict[str, list[ArtifactRecord]] = {}
     recorded: set[str] = set()
+    foreign = 0
     # One record at a time: ten thousand take 15 MiB, which need not be in memory twice.
     for record in chain(journal(fd, layout.ARTIFACTS, ArtifactRecord), _unrecorded(fd, recorded)):
         recorded.add(record.path)
+        if not layout.is_artifact_path(record.path):
+            foreign += 1  # `read_manifest` would refuse all the others with it
+            continue
         by_step.setdefault(record.path.partition("/")[0], []).append(record)
     header = _with_late_steps(header, ends.keys() | by_step.keys())
-    known = [end for end in ends.values() if end.id in header.planned]
+    foreign += sum(len(found) for step, found in by_step.items() if step not in ends and step not in header.planned)
     lost = [
         StepEnd(id=step, collector="", status=StepStatus.FAILED, reason=UNFINISHED)
         for step in header.planned
         if step not in ends and step in by_step
     ]
     steps = tuple(
-        StepRecord(**msgspec.structs.asdict(end), artifacts=tuple(by_step.get(end.id, ()))) for end in (*known, *lost)
+        StepRecord(**msgspec.structs.asdict(end), artifacts=tuple(by_step.get(end.id, ())))
+        for end in (*ends.values(), *lost)
     )
     return Manifest(
         **msgspec.structs.asdict(header),
         state=_state(steps, header, interrupted=interrupted),
         ended_s=ended_s,
         steps=steps,
+        foreign_names=foreign,
     )
 
 
@@ -118,7 +124,7 @@ def _unrecorded(fd: int, recorded: set[str]) -> Iterator[ArtifactRecord]:
     for path, status in tree.files(fd):
         if "/" in path and path not in recorded:
             size, data = status.st_size, min(status.st_size, status.st_blocks * 512)
-            if path.endswith(layout.PART):
+            if path.endswith(layout.PART) and layout.is_artifact_path(path):
                 size, data = directory.give_back(path, fd)
             yield ArtifactRecord(
                 path=path, size_bytes=size, data_bytes=data, truncated=True, truncated_reason=UNRECORDED

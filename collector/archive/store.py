@@ -20,9 +20,10 @@ from collector.host.syscalls import rename_noreplace
 from collector.model.artifact import ArtifactRecord
 from collector.model.decode import MalformedError, decode
 from collector.model.errors import ArchiveError
-from collector.model.incident import IncidentHeader, StepEnd
+from collector.model.incident import MANIFEST_VERSION, IncidentHeader, StepEnd
 
 T = TypeVar("T", bound=msgspec.Struct)
+H = TypeVar("H", bound=IncidentHeader)
 
 HEADER_LIMIT = 1 << 20
 JOURNAL_LIMIT = 64 << 20
@@ -122,20 +123,49 @@ class Store(directory.ArchiveDirectory):
         for name in sorted(os.listdir(self.fd)):
             if layout.id_before(name, layout.OPENING):
                 try:
-                    with self.claimed(name) as ours:
-                        if ours:
-                            tree.remove_tree(name, self.fd)
+                    self._remove_unopened(name)
                 except OSError as exc:
                     bad[name] = f"{name} cannot be removed: {exc.strerror}"
         return bad
 
+    def _remove_unopened(self, name: str) -> None:
+        try:
+            with self.claimed(name) as ours:
+                if ours:
+                    tree.remove_tree(name, self.fd)
+        except NotADirectoryError:  # the collector has not made it
+            os.unlink(name, dir_fd=self.fd)
+
 
 def header_of(fd: int, incident: str) -> IncidentHeader:
-    """Read the header in an incident's directory; raise an `ArchiveError` if there is none, or it cannot be parsed."""
+    """
+    Read the header in an incident's directory.
+
+    Raises:
+        ArchiveError: If there is none, or `checked` refuses it.
+    """
     try:
-        return decode(directory.read(layout.HEADER, fd, limit=HEADER_LIMIT), IncidentHeader)
+        header = decode(directory.read(layout.HEADER, fd, limit=HEADER_LIMIT), IncidentHeader)
     except (MalformedError, FileNotFoundError) as exc:
         raise ArchiveError(f"incident {incident} has no readable {layout.HEADER}: {exc}") from exc
+    return checked(header, "header", incident)
+
+
+def checked(found: H, what: str, incident: str) -> H:
+    """
+    Return the header or manifest of an incident, under the id by which its directory is found.
+
+    Raises:
+        ArchiveError: If it is not of this version, or has no marker.
+    """
+    if found.version != MANIFEST_VERSION:
+        raise ArchiveError(
+            f"the {what} has version {found.version}, this program reads {MANIFEST_VERSION}",
+            hint="read it with the release that wrote it",
+        )
+    if not found.markers:
+        raise ArchiveError(f"the {what} names no marker")
+    return msgspec.structs.replace(found, id=incident)
 
 
 def journal(fd: int, name: str, kind: type[T]) -> Iterator[T]:

@@ -90,6 +90,8 @@ def _describe(found: Manifest | UnderWay, path: str, core: list[str]) -> list[st
     left_out = [step for step in found.left_out if step.id not in done]
     if left_out:
         lines += ["", *(f"left out: {escape_name(step.id)}: {escape_name(step.reason)}" for step in left_out)]
+    if isinstance(found, Manifest) and found.foreign_names:
+        lines += ["", f"not listed: {found.foreign_names} files whose names are not the collector's"]
     missing = [step for step in found.planned if step not in done]
     if missing:
         label = "never run" if isinstance(found, Manifest) else "not yet run"

@@ -127,8 +127,13 @@ def _identity_of(marker: Marker) -> Marker:
 
 
 def merge(markers: Iterable[Marker]) -> Marker:
-    """Return the first marker, with what it does not know filled in from those that are attributed to its crash."""
-    first, *others = (marker for marker in markers if marker.attributed)
+    """
+    Return the first marker, with what it does not know filled in from those that are attributed to its crash.
+
+    A damaged record may say of none that it is.
+    """
+    found = list(markers)
+    first, *others = [marker for marker in found if marker.attributed] or found
     known = {name: getattr(first, name) for name in Marker.__struct_fields__}
     for marker in others:
         for name in (

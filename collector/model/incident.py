@@ -104,6 +104,7 @@ class Manifest(IncidentHeader, frozen=True, kw_only=True):
 
     *archive_clock_s* is what the archive's own clock showed when it was sealed; its age counts from there.
     *sealed_bytes* is the space on disk that it then took: retention goes by it, whatever becomes of its files.
+    *foreign_names* is how many files are not listed because the collector gives no such names.
     """
 
     state: IncidentState
@@ -111,6 +112,7 @@ class Manifest(IncidentHeader, frozen=True, kw_only=True):
     steps: tuple[StepRecord, ...] = ()
     archive_clock_s: float = 0.0
     sealed_bytes: int | None = None
+    foreign_names: int = 0
 
     def artifacts(self) -> Iterator[ArtifactRecord]:
         """Yield the artifacts of all steps."""

@@ -50,5 +50,5 @@ def _seal_one(store: Store, incident: str, now_s: float, sealed: dict[str, Incid
             if ours:
                 # If the run was killed between manifest and rename, it had finished: the manifest says how.
                 sealed[incident] = seal(store, incident, ended_s=now_s, interrupted=True).state
-    except (ArchiveError, OSError, MemoryError) as exc:
+    except (ArchiveError, OSError, MemoryError, ValueError) as exc:
         bad[incident] = f"{incident} cannot be sealed: {exc}"

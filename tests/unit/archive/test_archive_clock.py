@@ -63,9 +63,21 @@ def test_clock_gives_a_number_once(archive: ArchiveReader) -> None:
     assert clock.advance(archive.fd, seen=9).last_number == 10
 
 
-@pytest.mark.parametrize("content", [b"", b"{", b"x" * 9999, b'{"boot_id": "", "boot_s": 0, "clock_s": -1e99}', None])
+@pytest.mark.parametrize(
+    "content",
+    [
+        b"",
+        b"{",
+        b"x" * 9999,
+        b'{"boot_id": "", "boot_s": 0, "clock_s": -1e99}',
+        b'{"boot_id": "", "boot_s": 0, "clock_s": 1e9, "last_number": 1}',
+        b'{"boot_id": "", "boot_s": -1e9, "clock_s": 1, "last_number": 1}',
+        b'{"boot_id": "", "boot_s": 0, "clock_s": 1, "last_number": 9007199254740992}',
+        None,
+    ],
+)
 def test_clock_that_is_lost_is_made_up_from_the_incidents(archive: ArchiveReader, content: bytes | None) -> None:
-    """Their numbers are not given again, and none gets older by it."""
+    """Their numbers are not given again, and none gets older by it, also if the latest stamp is damaged."""
     clock.advance(archive.fd, new=1)
     add(archive, 7, 500.0)
     add(archive, 8, 400.0)
@@ -74,8 +86,18 @@ def test_clock_that_is_lost_is_made_up_from_the_incidents(archive: ArchiveReader
     path = Path(archive.path, layout.CLOCK)
     path.unlink() if content is None else path.write_bytes(content)
     state = clock.advance(archive.fd, new=1)
-    assert (state.clock_s, state.last_number) == (500.0, 9)
-    assert clock.read(archive.fd, Moment(state.boot_id, state.boot_s + 5.0)).clock_s == 505.0
+    assert (state.clock_s, state.last_number) == (400.0, 9)
+    assert clock.read(archive.fd, Moment(state.boot_id, state.boot_s + 5.0)).clock_s == 405.0
+
+
+def test_clock_does_not_go_by_one_damaged_stamp(archive: ArchiveReader) -> None:
+    """A number near the end of what a stamp may hold would leave none for later incidents."""
+    add(archive, 5, 60.0)
+    add(archive, 1 << 51, 50.0)
+    add(archive, 1 << 52, 1e9)
+    assert clock.advance(archive.fd, new=1, seen=1 << 51).last_number == 6
+    assert clock.read(archive.fd).clock_s < 1000.0
+    assert clock.number_of(add(archive, 1 << 52, 1.0), archive.fd) == 0
 
 
 def test_archive_reads_an_incidents_number_in_its_header_first(archive: ArchiveReader) -> None:
@@ -126,7 +148,7 @@ def test_clock_gives_two_writers_different_numbers(archive: ArchiveReader, monke
 def test_clock_state_fits_its_sector() -> None:
     """Whatever it says."""
     state = ClockState(
-        boot_id="8" * 36, boot_s=1.234567890123456e-200, clock_s=1.234567890123456e200, last_number=1 << 53
+        boot_id="8" * 36, boot_s=1.234567890123456e-200, clock_s=1.234567890123456e200, last_number=1 << 50
     )
     assert len(json.dumps({name: getattr(state, name) for name in state.__struct_fields__})) <= clock.LENGTH
 

@@ -190,6 +190,78 @@ def test_ledger_of_an_earlier_release_gets_owners_once(path: str) -> None:
     ]  # fmt: skip
 
 
+FAT = """
+CREATE TABLE notes (key TEXT PRIMARY KEY, text TEXT NOT NULL, at_s REAL NOT NULL);
+CREATE TABLE lost (trigger TEXT PRIMARY KEY, count INTEGER NOT NULL);
+INSERT INTO notes VALUES ('position', 'here', 0);
+INSERT INTO lost VALUES ('cores', 7);
+INSERT INTO spent VALUES (3, 5.0, 'engine', 1000, 9);
+INSERT INTO markers WITH numbers(n) AS (SELECT 10 UNION ALL SELECT n + 1 FROM numbers WHERE n < 1009)
+    SELECT n, 'core:1:' || n || ':5:1', 60, 'cores', 'core_file', 1000, 'engine',
+    CASE WHEN n IN (20, 21, 1000) THEN 'queued' WHEN n = 22 THEN 'joined' ELSE 'suppressed' END, '', 'crash',
+    CASE n WHEN 22 THEN 20 ELSE n END, NULL, 0,
+    CAST('{"kind":"core_file","trigger":"cores","at_s":0,"reason":"' ||
+        substr(hex(zeroblob(CASE n % 2 WHEN 0 THEN 20000 ELSE 500 END)), 1) ||
+        CASE n WHEN 21 THEN '' ELSE '"}' END AS BLOB)
+    FROM numbers;
+"""
+
+
+def test_large_ledger_of_an_earlier_release_is_rebuilt(path: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """In place, each of its rows would be written again; what is not dealt with yet is kept, and nothing forgotten."""
+    monkeypatch.setattr(ledger_bounds, "MAX_FILE_BYTES", 1 << 20)
+    db = sqlite3.connect(path)
+    db.execute("PRAGMA journal_mode=WAL")
+    db.executescript(EARLIER + FAT)
+    other = sqlite3.connect(f"file:{path}?mode=ro", uri=True)
+    other.execute("SELECT fate FROM markers").fetchone()
+    db.close()
+    before = os.stat(path)
+    assert before.st_size > 10 << 20
+    assert Ledger(path).problem is not None  # locked: its log cannot be removed yet
+    other.close()
+    for _ in range(2):
+        ledger = Ledger(path)
+        assert ledger.problem is None
+        assert [(entry.id, entry.marker.uid, len(entry.marker.reason)) for entry in ledger.pending()] == [
+            (20, None, 2048), (1000, None, 2048),
+        ]  # fmt: skip
+        assert [len(marker.reason) for marker in ledger.joined(20)] == [2048]
+        assert ledger.counts() == {"failed": 1, "joined": 1, "queued": 2, "suppressed": 5 + 3 + 996}
+        assert [ledger.seen(core(inode)) for inode in (1, 10, 1009)] == [Fate.SUPPRESSED] * 3
+        assert (ledger.seen(core(5000)), ledger.recall("position"), ledger.lost()) == (None, "here", {"cores": 7})
+        ledger.close()
+    after = os.stat(path)
+    assert (after.st_size < 1 << 20, after.st_mode, after.st_ino == before.st_ino) == (True, 0o100600, False)
+    assert sorted(os.listdir(os.path.dirname(path))) == ["ledger.sqlite"]
+    ((kept, newest, oldest),) = rows(path, "SELECT count(*), max(id), min(id) FROM markers WHERE fate = 'suppressed'")
+    assert (kept, newest, oldest) == (333, 1009, 345)
+    ((counted,),) = rows(path, "SELECT sum(count) FROM counted")
+    assert counted == 3 + 996 - 333
+    assert rows(path, "SELECT owner, count(*) FROM passed GROUP BY owner ORDER BY owner") == [
+        ("root", 1), ("uid 1000", 996 - 333 + 1), ("unknown", 1),
+    ]  # fmt: skip
+    assert rows(path, "SELECT case_id, size_bytes, owner FROM spent") == [(3, 9, "")]
+    ledger = Ledger(path)
+    enter(ledger, 5000, NOBODY)  # the totals are still kept
+    assert ledger.counts()["suppressed"] == 5 + 3 + 997
+    ledger.close()
+
+
+def test_large_ledger_that_is_damaged_is_set_aside(path: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """As any other."""
+    monkeypatch.setattr(ledger_bounds, "MAX_FILE_BYTES", 1 << 20)
+    with closing(sqlite3.connect(path)) as db:
+        db.executescript(EARLIER + FAT)
+    with open(path, "r+b") as file:
+        file.seek(8192)
+        file.write(os.urandom(2 << 20))
+    ledger = Ledger(path)
+    assert ledger.problem is None
+    ledger.close()
+    assert sorted(os.listdir(os.path.dirname(path))) == ["ledger.sqlite", "ledger.sqlite.damaged"]
+
+
 @pytest.mark.parametrize("damage", ["x'ff'", "'{'", "CAST(zeroblob(60000) AS TEXT)", "NULL || '['", "'{}'"])
 def test_ledger_loses_no_more_than_a_damaged_row(ledger: Ledger, path: str, damage: str) -> None:
     """The others are resumed, it is not tried for ever, and a case is resumed without the witness."""

@@ -63,6 +63,28 @@ def test_prune_knows_ages_by_the_archives_clock(
         assert clock.number_of(incident.name, archive.fd) == found.number
 
 
+@pytest.mark.parametrize(
+    ("marker", "owner"),
+    [
+        ('"kind": "core_file", "uid": 0', "root"),
+        ('"kind": "core_file", "uid": 65534', "uid 65534"),
+        ('"kind": "manual"', "root"),
+        ('"kind": "pressure"', "root/<t> (uid ?)"),
+        ('"kind": "exit", "process": {"pid": 4000077}', "unknown/<t> (uid ?)"),
+        ('"kind": "core_file", "uid": 65534, "attributed": false', "uid 65534"),
+        ('"kind": "core_file", "uid": "x"', "unknown"),
+    ],
+)
+def test_prune_knows_whose_the_incidents_of_earlier_releases_are(tmp_path: Path, marker: str, owner: str) -> None:
+    """Their manifests name no owner: if all were one's, any user could have root's deleted."""
+    tmp_path.chmod(0o700)
+    incident = tmp_path / layout.new_id(1_700_000_000.0)
+    incident.mkdir()
+    (incident / layout.MANIFEST).write_text(f'{{"markers": [{{"trigger": "t", "at_s": 1, {marker}}}]}}')
+    with ArchiveReader(str(tmp_path)) as archive:
+        assert [kept.owner for kept in inventory(archive)] == [owner]
+
+
 def test_prune_gives_the_counter_the_numbers_that_it_sees(tmp_path: Path) -> None:
     """Those of incidents that were copied from elsewhere, or whose counter a power cut has set back."""
     tmp_path.chmod(0o700)

@@ -15,6 +15,8 @@ from collector.archive.store import ArtifactLine, Store
 from collector.model.errors import ArchiveError
 from collector.model.incident import IncidentHeader, IncidentState, LeftOut, StepEnd, StepStatus
 from collector.model.marker import Marker, MarkerKind
+from collector.runner.protocol import Recover
+from collector.runner.recover_job import recover
 
 MARKER = Marker(kind=MarkerKind.MANUAL, trigger="manual", at_s=1.0, reason="test")
 
@@ -156,6 +158,62 @@ def test_claim_is_refused_for_an_incident_under_way(store: Store) -> None:
             assert not again
 
 
+def test_seal_leaves_out_names_that_are_not_its_own(store: Store) -> None:
+    """And says how many: one that `read_manifest` refuses, or JSON cannot hold, would cost all others."""
+    incident = begin(store, "memory")
+    artifact(store, incident, "memory", "meminfo")
+    artifact(store, incident, "memory", "a b")
+    with store.incident(incident) as fd:
+        directory.append(layout.ARTIFACTS, b'{"path": "../x", "size_bytes": 1, "data_bytes": 1}', fd, durable=False)
+        with directory.opened("memory", fd) as inner:
+            for name in (b"\xff", b"\xff.part"):
+                os.close(os.open(name, directory.CREATE_FLAGS, dir_fd=inner))
+    assert recover(Recover(archive=store.path, now_s=2.0, wait_s=0.0)).reason == ""
+    with ArchiveReader(store.path) as archive:
+        manifest = archive.manifest(incident)
+    assert [record.path for record in manifest.artifacts()] == ["memory/meminfo"]
+    assert manifest.foreign_names == 4
+
+
+def test_seal_lists_what_steps_collected_that_the_header_does_not_name(store: Store) -> None:
+    """The journal says that they ran; a directory that is no step's is counted."""
+    incident = begin(store)
+    for step in ("memory", "unknown"):
+        artifact(store, incident, step, "a")
+    store.record_steps(incident, [end("memory")])
+    manifest = seal(store, incident, ended_s=2.0, interrupted=True)
+    assert [record.path for record in manifest.artifacts()] == ["memory/a"]
+    assert manifest.foreign_names == 1
+
+
+@pytest.mark.parametrize(
+    ("old", "new", "problem"),
+    [
+        (b'"id":"2', b'"id":"3', ""),
+        (b'"attributed":true', b'"attributed":false', ""),
+        (b'"version":1', b'"version":2', "the header has version 2"),
+        (b'"trigger":"manual"', b'"trigger":"man\xffal"', "no readable incident.json"),
+        (None, b'"markers":[]', "the header names no marker"),
+    ],
+)
+def test_incident_with_a_damaged_header_is_sealed_so_that_it_can_be_read_or_reported(
+    store: Store, old: bytes | None, new: bytes, problem: str
+) -> None:
+    """Under the id by which it is found; what it holds stays there."""
+    incident = begin(store, "memory")
+    with store.incident(incident) as fd:
+        text = directory.read(layout.HEADER, fd, limit=1 << 20)
+        if old is None:
+            text = msgspec.json.encode(msgspec.json.decode(text) | msgspec.json.decode(b"{%s}" % new))
+        directory.replace(layout.HEADER, text.replace(old, new) if old else text, fd)
+    done = recover(Recover(archive=store.path, now_s=2.0, wait_s=0.0))
+    assert problem in done.reason
+    assert os.path.isdir(f"{store.path}/{incident}{layout.PARTIAL if problem else ''}")
+    with ArchiveReader(store.path) as archive:
+        (shown,) = archive.summaries()
+    assert isinstance(shown, str) if problem else shown.id == incident
+
+
 def test_begin_shows_an_incident_only_with_its_header(store: Store) -> None:
     """A directory without a header is removed, unless another process holds its lock."""
     for name in ("20261123T000000.000000Z-aaaaaa", "20261123T000000.000000Z-bbbbbb"):
@@ -163,7 +221,9 @@ def test_begin_shows_an_incident_only_with_its_header(store: Store) -> None:
     with store.claimed("20261123T000000.000000Z-bbbbbb" + layout.OPENING):
         store.clear_unopened()
         assert os.listdir(store.fd) == ["20261123T000000.000000Z-bbbbbb" + layout.OPENING]
-    store.clear_unopened()
+    os.symlink("/nowhere", "20261123T000000.000000Z-cccccc" + layout.OPENING, dir_fd=store.fd)
+    os.mkfifo("20261123T000000.000000Z-dddddd" + layout.OPENING, dir_fd=store.fd)
+    assert store.clear_unopened() == {}
     assert os.listdir(store.fd) == []
 
 
