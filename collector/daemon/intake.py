@@ -131,8 +131,8 @@ class Intake:
 
     def by_hand(self, request: RunRequest, client: Client) -> None:
         """Queue a run by hand ahead of all others; a refusal is sent to *client*."""
-        marker = shortened(manual_marker(request.reason, request.processes, uid=client.uid))
         try:
+            marker = shortened(manual_marker(request.reason, request.processes, uid=client.uid))
             pipeline = steps_for(select_steps(self._generation.pipeline(request.pipeline), request.only), marker)
             if len(self._manual_runs) >= MAX_REQUESTS:
                 hint = "`collector status` shows the queue"

@@ -10,6 +10,7 @@ from collector.daemon.loop import Loop
 from collector.daemon.turns import Turns
 from collector.daemon.watched_trigger import WatchedTrigger
 from collector.host.files import Host
+from collector.model.owners import Owners
 from collector.pipeline.generation import Generation
 from collector.pipeline.steps import CompiledTrigger
 from collector.triggers.base import Trigger, TriggerContext
@@ -82,4 +83,6 @@ class TriggerSet:
             runtime_directory=generation.runtime_directory,
             remember=self._ledger.remember,
             recall=self._ledger.recall,
+            # Without the units, which no trigger asks for: one whose context changes is opened anew.
+            owners=Owners(subordinate=generation.settings.owners.subordinate),
         )

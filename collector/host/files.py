@@ -180,6 +180,27 @@ def stat_beneath(dir_fd: int, path: str) -> os.stat_result:
         return os.stat(name, dir_fd=parent, follow_symlinks=False)
 
 
+def is_writable_by_others(fd: int) -> bool:
+    """
+    Return whether others than its owner and root may write to a file or directory, which *fd* may have with ``O_PATH``.
+
+    With an access control list, the group's bits are the most that anybody on it may do: systemd-coredump's let the
+    user of the process read. Source: acl(5).
+    """
+    status = os.fstat(fd)
+    by_group = bool(status.st_mode & stat.S_IWGRP) and (status.st_gid not in {0, os.getegid()} or has_acl(fd))
+    return by_group or bool(status.st_mode & stat.S_IWOTH)
+
+
+def has_acl(fd: int) -> bool:
+    """Return whether a file or directory has an access control list."""
+    try:
+        os.getxattr(f"/proc/self/fd/{fd}", "system.posix_acl_access")
+    except OSError:
+        return False  # there is none, or this file system has none
+    return True
+
+
 def open_directory_beneath(dir_fd: int, path: str) -> int:
     """Open the directory *path* below *dir_fd*; raise as `open_beneath` does."""
     return _descend(dir_fd, _parts(path))

@@ -22,6 +22,7 @@ def warnings_of(plan: Plan[Any], facts: MachineFacts) -> tuple[Diagnostic, ...]:
         *plan.warnings,
         *archive_warnings(plan, facts),
         *_sections(plan, facts),
+        *_unreachable(plan),
         *(warning for pipeline in plan.pipelines.values() for warning in _pipeline(plan, pipeline, facts)),
         *(_warning(_mark(plan, doubt.path), doubt.message, doubt.hint) for doubt in doubtful_conditions(plan)),
         *(_warning(Mark(file), why, "chmod go-w, chown root") for file, why in facts.unsafe_files.items()),
@@ -82,6 +83,26 @@ def _sections(plan: Plan[Any], facts: MachineFacts) -> Iterator[Diagnostic]:
             f"there is no pipeline {MANUAL_PIPELINE!r}: `collector run --now` needs --pipeline",
             f"name the one for it {MANUAL_PIPELINE}",
         )
+
+
+def _unreachable(plan: Plan[Any]) -> Iterator[Diagnostic]:
+    """Yield options of `notify` that let in users whom the directory of its socket keeps out."""
+    running = {one.id: one.trigger for one in plan.triggers if one.trigger.name == "notify"}
+    for index, given in enumerate(plan.loaded.config.triggers):
+        trigger = running.get(given.id)
+        if trigger is None or trigger.socket:
+            continue
+        for key, lets_in in (
+            ("uids", any(trigger.uids)),  # root reaches it anyhow
+            ("group", trigger.group),
+            ("unprivileged", trigger.unprivileged == "attribute"),
+        ):
+            if lets_in:
+                yield _warning(
+                    _mark(plan, ("triggers", index, key)),
+                    f"`{key}` lets nobody else in: the socket is in the runtime directory, which only root can enter",
+                    "name a `socket` elsewhere, such as /run/collector-notify.sock",
+                )
 
 
 def _proceed(mark: Mark) -> Diagnostic:

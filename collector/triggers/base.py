@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import ClassVar, Protocol, runtime_checkable
 
 from collector.host.files import Host
 from collector.model.knowledge import Knowledge
 from collector.model.marker import Marker
+from collector.model.owners import Owners
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -23,6 +24,7 @@ class TriggerContext:
         runtime_directory: Mode 0700, owned by the daemon: the only place for sockets.
         remember: Stores a small text under a key, durably (a kmsg position, a pstore file seen).
         recall: Returns such a text; ``None`` if there is none.
+        owners: Tells which user a uid belongs to.
     """
 
     id: str
@@ -31,6 +33,7 @@ class TriggerContext:
     runtime_directory: str
     remember: Callable[[str, str], None]
     recall: Callable[[str], str | None]
+    owners: Owners = field(default_factory=Owners)
 
 
 class Watch:

@@ -89,7 +89,7 @@ class CoreFilesWatch(DirectoryWatch):
         self._reported = ReportedCores(
             lambda key, text: ctx.remember(f"{ctx.id}.{key}", text),
             lambda key: ctx.recall(f"{ctx.id}.{key}"),
-            self.owners,
+            self.ctx.owners,
         )
         self._dropped = 0
 
@@ -142,12 +142,12 @@ class CoreFilesWatch(DirectoryWatch):
 
     def _may_wait(self, uid: int) -> bool:
         """Return whether closed files of an owner may wait for a second look: what is being written comes first."""
-        return has_room(self._unfinished.held, self.owners.of(uid), self._unfinished.limit)
+        return has_room(self._unfinished.held, self.ctx.owners.of(uid), self._unfinished.limit)
 
     def _remember(self, key: tuple[Directory, str], file: PinnedFile, state: Unfinished = UNSEEN) -> None:
         """Keep an unfinished file; if there are too many, the oldest of the owner who has most is dropped."""
         if state is not UNSEEN or key not in self._unfinished:
-            dropped = self._unfinished.put(key, state, self.owners.of(file.stat().st_uid))
+            dropped = self._unfinished.put(key, state, self.ctx.owners.of(file.stat().st_uid))
             self._dropped += dropped is not None
 
     def _finished(self, reader: CoreFileReader) -> Iterator[Marker | None]:

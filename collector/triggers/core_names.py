@@ -109,7 +109,7 @@ def _small(name: str, dir_fd: int, speakers: set[int]) -> str | None:
     try:
         with OpenFd(open_regular(name, dir_fd=dir_fd)) as fd:
             info = os.fstat(fd)
-            if info.st_uid not in speakers or refusal(info, "attribute") is not None:
+            if info.st_uid not in speakers or refusal(fd, "attribute") is not None:
                 return None
             return os.fsdecode(b"".join(pieces(fd, limit=_VALUE_BYTES))).strip()
     except (OSError, StepError):

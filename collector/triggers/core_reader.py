@@ -76,7 +76,7 @@ class CoreFileReader(DirReader):
         """Return the marker of a file."""
         info = file.stat()
         path = os.path.join(event.directory.path, event.name)
-        refused = refusal(info, self._unprivileged, own_links=self._own_links.count(info))
+        refused = refusal(file.fileno(), self._unprivileged, own_links=self._own_links.count(info))
         if refused is not None:
             return self._refused(path, info, refused)
         self._pattern = self._pattern or core_pattern(self._ctx.host)

@@ -8,9 +8,9 @@ from contextlib import ExitStack, suppress
 from typing import Literal
 
 from collector.host.filehandle import handle_of, open_handle
-from collector.host.files import READ_FLAGS, OpenFd, kind_of
+from collector.host.files import READ_FLAGS, OpenFd, is_writable_by_others, kind_of
 from collector.host.syscalls import being_written
-from collector.host.trusted_path import readable
+from collector.host.trusted_path import FoundDirectory, readable
 from collector.triggers.directory import Directory, FileEvent
 
 # With O_PATH everything can be opened, and opening it does nothing: a device is not touched.
@@ -63,6 +63,10 @@ class PinnedFile:
         """Whether it is open for writing; ``None`` if that is not known."""
         return being_written(self.fd) if self.fd >= 0 else None
 
+    def fileno(self) -> int:
+        """Return the descriptor with ``O_PATH``."""
+        return self._fd
+
     def stat(self) -> os.stat_result:
         return os.fstat(self._fd)
 
@@ -80,20 +84,24 @@ class DirReader(ExitStack):
 
     def __init__(self) -> None:
         super().__init__()
-        self._dir_fds: dict[Directory, int] = {}
+        self._found: dict[Directory, FoundDirectory] = {}
         self.handles: dict[tuple[Directory, str], str] = {}
 
     def dir_fd(self, directory: Directory) -> int:
         """Return the directory's descriptor, -1 if it is no longer there."""
-        if directory not in self._dir_fds:
-            if len(self._dir_fds) >= MAX_OPEN:
+        return self.find(directory).fd
+
+    def find(self, directory: Directory) -> FoundDirectory:
+        """Return what is at the directory's path, with descriptor -1 if it is no longer there."""
+        if directory not in self._found:
+            if len(self._found) >= MAX_OPEN:
                 self.close()
-                self._dir_fds.clear()
-            self._dir_fds[directory] = -1
+                self._found.clear()
+            self._found[directory] = FoundDirectory(-1, trusted=False)
             with suppress(OSError):
-                self._dir_fds[directory] = directory.open()
-                self.callback(os.close, self._dir_fds[directory])
-        return self._dir_fds[directory]
+                self._found[directory] = directory.find()
+                self.callback(os.close, self._found[directory].fd)
+        return self._found[directory]
 
     def pin(self, event: FileEvent) -> PinnedFile | None:
         """Return the file of an event, wherever it was moved if it has a handle; ``None`` if it is gone."""
@@ -126,14 +134,24 @@ class DirReader(ExitStack):
             return None
 
 
-def refusal(info: os.stat_result, unprivileged: Literal["attribute", "refuse"], *, own_links: int = 0) -> str | None:
-    """Return why a file must not be collected; ``None`` if it may be. *own_links* of its links are the archive's."""
+def refusal(fd: int, unprivileged: Literal["attribute", "refuse"], *, own_links: int = 0) -> str | None:
+    """
+    Return why a file must not be collected; ``None`` if it may be.
+
+    Args:
+        fd: The file, also with ``O_PATH``.
+        unprivileged: Whether files of ordinary users are collected.
+        own_links: How many of its links are the archive's.
+    """
+    info = os.fstat(fd)
     if not stat.S_ISREG(info.st_mode):
         return f"a {kind_of(info.st_mode)}, not a regular file"
     if info.st_nlink - own_links > 1:
         return f"{info.st_nlink} hard links: a new file has one"
     if info.st_mode & stat.S_IWOTH:
         return "writable by everybody: it may not be its owner's word"
+    if info.st_uid == 0 and is_writable_by_others(fd):
+        return "root's, but writable by others: it may not be its owner's word"
     if info.st_uid != 0 and unprivileged == "refuse":
         return f"owned by uid {info.st_uid}, and unprivileged files are refused"
     return None

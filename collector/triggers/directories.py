@@ -13,7 +13,6 @@ from collections.abc import Iterable, Iterator
 
 from collector.host import inotify
 from collector.host.files import OpenFd
-from collector.host.subordinates import owners
 from collector.host.trusted_path import Identity, readable
 from collector.model.errors import CollectorError
 from collector.model.text import printable
@@ -56,7 +55,6 @@ class DirectoryWatch(Watch):
         depth: int,
     ) -> None:
         self.ctx = ctx
-        self.owners = owners(ctx.host)
         self._paths = tuple(map(ctx.host.path, paths))
         self._match = re.compile("|".join(map(fnmatch.translate, match)) or r"(?!)")
         self._exclude = re.compile("|".join(map(fnmatch.translate, exclude)) or r"(?!)")
@@ -136,7 +134,7 @@ class DirectoryWatch(Watch):
         for directory in list(self._table):
             yield None
             try:
-                os.close(directory.open(self._avoided()))
+                os.close(directory.find(self._avoided()).fd)
             except OSError:
                 self._forget(directory)
         for inside, name in self._table.take_waiting():
@@ -195,8 +193,8 @@ class DirectoryWatch(Watch):
         """Watch what has taken the path of a directory that is gone; one inside another comes by an event."""
         if directory.inside is None:
             search = DirectorySearch((), self._avoided(), self._fail)
-            if (fd := search.find(directory.path, directory.path)) is not None:
-                with OpenFd(fd):
+            if (found := search.find(directory.path, directory.path)) is not None:
+                with OpenFd(found.fd) as fd:
                     self._watch(directory.path, fd, depth=self._depth)
 
     def _enter(self, inside: Directory, name: str) -> None:
@@ -205,19 +203,19 @@ class DirectoryWatch(Watch):
             return
         path = os.path.join(inside.path, name)
         try:
-            fd = inside.open_below(name, self._avoided())
+            found = inside.find_below(name, self._avoided())
         except OSError as exc:
             if exc.errno not in {errno.ENOENT, errno.ENOTDIR, errno.ELOOP}:
                 self._fail(path, exc.strerror or str(exc))
                 self._table.wait(inside, name, inside.owner)
             return
-        with OpenFd(fd):
+        with OpenFd(found.fd) as fd:
             self._watch(path, fd, depth=inside.depth - 1, inside=inside)
 
     def _watch(self, path: str, fd: int, *, depth: int, inside: Directory | None = None) -> None:
         """Watch the directory that *fd* is of, and scan it, if it is not watched yet."""
         info = os.fstat(fd)
-        directory = Directory(path, (info.st_dev, info.st_ino), self.owners.of(info.st_uid), depth, inside)
+        directory = Directory(path, (info.st_dev, info.st_ino), self.ctx.owners.of(info.st_uid), depth, inside)
         if directory.identity in self._avoided():
             return
         try:
@@ -244,7 +242,7 @@ class DirectoryWatch(Watch):
     def _entries(self, directory: Directory) -> Iterator[FileEvent | None]:
         """Yield the files in a directory; subdirectories are entered on the way."""
         try:
-            with OpenFd(directory.open()) as fd, OpenFd(readable(fd)) as read_fd, os.scandir(read_fd) as entries:
+            with OpenFd(directory.find().fd) as fd, OpenFd(readable(fd)) as read_fd, os.scandir(read_fd) as entries:
                 for number, entry in enumerate(entries):
                     if directory.depth > 0 and entry.is_dir(follow_symlinks=False):
                         self._enter(directory, entry.name)

@@ -7,8 +7,8 @@ from collections.abc import Container
 from dataclasses import dataclass
 from typing import NamedTuple
 
-from collector.host.files import Host
-from collector.host.trusted_path import SEARCH_FLAGS, Identity, find_directory, identity
+from collector.host.files import Host, OpenFd
+from collector.host.trusted_path import SEARCH_FLAGS, FoundDirectory, Identity, find_directory, identity, keeps_names
 from collector.model.errors import StepError
 
 
@@ -31,32 +31,31 @@ class Directory:
     def name(self) -> str:
         return os.path.basename(self.path)
 
-    def open(self, avoid: Container[Identity] = ()) -> int:
+    def find(self, avoid: Container[Identity] = ()) -> FoundDirectory:
         """
-        Return a descriptor with ``O_PATH`` to resolve names against.
+        Return the directory to resolve names against.
 
         Raises:
             OSError: If it, or another directory, cannot be found at its path.
         """
         try:
             if self.inside is None:
-                fd = find_directory(Host(), self.path, avoid=avoid)
+                found = find_directory(Host(), self.path, avoid=avoid)
             else:
-                fd = self.inside.open_below(self.name, avoid)
+                found = self.inside.find_below(self.name, avoid)
         except StepError as exc:
             raise NotADirectoryError(str(exc)) from exc
-        if identity(fd) != self.identity:
-            os.close(fd)
+        if identity(found.fd) != self.identity:
+            os.close(found.fd)
             raise FileNotFoundError(f"{self.path!r} is no longer the directory that was watched")
-        return fd
+        return found
 
-    def open_below(self, name: str, avoid: Container[Identity] = ()) -> int:
-        """Return a descriptor with ``O_PATH`` of a subdirectory, which others create and no symlink leads to."""
-        parent = self.open(avoid)
-        try:
-            return os.open(name, SEARCH_FLAGS, dir_fd=parent)
-        finally:
-            os.close(parent)
+    def find_below(self, name: str, avoid: Container[Identity] = ()) -> FoundDirectory:
+        """Return a subdirectory, which others create and no symlink leads to."""
+        parent = self.find(avoid)
+        with OpenFd(parent.fd):
+            fd = os.open(name, SEARCH_FLAGS, dir_fd=parent.fd)
+            return FoundDirectory(fd, parent.trusted and keeps_names(parent.fd))
 
 
 class FileEvent(NamedTuple):

@@ -11,14 +11,14 @@ from collections.abc import Callable, Container, Iterator
 from typing import NamedTuple
 
 from collector.host.files import Host, OpenFd
-from collector.host.trusted_path import Identity, UntrustedSymlinkError, find_directory, readable
+from collector.host.trusted_path import FoundDirectory, Identity, UntrustedSymlinkError, find_directory, readable
 from collector.model.errors import StepError
 
 # Names that are looked at between two pauses: 64 take 0.1 ms.
 PAUSE_NAMES = 64
 
 
-class FoundDirectory(NamedTuple):
+class WantedDirectory(NamedTuple):
     """A directory and a descriptor of it with ``O_PATH``, which is closed when the search goes on."""
 
     path: str
@@ -40,28 +40,30 @@ class DirectorySearch:
         self._avoid = avoid
         self._fail = fail
 
-    def __iter__(self) -> Iterator[FoundDirectory | None]:
+    def __iter__(self) -> Iterator[WantedDirectory | None]:
         """Yield what is found, and ``None`` wherever the search can be paused."""
         for path in self._paths:
             yield from self._below(None, "", "", [part for part in path.split("/") if part])
 
-    def _below(self, fd: int | None, path: str, name: str, rest: list[str]) -> Iterator[FoundDirectory | None]:
-        """Open the directory *path*, which is *name* in that of *fd*, and what *rest* leads to in it."""
+    def _below(
+        self, outer: FoundDirectory | None, path: str, name: str, rest: list[str]
+    ) -> Iterator[WantedDirectory | None]:
+        """Open the directory *path*, which is *name* in *outer*, and what *rest* leads to in it."""
         yield None
-        if (inner := self.find(path, name, below=fd)) is None:
+        if (inner := self.find(path, name, below=outer)) is None:
             return
-        with OpenFd(inner):
+        with OpenFd(inner.fd) as fd:
             if not rest:
-                yield FoundDirectory(path or "/", inner)
+                yield WantedDirectory(path or "/", fd)
                 return
-            for entry in self._names(path, inner, rest[0]) if glob.has_magic(rest[0]) else (rest[0],):
+            for entry in self._names(path, fd, rest[0]) if glob.has_magic(rest[0]) else (rest[0],):
                 if entry is None:
                     yield None
                 else:
                     yield from self._below(inner, f"{path}/{entry}", entry, rest[1:])
 
-    def find(self, path: str, name: str, *, below: int | None = None) -> int | None:
-        """Return a descriptor with ``O_PATH`` of the directory *path*, which is *name* below another one, if any."""
+    def find(self, path: str, name: str, *, below: FoundDirectory | None = None) -> FoundDirectory | None:
+        """Return the directory *path*, which is *name* below another one, if any."""
         try:
             return find_directory(Host(), name, below=below, avoid=self._avoid)
         except UntrustedSymlinkError as exc:

@@ -70,13 +70,14 @@ class ExitFilesWatch(DirectoryWatch):
         super().__init__(ctx, paths=trigger.paths, match=trigger.match, exclude=(*trigger.exclude, ".*"), depth=0)
         self.trigger = trigger
         self._to_remove: dict[FileVersion, FileEvent] = {}
-        self._not_theirs: str | None = None
-        self._removal_problem: str | None = None
+        self._left: tuple[FileVersion, FileEvent] | None = None
+        """The last file that could not be removed, and in *_why_left* the reason."""
+        self._why_left: str | None = None
 
     @property
     def degraded(self) -> str | None:
         """Why a directory that exists is not watched, or why a file could not be removed."""
-        return super().degraded or self._removal_problem or self._not_theirs
+        return super().degraded or self._why_left
 
     def read(self) -> Iterator[Marker | None]:
         with DirReader() as reader:
@@ -97,37 +98,46 @@ class ExitFilesWatch(DirectoryWatch):
                     self._to_remove[version] = event
 
     def poll(self) -> Iterator[None]:
-        """Look for directories that appeared, went or were replaced; yield no markers."""
+        """Look for directories that appeared, went or were replaced, and try again to remove; yield no markers."""
         yield from self.refresh()
         with DirReader() as reader:
             yield from self._remove(reader)
+            if self._left is not None:
+                self._try_to_remove(reader, *self._left)
 
     def _remove(self, reader: DirReader) -> Iterator[None]:
         """Remove the files of the last call: only now is it certain that their markers are committed."""
         pending, self._to_remove = self._to_remove, {}
         for version, event in pending.items():
             yield None
-            # If it cannot be removed it stays, and is not collected twice: the ledger knows it.
-            path = printable(event.directory.path)
-            try:
-                if not self._remove_one(reader, event, version):
-                    self._not_theirs = f"{path}: exit files stay whose owner may not remove them: say `remove: false`"
-                self._removal_problem = None
-            except OSError as exc:
-                self._removal_problem = f"{path}: cannot remove exit files: {exc.strerror}"
+            self._try_to_remove(reader, version, event)
+
+    def _try_to_remove(self, reader: DirReader, version: FileVersion, event: FileEvent) -> None:
+        """Remove a file; one that cannot be stays, and is not collected twice: the ledger knows it."""
+        why = None
+        try:
+            if not self._remove_one(reader, event, version):
+                why = "exit files stay whose owner may not remove them, or root's on a path that others may change"
+        except OSError as exc:
+            why = f"cannot remove exit files: {exc.strerror}"
+        if why is not None:
+            self._left = version, event
+            self._why_left = f"{printable(event.directory.path)}: {why}: mend it, or say `remove: false`"
+        elif self._left is not None and self._left[0] == version:
+            self._left = self._why_left = None
 
     def _remove_one(self, reader: DirReader, event: FileEvent, version: FileVersion) -> bool:
         """Remove a file, unless its name is another's by now; return whether its owner could have done that."""
-        dir_fd, file = reader.dir_fd(event.directory), reader.pin(event)
+        found, file = reader.find(event.directory), reader.pin(event)
         if file is None:
             return True
         with file:
             info = file.stat()
             if FileVersion.of(info) != version:
                 return True
-            if not may_remove(self.ctx.host, dir_fd, info):
+            if not may_remove(self.ctx.host, found, info):
                 return False
-            os.unlink(event.name, dir_fd=dir_fd)
+            os.unlink(event.name, dir_fd=found.fd)
         return True
 
     def _marker(self, event: FileEvent, file: PinnedFile) -> Marker | None:
@@ -136,7 +146,7 @@ class ExitFilesWatch(DirectoryWatch):
         if stat.S_ISDIR(info.st_mode):
             return None
         data = b""
-        refused = refusal(info, self.trigger.unprivileged)
+        refused = refusal(file.fileno(), self.trigger.unprivileged)
         if refused is None and info.st_size > FILE_BYTES:
             refused = f"{info.st_size} bytes are too many for an exit file"
         if refused is None:

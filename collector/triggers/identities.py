@@ -19,12 +19,12 @@ ANY_PARENT = 0
 
 
 class Identities:
-    """The identities of processes by PID, a bounded table."""
+    """The identities of processes by PID, a bounded table in fair shares for their *owners*."""
 
-    def __init__(self, host: Host) -> None:
+    def __init__(self, host: Host, owners: Owners) -> None:
         self._host = host
         self._table: FairTable[int, Identity | None] = FairTable(MAX_IDENTITIES)
-        self._owners = Owners()
+        self._owners = owners
 
     def learn_all(self) -> None:
         """Learn every living process: once, at the start, even through the ordinary ``/proc``."""

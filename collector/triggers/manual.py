@@ -10,12 +10,14 @@ from collector.host.procfs import Process
 from collector.model.conditions import MANUAL
 from collector.model.errors import UsageError
 from collector.model.marker import Marker, MarkerKind, ProcessRef
+from collector.triggers.facts import MAX_PID
 
 
 def find_processes(pids: Iterable[int]) -> tuple[ProcessRef, ...]:
     """Return processes with their start times, since PIDs may be reused; raise `UsageError` if one does not exist."""
     found = []
     for pid in pids:
+        _check(pid)
         try:
             with Process(Host(), pid) as process:
                 found.append(ProcessRef(pid=pid, start_time_ticks=process.start_ticks))
@@ -25,7 +27,9 @@ def find_processes(pids: Iterable[int]) -> tuple[ProcessRef, ...]:
 
 
 def manual_marker(reason: str, processes: tuple[ProcessRef, ...], *, uid: int) -> Marker:
-    """Return the marker of ``collector run --now``, asked for by *uid*."""
+    """Return the marker of ``collector run --now``, asked for by *uid*; raise `UsageError` if a PID is none."""
+    for process in processes:
+        _check(process.pid)
     return Marker(
         kind=MarkerKind.MANUAL,
         trigger=MANUAL,
@@ -35,3 +39,8 @@ def manual_marker(reason: str, processes: tuple[ProcessRef, ...], *, uid: int) -
         process=processes[0] if processes else None,
         also=processes[1:],
     )
+
+
+def _check(pid: int) -> None:
+    if not 0 < pid <= MAX_PID:
+        raise UsageError(f"{pid} is not a PID", hint=f"PIDs are numbers from 1 to {MAX_PID}")

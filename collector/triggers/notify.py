@@ -16,7 +16,6 @@ from typing import ClassVar, Literal
 from collector.model.errors import CollectorError, DeniedError
 from collector.model.knowledge import FACTS, Knowledge
 from collector.model.marker import Marker, MarkerKind
-from collector.model.owners import Owners
 from collector.model.shares import PerMinute
 from collector.triggers.base import TriggerContext, Watch
 from collector.triggers.facts import Facts, Speaker, marker_of, parse
@@ -129,7 +128,7 @@ class NotifyWatch(Watch):
         closed = self.trigger.unprivileged == "refuse" and not self.trigger.group  # else its mode lets in who may
         if closed and uid not in {0, os.geteuid(), *self.trigger.uids}:
             return f"uid {uid} may not notify"
-        if not self.shares.take(Owners().of(uid), time.monotonic()):
+        if not self.shares.take(self.ctx.owners.of(uid), time.monotonic()):
             return f"more than the share of uid {uid} of {READ_PER_MINUTE} notifications a minute"
         return f"longer than {DATAGRAM_BYTES} bytes" if too_long else None
 

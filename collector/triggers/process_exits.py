@@ -17,7 +17,6 @@ from collector.model.errors import CollectorError
 from collector.model.identity import Identity, with_identity
 from collector.model.knowledge import FACTS, Knowledge
 from collector.model.marker import DYING_AT, Marker, MarkerKind, ProcessRef
-from collector.model.owners import Owners
 from collector.model.shares import FairTable
 from collector.model.signals import signal_name, signal_number
 from collector.model.text import printable
@@ -100,7 +99,7 @@ class ProcessExits:
         except OSError as exc:
             hint = "run with CAP_NET_ADMIN" if exc.errno == errno.EPERM else "the kernel needs CONFIG_PROC_EVENTS"
             raise CollectorError(f"trigger {ctx.id}: netlink: {exc.strerror}", hint=hint) from exc
-        identities = Identities(ctx.host)
+        identities = Identities(ctx.host, ctx.owners)
         identities.learn_all()
         return ProcessExitsWatch(ctx, rules, exits, births, identities)
 
@@ -166,7 +165,7 @@ class ProcessExitsWatch(Watch):
         who, thread_comm = self.identities.dumping(event.pid, event.thread, event.parent)
         if not any(numbers >= CORE_SIGNALS and rule.names(who) for rule, numbers in self.rules):
             return None
-        self._announced.put(event.pid, (who, event.thread), Owners().of(None if who is None else who.uid))
+        self._announced.put(event.pid, (who, event.thread), self.ctx.owners.of(None if who is None else who.uid))
         marker = self._marker(
             event, who, "dies of a signal that dumps core", {"core_dumped": "pending", DYING_AT: f"{time.time():.6f}"}
         )

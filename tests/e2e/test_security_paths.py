@@ -166,6 +166,8 @@ def test_exit_file_stays_where_its_owner_may_not_remove_it(
     path = home / "exits"
     path.chmod(mode)
     os.chown(path, directory_uid, directory_uid)
+    os.chown(home, 0, 0)
+    os.chown(home.parent, 0, 0)
     theirs(write(path / "mine", "COMM=mine\n"))
     daemon = daemon_factory(config_of(MEMORY, triggers=(exits(path),)))
     daemon.wait_for_incidents(1)
@@ -181,3 +183,19 @@ def test_exit_file_stays_where_its_owner_may_not_remove_it(
     if stays:
         wait_for(lambda: "may not remove" in status_of(daemon).triggers["told"], "the same word again")
     assert daemon.ledger("json_extract(marker, '$.comm')") == [("mine",), ("roots",)]
+
+
+@pytest.mark.parametrize("how", ["directory", "symlink"])
+def test_exit_files_of_root_stay_when_the_user_renames_roots_directory(
+    daemon_factory: Callable[..., Daemon], home: Path, owned: Path, how: str
+) -> None:
+    """What root has in a user's directory, he can move to the path that is watched."""
+    (home / "exits").rmdir()
+    if how == "directory":
+        owned.rename(home / "data")
+    else:
+        (home / "data").symlink_to(owned)
+    daemon = daemon_factory(config_of(MEMORY, triggers=(exits(home / "exits"),)))
+    subprocess.run(["mv", "-T", home / "data", home / "exits"], user=NOBODY, group=NOBODY, extra_groups=[], check=True)
+    wait_for(lambda: "degraded" in status_of(daemon).triggers["told"], "word of it")
+    assert len(list((home / "exits").iterdir())) == 20

@@ -15,7 +15,7 @@ NOBODY = 65534
 
 
 def opened(path: Path, **options: object) -> tuple[int, int]:
-    with OpenFd(find_directory(Host(), str(path), **options)) as fd:  # type: ignore[arg-type]
+    with OpenFd(find_directory(Host(), str(path), **options).fd) as fd:  # type: ignore[arg-type]
         return identity(fd)
 
 
@@ -54,6 +54,37 @@ def test_directory_is_not_found_through_another_users_symlink(tmp_path: Path, st
         assert caught.value.hint is not None
     (tmp_path / "good").symlink_to("a/b")
     assert opened(tmp_path / "good") == of(tmp_path / "a/b")
+
+
+@pytest.mark.root
+@pytest.mark.parametrize(
+    ("uid", "gid", "mode", "followed"),
+    [
+        (0, 0, 0o775, True),
+        (0, 0, 0o1777, True),
+        (0, NOBODY, 0o775, False),
+        (0, 0, 0o777, False),
+        (NOBODY, 0, 0o755, False),
+    ],
+)
+def test_directory_is_not_found_through_a_symlink_that_others_may_have_moved(
+    tmp_path: Path, uid: int, gid: int, mode: int, followed: bool
+) -> None:
+    """Root's symlink, in or below a directory of which another may rename what is in it."""
+    (tmp_path / "app/roots").mkdir(parents=True)
+    (tmp_path / "a").mkdir()
+    for link in ("app/link", "app/roots/link"):
+        (tmp_path / link).symlink_to(tmp_path / "a")
+    os.chown(tmp_path / "app", uid, gid)
+    (tmp_path / "app").chmod(mode)
+    for link in ("app/link", "app/roots/link"):
+        if followed:
+            assert opened(tmp_path / link) == of(tmp_path / "a")
+        else:
+            with pytest.raises(UntrustedSymlinkError, match="others may have put there") as caught:
+                opened(tmp_path / link)
+            assert caught.value.hint is not None
+    assert opened(tmp_path / "app/roots") == of(tmp_path / "app/roots")
 
 
 @pytest.mark.root

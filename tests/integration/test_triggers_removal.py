@@ -10,6 +10,7 @@ from pathlib import Path
 import pytest
 
 from collector.host.files import Host, OpenFd
+from collector.host.trusted_path import find_directory
 from collector.triggers.removal import may_remove
 
 pytestmark = pytest.mark.root
@@ -36,8 +37,9 @@ def removes(path: Path, uid: int) -> bool:
 
 
 def judged(path: Path) -> bool:
-    with OpenFd(os.open(path.parent, os.O_PATH)) as fd:
-        return may_remove(Host(), fd, path.stat())
+    found = find_directory(Host(), str(path.parent))
+    with OpenFd(found.fd):
+        return may_remove(Host(), found, path.stat())
 
 
 @pytest.mark.parametrize("uids", [(0, USER), (USER, USER), (OTHER, USER), (USER, 0)])
@@ -79,3 +81,20 @@ def test_owner_may_remove_nothing_by_an_access_control_list(drop: Path) -> None:
     os.setxattr(drop, "system.posix_acl_access", acl())
     assert not judged(drop / "file")
     assert not removes(drop / "file", USER)
+
+
+def test_root_removes_its_own_only_where_nobody_else_puts_directories(drop: Path) -> None:
+    """The owner of the parent may have renamed one of root's directories to the path; in a sticky one he may not."""
+    (drop / "file").touch()
+    for uid, mode, answer in (
+        (0, 0o755, True),
+        (0, 0o1777, True),
+        (0, 0o777, False),
+        (USER, 0o755, False),
+        (USER, 0o1755, False),
+    ):
+        os.chown(drop.parent, uid, 0)
+        drop.parent.chmod(mode)
+        assert judged(drop / "file") is answer, f"{uid} {mode:o}"
+    os.chown(drop, USER, USER)
+    assert judged(drop / "file")

@@ -6,17 +6,22 @@ import array
 import os
 import select
 import socket
+import struct
 import subprocess
 import sys
+from collections import Counter
 from collections.abc import Callable, Iterator
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
-from watching import told
+from watching import opened, told
 
 from collector.host.files import Host
 from collector.model.errors import DeniedError
 from collector.model.marker import Marker, MarkerKind
+from collector.model.owners import Owners, SubordinateUids
+from collector.triggers import notify
 from collector.triggers.base import Trigger, TriggerContext, Watch
 from collector.triggers.exit_files import ExitFiles
 from collector.triggers.notify import Notify
@@ -40,16 +45,16 @@ def ctx(tmp_path: Path) -> TriggerContext:
 
 @pytest.fixture
 def watching(ctx: TriggerContext) -> Iterator[Opener]:
-    opened: list[Watch] = []
+    watches: list[Watch] = []
 
     def start(trigger: Trigger) -> Watch:
         watch = trigger.open(ctx)
-        opened.append(watch)
+        watches.append(watch)
         assert told(watch.poll()) == []
         return watch
 
     yield start
-    for watch in opened:
+    for watch in watches:
         watch.close()
 
 
@@ -103,8 +108,32 @@ def test_exit_files_goes_on_where_it_cannot_remove(watching: Opener, drop: Path,
             assert told(watch.poll()) == []
         assert watch.degraded is not None
         assert "Read-only" in watch.degraded
+        (drop / "b").unlink()
+        assert told(watch.poll()) == []
+        assert watch.degraded is None
     finally:
         subprocess.run(["umount", tmp_path / "view"], check=True)
+
+
+@pytest.mark.root
+@pytest.mark.parametrize("mended", ["gone", "permitted"])
+def test_exit_files_say_no_longer_that_a_file_stays(watching: Opener, drop: Path, mended: str) -> None:
+    """Its owner may not remove it, until it is gone or he may."""
+    watch = watching(ExitFiles(paths=(str(drop),)))
+    (drop / ".x").write_text("COMM=engine\n")
+    os.chown(drop / ".x", NOBODY, NOBODY)
+    (drop / ".x").rename(drop / "x")
+    assert [marker.comm for marker in drain(watch)] == ["engine"]
+    for _ in range(2):
+        assert told(watch.poll()) == []
+        assert "whose owner may not remove them" in str(watch.degraded)
+    if mended == "gone":
+        (drop / "x").unlink()
+    else:
+        drop.chmod(0o1777)
+    assert told(watch.poll()) == []
+    assert watch.degraded is None
+    assert list(drop.iterdir()) == []
 
 
 def test_exit_files_leaves_files_that_are_still_being_written(watching: Opener, drop: Path) -> None:
@@ -132,6 +161,33 @@ def test_exit_files_refuses_planted_files(watching: Opener, drop: Path, tmp_path
     assert len(markers) == 4
     assert all(marker.refused and "PASSWORD" not in marker.attributes for marker in markers)
     assert len(list(drop.iterdir())) == 4
+
+
+def acl(*, others: int) -> bytes:
+    """Return a list by which NOBODY has these rights. Source: posix_acl_xattr.h in include/uapi/linux."""
+    none = 0xFFFFFFFF
+    entries = ((1, 6, none), (2, others, NOBODY), (4, 4, none), (16, others, none), (32, 0, none))
+    return struct.pack("<I", 2) + b"".join(struct.pack("<HHI", *entry) for entry in entries)
+
+
+@pytest.mark.root
+def test_exit_files_refuses_roots_files_that_others_may_write(watching: Opener, drop: Path) -> None:
+    """Whoever may write it could speak as root; one that others may only read is root's word."""
+    watch = watching(ExitFiles(paths=(str(drop),)))
+    assert drain(watch) == []
+    for name, gid, mode, rights in (
+        ("group", NOBODY, 0o664, None), ("list", 0, 0o640, 6), ("all", 0, 0o666, None),
+        ("roots", 0, 0o664, None), ("read", NOBODY, 0o644, None), ("reader", 0, 0o640, 4),
+    ):  # fmt: skip
+        (drop / ".x").write_text(f"COMM={name}\nUID=0\n")
+        os.chown(drop / ".x", 0, gid)
+        (drop / ".x").chmod(mode)
+        if rights is not None:
+            os.setxattr(drop / ".x", "system.posix_acl_access", acl(others=rights))
+        (drop / ".x").rename(drop / name)
+    markers = drain(watch)
+    assert [marker.comm for marker in markers if marker.refused is None] == ["roots", "read", "reader"]
+    assert sum("writable by" in str(marker.refused) for marker in markers) == 3
 
 
 @pytest.mark.root
@@ -227,6 +283,35 @@ def test_notify_goes_by_the_kernels_credentials(
     (marker,) = drain(watch)
     assert (marker.uid, marker.process) == (NOBODY, None)
     assert (marker.refused is None) == (policy == "attribute")
+
+
+SUBORDINATES = """
+import os, socket, sys
+for uid in (300_001, 300_002, 2000):
+    if (child := os.fork()) == 0:
+        os.setgroups([])
+        os.setresuid(uid, uid, uid)
+        sender = socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM)
+        sender.connect(sys.argv[1])
+        for _ in range(3):  # 9 in all: the queue may be of 10
+            sender.send(b"SIGNAL=SEGV")
+        os._exit(0)
+    os.waitpid(child, 0)
+"""
+
+
+@pytest.mark.root
+def test_notify_counts_the_subordinate_uids_of_a_user_as_his(
+    ctx: TriggerContext, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Otherwise each would take a share of its own, and leave none to others."""
+    monkeypatch.setattr(notify, "READ_PER_MINUTE", 12)
+    users = Owners(subordinate=(SubordinateUids(first=300_000, count=65_536, uid=1000),))
+    path = f"/run/collector-test-{os.getpid()}.sock"
+    with opened(Notify(socket=path, unprivileged="attribute"), replace(ctx, owners=users)) as watch:
+        subprocess.run([sys.executable, "-c", SUBORDINATES, path], check=True)
+        read = Counter(marker.uid for marker in drain(watch) if marker.refused is None)
+    assert read.keys() == {300_001, 2000}
 
 
 def test_notify_refuses_a_directory_that_others_may_write_to(ctx: TriggerContext, tmp_path: Path) -> None:

@@ -18,8 +18,9 @@ from collector.daemon.control import Client
 from collector.daemon.intake import Intake, Work
 from collector.daemon.limits import Limits
 from collector.daemon.loop import Loop
-from collector.daemon.messages import RunRequest
+from collector.daemon.messages import Reply, RunRequest
 from collector.model.budgets import CountBudget, StormSettings
+from collector.model.errors import UsageError
 from collector.model.incident import IncidentState
 from collector.model.marker import MARKER_BYTES, CoreRef, Marker, MarkerKind, ProcessRef
 from collector.model.owners import Owners
@@ -27,6 +28,7 @@ from collector.model.units import Reserve
 from collector.pipeline.generation import Generation
 from collector.pipeline.steps import Pipeline
 from collector.runner.protocol import Done
+from collector.triggers.manual import find_processes
 
 Start = Callable[..., Intake]
 
@@ -149,6 +151,18 @@ def test_intake_ends_a_run_by_hand_that_a_restart_interrupted(start: Start, tmp_
         ("failed", "the daemon ended before it was done"),
         ("failed", "the daemon ended before it was done"),
     ]
+
+
+@pytest.mark.parametrize("pid", [-1, 0, (1 << 22) + 1, 10**20])
+def test_intake_refuses_a_run_by_hand_for_what_is_no_pid(start: Start, tmp_path: Path, pid: int) -> None:
+    """The client is told so; nothing is recorded."""
+    replies: list[Reply] = []
+    request = RunRequest(pipeline="crash", processes=(ProcessRef(pid=pid),))
+    start().by_hand(request, cast(Client, SimpleNamespace(uid=0, end=replies.append)))
+    assert [(reply.exit_code, reply.message) for reply in replies] == [(64, f"{pid} is not a PID")]
+    assert rows(tmp_path) == []
+    with pytest.raises(UsageError, match="is not a PID"):
+        find_processes([pid])
 
 
 def test_intake_knows_the_incident_of_a_case_that_could_not_be_sealed(start: Start, tmp_path: Path) -> None:

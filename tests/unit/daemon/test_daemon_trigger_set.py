@@ -20,6 +20,7 @@ from collector.daemon.trigger_set import TriggerSet
 from collector.daemon.turns import TURN_MARKERS
 from collector.model.errors import CollectorError
 from collector.model.marker import Marker, MarkerKind
+from collector.model.owners import Owners, SubordinateUids
 from collector.pipeline.generation import Generation
 from collector.pipeline.steps import CompiledTrigger
 from collector.triggers.base import TriggerContext, Watch
@@ -84,6 +85,9 @@ class Offered:
         self.markers.append((marker.trigger, pipeline))
 
 
+NOBODYS = Owners()
+
+
 class Lab:
     """A trigger set with a ledger of its own."""
 
@@ -99,11 +103,12 @@ class Lab:
         self.loop.run()
         return self.triggers.states
 
-    def open(self, *triggers: CompiledTrigger[Any], directory: str = "/run") -> dict[str, str]:
+    def open(
+        self, *triggers: CompiledTrigger[Any], directory: str = "/run", owners: Owners = NOBODYS
+    ) -> dict[str, str]:
         """Open *triggers*; return the states of all."""
-        generation = SimpleNamespace(
-            triggers=triggers, runtime_directory=directory, settings=SimpleNamespace(archive="/archive")
-        )
+        settings = SimpleNamespace(archive="/archive", owners=owners)
+        generation = SimpleNamespace(triggers=triggers, runtime_directory=directory, settings=settings)
         self.triggers.open(cast(Generation, generation))
         return self.triggers.states
 
@@ -117,6 +122,16 @@ def lab(tmp_path: Path) -> Iterator[Lab]:
 
 def trigger(name: str, *, pipeline: str = "crash", works: bool = True) -> CompiledTrigger[Any]:
     return CompiledTrigger(id=name, trigger=Piped(works=works), pipeline=pipeline)
+
+
+def test_trigger_set_tells_triggers_whose_uids_are_whose(lab: Lab) -> None:
+    """One keeps watching where another unit is protected, and learns of new subordinate uids."""
+    users = (SubordinateUids(first=300_000, count=65_536, uid=1000),)
+    lab.open(trigger("one"), owners=Owners(subordinate=users))
+    lab.open(trigger("one"), owners=Owners(subordinate=users, units=frozenset({"engine.service"})))
+    assert [watch.closed for watch in opened] == [False]
+    lab.open(trigger("one"))
+    assert [watch.closed for watch in opened] == [True, False]
 
 
 def test_trigger_set_keeps_what_a_reload_does_not_change(lab: Lab) -> None:

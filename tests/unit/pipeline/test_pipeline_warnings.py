@@ -88,6 +88,22 @@ def test_warning_about_a_daemon_that_waits_for_nothing(tmp_path: Path) -> None:
     assert "no trigger is on" in found
 
 
+@pytest.mark.parametrize(
+    ("options", "said"),
+    [
+        ("uids: [0, 1001]", ["uids"]),
+        ("group: adm, unprivileged: attribute", ["group", "unprivileged"]),
+        ("uids: [0], unprivileged: refuse", []),
+        ("uids: [1001], group: adm, socket: /run/x.sock", []),
+    ],
+)
+def test_warning_about_senders_who_cannot_reach_the_socket(options: str, said: list[str], tmp_path: Path) -> None:
+    """They are let in by a socket in a directory that they cannot enter."""
+    told = f"  - {{id: told, type: notify, {options}, pipeline: crash}}\npipelines:"
+    found = warned(plan_of(tmp_path, FILE.replace("pipelines:", told)))
+    assert [(one[:2], one.split("`")[1]) for one in found] == [("4:", key) for key in said]
+
+
 def test_warning_about_a_pipeline_that_a_run_by_hand_does_not_find(tmp_path: Path) -> None:
     """Better to learn before a crash that `run --now` has no pipeline."""
     text = FILE.replace("crash:\n", "other:\n").replace("pipeline: crash", "pipeline: other")

@@ -6,7 +6,7 @@ import pytest
 
 from collector.host.files import Host
 from collector.model.marker import Marker, MarkerKind
-from collector.triggers.facts import MAX_FACTS, TEXT_LENGTH, Speaker, marker_of, parse
+from collector.triggers.facts import MAX_FACTS, MAX_LINES, TEXT_LENGTH, Speaker, marker_of, parse
 
 ROOT = Speaker(kind=MarkerKind.EXIT, trigger="t", uid=0, what="exit file")
 
@@ -123,3 +123,12 @@ def test_facts_about_a_unit_are_believed_from_root_only(uid: int, unit: str | No
     text = b"UNIT=engine.service\nCOMM=a\nsystem_unit=engine.service\n"
     said = marker_of(parse(text), Speaker(kind=MarkerKind.EXIT, trigger="t", uid=uid, what="exit file"), Host())
     assert said.attributes.get("system_unit") == unit
+
+
+@pytest.mark.parametrize("data", [b"K%d=x\n", b"# %d\n", b'"K%d":0,'])
+def test_facts_of_too_many_lines_are_refused_unread(data: bytes) -> None:
+    """What fits in 64 KiB could take 50 ms each time."""
+    begin, end = (b"{", b'"K":0}') if data.startswith(b'"') else (b"", b"PID=1")
+    lines = [data % number for number in range(MAX_LINES - 1)]
+    assert parse(begin + b"".join(lines) + end).refused is None
+    assert "more than 1,024 lines" in str(parse(begin + b"".join([*lines, data % 5000, data % 5001]) + end).refused)

@@ -8,8 +8,11 @@ from pathlib import Path
 import pytest
 
 from collector.host.files import Host
+from collector.model.owners import Owners, SubordinateUids
 from collector.triggers import identities as module
 from collector.triggers.identities import Identities
+
+USERS = Owners(subordinate=(SubordinateUids(first=300_000, count=65_536, uid=1000),))
 
 
 @pytest.fixture
@@ -20,7 +23,7 @@ def proc(tmp_path: Path) -> Path:
 
 @pytest.fixture
 def table(proc: Path) -> Identities:
-    return Identities(Host(root=str(proc.parent)))
+    return Identities(Host(root=str(proc.parent)), USERS)
 
 
 def live(proc: Path, pid: int, comm: str, *, parent: int = 1, start: int = 5, state: str = "S", flags: int = 0) -> None:
@@ -100,11 +103,13 @@ def test_identities_know_whom_a_process_has_become(proc: Path, table: Identities
 def test_identities_are_bounded(proc: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """A machine with more processes loses the oldest of the user who has most: nobody else's are displaced."""
     monkeypatch.setattr(module, "MAX_IDENTITIES", 10)
-    table = Identities(Host(root=str(proc.parent)))
+    table = Identities(Host(root=str(proc.parent)), USERS)
     live(proc, 99, "engine", parent=3)
     (proc / "99/status").write_text("Name:\tengine\nTgid:\t99\nUid:\t1001\t0\t0\t0\nNStgid:\t99\t1\n")
     for pid in range(100, 150):
         live(proc, pid, f"c{pid}", parent=3)
+        uid = 300_000 + pid  # each another of the same user's
+        (proc / f"{pid}/status").write_text(f"Name:\tc{pid}\nTgid:\t{pid}\nUid:\t{uid}\t0\t0\t0\nNStgid:\t{pid}\t1\n")
     table.learn_all()
     for pid in range(99, 150):
         die(proc, pid)
