@@ -157,4 +157,5 @@ def _advice(watching: dict[str, CoreFiles], host: Host) -> str:
     if not plain:
         return "name a directory for cores in the paths of a core_files trigger"
     make = "" if os.path.isdir(host.path(plain[0])) else f"mkdir -m 1733 {plain[0]} && "
-    return f"{make}sysctl kernel.core_pattern={plain[0]}/{CORE_NAME}; systemd/examples keep it across reboots"
+    keep = "systemd/examples keep" if plain[0] == "/var/crash" else "a line in /etc/sysctl.d keeps"
+    return f"{make}sysctl kernel.core_pattern={plain[0]}/{CORE_NAME}; {keep} it across reboots"

@@ -46,7 +46,7 @@ class Redaction(msgspec.Struct, frozen=True, kw_only=True):
         for entry in _entries(pieces):
             name, equals, value = entry.partition(b"=")
             if equals:
-                yield name + b"=" + (MASK if names.hides(name, value) else hide_text(value, names)) + b"\0"
+                yield name + b"=" + (MASK if names.hides(name, value) else hide_text(value, names, name)) + b"\0"
             else:
                 yield hide_text(entry, names) + b"\0"
 

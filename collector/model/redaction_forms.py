@@ -36,6 +36,18 @@ _TOKENS = re.compile(
     rb"|(?<=hooks\.slack\.com/)[\w/-]++|(?<=/api/webhooks/)[\w/-]++|(?<=webhook\.office\.com/)[^\s\"']++"
     rb"|(?<=-----)BEGIN [A-Z0-9 ]{0,40}PRIVATE KEY[A-Z ]{0,10}+-----(?s:(?!-----).)*+"
 )
+# https://outlook.office.com/webhook/..., .../hooks/... of Mattermost, Zapier and others
+_HOOK = re.compile(
+    rb"((?:://[\w.:-]{1,160}+(?:/(?!(?:web)?hooks?\w{0,2}/)[\w.-]{1,64}+){0,6}+/(?:web)?hooks?\w{0,2}/)"
+    rb"|\b(?:api\.telegram\.org/bot|maker\.ifttt\.com/|pagerduty\.com/integration/))(?=[^\s\"'<>?]{0,128}?[0-9A-Z])([^\s\"'<>?]{6,}+)"
+)
+# DBI->connect(dsn, "user", "password"), ftp.login("user", "password"); the user's name ends the first part
+_ARGUMENT = rb"(?:\\{0,4}\"[^\"\n]{0,256}+\"|'[^'\n]{0,256}+'|[^,\"'()\s\\]{1,128}+)[ \t]{0,4},[ \t]{0,4}"
+_CALLED = re.compile(
+    rb"((?:\b(?:connect(?:_cached)?|getConnection|PDO|FTP|mysqli(?:_connect)?|mysqli?_p?connect|ldap_bind|ftp_login)"
+    rb"[ \t]{0,2}\((?:%b){2}|\.(?:login|authenticate|simple_bind_s)\(%b)\\{0,4})([\"'])(?s:(?:(?!\2).)++)"
+    % (_ARGUMENT, _ARGUMENT)
+)
 _BASIC = re.compile(rb"(?i)\b(basic[ \t]{1,4})([\w+/-]{6,}+={0,2})")
 # ALTER USER u PASSWORD '...', IDENTIFIED BY "..."
 _SQL = re.compile(
@@ -77,6 +89,10 @@ def hide_forms(text: bytes) -> bytes:
         if b"@" in text:
             text = _ACCOUNT.sub(_account, text)
     text = _LABELLED.sub(rb"\1" + MASK, _TOKENS.sub(_token, text))
+    if b"hook" in text or b".org/bot" in text or b".ifttt." in text or b"pagerduty" in text:
+        text = _HOOK.sub(rb"\1" + MASK, text)
+    if b"(" in text:
+        text = _CALLED.sub(rb"\1\2" + MASK, text)
     if b"|" in text:
         text = _PIPED.sub(rb"\1" + MASK + b" ", text)
     return _SQL.sub(rb"\1\2" + MASK, _BASIC.sub(_basic, text))

@@ -26,6 +26,7 @@ DEFAULT_KEYS = (
     "connectionstring", "connectionstrings", "connstr", "community", "kubeconfig", "keystore", "truststore", "csrf",
     "xsrf", "sessionid", "cvv", "cvc", "ssn", "phrase", "mnemonic", "plaintext", "unlock", "authinfo", "preshared",
     "recoverycode", "backupcode", "activationcode", "accesscode", "passwrd", "pword", "sonarlogin", "accesskey",
+    "bwsession", "opsession", "stripesk", "userpin", "sopin", "keyfilecontent",
     # The same in Spanish, Catalan, Portuguese, French, Italian, German, Dutch, Danish, Norwegian, Swedish, Icelandic,
     # Finnish, Estonian, Lithuanian, Polish, Czech, Croatian, Hungarian, Turkish, Basque, Greek, Indonesian, Vietnamese,
     # Russian, Chinese, Japanese and Korean; accents are ignored.
@@ -46,6 +47,8 @@ _ANYWHERE = (
     "password", "passwd", "passphrase", "credential", "apikey", "accesskey", "contrasena", "passwort", "kennwort",
     "wachtwoord", "passord", "losenord", "salasana", "jelszo", "senha", "haslo", "heslo",
 )  # fmt: skip
+_LONG = ("password", "passphrase", "credentials")  # which many programs know by their first letters: --passw
+_MIN_ABBREVIATED = 5
 _INNOCENT = _set(
     "askpass bypass genkey compass encompass multipass overpass surpass trespass underpass donkey hockey hotkey "
     "hotkeys jockey lesskey mickey monkey monkeys pubkey publickey turkey whiskey"
@@ -81,6 +84,10 @@ _FLAGS = _set(
 _WORD = re.compile(r"[A-Z]+(?![a-z])|[A-Z]?[a-z]+|[^\W\d_A-Za-z]+")
 _BOOLEAN = re.compile(
     rb"(?:true|false|yes|no|on|off|none|null|nil|auto|always|never|optional|required|enabled?|disabled?|basic)\Z", re.I
+)
+_MECHANISM = re.compile(
+    rb"(?i)(?:anonymous|bearer|cert|cram-md5|digest|external|gssapi|iam|kerberos|krb5|ldap|login|md5|negotiate|ntlm|oauth2?"
+    rb"|oidc|pam|password|peer|plain|radius|saml|scram-sha-(?:1|256)|spnego|sso|token|trust)\Z"
 )
 _REFERENCE = re.compile(rb"(?:id|type|src|source)=")  # docker build --secret id=a,src=/b
 _NUMBER = re.compile(rb"[-+]?[0-9][0-9.,:]*(?:[smhdwkMGT]i?B?|ms|min|days?)?\Z")
@@ -126,11 +133,11 @@ class SecretNames:
     def hides(self, name: bytes, value: bytes) -> bool:
         """Whether *value* is the secret that *name* promises."""
         kind = self.kind(name)
-        if kind is None or not value:
-            return False
-        if kind is NameKind.ALWAYS:
-            return True
+        if kind is None or not value or kind is NameKind.ALWAYS:
+            return kind is NameKind.ALWAYS and bool(value)
         if _BOOLEAN.match(value) or _PATH.match(value) or _REFERENCE.match(value):
+            return False
+        if name.lower().endswith((b"auth", b"authentication")) and _MECHANISM.match(value):
             return False
         if kind is NameKind.WEAK:
             return not (_NUMBER.match(value) or _FILE.match(value))
@@ -173,6 +180,8 @@ class SecretNames:
             if word not in _INNOCENT:
                 found.update(stem for stem in self._endings if word.endswith(stem))
                 found.update(stem for stem in self._anywhere if stem in word)
+            if last and len(word) >= _MIN_ABBREVIATED:
+                found.update(key for key in _LONG if key in self._words and key.startswith(word))
         if not _PUBLIC.isdisjoint(words):
             found -= {"key", "keys", "cert", "pem"}
         if not _DESKTOP.isdisjoint(words):

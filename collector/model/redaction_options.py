@@ -19,9 +19,21 @@ from functools import lru_cache
 #   /x      /x:VALUE
 #   @       arguments are user/password@database
 #   !       an argument that is the name of a secret stands before it: config set requirepass ...
+#   =  :    the part of any argument that is not an option behind "=" or ":" is secret: chpasswd bob:...
+#   p=      so is p=... in an argument like h=host,p=...
+#   //      what stands right behind //host/share is a password
 #   =abc    options of one letter without a value, which may stand before one that has it (curl -sSu bob:...)
 PROGRAMS = """
-mysql* mariadb* mytop mycli: -p*
+mysql* mariadb* mytop: -p* =vsBNtEfqrnHXCAbiIGLKQRFlxycw
+mycli openfortivpn cypher-shell smbmap fence_* check_mysql* poetry-publish openconnect pt-*: -p
+pt-*: p=
+poetry-config: /3
+check_snmp: -C
+check_http: -a: -b:
+check_nrpe: -a
+check_pgsql: -p
+check_ldap: -P
+glab-login: -t
 sqlplus sqlcl sqlldr rman exp imp expdp impdp tnsping: @
 isql osql sqlcmd bcp tsql fisql bsqldb defncopy mssql-cli: -P
 isql iusql: /3
@@ -29,7 +41,7 @@ iwconfig-enc: /1
 virsh-secret-set-value: /2
 mongo mongosh mongod mongodump mongorestore mongoexport mongoimport mongostat mongotop mongofiles: -p
 cqlsh nodetool: -p -pw
-redis-cli valkey-cli keydb-cli: -a !
+redis-cli valkey-cli keydb-cli redis-benchmark valkey-benchmark: -a !
 redis-server valkey-server: --requirepass --masterauth
 db2-using: /1
 beeline ldapvi: -p -w
@@ -37,7 +49,9 @@ sshpass: -p
 plink pscp psftp putty: -pw
 curl: -u: --user: -U: --proxy-user: -b= -E: --cert: --proxy-cert: --pass --tlspassword =sSfLkivgIjJnNGaO#0123456
 http https httpie xh: -a: --auth: =vbhdfFI
-ldap*: -w -s -a =xvncZLMPWeE
+ldap*: -w =xvncZLMPWeE
+ldappasswd: -w -s -a =xvnSAWZI
+slappasswd: -s
 openssl: -k+ -K+ -passin -passout -pass -hmac
 smbclient smbget smbcacls rpcclient net wmic winexe pdbedit samba-tool: -U% --user% =Nk
 net-user: /2
@@ -46,13 +60,28 @@ htpasswd: -b/2 =cnmBdsp52vDi
 zip unzip zipinfo funzip zipcloak: -P =rqjmoevlyun
 7z 7za 7zr 7zz rar unrar: -p* -hp*
 docker podman nerdctl buildah skopeo crane: --creds: --src-creds: --dest-creds:
+ctr: -u: --user:
+gh-secret: -b --body
+az-keyvault aws-ssm: --value
+vault-kv juju-add-secret flyctl-secrets fly-secrets heroku-config:set supabase-secrets doppler-secrets eb-setenv: =
+kubectl-secret oc-secret: --from-literal=
+cf-set-env: /3
+netlify-env:set pulumi-set samba-tool-create: /2
+bw op: --session
+dotnet-nuget nuget: -k -p
+gitlab-runner: -r -t
+k3s influx: -t
+ngrok-authtoken ngrok-add-authtoken grafana-cli-reset-admin-password: /1
+chpasswd: :
+etcdctl-user: :
 docker-login podman-login nerdctl-login buildah-login skopeo-login helm-login oras-login az-login oc-login: -p
 vault-login vault-unseal vault-unwrap rclone-obscure: /1
 consul etcdctl: --user: !
+wg rclone grafana-cli: !
 wpa_passphrase: /2
-aws git iw iwconfig nmcli npm pnpm pppd wpa_cli yarn: !
+aws git-config iw iwconfig nmcli npm pnpm pppd wpa_cli yarn: !
 pdftk qpdf: !
-lftp: -u,
+lftp open: -u,
 ncftp ncftpput ncftpget ncftpls twine racadm redfishtool ilorest aescrypt steghide veracrypt truecrypt: -p
 mydumper myloader yt-dlp youtube-dl: -p
 ssh-keygen: -N -P
@@ -78,13 +107,15 @@ vercel netlify doctl: -t
 x11vnc vncviewer: -passwd -viewpasswd
 rabbitmqctl-add_user rabbitmqctl-change_password rabbitmqctl-authenticate_user: /2
 rabbitmqadmin hydra medusa evil-winrm crackmapexec netexec nxc: -p
+mosquitto_passwd: -b/3
 mosquitto_pub mosquitto_sub mosquitto_rr: -P
-iscsiadm: -v
-ipmitool ipmiutil: -P
+iscsiadm: !
+smbclient: //
+ipmitool ipmiutil: -P -k -y =v
 ipmitool-password: /2
 ipmi-* ipmipower ipmiconsole bmc-info: -p -k
 keytool jarsigner: -storepass -keypass -srcstorepass -deststorepass -srckeypass -destkeypass
-xfreerdp* wlfreerdp* sdl-freerdp*: /p /gp /pth
+xfreerdp* wlfreerdp* sdl-freerdp*: /p /gp /pth /gateway
 rdesktop: -p
 swaks: -ap
 kadmin kadmin.local: -w -pw
@@ -93,10 +124,12 @@ send exp_send: /1
 """
 # They run what is named in their arguments, so a program of the table there counts.
 WRAPPERS = """
-bash busybox chpst chroot chrt dash doas docker dumb-init env exec fakeroot flock gdb gosu ionice java ksh kubectl
-ltrace lxc machinectl nerdctl nice node nohup nsenter numactl oc perl php pkexec podman prlimit proxychains
-proxychains4 python ruby run0 runuser script setarch setpriv setsid sh ssh sshpass stdbuf strace su su-exec sudo
-systemd-run taskset time timeout tini torsocks unbuffer unshare watch xargs zsh
+autossh bash busybox bwrap catchsegv cgexec chpst chronic chroot chrt crictl daemonize dash dbus-run-session doas docker
+docker-compose dumb-init eatmydata env exec faketime fakeroot firejail flock gdb gosu ionice java ksh kubectl ltrace lxc
+lxc-attach machinectl nerdctl nice node nohup nsenter numactl oc parallel perl php pkexec podman podman-compose prlimit
+proot proxychains proxychains4 python rlwrap ruby run0 runuser screen script setarch setpriv setsid sh ssh sshpass
+start-stop-daemon stdbuf strace su su-exec sudo systemd-inhibit systemd-run taskset time timeout tini tmux torsocks
+unbuffer unshare valgrind watch xargs xvfb-run zsh
 """
 _WRAPPING = frozenset(WRAPPERS.split())
 _SIGNS = "*+:%=,"
@@ -108,8 +141,8 @@ class ProgramOptions:
     """
     What a program's line in `PROGRAMS` says.
 
-    *options* has the sign behind each, *counted* the N, *operands* the N of the program itself, and *flags* the letters
-    of ``=``.
+    *options* has the sign behind each, *counted* the N, *operands* the N of the program itself, *operand_sign* what
+    stands before a secret in an operand, and *flags* the letters of ``=``.
     """
 
     name: str
@@ -118,11 +151,14 @@ class ProgramOptions:
     operands: int | None = None
     has_accounts: bool = False
     takes_names: bool = False
+    operand_sign: str = ""
+    has_dsn: bool = False
+    knows_shares: bool = False
     flags: bytes = b""
     wraps: bool = False
 
 
-@lru_cache(maxsize=1024)
+@lru_cache(maxsize=4096)
 def program_options(path: bytes, within: str = "") -> ProgramOptions | None:
     """Return what is known of a program, or of its argument *path* *within* it; ``None`` for nothing."""
     exact, prefixes = _table()
@@ -144,11 +180,18 @@ def _options(name: str, lines: list[str]) -> ProgramOptions:
     numbered = {item[:-2]: int(item[-1]) for item in items if item[-2:-1] == "/" and item[-1].isdigit()}
     return ProgramOptions(
         name=name,
-        options={item.rstrip(_SIGNS).encode(): item[len(item.rstrip(_SIGNS)) :] for item in items if item[0] in "-/"},
+        options={
+            item.rstrip(_SIGNS).encode(): item[len(item.rstrip(_SIGNS)) :]
+            for item in items
+            if item[0] in "-/" and item != "//"
+        },
         counted={option.encode(): number for option, number in numbered.items() if option},
         operands=numbered.get(""),
         has_accounts="@" in items,
         takes_names="!" in items,
+        operand_sign=next((item for item in items if item in {"=", ":"}), ""),
+        has_dsn="p=" in items,
+        knows_shares="//" in items,
         flags="".join(item[1:] for item in items if item.startswith("=")).encode(),
         wraps=name in _WRAPPING,
     )

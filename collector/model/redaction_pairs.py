@@ -17,7 +17,8 @@ _MARKUP = re.compile(rb"<([\w.:-]{1,64}+)(?:[ \t][^<>]{0,256}+)?>([^<>]++)(?=<|\
 # A name, or a key in quotes (also escaped ones), before what it is given.
 _SITE = re.compile(
     rb"(?:(?<![\w.$%\[\]\x80-\xff-])|(?<=%3[AaDd]))((?:[\w.$\[\]\x80-\xff-]++|%(?!3[AaDd]))++)"
-    rb"(\\{0,8}+[\"'])?+([ \t]{0,4}+)(=>|:=|==?|:|%3[AaDd]|[,(](?=[ \t]{0,8}\\{0,8}[\"']))([ \t]{0,8}+)"
+    rb"(\\{0,8}+[\"'])?+([ \t]{0,4}+)(=>|:=|==?|:|%3[AaDd]"
+    rb"|[,(](?=[ \t]{0,8}\\{0,8}[\"'](?!(?:V|\w{0,16}v)alue\b)))([ \t]{0,8}+)"
 )
 _SIGN = re.compile(rb"[=:%,(]")
 _QUOTE = re.compile(rb"(\\{0,8}+)([\"'`])")
@@ -28,7 +29,21 @@ _QUOTED = {
 }
 # The rest of the line, or what is indented below it (YAML's "|" and ">")
 _LINE = re.compile(rb"[|>][-+0-9]{0,2}+(?:\n[ \t]++[^\n]*+)++|[^\n\"']*+")
-_CALL = re.compile(rb"[^)\n]*+")
+_CALL = re.compile(rb"""(?:"(?:[^"\\\n]|\\.)*+"|'(?:[^'\\\n]|\\.)*+'|\\.|[^)\n"'\\]|["'\\])*+""")
+_OPENING = re.compile(rb"[\w.]{0,64}+\((?=[ \t]{0,4}[\"'])")  # auth=("bob", "..."), auth=HTTPBasicAuth("bob", "...")
+_VALUED = re.compile(
+    rb"(?i)(\"value\"[ \t]{0,4}:[ \t]{0,4}\")([^\"\\]{1,256}+)"
+    rb"(?=\"\s{0,32},\s{0,32}\"(?:name|key)\"[ \t]{0,4}:[ \t]{0,4}\"([\w.:-]{1,64}+)\")"
+)
+# {"name": "password", "value": "..."}, also in YAML and as Key=password,Value=...
+_NAMED = re.compile(
+    rb"(?i)(?<![a-z0-9])((\\{0,8}[\"'])?(?:parameter|option)?(?:name|key)(?(2)\2)[ \t]{0,4}[:=][ \t]{0,4}(?(2)\2)[\"']?"
+    rb"([\w.:-]{1,64}+)[\"']?(?(2)\2?)[ \t]{0,4}(?:,|\n)\s{0,32}"
+    rb"(?:[\"']?(?:type|kind|secure)[\"']?:[ \t]{0,4}[\"']?\w{0,32}+[\"']?,\s{0,32})?"
+    rb"(?(2)\2)(?:parameter|option|string|default)?value"
+    rb"(?(2)\2)[ \t]{0,4}[:=][ \t]{0,4})(?:(\\{0,8}[\"'])((?:(?!\4)(?:[^\\]|\\.))++)|([^\s,}\"'\\]++))",
+    re.DOTALL,
+)
 _NEST = re.compile(rb"[^\]}]*+[\]}]*+")
 # Up to what separates it from the next pair: blanks, "&", or ";" and "," if another name or the end follows.
 _NEXT = rb"(?:[A-Za-z_][\w.-]{0,32}|[A-Z]\w{0,16}(?: [A-Z]\w{0,16}){1,3})="  # Initial Catalog=
@@ -38,6 +53,13 @@ _VALUE = re.compile(
 _CONNECTION = re.compile(rb"[^;\"'\n]{0,256}(?=;(%b)?)" % _NEXT)
 _PORT = re.compile(rb"[0-9]{1,5}(?![^\s/,\"'\])])")
 _SCHEME = re.compile(rb"(?i)(?:basic|bearer|token|digest|negotiate|apikey|ntlm|aws4-hmac-sha256)[ \t]")
+_DIGEST = re.compile(
+    rb"""(?:[^\n"'\w]++|(?:username|realm|nonce|uri|response|opaque|cnonce|oauth_\w{1,24}|signature|keyId|headers)="[^"\n]*+(?:"|\Z)|\w++)*+"""
+)
+_PROSE = re.compile(
+    rb"(?:expired|wrong|invalid|missing|incorrect|rejected|revoked|denied|mismatch|failed|not (?:found|set|valid))"
+    rb"(?: [a-z0-9.,]+)*\Z"
+)
 _HEADER = re.compile(rb"(?i)(?:cookie|authorization)\Z")
 _IN_QUERY = frozenset({b"sig", b"code", b"p", b"hash", b"sid", b"ticket", b"otp", b"sign", b"x-amz-credential"})
 
@@ -46,6 +68,9 @@ def hide_pairs(text: bytes, names: SecretNames) -> bytes:
     """Return *text* with `MASK` in place of what *names* hides."""
     if b"<" in text:
         text = _MARKUP.sub(lambda found: _element(found, names), text)
+    if b"alue" in text:
+        text = _NAMED.sub(lambda found: _named(found, names), text)
+        text = _VALUED.sub(lambda found: found[1] + MASK if names.hides(found[3], found[2]) else found[0], text)
     return _assignments(text, names) if _SIGN.search(text) else text
 
 
@@ -62,6 +87,14 @@ def _element(found: re.Match[bytes], names: SecretNames) -> bytes:
     if not names.hides(found[1], found[2]):
         return found[0]
     return found[0][: found.start(2) - found.start()] + MASK
+
+
+def _named(found: re.Match[bytes], names: SecretNames) -> bytes:
+    """Hide the value beside the name of a secret."""
+    value = found[5] or found[6]
+    if value == MASK or not names.hides(found[3], value):
+        return found[0]
+    return found[1] + (found[4] or b"") + MASK
 
 
 def _assignments(text: bytes, names: SecretNames) -> bytes:
@@ -99,6 +132,8 @@ def _is_secret(text: bytes, site: re.Match[bytes], value: bytes, names: SecretNa
         return False
     if site[4] == b":" and not site[2] and not site[5] and (value.startswith(b"//") or _PORT.match(value)):
         return False  # auth.example.com:443
+    if site[4] == b":" and site[5] and _PROSE.match(value):
+        return False
     before = text[max(site.start() - 1, 0) : site.start()]
     return _is_in_query(before, site[1]) or names.hides(_name(site), value)
 
@@ -114,6 +149,8 @@ def _is_in_query(before: bytes, name: bytes) -> bool:
 def _extent(text: bytes, site: re.Match[bytes], limit: int) -> tuple[int, int]:
     """Return where the value after *site* begins and ends, at most *limit*, without its quotes."""
     at = site.end()
+    if site[4] != b"," and (call := _OPENING.match(text, at)) is not None:
+        return call.end(), _end(_CALL, text, call.end(), limit)
     if site[4] == b"(":
         return at, _end(_CALL, text, at, limit)
     quote = _QUOTE.match(text, at, limit)
@@ -134,7 +171,9 @@ def _end_of_bare(text: bytes, site: re.Match[bytes], limit: int) -> int:
         return end  # '--password=a b'
     if site[2] and text[at : at + 1] in {b"[", b"{"}:
         return _end(_NEST, text, at, limit)
-    if site[4] == b":" and (site[5] or _SCHEME.match(text, at) or _HEADER.search(site[1])):
+    if site[1].endswith(b"eval") or (site[4] == b":" and site[5]):
+        return _end(_DIGEST if _HEADER.search(site[1]) else _LINE, text, at, limit)
+    if site[4] == b":" and (_SCHEME.match(text, at) or _HEADER.search(site[1])):
         return _end(_LINE, text, at, limit)
     connection = _CONNECTION.match(text, at)
     if connection and (connection[1] or opener == b";"):

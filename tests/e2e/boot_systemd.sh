@@ -10,18 +10,22 @@ mount --bind /proc/sys /proc/sys
 mount -o remount,bind,ro /proc/sys
 umount -R /sys/fs/cgroup
 mount -t cgroup2 cgroup2 /sys/fs/cgroup
-mkdir -p "$scratch"/{archive,private} /var/lib/collector
+mkdir -p "$scratch"/{archive,private}
 chmod 0700 "$scratch/archive"
-mount --bind "$scratch/archive" /var/lib/collector
 mount -t tmpfs tmpfs "$scratch/private"
-for directory in /etc /usr/bin; do
+exec {archive}<"$scratch/archive" {temporary}</var/tmp # what is below /var is out of reach soon
+for directory in /etc /usr/bin /var; do
     layers=$scratch/private$directory
     mkdir -p "$layers"/{upper,work}
     mount -t overlay overlay -o "lowerdir=$directory,upperdir=$layers/upper,workdir=$layers/work" "$directory"
 done
+mount -c --rbind "/proc/self/fd/$temporary" /var/tmp # SCRATCH may be there
+mkdir -p /var/lib/collector /var/crash /var/lib/systemd/coredump # in the overlay: the machine may have none
+mount -c --bind "/proc/self/fd/$archive" /var/lib/collector
+exec {archive}<&- {temporary}<&-
 rm -rf /etc/collector # in the overlay: the machine may have a collector of its own
 for directory in /var/crash /var/lib/systemd/coredump; do # the machine's own cores are not the test's
-    if [ -d "$directory" ]; then mount -t tmpfs tmpfs "$directory"; fi
+    mount -t tmpfs tmpfs "$directory"
 done
 mount -t tmpfs tmpfs /run
 mount --make-rshared / # as systemd does where it is not in a container: services see what is mounted later

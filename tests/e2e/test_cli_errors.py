@@ -176,3 +176,12 @@ def state_of(config: Path) -> str:
     """Return the state of the only incident."""
     (one,) = json.loads(collector(config, "list", "--json").stdout)["incidents"]
     return str(one["state"])
+
+
+def test_command_without_an_interpreter_beside_it_says_how_to_install_it(tmp_path: Path) -> None:
+    """`pip --user` and `pip --prefix` put it where no python3 is; the shell would name a missing file and no remedy."""
+    script = tmp_path / "collector"
+    script.write_text((Path(__file__).parents[2] / "scripts/collector").read_text(encoding="utf-8"), encoding="utf-8")
+    done = subprocess.run(["/bin/sh", script], capture_output=True, encoding="utf-8", check=False, timeout=60)
+    remedy = "install it into a virtual environment, as its README says"
+    assert (done.returncode, done.stderr) == (69, f"collector: there is no {tmp_path}/python3: {remedy}\n")

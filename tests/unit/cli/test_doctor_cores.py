@@ -117,6 +117,16 @@ def test_doctor_is_content_where_a_trigger_finds_the_cores(pattern: str, trigger
     assert check.said.endswith("found by cores")
 
 
+@pytest.mark.parametrize(
+    ("path", "kept"), [("/var/crash", "systemd/examples keep it"), ("/srv/cores", "a line in /etc/sysctl.d keeps it")]
+)
+def test_doctor_says_what_keeps_the_pattern_across_reboots(path: str, kept: str, machine: FakeMachine) -> None:
+    """The examples name the directory of the shipped configuration; they do nothing for another."""
+    machine.pattern("core\n")
+    check = machine.cores(CORES.replace("/var/crash, /var/lib/systemd/coredump", path))
+    assert str(check.hint).endswith(f"; {kept} across reboots")
+
+
 def test_doctor_compares_the_name_with_the_pid_that_is_appended(machine: FakeMachine) -> None:
     """With core_uses_pid the kernel writes `engine.core.42`, which `*.core` does not match; it is also unique."""
     machine.pattern("/var/crash/%e.core\n")
