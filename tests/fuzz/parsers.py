@@ -157,7 +157,7 @@ def manifest(data: bytes) -> None:
         for summary in found:
             stored(summary, IncidentSummary | str)
         with contextlib.suppress(ArchiveError), archive.incident(SEALED.name) as fd:
-            known = read_manifest(fd)
+            known = read_manifest(fd, SEALED.name)
             stored(known, Manifest)
             for artifact in known.artifacts():
                 assert Path(os.path.normpath(SEALED / artifact.path)).is_relative_to(SEALED)
