@@ -62,12 +62,11 @@ def group() -> Iterator[MemoryGroup]:
         yield group
 
 
-def crash_now_and_then(program: Path, flood: subprocess.Popen[bytes]) -> list[int]:
-    """Let root and another user crash in turn while the flood goes on; return the PIDs."""
+def crash_now_and_then(victims: list[Victim], flood: subprocess.Popen[bytes]) -> list[int]:
+    """Let the *victims* crash one after another while the flood goes on, which takes 5 s or more; return the PIDs."""
     died = []
-    for number in range(2 * CRASHES):
-        victim = Victim(program, user=ANOTHER if number % 2 else 0, core_limit=0)
-        time.sleep(1.0)  # known by its name
+    for victim in victims:
+        time.sleep(0.2)
         died.append(victim.die())
     assert flood.poll() is None, "the flood was over too soon"
     return died
@@ -85,8 +84,10 @@ def test_runtime_survives_a_flood_in_the_memory_of_its_unit(
     before = psutil.Process(daemon.pid).memory_info().rss
     asker, start_s = Asker(daemon), time.monotonic()
     arguments = [str(daemon.cores), str(exits), str(EMPTY), str(FAT), str(NOBODY)]
+    victims = [Victim(crasher, user=user, core_limit=0) for user in (0, ANOTHER) * CRASHES]
+    time.sleep(1.0)  # known by their names
     with subprocess.Popen([sys.executable, "-c", FLOOD, *arguments]) as flood:
-        died = crash_now_and_then(crasher, flood)
+        died = crash_now_and_then(victims, flood)
     offered_s = time.monotonic() - start_s
     wait_for(lambda: sum(status_of(daemon).fates.values()) >= FAT + EMPTY, "an account of every marker", 900)
     settled_s = time.monotonic() - start_s

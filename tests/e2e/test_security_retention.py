@@ -153,7 +153,7 @@ def test_user_leaves_room_on_the_disk_for_root(daemon_factory: Callable[..., Dae
 def test_users_slow_copy_delays_neither_roots_copy_nor_the_evidence_of_others(
     daemon_factory: Callable[..., Daemon],
 ) -> None:
-    """Its copy takes 20 s here; root's goes on beside it, and a third worker reads what vanishes meanwhile."""
+    """Its copy takes 8 s here; root's goes on beside it, and a third worker reads what vanishes meanwhile."""
     daemon = daemon_factory(config_of(MEMORY, CORE, triggers=(CORES,), storm=UNBOUNDED, copy={"rate": "2MiB/s"}))
 
     def owners() -> list[str]:
@@ -163,9 +163,9 @@ def test_users_slow_copy_delays_neither_roots_copy_nor_the_evidence_of_others(
         return [event["event"] for event in daemon.events()].count("evidence.read")
 
     with core_pattern("core"):
-        put_core(daemon, 1, NOBODY, 40 * MIB)
+        put_core(daemon, 1, NOBODY, 16 * MIB)
         wait_for(lambda: evidence_read() == 1, "the user's copy")
-        put_core(daemon, 2, 0, 6 * MIB)
+        put_core(daemon, 2, 0, 4 * MIB)
         wait_for(lambda: evidence_read() == 2, "root's copy")
         put_core(daemon, 3, OTHER, 1 * MIB)
         wait_for(lambda: evidence_read() == 3, "the third evidence")
