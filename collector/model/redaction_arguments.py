@@ -11,7 +11,7 @@ from collector.model.redaction_pairs import hide_pairs, hide_whole
 
 _SHORT = re.compile(rb"[\w./+-]{0,7}\Z")  # most arguments: no name with a value, and shorter than every known token
 _BLANK = re.compile(rb"\s")
-_WORD = re.compile(rb"""(?s)(?:[^\s"'\\]++|\\.|"(?:[^"\\]|\\.)*+"|'[^']*+'|["'\\])++""")
+_WORD = re.compile(rb"""(?s)(?:[^\s"'\\]++|\\.|"(?:[^"\\]++|\\.){0,8192}"|'[^']*+'|["'\\]){1,8192}""")
 _SCRIPT = re.compile(rb"-[a-z]*c\Z")  # sh -c, bash -lc
 _ACCOUNT = re.compile(rb"((?:userid=)?[^/@=]{1,64}/)([^@]++)")  # sqlplus user/password@database
 _AROUND = b"\"'`\\$(){};"

@@ -2,7 +2,8 @@
 Hides secrets that are known by their form, whatever the name before them: tokens, and passwords in URLs and the like.
 
 Every pattern takes time linear in the text, whatever it is: it reads what it matches once, with possessive
-quantifiers, and looks ahead a fixed number of bytes.
+quantifiers, and looks ahead a fixed number of bytes. A group is never possessive, since Python before 3.11.5 (Debian
+12 has 3.11.2) then matches what does not match (gh-106052), and repeated at most 8,192 times: each takes 130 bytes.
 """
 
 from __future__ import annotations
@@ -16,7 +17,7 @@ MASK = b"[redacted]"
 # Formats of the services that issue them, whatever the name before them.
 _TOKENS = re.compile(
     rb"(?<![A-Za-z0-9_])(?:"
-    rb"eyJ[\w-]{8,}+(?:\.[\w-]*+){0,4}+"  # JWT, and JSON in base64
+    rb"eyJ[\w-]{8,}+(?:\.[\w-]*+){0,4}"  # JWT, and JSON in base64
     rb"|A(?:KIA|SIA)[A-Za-z0-9]{8,}+"  # AWS
     rb"|gh[oprsu]_\w{8,}+|github_pat_\w{8,}+"
     rb"|gl(?:pat|dt|rt|cbt|ptt|ft|oas|soat|agent|imt|ffct)-[\w.-]{8,}+"  # GitLab
@@ -34,25 +35,26 @@ _TOKENS = re.compile(
     rb")"
     rb"|\$(?:2[abxy]?|apr1|argon2[a-z]*|y|gy|[156])\$[^\s\"',;]{8,}+"  # hashes of passwords
     rb"|(?<=hooks\.slack\.com/)[\w/-]++|(?<=/api/webhooks/)[\w/-]++|(?<=webhook\.office\.com/)[^\s\"']++"
-    rb"|(?<=-----)BEGIN [A-Z0-9 ]{0,40}PRIVATE KEY[A-Z ]{0,10}+-----(?s:(?!-----).)*+"
+    rb"|(?<=-----)BEGIN [A-Z0-9 ]{0,40}PRIVATE KEY[A-Z ]{0,10}+-----(?:[^-]++|-(?!----)){0,8192}"
 )
 # https://outlook.office.com/webhook/..., .../hooks/... of Mattermost, Zapier and others
 _HOOK = re.compile(
-    rb"((?:://[\w.:-]{1,160}+(?:/(?!(?:web)?hooks?\w{0,2}/)[\w.-]{1,64}+){0,6}+/(?:web)?hooks?\w{0,2}/)"
+    rb"((?:://[\w.:-]{1,160}+(?:/(?!(?:web)?hooks?\w{0,2}/)[\w.-]{1,64}+){0,6}/(?:web)?hooks?\w{0,2}/)"
     rb"|\b(?:api\.telegram\.org/bot|maker\.ifttt\.com/|pagerduty\.com/integration/))(?=[^\s\"'<>?]{0,128}?[0-9A-Z])([^\s\"'<>?]{6,}+)"
 )
 # DBI->connect(dsn, "user", "password"), ftp.login("user", "password"); the user's name ends the first part
 _ARGUMENT = rb"(?:\\{0,4}\"[^\"\n]{0,256}+\"|'[^'\n]{0,256}+'|[^,\"'()\s\\]{1,128}+)[ \t]{0,4},[ \t]{0,4}"
 _CALLED = re.compile(
     rb"((?:\b(?:connect(?:_cached)?|getConnection|PDO|FTP|mysqli(?:_connect)?|mysqli?_p?connect|ldap_bind|ftp_login)"
-    rb"[ \t]{0,2}\((?:%b){2}|\.(?:login|authenticate|simple_bind_s)\(%b)\\{0,4})([\"'])(?s:(?:(?!\2).)++)"
-    % (_ARGUMENT, _ARGUMENT)
+    rb"[ \t]{0,2}\((?:%b){2}|\.(?:login|authenticate|simple_bind_s)\(%b)\\{0,4})([\"'])"
+    rb"(?s:(?:[^\"'\\]++|(?!\2).){1,8192})" % (_ARGUMENT, _ARGUMENT)
 )
 _BASIC = re.compile(rb"(?i)\b(basic[ \t]{1,4})([\w+/-]{6,}+={0,2})")
 # ALTER USER u PASSWORD '...', IDENTIFIED BY "..."
 _SQL = re.compile(
     rb"(?i)\b(password(?:[ \t]{1,4}for[ \t]{1,4}[^\s=]{1,64}+[ \t]{0,4}=[ \t]{0,4}(?:password\()?|[ \t]{1,4})"
-    rb"|identified[ \t]{1,4}(?:with[ \t]{1,4}[\w']{1,32}+[ \t]{1,4})?by[ \t]{1,4})(\\{0,4}['\"])(?s:(?:(?!\2).)++)"
+    rb"|identified[ \t]{1,4}(?:with[ \t]{1,4}[\w']{1,32}+[ \t]{1,4})?by[ \t]{1,4})(\\{0,4}['\"])"
+    rb"(?s:(?:[^\"'\\]++|(?!\2).){1,8192})"
 )
 # The lines of a netrc file and the like; qemu -object secret,id=a,data=...; user/password@ of Oracle
 _LABELLED = re.compile(
@@ -70,9 +72,9 @@ _ACCOUNT = re.compile(
     rb"(?:(?<![\w.%:/@\\+-])|(?<=(?<![:\w])//))(?!(?:mailto|sips?|xmpp|npm|acct|im|file|link|workspace|patch|unix):)"
     rb"([\w.%\\+-]{1,64}+(?:/[\w.%\\+-]{1,64}+)?:)([^\s:/@\"']{1,256}+)(?=@(?!sha[0-9]|[0-9]+\.[0-9]+(?:\.[0-9]+)?(?![\w.]))[\w(\[])"
 )
-_URL = re.compile(rb"(?<![A-Za-z0-9+.-])([A-Za-z][A-Za-z0-9+.-]{0,30}+)://((?:(?!://)[^\s\"'<>`])++)")
-_HOST = rb"(?:\[[^\]]*+\]|[^:,\[]*+)(?::(?:[$%{*][\w(){}$]*+|[0-9]{0,5}+))?+"
-_HOSTS = re.compile(rb"%b(?:,%b)*+\Z" % (_HOST, _HOST))
+_URL = re.compile(rb"(?<![A-Za-z0-9+.-])([A-Za-z][A-Za-z0-9+.-]{0,30}+)://((?:[^\s\"'<>`:]++|:(?!//)){1,8192})")
+_HOST = rb"(?:\[[^\]]*+\]|[^:,\[]*+)(?::(?:[$%{*][\w(){}$]*+|[0-9]{0,5}+))?"
+_HOSTS = re.compile(rb"%b(?:,%b){0,8192}\Z" % (_HOST, _HOST))
 _AUTHORITY = re.compile(rb"[^/?#]*+")
 # A user without a password is only that in these; elsewhere (https://TOKEN@host) it is the secret.
 _WITH_USERS = frozenset(

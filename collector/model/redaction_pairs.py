@@ -16,20 +16,20 @@ _JUDGED = 256
 _MARKUP = re.compile(rb"<([\w.:-]{1,64}+)(?:[ \t][^<>]{0,256}+)?>([^<>]++)(?=<|\Z)")
 # A name, or a key in quotes (also escaped ones), before what it is given.
 _SITE = re.compile(
-    rb"(?:(?<![\w.$%\[\]\x80-\xff-])|(?<=%3[AaDd]))((?:[\w.$\[\]\x80-\xff-]++|%(?!3[AaDd]))++)"
-    rb"(\\{0,8}+[\"'])?+([ \t]{0,4}+)(=>|:=|==?|:|%3[AaDd]"
+    rb"(?:(?<![\w.$%\[\]\x80-\xff-])|(?<=%3[AaDd]))((?:[\w.$\[\]\x80-\xff-]++|%(?!3[AaDd])){1,8192})"
+    rb"(\\{0,8}+[\"'])?([ \t]{0,4}+)(=>|:=|==?|:|%3[AaDd]"
     rb"|[,(](?=[ \t]{0,8}\\{0,8}[\"'](?!(?:V|\w{0,16}v)alue\b)))([ \t]{0,8}+)"
 )
 _SIGN = re.compile(rb"[=:%,(]")
 _QUOTE = re.compile(rb"(\\{0,8}+)([\"'`])")
 _QUOTED = {
-    b'"': re.compile(rb'(?s)(?:[^"\\]|\\.)*+'),
-    b"'": re.compile(rb"(?s)(?:[^'\\]|\\.)*+"),
+    b'"': re.compile(rb'(?s)(?:[^"\\]++|\\.){0,8192}'),
+    b"'": re.compile(rb"(?s)(?:[^'\\]++|\\.){0,8192}"),
     b"`": re.compile(rb"[^`]*+"),
 }
 # The rest of the line, or what is indented below it (YAML's "|" and ">")
-_LINE = re.compile(rb"[|>][-+0-9]{0,2}+(?:\n[ \t]++[^\n]*+)++|[^\n\"']*+")
-_CALL = re.compile(rb"""(?:"(?:[^"\\\n]|\\.)*+"|'(?:[^'\\\n]|\\.)*+'|\\.|[^)\n"'\\]|["'\\])*+""")
+_LINE = re.compile(rb"[|>][-+0-9]{0,2}+(?:\n[ \t]++[^\n]*+){1,8192}|[^\n\"']*+")
+_CALL = re.compile(rb"""(?:"(?:[^"\\\n]++|\\.){0,256}"|'(?:[^'\\\n]++|\\.){0,256}'|\\.|[^)\n"'\\]++|["'\\]){0,8192}""")
 _OPENING = re.compile(rb"[\w.]{0,64}+\((?=[ \t]{0,4}[\"'])")  # auth=("bob", "..."), auth=HTTPBasicAuth("bob", "...")
 _VALUED = re.compile(
     rb"(?i)(\"value\"[ \t]{0,4}:[ \t]{0,4}\")([^\"\\]{1,256}+)"
@@ -41,20 +41,21 @@ _NAMED = re.compile(
     rb"([\w.:-]{1,64}+)[\"']?(?(2)\2?)[ \t]{0,4}(?:,|\n)\s{0,32}"
     rb"(?:[\"']?(?:type|kind|secure)[\"']?:[ \t]{0,4}[\"']?\w{0,32}+[\"']?,\s{0,32})?"
     rb"(?(2)\2)(?:parameter|option|string|default)?value"
-    rb"(?(2)\2)[ \t]{0,4}[:=][ \t]{0,4})(?:(\\{0,8}[\"'])((?:(?!\4)(?:[^\\]|\\.))++)|([^\s,}\"'\\]++))",
+    rb"(?(2)\2)[ \t]{0,4}[:=][ \t]{0,4})(?:(\\{0,8}[\"'])"
+    rb"((?:[^\"'\\]++|(?!\4)(?:[^\\]|\\.)){1,8192})|([^\s,}\"'\\]++))",
     re.DOTALL,
 )
 _NEST = re.compile(rb"[^\]}]*+[\]}]*+")
 # Up to what separates it from the next pair: blanks, "&", or ";" and "," if another name or the end follows.
 _NEXT = rb"(?:[A-Za-z_][\w.-]{0,32}|[A-Z]\w{0,16}(?: [A-Z]\w{0,16}){1,3})="  # Initial Catalog=
 _VALUE = re.compile(
-    rb"(?s)(?:\\[^\"']|[^\s\"'\\&;,]|[,;](?![ \t]{0,2}(?:%b|\s|\Z))|&(?![\w.%%\[\]-]{1,64}=))*+" % _NEXT
+    rb"(?s)(?:\\[^\"']|[^\s\"'\\&;,]++|[,;](?![ \t]{0,2}(?:%b|\s|\Z))|&(?![\w.%%\[\]-]{1,64}=)){0,8192}" % _NEXT
 )
 _CONNECTION = re.compile(rb"[^;\"'\n]{0,256}(?=;(%b)?)" % _NEXT)
 _PORT = re.compile(rb"[0-9]{1,5}(?![^\s/,\"'\])])")
 _SCHEME = re.compile(rb"(?i)(?:basic|bearer|token|digest|negotiate|apikey|ntlm|aws4-hmac-sha256)[ \t]")
 _DIGEST = re.compile(
-    rb"""(?:[^\n"'\w]++|(?:username|realm|nonce|uri|response|opaque|cnonce|oauth_\w{1,24}|signature|keyId|headers)="[^"\n]*+(?:"|\Z)|\w++)*+"""
+    rb"""(?:[^\n"'\w]++|(?:username|realm|nonce|uri|response|opaque|cnonce|oauth_\w{1,24}|signature|keyId|headers)="[^"\n]*+(?:"|\Z)|\w++){0,8192}"""
 )
 _PROSE = re.compile(
     rb"(?:expired|wrong|invalid|missing|incorrect|rejected|revoked|denied|mismatch|failed|not (?:found|set|valid))"
