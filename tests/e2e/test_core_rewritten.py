@@ -70,7 +70,7 @@ def test_core_that_is_rewritten_in_place_is_each_crashs_own(
     cores = [core_of(daemon, manifest) for manifest in manifests]
     assert [pid for pid, _ in cores] == pids
     assert [manifest["state"] for manifest in manifests] == ["complete"] * 4
-    assert daemon.ledger("fate") == [("collected",)] * 4
+    wait_for(lambda: daemon.ledger("fate") == [("collected",)] * 4, "end of all four")
     source = (daemon.cores / "core.engine").stat()
     assert not any(os.path.samestat(core.stat(), source) for _, core in cores)
     (daemon.cores / "core.engine").unlink()  # as a site's own jobs do
@@ -148,7 +148,7 @@ def test_core_of_systemd_is_linked_and_never_collected_twice(daemon_factory: Cal
     core.rename(daemon.cores / "core.again")
     daemon.put_core("core.last")
     daemon.wait_for_incidents(2)
-    assert daemon.ledger("fate") == [("collected",)] * 2
+    wait_for(lambda: daemon.ledger("fate") == [("collected",)] * 2, "end of both")
     (daemon.cores / "core.again").unlink()
     assert daemon.run("verify").returncode == 0
     assert kept.stat().st_nlink == 1
