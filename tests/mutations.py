@@ -68,7 +68,7 @@ MODULES = {
 EQUIVALENT = TESTS / "mutations_equivalent.tsv"
 MOST_SURVIVING = 0.10
 JOBS = 2
-# A mutant loops for ever if it takes this many times the CPU time of the original.
+# A mutant that takes this many times the CPU time of the original is taken to be in an endless loop.
 PATIENCE = 10
 LIMIT_BYTES = 4 << 30
 

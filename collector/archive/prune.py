@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-import contextlib
 import os
-from typing import NamedTuple
+from typing import NamedTuple, TypeVar
 
 import msgspec
 
@@ -19,9 +18,10 @@ from collector.model.owners import ROOT, UNKNOWN, Owners
 from collector.model.retention import RetentionRules
 from collector.model.units import Reserve
 
+T = TypeVar("T")
+
 BATCH = 300
 """Most incidents deleted at a time: a worker's reply lists them, and its length is limited."""
-
 
 NOTHING = Reserve(size_bytes=0)
 
@@ -100,23 +100,29 @@ def _size(fd: int, stamp: clock.Stamp) -> int:
 
 def _earlier_owner(fd: int) -> str:
     """Return whose an incident of an earlier release is: whose crash its markers say; by hand, only root could."""
-    with contextlib.suppress(ArchiveError, MalformedError, OSError):
-        found = decode(directory.read(layout.MANIFEST, fd, limit=clock.STAMP_LIMIT), RecordedMarkers)
-        if found.markers:
-            marker = merge(found.markers)
-            is_roots = marker.kind is MarkerKind.MANUAL and marker.uid is None
-            return ROOT if is_roots else owner_of(marker, Owners())
-    return UNKNOWN
+    found = _part_of_manifest(fd, RecordedMarkers)
+    if found is None or not found.markers:
+        return UNKNOWN
+    marker = merge(found.markers)
+    is_roots = marker.kind is MarkerKind.MANUAL and marker.uid is None
+    return ROOT if is_roots else owner_of(marker, Owners())
 
 
 def _recorded_bytes(fd: int) -> int | None:
     """Return the space that the artifacts of an incident of an earlier release took, whose manifest has no sum."""
-    try:
-        found = decode(directory.read(layout.MANIFEST, fd, limit=clock.STAMP_LIMIT), RecordedSizes)
-    except (ArchiveError, MalformedError, OSError):
+    found = _part_of_manifest(fd, RecordedSizes)
+    if found is None:
         return None
     sizes = (artifact.data_bytes for step in found.steps for artifact in step.artifacts)
     return sum(-(-size // BLOCK) * BLOCK for size in sizes)
+
+
+def _part_of_manifest(fd: int, part: type[T]) -> T | None:
+    """Return the *part* of an incident's manifest; ``None`` if it cannot be read."""
+    try:
+        return decode(directory.read(layout.MANIFEST, fd, limit=clock.STAMP_LIMIT), part)
+    except (ArchiveError, MalformedError, OSError):
+        return None
 
 
 def usable_bytes(archive: ArchiveReader, reserve: Reserve) -> int:

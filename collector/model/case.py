@@ -15,7 +15,7 @@ from collector.model.owners import LANE, ROOT, Owners
 
 # Signals whose default action is to dump core. Source: signal(7)
 CORE_SIGNALS = frozenset({3, 4, 5, 6, 7, 8, 11, 24, 25, 31})
-# Most markers that a case holds: the first and the newest. The ledger has a row for every one.
+# Most markers that a case holds: the first and the newest. The ledger accounts for every one.
 MAX_MARKERS = 16
 
 

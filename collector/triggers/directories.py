@@ -131,16 +131,17 @@ class DirectoryWatch(Watch):
         """Find directories that appeared, went or were replaced; new ones are scanned at the next call of `events`."""
         started_s = time.monotonic()
         self._problems = {}
+        avoided = self._avoided()
         for directory in list(self._table):
             yield None
             try:
-                os.close(directory.find(self._avoided()).fd)
+                os.close(directory.find(avoided).fd)
             except OSError:
                 self._forget(directory)
         for inside, name in self._table.take_waiting():
             yield None
             self._enter(inside, name)
-        for found in DirectorySearch(self._paths, self._avoided(), self._fail):
+        for found in DirectorySearch(self._paths, avoided, self._fail):
             if found is not None:
                 self._watch(found.path, found.fd, depth=self._depth)
             yield None

@@ -264,7 +264,7 @@ def test_large_ledger_that_is_damaged_is_set_aside(path: str, monkeypatch: pytes
 
 @pytest.mark.parametrize("damage", ["x'ff'", "'{'", "CAST(zeroblob(60000) AS TEXT)", "NULL || '['", "'{}'"])
 def test_ledger_loses_no_more_than_a_damaged_row(ledger: Ledger, path: str, damage: str) -> None:
-    """The others are resumed, it is not tried for ever, and a case is resumed without the witness."""
+    """The others are resumed, a damaged one is tried once, and a case is resumed without that witness."""
     first = enter(ledger, 1, "root", Fate.QUEUED)
     for inode in (2, 3, 4):
         enter(ledger, inode, "root", Fate.QUEUED)
