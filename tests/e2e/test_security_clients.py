@@ -7,7 +7,8 @@ import os
 import socket
 import struct
 from collections.abc import Callable, Iterator
-from contextlib import closing
+from contextlib import closing, suppress
+from pathlib import Path
 
 import pytest
 from configuration import MEMORY, NOTIFY, config_of
@@ -68,19 +69,27 @@ def test_daemon_serves_others_when_a_client_leaves_at_once(daemon: Daemon, messa
     wait_for(lambda: status_of(daemon).pid == daemon.pid, "status")
 
 
-def test_daemon_keeps_no_descriptor_that_a_client_passes(daemon: Daemon) -> None:
+def test_daemon_keeps_no_descriptor_that_a_client_passes(daemon: Daemon, tmp_path: Path) -> None:
     """Neither with a request nor with a notification: the kernel closes what nobody takes."""
-    before = len(os.listdir(f"/proc/{daemon.pid}/fd"))
-    fds = [(socket.SOL_SOCKET, socket.SCM_RIGHTS, array.array("i", [0] * 100))]
-    for _ in range(5):
-        with connect(daemon) as sock:
-            sock.sendmsg([b'{"type":"status"}'], fds)
-            assert sock.recv(MESSAGE_LIMIT)
-    with closing(socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM)) as sender:
+    passed = tmp_path / "passed"
+    with passed.open("w") as file, closing(socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM)) as sender:
+        fds = [(socket.SOL_SOCKET, socket.SCM_RIGHTS, array.array("i", [file.fileno()] * 100))]
         for _ in range(5):
+            with connect(daemon) as sock:
+                sock.sendmsg([b'{"type":"status"}'], fds)
+                assert sock.recv(MESSAGE_LIMIT)
             sender.sendmsg([b"SIGNAL=SEGV\n"], fds, 0, str(daemon.runtime / notify.SOCKET_NAME))
     wait_for(lambda: sum(status_of(daemon).fates.values()) >= 5, "the notifications")
-    assert len(os.listdir(f"/proc/{daemon.pid}/fd")) <= before + 1
+    assert str(passed) not in open_files(daemon.pid)
+
+
+def open_files(pid: int) -> set[str]:
+    """What the descriptors of a process lead to, apart from those that it closes meanwhile."""
+    found = set()
+    for name in os.listdir(f"/proc/{pid}/fd"):
+        with suppress(FileNotFoundError):
+            found.add(os.readlink(f"/proc/{pid}/fd/{name}"))
+    return found
 
 
 @pytest.mark.parametrize(
