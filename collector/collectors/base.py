@@ -8,6 +8,7 @@ from dataclasses import dataclass, field
 from typing import ClassVar, Protocol, runtime_checkable
 
 from collector.host.files import Host
+from collector.host.held_process import HeldProcess
 from collector.model.artifact import Artifact, Footprint
 from collector.model.marker import Marker
 from collector.model.redaction import Redaction
@@ -24,12 +25,14 @@ class Context:
         marker: Why the incident was opened.
         deadline_s: Absolute, on the monotonic clock; after it the worker is killed.
         redaction: Hides secrets in environments and command lines.
+        held: The crashed process, if the kernel holds it; the caller lets it go.
     """
 
     host: Host
     marker: Marker
     deadline_s: float
     redaction: Redaction = field(default_factory=Redaction)
+    held: HeldProcess | None = None
 
     def remaining_s(self) -> float:
         """Return the seconds until the deadline; negative after it."""

@@ -11,6 +11,7 @@ import msgspec
 from collector.archive.ledger import Ledger
 from collector.archive.ledger_entry import LedgerEntry
 from collector.daemon.control import Client
+from collector.daemon.holding import Holding
 from collector.daemon.journal import get_logger
 from collector.daemon.limits import Limits
 from collector.daemon.loop import Loop
@@ -66,6 +67,7 @@ class Intake:
         own_pids: Returns the PIDs of the collector's processes, past ones included; called for each marker, since
             workers come and go at any time, even during an incident.
         limits: Told of every limit that is reached.
+        holding: The crashed processes that wait for a ruling.
     """
 
     def __init__(
@@ -77,12 +79,14 @@ class Intake:
         own_pids: Callable[[], frozenset[int]],
         *,
         limits: Limits,
+        holding: Holding,
     ) -> None:
         self._ledger = ledger
         self._loop = loop
         self._wake = wake
         self._own_pids = own_pids
         self._limits = limits
+        self._holding = holding
         self._lines = PerMinute(LINES_PER_MINUTE)
         self._generation = generation
         self._sealed: Mapping[str, Fate] = {}
@@ -188,9 +192,12 @@ class Intake:
         self._ledger.decide(
             number, ruling.fate, reason=ruling.reason, case=ruling.case.id if ruling.case is not None else None
         )
+        self._holding.ruled(marker, ruling)
         for displaced in ruling.displaced:
             self._ledger.decide(displaced.number, Fate.SUPPRESSED, reason=displaced.reason)
             self._limits.reached(displaced.limit, displaced.owner)
+        if ruling.displaced:
+            self._holding.tidy()
         if ruling.limit and ruling.fate is not Fate.HELD:  # that one may still be collected
             self._limits.reached(ruling.limit, ruling.owner)
         owner = self._owner(marker)
@@ -248,6 +255,7 @@ class Intake:
 
     def _end(self, case: Case, fate: Fate, incident: str | None, reason: str, size_bytes: int) -> None:
         self._admission.finished(case, incident=incident, size_bytes=size_bytes)
+        self._holding.tidy()
         self._ledger.finish(case.id, fate, incident=incident, reason=reason, size_bytes=size_bytes)
 
     def _schedule(self) -> None:

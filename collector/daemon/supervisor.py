@@ -12,6 +12,7 @@ from collector.archive import layout
 from collector.archive.ledger import Ledger
 from collector.daemon.activity import Activity
 from collector.daemon.control import Client, Control, lock_directory, renew_lock
+from collector.daemon.holding import Holding
 from collector.daemon.intake import Intake, Work
 from collector.daemon.journal import get_logger, log_event
 from collector.daemon.limits import Limits
@@ -76,6 +77,7 @@ class Supervisor:
         self._pool.fill()
         self._loop = Loop()
         self._limits = Limits(self._loop)
+        self._holding = Holding(self._loop)
         self._activity = Activity()
         self._runner = Runner(self._pool, self._sampler, self._on_event)
         self._clients: dict[str, Client] = {}
@@ -116,11 +118,17 @@ class Supervisor:
             log.error("archive.failed", error=done.reason, hint=done.hint)
         self._ledger = Ledger(os.path.join(self._generation.settings.archive, layout.LEDGER))
         self._intake = Intake(
-            self._ledger, self._generation, self._loop, self._next, self._own_pids, limits=self._limits
+            self._ledger,
+            self._generation,
+            self._loop,
+            self._next,
+            self._own_pids,
+            limits=self._limits,
+            holding=self._holding,
         )
         self._intake.resume(done.sealed)
         self._control = Control(self._loop, self._generation.runtime_directory, self._handle)
-        self._triggers = TriggerSet(self._loop, self._intake, self._ledger, self._show_status)
+        self._triggers = TriggerSet(self._loop, self._intake, self._ledger, self._holding, self._show_status)
         self._triggers.open(self._generation)
         self._recovering = False
         if self._pool.stopping:
@@ -171,7 +179,11 @@ class Supervisor:
         if work.client is not None:
             self._clients[header.id] = work.client
         outcome = yield from self._runner.incident(
-            header, work.pipeline, generation.settings, markers=lambda: work.markers
+            header,
+            work.pipeline,
+            generation.settings,
+            markers=lambda: work.markers,
+            held=lambda: self._holding.of(work.case),
         )
         self._clients.pop(header.id, None)
         if outcome.incident is not None:
@@ -292,6 +304,7 @@ class Supervisor:
 
     def _close(self) -> None:
         self._triggers.close()
+        self._holding.close()
         self._control.close()
         self._ledger.close()
         self._pool.close()

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 
 from collector.archive.ledger import Ledger
+from collector.daemon.holding import Holding
 from collector.daemon.intake import Intake
 from collector.daemon.loop import Loop
 from collector.daemon.turns import Turns
@@ -24,14 +25,23 @@ class TriggerSet:
         loop: Watches their descriptors.
         intake: Takes their markers.
         ledger: Stores small texts for them, and counts what they lose.
+        holding: Takes the processes that they hold.
         changed: Called when the state of one has changed.
     """
 
-    def __init__(self, loop: Loop, intake: Intake, ledger: Ledger, changed: Callable[[], None] = lambda: None) -> None:
+    def __init__(
+        self,
+        loop: Loop,
+        intake: Intake,
+        ledger: Ledger,
+        holding: Holding,
+        changed: Callable[[], None] = lambda: None,
+    ) -> None:
         self._loop = loop
         self._turns = Turns(loop)
         self._intake = intake
         self._ledger = ledger
+        self._holding = holding
         self._changed = changed
         self._triggers: list[WatchedTrigger] = []
 
@@ -85,4 +95,5 @@ class TriggerSet:
             recall=self._ledger.recall,
             # Without the units, which no trigger asks for: one whose context changes is opened anew.
             owners=Owners(subordinate=generation.settings.owners.subordinate),
+            hold=self._holding.add,
         )

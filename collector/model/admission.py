@@ -24,7 +24,7 @@ import msgspec
 from collector.model.budgets import Budgets, Excess, Spent, StormSettings
 from collector.model.case import Case, Fate, awaits_core, executable, owner_of
 from collector.model.identity import agreement, contradiction, is_about_a_process, is_certain
-from collector.model.marker import Marker, MarkerKind
+from collector.model.marker import DUMP, HELD_DUMP, Marker, MarkerKind
 from collector.model.owners import Owners, is_protected, user_of
 from collector.model.queue import CaseQueue
 from collector.model.recent import RecentCases
@@ -203,7 +203,7 @@ class Admission:
             (found.strength, is_certain(case.marker), case.opened_s, found.reason, case)
             for case in self._recent.sharing(marker)
             # A core that arrives after its incident is over still has to be collected.
-            if not (case.done and marker.core is not None and case.marker.core is None)
+            if not (case.done and _brings_core(marker) and not _brings_core(case.marker))
             and (found := agreement(case.marker, marker, apart_s=now_s - case.opened_s)) is not None
         ]
         if agreeing:
@@ -297,3 +297,7 @@ class Admission:
 def _is_lost(marker: Marker) -> bool:
     """Return whether the kernel says that there will be no core: other witnesses are on their way."""
     return marker.attributes.get("event") == "core_lost"
+
+
+def _brings_core(marker: Marker) -> bool:
+    return marker.core is not None or marker.attributes.get(DUMP) == HELD_DUMP

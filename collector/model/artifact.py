@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import enum
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from pathlib import PurePosixPath
 
@@ -20,6 +20,19 @@ class CoreUse(enum.Enum):
     ITSELF = enum.auto()
 
 
+class HeldUse(enum.Enum):
+    """
+    What a step needs of a crashed process that the kernel holds until its dump has been received.
+
+    Nothing; to *read* it, which comes first; to *open* files through it, which are copied once it is gone; its *dump*.
+    """
+
+    NONE = enum.auto()
+    READ = enum.auto()
+    OPEN = enum.auto()
+    DUMP = enum.auto()
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Footprint:
     """
@@ -31,6 +44,7 @@ class Footprint:
         timeout_s: Default deadline of the step.
         light_head: What a direct step yields before its first file is light, and is read with the light steps.
         core: What a core of the crash that is still being written means for the step.
+        held: What it needs of a process that is held; the order in the configuration file does not matter for that.
     """
 
     step_class: StepClass
@@ -38,6 +52,7 @@ class Footprint:
     timeout_s: float
     light_head: bool = False
     core: CoreUse = CoreUse.NONE
+    held: HeldUse = HeldUse.NONE
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -82,7 +97,31 @@ class Bulk:
     instead: tuple[Method, ...] = ()
 
 
-Body = bytes | Iterable[bytes | memoryview] | Bulk
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Incoming:
+    """
+    A stream that somebody sends at the pace at which it is taken: a core from the kernel, by a socket or a pipe.
+
+    Args:
+        fd: Open for reading; it stays the collector's.
+        head: What was taken from it already, and comes first.
+        size_bytes: How long it will be in all; ``None`` if that is not known.
+        limit_bytes: Most bytes to keep; ``None`` for all.
+        holes: Leave out pages of zeros, as holes of the file.
+        compress: Compress it with zstd.
+        instead: Called with the reason if the gate ends the stream: what it yields is kept in place of all that came.
+    """
+
+    fd: int
+    head: bytes = b""
+    size_bytes: int | None = None
+    limit_bytes: int | None = None
+    holes: bool = True
+    compress: bool = False
+    instead: Callable[[str], Iterable[bytes | memoryview]] | None = None
+
+
+Body = bytes | Iterable[bytes | memoryview] | Bulk | Incoming
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -10,7 +10,7 @@ import msgspec
 
 from collector.model.budgets import Spent
 from collector.model.identity import COMM_LENGTH, HOST_MOUNTS, INVOCATION, is_about_a_process
-from collector.model.marker import SYSTEM_UNIT, Marker, MarkerKind
+from collector.model.marker import DUMP, SYSTEM_UNIT, Marker, MarkerKind
 from collector.model.owners import LANE, ROOT, Owners
 
 # Signals whose default action is to dump core. Source: signal(7)
@@ -122,7 +122,7 @@ def _identity_of(marker: Marker) -> Marker:
         core=None if core is None else msgspec.structs.replace(core, path="", head="", handle="", watched=()),
         also=(),
         joined=(),
-        attributes={key: marker.attributes[key] for key in ("event", *INVOCATION) if key in marker.attributes},
+        attributes={key: marker.attributes[key] for key in ("event", DUMP, *INVOCATION) if key in marker.attributes},
     )
 
 
@@ -169,8 +169,8 @@ def merge(markers: Iterable[Marker]) -> Marker:
 
 
 def awaits_core(marker: Marker) -> bool:
-    """Return whether the marker announces a core that is still to come."""
-    if marker.core is not None or marker.kind is MarkerKind.MANUAL:
+    """Return whether the marker announces a core that is still to come, as a file."""
+    if marker.core is not None or marker.kind is MarkerKind.MANUAL or DUMP in marker.attributes:
         return False
     dumped = marker.attributes.get("core_dumped")
     return dumped in {"pending", "yes"} or (marker.signal in CORE_SIGNALS and dumped != "no")

@@ -71,6 +71,13 @@ class LeftOut(msgspec.Struct, frozen=True, kw_only=True):
     reason: str
 
 
+class HoldRecord(msgspec.Struct, frozen=True, kw_only=True):
+    """For how many *seconds* the kernel held the crashed process, and why it was let go."""
+
+    seconds: float
+    ended: str
+
+
 class IncidentHeader(msgspec.Struct, frozen=True, kw_only=True):
     """
     ``incident.json``: what is known when an incident is opened.
@@ -105,6 +112,7 @@ class Manifest(IncidentHeader, frozen=True, kw_only=True):
     *archive_clock_s* is what the archive's own clock showed when it was sealed; its age counts from there.
     *sealed_bytes* is the space on disk that it then took: retention goes by it, whatever becomes of its files.
     *foreign_names* is how many files are not listed because the collector gives no such names.
+    *hold* is set if the kernel held the crashed process while its evidence was collected.
     """
 
     state: IncidentState
@@ -113,6 +121,7 @@ class Manifest(IncidentHeader, frozen=True, kw_only=True):
     archive_clock_s: float = 0.0
     sealed_bytes: int | None = None
     foreign_names: int = 0
+    hold: HoldRecord | None = None
 
     def artifacts(self) -> Iterator[ArtifactRecord]:
         """Yield the artifacts of all steps."""

@@ -27,10 +27,20 @@ program's own: what others report has keys in capitals.
 """
 
 
+DUMP = "dump"
+"""
+The attribute of a crash whose core the kernel offers to send: `HELD_DUMP` while it holds the process for that, else why
+it was refused.
+"""
+
+HELD_DUMP = "held"
+
+
 class MarkerKind(enum.StrEnum):
     """What sort of evidence a marker is."""
 
     CORE_FILE = "core_file"
+    DUMP = "dump"
     EXIT = "exit"
     KERNEL_LOG = "kernel_log"
     PRESSURE = "pressure"

@@ -6,7 +6,7 @@ import contextlib
 import errno
 import os
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import ExitStack
 from dataclasses import dataclass, field
 from typing import Any
@@ -18,7 +18,7 @@ from collector.archive.store import ArtifactLine
 from collector.copying import deferred_sync, engine, share, stream
 from collector.copying.rate.throttle import Stopped
 from collector.copying.sink import failed
-from collector.model.artifact import Artifact, Bulk, CopyResult, Method, NotApplicable, SourceInfo, Truncated
+from collector.model.artifact import Artifact, Bulk, CopyResult, Incoming, Method, NotApplicable, SourceInfo, Truncated
 from collector.model.copying import CopyReport, CopySettings, Feedback
 from collector.model.errors import CopyError, StepError
 from collector.model.incident import StepStatus
@@ -116,9 +116,12 @@ class Writer:
         return Written(step=self.step, artifacts=self.count, size_bytes=self.size_bytes, status=status, reason=reason)
 
     def _body(self, artifact: Artifact, fd: int, name: str) -> CopyReport:
+        pieces: Iterable[bytes | memoryview]
         match artifact.body:
             case Bulk() as bulk:
                 return self._bulk(bulk, fd, name)
+            case Incoming() as incoming:
+                pieces = received(incoming)
             case body:
                 pieces = (body,) if isinstance(body, bytes) else body
         return stream.write(pieces, directory_fd=fd, name=name, rate=self.copy.rate, ask=self.ask, progress=self._moved)
@@ -177,6 +180,13 @@ class Writer:
         if line.truncated:
             self.truncated.append(f"{path}: {line.truncated_reason}")
         self.progress(self.size_bytes)
+
+
+def received(incoming: Incoming) -> Iterator[bytes]:
+    """Yield what comes, to its end."""
+    yield incoming.head
+    while piece := os.read(incoming.fd, 1 << 16):
+        yield piece
 
 
 def _remove_leftovers(directory_fd: int, name: str) -> None:

@@ -9,6 +9,7 @@ from dataclasses import dataclass, field
 
 from collector import __version__
 from collector.archive.layout import new_id
+from collector.host.held_process import HeldProcess
 from collector.host.identity import MachineIdentity
 from collector.model.case import merge
 from collector.model.incident import MANIFEST_VERSION, IncidentHeader, LeftOut, StepEnd
@@ -77,6 +78,8 @@ class IncidentRun:
     settings: RunSettings
     markers: Callable[[], tuple[Marker, ...]]
     """Returns the markers known so far: more of the same crash may arrive during the run."""
+    held: Callable[[], HeldProcess | None]
+    """Returns the crashed process if the kernel holds it for this incident."""
     start_s: float = field(default_factory=time.monotonic)
     deadline_s: float = field(init=False)
     waited_s: float = 0.0

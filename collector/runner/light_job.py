@@ -13,7 +13,7 @@ from collector.collectors.base import Context
 from collector.copying import buffers
 from collector.copying.rate.throttle import always_go, ignore
 from collector.host.files import Host
-from collector.model.artifact import Bulk, NotApplicable, Truncated
+from collector.model.artifact import Bulk, Incoming, NotApplicable, Truncated
 from collector.model.errors import CollectorError
 from collector.model.incident import StepEnd, StepStatus
 from collector.runner import spool
@@ -37,8 +37,9 @@ def read_step(job: ReadStep) -> Done:
     try:
         with closing(job.collector.collect(ctx)) as artifacts:  # type: ignore[type-var]
             for artifact in artifacts:
-                if isinstance(artifact.body, Bulk):
-                    os.close(artifact.body.fd)
+                if isinstance(artifact.body, Bulk | Incoming):
+                    if isinstance(artifact.body, Bulk):
+                        os.close(artifact.body.fd)
                     return Done(artifacts=count, rest=True)
                 try:
                     kept.put(job.step, artifact)

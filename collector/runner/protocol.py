@@ -10,9 +10,10 @@ from __future__ import annotations
 import msgspec
 
 from collector.collectors.base import Collector
+from collector.host.held_process import DumpSource
 from collector.model.copying import CopySettings
-from collector.model.incident import IncidentHeader, IncidentState, StepEnd, StepStatus
-from collector.model.marker import Marker
+from collector.model.incident import HoldRecord, IncidentHeader, IncidentState, StepEnd, StepStatus
+from collector.model.marker import Marker, ProcessRef
 from collector.model.pressure import Budget, GateLimits, SpeedChange, Tick
 from collector.model.redaction import Redaction
 from collector.model.retention import RetentionRules
@@ -48,6 +49,16 @@ class Begin(ArchiveJob, frozen=True, kw_only=True):
     keep: RetentionRules
 
 
+class HeldJob(msgspec.Struct, frozen=True, kw_only=True):
+    """A process that the kernel holds: what `HeldProcess` needs beside its two descriptors, which come with the job."""
+
+    process: ProcessRef
+    source: DumpSource
+    since_s: float
+    deadline_s: float
+    hurry: str
+
+
 class ReadStep(msgspec.Struct, frozen=True, kw_only=True):
     """Read what one light collector yields, up to its first file, into memory; *fresh*: which holds nothing yet."""
 
@@ -57,6 +68,7 @@ class ReadStep(msgspec.Struct, frozen=True, kw_only=True):
     deadline_s: float
     redaction: Redaction
     fresh: bool
+    held: HeldJob | None = None
 
 
 class WriteSpool(IncidentJob, frozen=True, kw_only=True):
@@ -89,6 +101,7 @@ class RunStep(IncidentJob, frozen=True, kw_only=True):
     kept_free_bytes: int = 0
     waited_s: float = 0.0
     ticks: tuple[Tick, ...] = ()
+    held: HeldJob | None = None
 
 
 class RecordSteps(IncidentJob, frozen=True, kw_only=True):
@@ -104,6 +117,7 @@ class Seal(IncidentJob, frozen=True, kw_only=True):
     interrupted: bool
     markers: tuple[Marker, ...]
     ends: tuple[StepEnd, ...] = ()
+    hold: HoldRecord | None = None
 
 
 class Recover(ArchiveJob, frozen=True, kw_only=True):

@@ -15,6 +15,7 @@ from contextlib import closing
 import msgspec
 
 from collector.archive import layout
+from collector.host.held_process import HeldProcess
 from collector.model.incident import IncidentHeader, StepStatus
 from collector.model.marker import Marker
 from collector.pipeline.generation import RunSettings
@@ -45,6 +46,7 @@ class Runner:
         pipeline: Pipeline,
         settings: RunSettings,
         markers: Callable[[], tuple[Marker, ...]] | None = None,
+        held: Callable[[], HeldProcess | None] = lambda: None,
     ) -> Task[Done]:
         """
         Collect everything that *pipeline* lists and archive it; for the arguments, see `IncidentRun`.
@@ -60,6 +62,7 @@ class Runner:
             pipeline=pipeline,
             settings=settings,
             markers=markers or (lambda: header.markers),
+            held=held,
         )
         with closing(run):
             done = yield from self._collect(run)

@@ -19,7 +19,7 @@ import msgspec
 
 from collector.copying.buffers import SPOOL_BYTES
 from collector.copying.stream import SourceStream
-from collector.model.artifact import Artifact, Bulk, SourceInfo, Truncated
+from collector.model.artifact import Artifact, Bulk, Incoming, SourceInfo, Truncated
 from collector.model.decode import MalformedError, decode
 from collector.model.errors import CopyError, StepError
 
@@ -67,8 +67,8 @@ class Spool:
         """
         read_s = time.time()
         body = artifact.body
-        if isinstance(body, Bulk):
-            raise TypeError("a file is copied by the engine, never read into memory")
+        if isinstance(body, Bulk | Incoming):
+            raise TypeError("what the engine writes is never read into memory")
         start = at = self._end + PREFIX.size
 
         def add(piece: memoryview) -> None:

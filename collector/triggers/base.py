@@ -7,9 +7,27 @@ from dataclasses import dataclass, field
 from typing import ClassVar, Protocol, runtime_checkable
 
 from collector.host.files import Host
+from collector.host.held_process import HeldProcess
 from collector.model.knowledge import Knowledge
 from collector.model.marker import Marker
 from collector.model.owners import Owners
+
+
+def let_go(held: HeldProcess) -> None:
+    """Refuse a process that is held: nobody is there to collect it."""
+    held.refuse("nobody collects it")
+
+
+class DescriptorStore(Protocol):
+    """The service manager's store of descriptors, which outlives the daemon for as long as it is to be restarted."""
+
+    def stored(self, name: str) -> int | None:
+        """Return the descriptor that an earlier run stored under *name*; the caller owns it."""
+        ...
+
+    def store(self, name: str, fd: int) -> bool:
+        """Store a duplicate of *fd*; return False if there is no service manager."""
+        ...
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -25,6 +43,9 @@ class TriggerContext:
         remember: Stores a small text under a key, durably (a kmsg position, a pstore file seen).
         recall: Returns such a text; ``None`` if there is none.
         owners: Tells which user a uid belongs to.
+        hold: Takes over a process that the kernel holds, before its marker is offered: it is kept only if the marker
+            becomes a case that is collected now.
+        descriptors: What the service manager keeps across a restart; ``None`` without one.
     """
 
     id: str
@@ -34,6 +55,8 @@ class TriggerContext:
     remember: Callable[[str, str], None]
     recall: Callable[[str], str | None]
     owners: Owners = field(default_factory=Owners)
+    hold: Callable[[HeldProcess], None] = let_go
+    descriptors: DescriptorStore | None = None
 
 
 class Watch:

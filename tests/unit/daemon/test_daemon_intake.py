@@ -15,6 +15,7 @@ from collector.archive import ledgerfile
 from collector.archive.ledger import Ledger
 from collector.daemon import intake as intake_module
 from collector.daemon.control import Client
+from collector.daemon.holding import Holding
 from collector.daemon.intake import Intake, Work
 from collector.daemon.limits import Limits
 from collector.daemon.loop import Loop
@@ -71,7 +72,13 @@ def start(tmp_path: Path) -> Start:
         loop = Loop()
         limits.append(Limits(loop))
         intake = Intake(
-            ledgers[-1], cast(Generation, generation), loop, lambda: None, lambda: frozenset(own), limits=limits[-1]
+            ledgers[-1],
+            cast(Generation, generation),
+            loop,
+            lambda: None,
+            lambda: frozenset(own),
+            limits=limits[-1],
+            holding=Holding(loop),
         )
         intake.resume(sealed)
         return intake

@@ -14,6 +14,7 @@ import pytest
 
 from collector.archive.ledger import Ledger
 from collector.daemon import watched_trigger
+from collector.daemon.holding import Holding
 from collector.daemon.intake import Intake
 from collector.daemon.loop import Loop
 from collector.daemon.trigger_set import TriggerSet
@@ -95,7 +96,7 @@ class Lab:
         opened.clear()
         self.loop, self.intake = Loop(), Offered()
         self.ledger = Ledger(str(directory / "ledger.sqlite"))
-        self.triggers = TriggerSet(self.loop, cast(Intake, self.intake), self.ledger)
+        self.triggers = TriggerSet(self.loop, cast(Intake, self.intake), self.ledger, Holding(self.loop))
 
     def run(self, seconds: float) -> dict[str, str]:
         """Run the loop for a while; return the states of all."""
