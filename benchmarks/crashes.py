@@ -25,11 +25,11 @@ def compiled(directory: Path, name: str = "victim") -> Path:
 
 
 class Crasher:
-    """A process that maps a segment and crashes when told to."""
+    """A process that crashes when told to: one that maps a segment, or has so many bytes of its own."""
 
-    def __init__(self, program: Path, segment: Path) -> None:
+    def __init__(self, program: Path, memory: Path | int) -> None:
         self._process = subprocess.Popen(
-            [program, "crash", segment],
+            [program, "heap" if isinstance(memory, int) else "crash", str(memory)],
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
             text=True,
@@ -39,7 +39,7 @@ class Crasher:
         self.pid = int(self._process.stdout.readline())
 
     def crash(self) -> float:
-        """Let it dump core; return the wall clock right after the kernel has written the core."""
+        """Let it dump core; return the wall clock right after the kernel is done with it."""
         assert self._process.stdin is not None
         output, _ = self._process.communicate("\n")
         status, done_s = output.split()

@@ -4,6 +4,7 @@
  *
  *   crash FILE      Map FILE and print the PID. Given a line, die of a null dereference and print the wait status
  *                   and the wall clock once the kernel has written the core. At the end of standard input, just go.
+ *   heap BYTES      The same with so many bytes of its own, none of whose pages is zero, instead of a file.
  *   allocate BYTES  Map, touch and unmap so many bytes, again and again.
  *   spin            Do nothing but keep a processor busy.
  *   late fifo|other Sleep until the next 5 ms are over, again and again, under SCHED_FIFO or as everybody else. At
@@ -37,16 +38,31 @@ static double seconds(clockid_t clock)
 	return now.tv_sec + now.tv_nsec / 1e9;
 }
 
-static int mapped(const char *path)
+static volatile char *mapped(const char *path)
 {
 	struct stat st;
-	struct rlimit unlimited = {RLIM_INFINITY, RLIM_INFINITY};
 	int fd = open(path, O_RDWR);
-	if (fd < 0 || fstat(fd, &st) < 0 || setrlimit(RLIMIT_CORE, &unlimited) < 0)
+	if (fd < 0 || fstat(fd, &st) < 0)
+		return MAP_FAILED;
+	return mmap(0, st.st_size, PROT_READ | PROT_WRITE, MAP_SHARED, fd, 0);
+}
+
+static volatile char *heap(size_t size)
+{
+	volatile char *p = mmap(0, size, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
+	unsigned long word = 88172645463325252UL;
+	for (size_t at = 0; p != MAP_FAILED && at < size; at += sizeof word) {
+		word ^= word << 13, word ^= word >> 7, word ^= word << 17; /* xorshift: nothing to compress */
+		*(volatile unsigned long *)(p + at) = word;
+	}
+	return p;
+}
+
+static int die(volatile char *p)
+{
+	struct rlimit unlimited = {RLIM_INFINITY, RLIM_INFINITY};
+	if (p == MAP_FAILED || setrlimit(RLIMIT_CORE, &unlimited) < 0)
 		return 2;
-	volatile char *p = mmap(0, st.st_size, PROT_READ | PROT_WRITE, MAP_SHARED, fd, 0);
-	if (p == MAP_FAILED)
-		return 3;
 	char first = p[0];
 	printf("%d\n", getpid());
 	fflush(stdout);
@@ -56,7 +72,7 @@ static int mapped(const char *path)
 	return 4;
 }
 
-static int crash(const char *path)
+static int crash(const char *path, size_t size)
 {
 	int status;
 	pid_t pid = fork();
@@ -64,7 +80,7 @@ static int crash(const char *path)
 		return 5;
 	if (pid == 0) {
 		prctl(PR_SET_PDEATHSIG, SIGKILL);
-		_exit(mapped(path));
+		_exit(die(path ? mapped(path) : heap(size)));
 	}
 	/* The moment must not depend on when it gets a processor, or its own pages back. */
 	mlockall(MCL_CURRENT);
@@ -119,7 +135,9 @@ int main(int argc, char **argv)
 	const char *what = argc > 1 ? argv[1] : "";
 	prctl(PR_SET_PDEATHSIG, SIGKILL);
 	if (!strcmp(what, "crash") && argc > 2)
-		return crash(argv[2]);
+		return crash(argv[2], 0);
+	if (!strcmp(what, "heap") && argc > 2)
+		return crash(0, strtoull(argv[2], 0, 10));
 	if (!strcmp(what, "allocate") && argc > 2)
 		return allocate(strtoull(argv[2], 0, 10));
 	if (!strcmp(what, "late") && argc > 2)

@@ -38,6 +38,8 @@ def write(directory: Path, results: dict[str, Any]) -> None:
     for part, tell in starving_report.PARTS.items():
         if part in results:
             text += tell(results[part])
+    if "core-dump" in results:
+        text += _core_dump(results["core-dump"])
     if "slab" in results:
         text += _slab(results["slab"])
     (directory / "results.md").write_text("\n".join(text))
@@ -80,6 +82,29 @@ def _stall(directory: Path, stall: dict[str, Any]) -> list[str]:
         worst[name] = statistics.median(found["probes"]["fsync, same disk"]["p99"] for found in of_name)
     bars(directory / "stall.svg", "Another process's fsync beside each copier, p99", worst, "ms")
     return [*head, "", "![p99 of another process's fsync](stall.svg)", ""]
+
+
+def _core_dump(part: dict[str, Any]) -> list[str]:
+    """Tell what others felt while a core was written, in medians of all rounds."""
+    head = [
+        "## A core while memory is short",
+        "",
+        f"A process of {part['size'] >> 20} MiB crashes while {part['available'] >> 20} MiB are available, on a disk"
+        f" held to {part['rate'] >> 20} MiB/s (the last rows: neither). Latencies of others in ms.",
+        "",
+        "| received by | fsync p50 | p99 | fork p99 | 8 MiB p99 | cache MiB | allocstall | gone s | disk MiB |",
+        "|---|" + "---:|" * 8,
+    ]
+    for name in dict.fromkeys(found["way"] for found in part["rounds"]):
+        of_way = [found for found in part["rounds"] if found["way"] == name]
+        values = [
+            *(("fsync, same disk", share) for share in ("p50", "p99")), ("fork + exec", "p99"), ("touch 8 MiB", "p99")
+        ]  # fmt: skip
+        cells = [statistics.median(found["probes"][probe][share] for found in of_way) for probe, share in values]
+        counters = ("cache_growth_mib", "allocstall", "gone_s", "on_disk_mib")
+        cells += [statistics.median(found.get(counter, 0) for found in of_way) for counter in counters]
+        head.append(f"| {name} | " + " | ".join(f"{cell:,.6g}" for cell in cells) + " |")
+    return [*head, ""]
 
 
 def _slab(rows: list[dict[str, Any]]) -> list[str]:

@@ -52,11 +52,12 @@ class ShippedDaemon:
         disk: For archive and cores.
         scratch: For the configuration, the log and the runtime directory.
         cpu: The cgroup of the cpu controller to run in, if any.
+        more: Further changes of the configuration, as YAML of a drop-in.
     """
 
-    def __init__(self, disk: Path, scratch: Path, *, cpu: Path | None = None) -> None:
+    def __init__(self, disk: Path, scratch: Path, *, cpu: Path | None = None, more: str = "") -> None:
         self.archive, self.cores, self.log = disk / "archive", disk / "cores", scratch / "log"
-        self._scratch, self._disk, self._cpu = scratch, disk, cpu
+        self._scratch, self._disk, self._cpu, self._more = scratch, disk, cpu, more
         self._config = scratch / "collector.yaml"
         lines = UNIT.read_text().splitlines()
         self._unit = dict(line.split("=", 1) for line in lines if "=" in line and line[0] != "#")
@@ -66,8 +67,9 @@ class ShippedDaemon:
     def __enter__(self) -> Self:
         self.cores.mkdir(mode=0o755, exist_ok=True)
         shutil.copyfile(CONFIG, self._config)
-        (self._scratch / "conf.d").mkdir()
+        (self._scratch / "conf.d").mkdir(exist_ok=True)
         (self._scratch / "conf.d" / "benchmark.yaml").write_text(DROP_IN.format(disk=self._disk))
+        (self._scratch / "conf.d" / "more.yaml").write_text(f"version: 1\n{self._more}")
         with self._stack as stack:
             self._memory = stack.enter_context(cgroup("memory", "daemon"))
             (self._memory / "memory.limit_in_bytes").write_text(self._unit["MemoryMax"])
@@ -196,13 +198,13 @@ def cgroup(controller: str, name: str) -> Iterator[Path]:
 
 
 @contextlib.contextmanager
-def core_pattern(directory: Path) -> Iterator[None]:
-    """Let cores go to *directory*; restore the previous setting afterwards."""
+def core_pattern(pattern: Path | str) -> Iterator[None]:
+    """Set the kernel's pattern for cores, by default of names in a directory; restore the previous one afterwards."""
     with open(LOCK, "w") as lock:
         fcntl.flock(lock, fcntl.LOCK_EX)
         before = CORE_PATTERN.read_text()
         try:
-            CORE_PATTERN.write_text(f"{directory}/core.%e.%p")
+            CORE_PATTERN.write_text(f"{pattern}/core.%e.%p" if isinstance(pattern, Path) else pattern)
             yield
         finally:
             CORE_PATTERN.write_text(before)
