@@ -177,6 +177,7 @@ def systemctl(tmp_path: Path) -> Callable[[str], dict[str, str]]:
         ("exec sleep 60", None),
         ("kill -STOP $$", None),
     ],
+    ids=["main", "another start", "no main", "empty", "no number", "garbage", "failure", "hangs", "stops"],
 )
 def test_notify_asks_systemd_for_the_main_process(
     watch: NotifyWatch, systemctl: Callable[[str], dict[str, str]], script: str, pid: int | None
