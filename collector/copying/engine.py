@@ -9,10 +9,12 @@ from collections.abc import Callable
 from contextlib import closing
 
 from collector.copying.buffers import POOL_BYTES, lease
+from collector.copying.deferred_sync import SMALL_BYTES
 from collector.copying.hashing import hasher_for
 from collector.copying.plan import PAGE, chunks
 from collector.copying.rate.throttle import Throttle, always_go, ignore, limiter_for
-from collector.copying.sink import KEPT, Sink, failed
+from collector.copying.sink import KEPT, SMALL, Sink, failed
+from collector.copying.small import SmallCopy, small_hasher
 from collector.copying.source import MergedExtents, Source, SourceError, SourceReader
 from collector.copying.writers import WriteResult, Writers
 from collector.host import disk, filesystem
@@ -33,6 +35,7 @@ def copy(
     offset: int = 0,
     limit_bytes: int | None = None,
     room_bytes: int | None = None,
+    deferred: bool = False,
     ask: Callable[[], Feedback] = always_go,
     progress: Callable[[int], None] = ignore,
 ) -> CopyReport:
@@ -47,6 +50,7 @@ def copy(
         offset: First byte to copy; a multiple of the page size.
         limit_bytes: Maximum number of bytes to copy; if that leaves some out, the copy is marked truncated.
         room_bytes: Maximum space on the disk; a copy that needs more is refused as a whole.
+        deferred: A file of at most 64 KiB is durable only after `deferred_sync.sync_all`, which the caller calls.
         ask: The gate; asked between chunks, at most every 50 ms. Calls come one at a time, from any writer.
         progress: Called with the data bytes copied so far, in the same way.
 
@@ -59,6 +63,8 @@ def copy(
     """
     started, cpu = time.monotonic(), time.process_time()
     source = Source(source_fd, offset, limit_bytes)
+    if deferred and source.size <= SMALL_BYTES:
+        return _copy_small(source, directory_fd, name, settings, room_bytes=room_bytes, ask=ask, progress=progress)
     with closing(Sink(directory_fd, name)) as sink:
         method, why = choose(settings, source, sink)
         limiter = limiter_for(settings.rate, os.fstat(directory_fd).st_dev)
@@ -99,12 +105,54 @@ def copy(
             digest=hasher.text() if hasher and result.error is None else None,
             changed=source.changed(),
             truncated=result.reason is not None or source.cut,
-            truncated_reason=result.reason or (f"limited to {limit_bytes} bytes" if source.cut else None),
+            truncated_reason=result.reason or source.cut_reason,
             pauses=throttle.pauses,
             slow_downs=throttle.slow_downs + reading.slow_downs,
             gate_reason=throttle.gate_reason,
             notes=(FALLBACKS.format(result.fallbacks),) if result.fallbacks else (),
         )
+
+
+def _copy_small(
+    source: Source,
+    directory_fd: int,
+    name: str,
+    settings: CopySettings,
+    *,
+    room_bytes: int | None,
+    ask: Callable[[], Feedback],
+    progress: Callable[[int], None],
+) -> CopyReport:
+    started, cpu = time.monotonic(), time.process_time()
+    extents = MergedExtents(source, PAGE)
+    if room_bytes is not None:
+        _require_room(extents, room_bytes)
+    throttle = Throttle(limiter=limiter_for(settings.rate, os.fstat(directory_fd).st_dev), ask=ask)
+    reading = Throttle(limiter=limiter_for(settings.rate, source.status.st_dev, reading=True))
+    hasher = small_hasher(settings.digest)
+    with closing(Sink(directory_fd, name, direct=False)) as sink:
+        copy = SmallCopy(source=source, extents=extents, sink=sink, throttle=throttle, reading=reading, hasher=hasher)
+        copy.run(name, progress)
+    return CopyReport(
+        size_bytes=copy.size,
+        data_bytes=copy.data_bytes,
+        extents=copy.pieces,
+        method=Method.BOUNCE,
+        method_reason=SMALL,
+        direct=False,
+        direct_reason=SMALL,
+        chunk_bytes=SMALL_BYTES,
+        writers=1,
+        seconds=time.monotonic() - started,
+        cpu_seconds=time.process_time() - cpu,
+        digest=hasher.text(),
+        changed=source.changed(),
+        truncated=copy.reason is not None or source.cut,
+        truncated_reason=copy.reason or source.cut_reason,
+        pauses=throttle.pauses,
+        slow_downs=throttle.slow_downs + reading.slow_downs,
+        gate_reason=throttle.gate_reason,
+    )
 
 
 def chunk_size(settings: CopySettings, align: int) -> int:

@@ -50,7 +50,6 @@ class Sink:
         self._published = self._checked = self._buffered = False
         try:
             os.fchmod(self.fd, 0o600)
-            self.kind, self.device = filesystem.beneath(self.fd)
             self.align, self.direct, self.direct_reason = self._go_direct() if direct else (1, False, SMALL)
             self._buffered = self.align == 1
         except BaseException:
@@ -74,6 +73,20 @@ class Sink:
         with contextlib.suppress(FileNotFoundError):
             os.stat(self._name, dir_fd=self._directory_fd, follow_symlinks=False)
             raise CopyError(f"{self._name!r} exists", hint="a copy never replaces a file", errno=errno.EEXIST)
+
+    @functools.cached_property
+    def _beneath(self) -> tuple[str, int]:
+        return filesystem.beneath(self.fd)
+
+    @property
+    def kind(self) -> str:
+        """Return the name of the file system that stores the file."""
+        return self._beneath[0]
+
+    @property
+    def device(self) -> int:
+        """Return the ``st_dev`` of that file system."""
+        return self._beneath[1]
 
     def _go_direct(self) -> tuple[int, bool, str]:
         offered = syscalls.direct_alignment(self.fd)
@@ -183,10 +196,11 @@ class Sink:
     def _disks(self) -> tuple[str, ...]:
         return disk.disks(self.device)
 
-    def put(self, data: memoryview) -> None:
-        """Append *data* through the page cache; it stays there until it is synced."""
+    def put(self, data: memoryview, offset: int = 0) -> None:
+        """Write *data* through the page cache; it stays there until it is synced."""
         while data:
-            data = data[os.write(self.fd, data) :]
+            written = os.pwrite(self.fd, data, offset)
+            data, offset = data[written:], offset + written
 
     def publish(self, size: int, *, sync: bool = True, failing: bool = False) -> None:
         """
@@ -199,9 +213,9 @@ class Sink:
         """
         ignored = (OSError,) if failing else ()
         try:
+            if os.fstat(self.fd).st_size != size:
+                os.ftruncate(self.fd, size)
             if sync:
-                if os.fstat(self.fd).st_size != size:
-                    os.ftruncate(self.fd, size)
                 with contextlib.suppress(*ignored):
                     os.fdatasync(self.fd)
                 # Truncating the last block zeroes its rest through the page cache: the only page that a copy dirties.

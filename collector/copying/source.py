@@ -68,6 +68,10 @@ class Source:
         return self.end < self.status.st_size and self.limit is not None
 
     @property
+    def cut_reason(self) -> str | None:
+        return f"limited to {self.limit} bytes" if self.cut else None
+
+    @property
     def on_huge_pages(self) -> bool:
         """
         Return whether the source's file system backs it with huge pages where it can.

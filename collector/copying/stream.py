@@ -7,20 +7,17 @@ import os
 import time
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import closing
-from dataclasses import dataclass
 
-from collector.copying import deferred_sync
+import msgspec
+
 from collector.copying.buffers import Buffer, lease
+from collector.copying.deferred_sync import SMALL_BYTES
 from collector.copying.hashing import Hasher
-from collector.copying.rate.throttle import Stopped, Throttle, always_go, ignore, limiter_for
-from collector.copying.sink import KEPT, Sink, failed
+from collector.copying.rate.throttle import Throttle, always_go, ignore, limiter_for
+from collector.copying.sink import Sink
+from collector.copying.stream_writer import BUFFER_BYTES, StreamWriter
 from collector.model.artifact import Truncated
 from collector.model.copying import CopyReport, Digest, Feedback
-
-BUFFER_BYTES = 1 << 20
-SMALL_BYTES = 64 << 10
-"""Up to this size a file is written through the cache and dropped from it when many are synced together:
-60 files of 300 bytes took 10 ms and 62 flushes that way, 33 ms and 124 flushes with O_DIRECT and a sync each."""
 
 
 def write(
@@ -61,34 +58,21 @@ def write(
     throttle = Throttle(limiter=limiter_for(rate, os.fstat(directory_fd).st_dev), ask=ask)
     hasher = Hasher(digest) if digest is not Digest.NONE else None
     with lease(1, BUFFER_BYTES) as (buffer,):
-        blocks = fill(buffer.view, stream)
-        used = next(blocks, 0)
+        blocks = fill(buffer, stream)
+        _, used = next(blocks, (buffer, 0))
         with closing(Sink(directory_fd, name, direct=used > SMALL_BYTES)) as sink:
-            writer = StreamWriter(name, sink, buffer, throttle, hasher, progress)
+            writer = StreamWriter(name, sink, throttle, hasher, progress)
             if used > SMALL_BYTES:
-                writer.write(itertools.chain((used,), blocks))
+                writer.write(itertools.chain(((buffer, used),), blocks))
+                writer.publish()
             else:
-                writer.write_small(used)
+                writer.write_small(buffer, used)
     if stream.raised:
         raise stream.raised
-    reason = writer.reason or stream.reason
-    return CopyReport(
-        size_bytes=writer.size,
-        data_bytes=writer.size,
-        extents=min(1, writer.size),
-        direct=sink.direct,
-        direct_reason=sink.direct_reason,
-        chunk_bytes=BUFFER_BYTES,
-        writers=1,
-        seconds=time.monotonic() - started,
-        cpu_seconds=time.process_time() - cpu,
-        digest=hasher.text() if hasher and not writer.failing else None,
-        truncated=reason is not None,
-        truncated_reason=reason,
-        pauses=throttle.pauses,
-        slow_downs=throttle.slow_downs,
-        gate_reason=throttle.gate_reason,
-    )
+    report = writer.report(seconds=time.monotonic() - started, cpu_seconds=time.process_time() - cpu)
+    if stream.reason and not report.truncated:
+        return msgspec.structs.replace(report, truncated=True, truncated_reason=stream.reason)
+    return report
 
 
 class SourceStream:
@@ -117,9 +101,9 @@ class SourceStream:
             self.reason, self.raised = str(exc), exc
 
 
-def fill(view: memoryview, pieces: Iterable[memoryview]) -> Iterator[int]:
-    """Copy *pieces* to *view*, from its start again each time that it is full; yield how many bytes it then holds."""
-    used = 0
+def fill(buffer: Buffer, pieces: Iterable[memoryview]) -> Iterator[tuple[Buffer, int]]:
+    """Copy *pieces* to *buffer*, from its start again each time that it is full; yield how many bytes it then holds."""
+    view, used = buffer.view, 0
     for piece in pieces:
         left = piece
         while left:
@@ -128,71 +112,7 @@ def fill(view: memoryview, pieces: Iterable[memoryview]) -> Iterator[int]:
             used += count
             left = left[count:]
             if used == len(view):
-                yield used
+                yield buffer, used
                 used = 0
     if used:
-        yield used
-
-
-@dataclass(slots=True)
-class StreamWriter:
-    """
-    Writes what is in a buffer to a file, and publishes it.
-
-    *size* is what was written, *reason* why that is not everything; the disk may be *failing*.
-    """
-
-    name: str
-    sink: Sink
-    buffer: Buffer
-    throttle: Throttle
-    hasher: Hasher | None
-    progress: Callable[[int], None]
-    size: int = 0
-    reason: str | None = None
-    failing: bool = False
-
-    def write(self, blocks: Iterable[int]) -> None:
-        """Write the buffer once for each of *blocks*, the number of bytes that it holds at that time."""
-        self.throttle.flush, self.throttle.flushes = self.sink.flush, self.sink.flushes
-        for used in blocks:
-            try:
-                self.throttle.wait(used)
-            except Stopped as exc:  # what was read already is kept; a part of a buffer is the last one
-                if used == BUFFER_BYTES:
-                    self.reason = exc.reason or "stopped by the gate"
-            if not self._write_block(used) or self.reason:
-                break
-        self.sink.publish(self.size, failing=self.failing)
-
-    def _write_block(self, used: int) -> bool:
-        """Write *used* bytes; return False if the disk takes no more."""
-        padded = -(-used // self.sink.align) * self.sink.align
-        self.buffer.view[used:padded] = bytes(padded - used)
-        started = time.monotonic()
-        try:
-            self.sink.write(self.buffer.address, padded, self.size)
-        except OSError as exc:
-            if exc.errno not in KEPT or not self.size:
-                raise failed(exc, f"cannot write {self.name!r}") from exc
-            self.reason, self.failing = f"{exc.strerror} at byte {self.size}", True
-            return False
-        self.throttle.record(padded, time.monotonic() - started)
-        self._count(used)
-        return True
-
-    def write_small(self, used: int) -> None:
-        """Write *used* bytes through the page cache, to be synced with others."""
-        try:
-            self.sink.put(self.buffer.view[:used])
-        except OSError as exc:
-            raise failed(exc, f"cannot write {self.name!r}") from exc
-        self.sink.publish(used, sync=False)
-        deferred_sync.later(os.dup(self.sink.fd), used)
-        self._count(used)
-
-    def _count(self, used: int) -> None:
-        if self.hasher:
-            self.hasher.update(self.buffer.view[:used])
-        self.size += used
-        self.progress(self.size)
+        yield buffer, used

@@ -6,7 +6,7 @@ import contextlib
 import errno
 import os
 import time
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable
 from contextlib import ExitStack
 from dataclasses import dataclass, field
 from typing import Any
@@ -16,6 +16,7 @@ import msgspec
 from collector.archive import directory, layout
 from collector.archive.store import ArtifactLine
 from collector.copying import deferred_sync, engine, share, stream
+from collector.copying.incoming import receive
 from collector.copying.rate.throttle import Stopped
 from collector.copying.sink import failed
 from collector.model.artifact import Artifact, Bulk, CopyResult, Incoming, Method, NotApplicable, SourceInfo, Truncated
@@ -88,8 +89,9 @@ class Writer:
         with ExitStack() as stack:
             fd = self.incident_fd
             for depth, parent in enumerate(parents, 1):
-                fd = stack.enter_context(directory.opened(parent, fd, create=True))
-                self._directories.add("/".join(parents[:depth]))
+                made = "/".join(parents[:depth])
+                fd = stack.enter_context(directory.opened(parent, fd, create=made not in self._directories))
+                self._directories.add(made)
             if self.replaces:
                 _remove_leftovers(fd, name)
             try:
@@ -116,12 +118,19 @@ class Writer:
         return Written(step=self.step, artifacts=self.count, size_bytes=self.size_bytes, status=status, reason=reason)
 
     def _body(self, artifact: Artifact, fd: int, name: str) -> CopyReport:
-        pieces: Iterable[bytes | memoryview]
         match artifact.body:
             case Bulk() as bulk:
                 return self._bulk(bulk, fd, name)
             case Incoming() as incoming:
-                pieces = received(incoming)
+                return receive(
+                    incoming,
+                    directory_fd=fd,
+                    name=name,
+                    rate=self.copy.rate,
+                    room_bytes=self._room_bytes(),
+                    ask=self.ask,
+                    progress=self._moved,
+                )
             case body:
                 pieces = (body,) if isinstance(body, bytes) else body
         return stream.write(pieces, directory_fd=fd, name=name, rate=self.copy.rate, ask=self.ask, progress=self._moved)
@@ -152,10 +161,14 @@ class Writer:
             settings=self.copy,
             offset=bulk.offset,
             limit_bytes=bulk.limit_bytes,
-            room_bytes=max(0, sample_disk(self.incident_fd).free_bytes - self.reserve_bytes),
+            room_bytes=self._room_bytes(),
+            deferred=True,
             ask=self.ask,
             progress=self._moved,
         )
+
+    def _room_bytes(self) -> int:
+        return max(0, sample_disk(self.incident_fd).free_bytes - self.reserve_bytes)
 
     def _moved(self, size_bytes: int) -> None:
         self.progress(self.size_bytes + size_bytes)
@@ -180,13 +193,6 @@ class Writer:
         if line.truncated:
             self.truncated.append(f"{path}: {line.truncated_reason}")
         self.progress(self.size_bytes)
-
-
-def received(incoming: Incoming) -> Iterator[bytes]:
-    """Yield what comes, to its end."""
-    yield incoming.head
-    while piece := os.read(incoming.fd, 1 << 16):
-        yield piece
 
 
 def _remove_leftovers(directory_fd: int, name: str) -> None:

@@ -41,13 +41,13 @@ def test_stream_leaves_no_page_in_the_cache(target: Destination) -> None:
 
 
 def test_small_files_are_never_more_than_a_few_dirty_pages(target: Destination) -> None:
-    """Small files wait to be synced together, but not for long: 64 files, or 1 MiB."""
+    """Small files wait to be synced together, but not for long: 64 files, or 1 MiB, and as much being synced."""
     most = 0
     for number in range(150):
         stream.write([b"x" * 30_000], directory_fd=target.fd, name=f"small{number}")
         most = max(most, sum(cached(target.path / name).cached for name in target.names()))
     deferred_sync.sync_all()
-    assert most * 4096 <= 1.25 * MIB
+    assert most * 4096 <= 2.25 * MIB
 
 
 def test_stream_keeps_what_came_before_it_was_truncated(target: Destination) -> None:

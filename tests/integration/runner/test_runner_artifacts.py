@@ -2,15 +2,20 @@
 
 from __future__ import annotations
 
+import json
 import os
-from collections.abc import Iterator
+import threading
+from collections.abc import Callable, Iterator
 from pathlib import Path, PurePosixPath
+from typing import Any
 
 import pytest
+import xxhash
 
+from collector.archive import layout
 from collector.copying.rate.limiter import Limiter
 from collector.copying.rate.throttle import always_go, ignore
-from collector.model.artifact import Artifact, Body, Bulk, Method
+from collector.model.artifact import Artifact, Body, Bulk, Incoming, Method
 from collector.model.copying import Advice, CopySettings, Feedback
 from collector.model.errors import CopyError, StepError
 from collector.runner.artifacts import Writer
@@ -30,6 +35,18 @@ def writer(scratch: Path) -> Iterator[Writer]:
     os.close(fd)
 
 
+@pytest.fixture
+def records(writer: Writer) -> Callable[[], list[dict[str, Any]]]:
+    """Returns what the journal says about each artifact."""
+
+    def read() -> list[dict[str, Any]]:
+        writer.sync()
+        with open(layout.ARTIFACTS, opener=lambda name, flags: os.open(name, flags, dir_fd=writer.incident_fd)) as file:
+            return [json.loads(line) for line in file]
+
+    return read
+
+
 def artifact(name: str, body: Body) -> Artifact:
     return Artifact(path=PurePosixPath(name), body=body, media="binary")
 
@@ -43,8 +60,10 @@ def test_writer_copies_a_core_that_was_deleted_before_it_could_be_linked(writer:
     (scratch / "core.1").write_bytes(b"core" * 10_000)
     fd = os.open(scratch / "core.1", os.O_RDONLY)
     (scratch / "core.1").unlink()
+    writer.sync()
     before = descriptors()
     writer.write(artifact("core", Bulk(fd=fd, instead=(Method.LINK, Method.REFLINK))))
+    writer.sync()
     assert (scratch / "core" / "core").read_bytes() == b"core" * 10_000
     assert descriptors() == before - 1
 
@@ -74,3 +93,51 @@ def test_writer_passes_the_configured_rate_to_streams(scratch: Path, monkeypatch
     writer.write(artifact("stream", iter([bytes(2 << 20)])))
     os.close(fd)
     assert rates == [10**9] * 3
+
+
+def test_writer_receives_a_core_and_records_its_holes(
+    writer: Writer, records: Callable[[], list[dict[str, Any]]], scratch: Path
+) -> None:
+    """Its length is recorded, and how much of it is data; only that counts against the archive's size."""
+    data = os.urandom(8192) + bytes(2 << 20) + b"end"
+    out, sending = os.pipe()
+    sender = threading.Thread(target=send, args=(sending, data))
+    sender.start()
+    writer.write(artifact("core", Incoming(fd=out, size_bytes=len(data))))
+    sender.join()
+    os.close(out)
+    (record,) = records()
+    assert (scratch / "core" / "core").read_bytes() == data
+    assert (record["size_bytes"], record["data_bytes"], record["sparse"]) == (len(data), 8195, True)
+    assert (writer.size_bytes, writer.truncated) == (8195, [])
+
+
+def send(fd: int, data: bytes) -> None:
+    with open(fd, "wb") as file:
+        file.write(data)
+
+
+def test_writer_keeps_the_reserve_free_of_cores(
+    writer: Writer, records: Callable[[], list[dict[str, Any]]], scratch: Path
+) -> None:
+    """How long a stream will be is not known beforehand: it ends where the reserve begins."""
+    writer.reserve_bytes = 1 << 62
+    out, sending = os.pipe()
+    os.write(sending, b"x" * 1000)
+    os.close(sending)
+    writer.write(artifact("core", Incoming(fd=out, instead=lambda _: [b"stacks"])))
+    os.close(out)
+    (record,) = records()
+    assert (scratch / "core" / "core").read_bytes() == b"stacks"
+    assert "archive.reserve" in record["truncated_reason"]
+
+
+def test_writer_takes_small_segments_with_their_digests(
+    writer: Writer, records: Callable[[], list[dict[str, Any]]], scratch: Path
+) -> None:
+    """The bytes of each went through a buffer: sealing need not read them again."""
+    for number in range(3):
+        (scratch / "segment").write_bytes(bytes([number]) * 5000)
+        writer.write(artifact(f"s{number}", Bulk(fd=os.open(scratch / "segment", os.O_RDONLY))))
+    found = {record["path"]: record["digest"] for record in records()}
+    assert found == {f"core/s{n}": f"xxh3_128:{xxhash.xxh3_128_hexdigest(bytes([n]) * 5000)}" for n in range(3)}
