@@ -8,6 +8,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 from collector.archive.read import ArchiveReader
+from collector.host.held_process import HeldProcess
 from collector.host.identity import identify
 from collector.model.copying import CopySettings
 from collector.model.incident import IncidentHeader, Manifest, StepRecord
@@ -18,7 +19,7 @@ from collector.pipeline.generation import RunSettings
 from collector.pipeline.steps import Pipeline, Step
 from collector.pressure.sampler import Sampler
 from collector.runner import events
-from collector.runner.coroutine import drive
+from collector.runner.coroutine import Task, drive
 from collector.runner.incident_run import open_header
 from collector.runner.pool import Pool
 from collector.runner.protocol import Done
@@ -37,6 +38,7 @@ class Lab:
         self.step_class = step_class
         self.limits = OPEN
         self.reserve = Reserve(size_bytes=0)
+        self.held: Callable[[], HeldProcess | None] = lambda: None
         self.marker = manual_marker("test", (), uid=os.getuid())
         self.events: list[events.AnyEvent] = []
         self.on_event: Callable[[events.AnyEvent], None] = lambda _: None
@@ -77,7 +79,11 @@ class Lab:
 
     def run(self, *collectors: object, **how: object) -> Done:
         pipeline = self.pipeline(*collectors, **how)  # type: ignore[arg-type]
-        return drive(self.runner().incident(self.header(pipeline), pipeline, self.settings))
+        return drive(self.incident(pipeline))
+
+    def incident(self, pipeline: Pipeline) -> Task[Done]:
+        """Return the task that runs *pipeline* for the marker, and for the process that is held, if one is."""
+        return self.runner().incident(self.header(pipeline), pipeline, self.settings, held=self.held)
 
     def manifest(self, outcome: Done) -> Manifest:
         assert outcome.incident is not None, outcome.reason

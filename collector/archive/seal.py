@@ -18,7 +18,15 @@ from collector.archive.read import encode_manifest, read_manifest
 from collector.archive.store import Store, free_reserve, header_of, journal
 from collector.host.syscalls import rename_noreplace
 from collector.model.artifact import ArtifactRecord
-from collector.model.incident import IncidentHeader, IncidentState, Manifest, StepEnd, StepRecord, StepStatus
+from collector.model.incident import (
+    HoldRecord,
+    IncidentHeader,
+    IncidentState,
+    Manifest,
+    StepEnd,
+    StepRecord,
+    StepStatus,
+)
 from collector.model.marker import Marker
 
 UNRECORDED = "found on disk without a record: it was not written to its end"
@@ -33,6 +41,7 @@ def seal(
     interrupted: bool,
     markers: tuple[Marker, ...] = (),
     ends: tuple[StepEnd, ...] = (),
+    hold: HoldRecord | None = None,
 ) -> Manifest:
     """
     Write the manifest of an incident under way and give it its final name.
@@ -44,6 +53,7 @@ def seal(
         interrupted: The run did not finish.
         markers: All that are known by now, if more than the header names.
         ends: How steps ended, in case the journal lacks some because the disk was full.
+        hold: For how long the kernel held the crashed process, if it did and that is known.
 
     Raises:
         ArchiveError: If the header or the manifest is not one that this program wrote.
@@ -59,7 +69,7 @@ def seal(
             known = {end.id: end for end in (*journal(fd, layout.STEPS, StepEnd), *ends)}
             manifest = _compose(fd, header, known, ended_s=ended_s, interrupted=interrupted)
             manifest = msgspec.structs.replace(
-                manifest, archive_clock_s=clock.advance(store.fd).clock_s, sealed_bytes=tree.space(fd)
+                manifest, archive_clock_s=clock.advance(store.fd).clock_s, sealed_bytes=tree.space(fd), hold=hold
             )
             directory.replace(layout.MANIFEST, encode_manifest(manifest), fd)
         free_reserve(fd)

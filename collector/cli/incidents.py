@@ -80,6 +80,7 @@ def _describe(found: Manifest | UnderWay, path: str, core: list[str]) -> list[st
         *([f"owner     {escape_name(found.owner[:OWNER_SHOWN])}"] if found.owner else []),
         *(f"{about:<9} {line}" for line in crash_facts(found.markers)),
         *(f"core      {line}" for line in core),
+        *_hold(found),
         f"machine   {escape_name(found.host)}, Linux {escape_name(found.kernel)}",
         f"time      {when(found.started_s)}{took}",
         *(f"marker    {_marker(marker)}" for marker in found.markers),
@@ -97,6 +98,12 @@ def _describe(found: Manifest | UnderWay, path: str, core: list[str]) -> list[st
         label = "never run" if isinstance(found, Manifest) else "not yet run"
         lines += ["", f"{label}: {escape_name(', '.join(missing))}"]
     return lines
+
+
+def _hold(found: Manifest | UnderWay) -> list[str]:
+    if not isinstance(found, Manifest) or found.hold is None:
+        return []
+    return [f"held      {found.hold.seconds:.2f} s: {escape_name(found.hold.ended)}"]
 
 
 def _marker(marker: Marker) -> str:

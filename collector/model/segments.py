@@ -13,6 +13,7 @@ from collector.model.allotment import fitting
 from collector.model.text import escape_name
 
 OWN = "mapped by the crashed process"
+OPENED = "open in the crashed process"
 
 
 class Order(enum.StrEnum):
@@ -25,7 +26,7 @@ class Order(enum.StrEnum):
 
 class Candidate(msgspec.Struct, frozen=True, kw_only=True):
     """
-    A segment that the crashed process has mapped, or that a glob names.
+    A segment that the crashed process has mapped or open, or that a glob names.
 
     *rank* is 0 for the crash's own, else the number of the glob, from 1. *owner* is the user whose file it is.
     *data_bytes* is what is allocated. *gone* says why it cannot be copied.

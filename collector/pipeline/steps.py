@@ -10,6 +10,7 @@ from typing import Generic, TypeVar
 import msgspec
 
 from collector.collectors.base import Collector
+from collector.model.artifact import HeldUse
 from collector.model.conditions import ALWAYS, Conditions
 from collector.model.errors import UsageError
 from collector.model.marker import Marker
@@ -52,6 +53,16 @@ class Step:
     def reads_first(self) -> bool:
         """Whether it, or its head, is read before anything waits."""
         return self.is_light or (self.collector.footprint.light_head and not self.limits.floor_bytes)
+
+    @property
+    def held(self) -> HeldUse:
+        """What it needs of a crashed process that is held."""
+        return self.collector.footprint.held
+
+    @property
+    def receives_dump(self) -> bool:
+        """Whether it takes a dump in full: a collector that takes less says so by ``receives_dump = False``."""
+        return self.held is HeldUse.DUMP and bool(getattr(self.collector, "receives_dump", True))
 
     @property
     def reading_budget(self) -> Budget:

@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 
 from collector.model.copying import Advice, Feedback
 from collector.model.pressure import Budget, Decision, GateLimits, Policy, Speed, SpeedChange
-from collector.pressure.gate import decide
+from collector.pressure.gate import decide, hurry
 from collector.pressure.sampler import Sampler
 
 PERIOD_S = 0.05
@@ -32,6 +32,8 @@ class GateFeedback:
     """Free space that must remain."""
     stop_at_s: float
     """Monotonic; after it the copy must stop with what it has, or the step is killed."""
+    holds: bool = False
+    """A crashed process is held until the copy ends: memory that is short ends it."""
     waited_s: float = 0.0
     """How long the incident has waited, including the pauses of this copy."""
     changes: list[SpeedChange] = field(default_factory=list)
@@ -72,6 +74,8 @@ class GateFeedback:
             waited_s=self.waited_s,
             held=self._held,
         )
+        if self.holds and (reason := hurry(verdict)):
+            return Feedback(Advice.STOP, reason)
         self._held = bool(verdict.objections)
         if verdict.decision is Decision.PROCEED:
             return Feedback(ADVICE[verdict.speed], verdict.reason)

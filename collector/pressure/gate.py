@@ -96,6 +96,17 @@ def decide(
     )
 
 
+def hurry(verdict: Verdict) -> str:
+    """
+    Return why a crashed process must not be held for its dump; empty if it may be.
+
+    On a machine that is short of memory the process *is* the memory, and its death the cure. So whatever would slow a
+    copy down for memory, or pause it, ends the hold, whatever the step's policy; only a disk may use it up.
+    """
+    short = (objection.said for objection in verdict.objections if objection.term not in LASTING)
+    return "; ".join(short) or verdict.slowed_by
+
+
 def _apply_policy(terms: set[str], budget: Budget, limits: GateLimits, waited_s: float) -> tuple[Decision, Speed]:
     if terms & LASTING:
         return Decision.SKIP, Speed.FULL  # even `proceed` must not fill the disk, and tmpfs is the memory it would save

@@ -6,12 +6,14 @@ First come light steps whose evidence did not fit into memory, then bulk; the bu
 
 from __future__ import annotations
 
+import os
 import time
 from collections.abc import Sequence
 from contextlib import nullcontext
 
 import msgspec
 
+from collector.host.held_process import HeldProcess
 from collector.model.case import merge
 from collector.model.incident import StepStatus
 from collector.model.pressure import Budget, Decision, StepClass, Verdict
@@ -21,6 +23,7 @@ from collector.runner import events
 from collector.runner.awaited_core import has_memory, is_awaited, needs_core, wait_for_core
 from collector.runner.bulk_turns import BulkTurns
 from collector.runner.coroutine import Task, sleep
+from collector.runner.held_job import fds_of, held_job
 from collector.runner.incident_run import IncidentRun, step_end
 from collector.runner.light_job import with_losses
 from collector.runner.pool import ensure_worker
@@ -42,7 +45,7 @@ def run_remaining_steps(run: IncidentRun, turns: BulkTurns) -> Task[None]:
     while steps := run.remaining_steps():
         for step in steps:
             if step.is_light:
-                yield from _run_step(run, step)
+                yield from run_step(run, step)
         bulk = [step for step in steps if not step.is_light]
         late: list[Step] = []
         if is_awaited(run):
@@ -66,18 +69,24 @@ def _copy_in_turn(run: IncidentRun, steps: Sequence[Step], turns: BulkTurns) -> 
         run.deadline_s += time.monotonic() - since_s
         with run.pool.widened() if turns.is_beside(run.id) else nullcontext():
             for step in steps:
-                yield from _run_step(run, step)
+                yield from run_step(run, step)
     finally:
         turns.leave(run.id)
 
 
-def _run_step(run: IncidentRun, step: Step) -> Task[None]:
-    verdict = yield from _ask_gate(run, step)
+def run_step(run: IncidentRun, step: Step, held: HeldProcess | None = None) -> Task[None]:
+    """Run a step that has not ended; what it needs of *held* comes with it, and the gate does not make that wait."""
+    if any(end.id == step.id for end in run.ends):
+        return
+    run.begun[step.id] = None
+    verdict = judge(run, step) if held is not None else (yield from _ask_gate(run, step))
     started_s, start_s = time.time(), time.monotonic()
     if verdict.decision is Decision.PROCEED:
-        done = yield from _perform(run, step)
+        done = yield from _perform(run, step, held)
     else:
         done = Done(status=StepStatus.SKIPPED, reason=verdict.reason)
+    if (opened := run.opened.pop(step.id, None)) is not None:
+        os.close(opened.fd)
     run.waited_s += done.waited_s
     early = run.early_parts.get(step.id)
     end = step_end(step, done, verdict, started_s=early.started_s if early else started_s, start_s=start_s)
@@ -85,6 +94,7 @@ def _run_step(run: IncidentRun, step: Step) -> Task[None]:
     if written is not None:
         end = with_losses(end, (written,))
     run.ends.append(end)
+    run.begun[step.id] = end.status
     recorded = yield from run.record(RecordSteps(archive=run.archive, incident=run.id, ends=(end,)))
     if recorded.reason:
         run.report(events.JournalFailed(incident=run.id, reason=recorded.reason))
@@ -115,6 +125,14 @@ def _ask_gate(run: IncidentRun, step: Step) -> Task[Verdict]:
         pause_s = min(2 * pause_s, BACK_OFF_S[1])
 
 
+def judge(run: IncidentRun, step: Step) -> Verdict:
+    """Return the gate's verdict of now."""
+    disk = run.lock if run.lock >= 0 else None
+    return decide(
+        run.sampler.sample(disk), budget=_budget(run, step), limits=step.limits, reserve_bytes=run.reserve_bytes
+    )
+
+
 def _budget(run: IncidentRun, step: Step) -> Budget:
     """Bulk counts as heavy on a file system without direct I/O: it goes through the page cache."""
     if step.budget.step_class is StepClass.DIRECT and not run.direct:
@@ -122,12 +140,14 @@ def _budget(run: IncidentRun, step: Step) -> Budget:
     return step.budget
 
 
-def _perform(run: IncidentRun, step: Step) -> Task[Done]:
+def _perform(run: IncidentRun, step: Step, held: HeldProcess | None) -> Task[Done]:
     if reason := run.out_of_time():
         return Done(status=StepStatus.SKIPPED, reason=reason)
     run.report(events.StepStarted(incident=run.id, step=step.id))
     yield from ensure_worker(run.pool, run.sampler)
-    deadline_s = min(time.monotonic() + step.timeout_s, run.deadline_s)
+    there = held if held is not None and held.is_held else None  # it may have been let go meanwhile
+    deadlines = [time.monotonic() + step.timeout_s, run.deadline_s, *([there.deadline_s] if there else [])]
+    deadline_s, opened = min(deadlines), run.opened.get(step.id)
     job = RunStep(
         archive=run.archive,
         incident=run.id,
@@ -144,10 +164,13 @@ def _perform(run: IncidentRun, step: Step) -> Task[Done]:
         goes_on=step.id in run.early_parts,
         waited_s=run.waited_s,
         ticks=run.sampler.ticks,
+        held=held_job(there) if there is not None else None,
+        opened=opened.end if opened is not None else None,
     )
+    fds = (*(fds_of(there) if there is not None else ()), *((opened.fd,) if opened is not None else ()))
 
     def progress(size_bytes: int) -> None:
         run.report(events.StepProgressed(incident=run.id, step=step.id, size_bytes=size_bytes))
 
-    result = yield from run.pool.perform(job, deadline_s=deadline_s, progress=progress, stoppable=True)
+    result = yield from run.pool.perform(job, deadline_s=deadline_s, progress=progress, stoppable=True, fds=fds)
     return result.done

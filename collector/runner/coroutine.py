@@ -10,7 +10,8 @@ from __future__ import annotations
 
 import select
 import time
-from collections.abc import Generator
+from collections.abc import Callable, Generator
+from contextlib import closing
 from typing import NamedTuple, TypeVar
 
 T = TypeVar("T")
@@ -28,6 +29,21 @@ Task = Generator[Wait, bool, T]
 
 def sleep(seconds: float) -> Task[None]:
     yield Wait(-1, time.monotonic() + seconds)
+
+
+def beside(task: Task[T], other: Callable[[], Task[None]], *, every_s: float) -> Task[T]:
+    """Run *task*; whenever it waits, and then every *every_s*, run *other* to its end first."""
+    with closing(task):
+        try:
+            wait = next(task)
+            while True:
+                yield from other()
+                ready = yield Wait(wait.fd, min(wait.until_s, time.monotonic() + every_s))
+                if ready or time.monotonic() >= wait.until_s:
+                    wait = task.send(ready)
+        except StopIteration as end:
+            value: T = end.value
+            return value
 
 
 def drive(task: Task[T]) -> T:

@@ -12,7 +12,7 @@ from collector.archive.layout import new_id
 from collector.host.held_process import HeldProcess
 from collector.host.identity import MachineIdentity
 from collector.model.case import merge
-from collector.model.incident import MANIFEST_VERSION, IncidentHeader, LeftOut, StepEnd
+from collector.model.incident import MANIFEST_VERSION, IncidentHeader, LeftOut, StepEnd, StepStatus
 from collector.model.marker import Marker
 from collector.model.owners import ROOT
 from collector.model.pressure import Verdict
@@ -22,7 +22,7 @@ from collector.pressure.sampler import Sampler
 from collector.runner import events
 from collector.runner.coroutine import Task
 from collector.runner.pool import Claim, Pool, ensure_worker
-from collector.runner.protocol import ARCHIVE_JOB_S, Done, Job, Written
+from collector.runner.protocol import ARCHIVE_JOB_S, Done, Job, Opened, Written
 from collector.runner.worker_process import JobResult
 
 OUT_OF_TIME = "the incident's time was up"
@@ -66,6 +66,14 @@ class EarlyPart:
     written: Written | None
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class OpenedFiles:
+    """What a step has opened while the crashed process was held: the end of a parcel, and how its collector ended."""
+
+    fd: int
+    end: Opened
+
+
 @dataclass(slots=True, kw_only=True)
 class IncidentRun:
     """The state of one incident under way."""
@@ -94,6 +102,10 @@ class IncidentRun:
     ends: list[StepEnd] = field(default_factory=list)
     early_parts: dict[str, EarlyPart] = field(default_factory=dict)
     """Of steps that have more to collect, by step id."""
+    opened: dict[str, OpenedFiles] = field(default_factory=dict)
+    """What is still to be copied, by step id; its descriptors are closed by whoever takes it out."""
+    begun: dict[str, StepStatus | None] = field(default_factory=dict)
+    """The steps that were begun, by id; how each ended, or ``None`` while it has not."""
 
     def __post_init__(self) -> None:
         self.deadline_s = self.start_s + self.pipeline.timeout_s
@@ -107,7 +119,9 @@ class IncidentRun:
         return self.settings.archive
 
     def close(self) -> None:
-        """Release the lock."""
+        """Release the lock, and what was opened."""
+        while self.opened:
+            os.close(self.opened.popitem()[1].fd)
         if self.lock >= 0:
             os.close(self.lock)
             self.lock = -1

@@ -26,6 +26,8 @@ from collector.pressure.sampler import Sampler
 from collector.runner import light_job
 from collector.runner.artifacts import ENDS, Writer
 from collector.runner.begin_job import begin
+from collector.runner.held_job import held_process, open_files
+from collector.runner.parcel import unpacked
 from collector.runner.protocol import (
     AddDigests,
     Begin,
@@ -33,6 +35,7 @@ from collector.runner.protocol import (
     FindUndigested,
     Job,
     KeepClock,
+    OpenFiles,
     Prune,
     ReadStep,
     RecordSteps,
@@ -55,17 +58,19 @@ def perform(  # noqa: PLR0911, PLR0912 - one per job
     job: Job, fds: Sequence[int], sampler: Sampler, report: Reporter
 ) -> tuple[Done, int | None]:
     """Do *job*, with the descriptors that came with it; return how it ended, and a descriptor for the supervisor."""
-    if not isinstance(job, Begin | ReadStep | WriteSpool):
+    if not isinstance(job, Begin | ReadStep | OpenFiles | WriteSpool):
         buffers.spool_done()
     match job:
         case Begin():
             return begin(job)
         case ReadStep():
-            return light_job.read_step(job), None
+            return light_job.read_step(job, fds), None
+        case OpenFiles():
+            return open_files(job, fds), None
         case WriteSpool():
             return light_job.write(job, fds), None
         case RunStep():
-            return _run_step(job, sampler, report), None
+            return _run_step(job, fds, sampler, report), None
         case RecordSteps():
             with Store(job.archive) as store:
                 store.record_steps(job.incident, job.ends)
@@ -97,7 +102,7 @@ def _prune(archive: ArchiveReader, job: Prune) -> Done:
     return Done(ids=tuple(kept.id for kept in gone), owners=owners, reason="; ".join(problems[:SHOWN]))
 
 
-def _run_step(job: RunStep, sampler: Sampler, report: Reporter) -> Done:
+def _run_step(job: RunStep, fds: Sequence[int], sampler: Sampler, report: Reporter) -> Done:
     margin_s = min(1.0, 0.1 * max(0.0, job.deadline_s - time.monotonic()))
     sampler.continue_from(job.ticks)
     with Store(job.archive) as store, store.incident(job.incident) as incident_fd:
@@ -108,6 +113,7 @@ def _run_step(job: RunStep, sampler: Sampler, report: Reporter) -> Done:
             budget=job.budget,
             reserve_bytes=job.reserve_bytes,
             stop_at_s=job.deadline_s - margin_s,
+            holds=job.held is not None,
             waited_s=job.waited_s,
         )
 
@@ -123,19 +129,23 @@ def _run_step(job: RunStep, sampler: Sampler, report: Reporter) -> Done:
             progress=report.progress,
             skipped=store.recorded(job.incident) if job.goes_on else frozenset(),
         )
-        ctx = Context(host=Host(), marker=job.marker, deadline_s=job.deadline_s, redaction=job.redaction)
-        status, reason = StepStatus.OK, ""
+        status, reason = (job.opened.status, job.opened.reason) if job.opened else (StepStatus.OK, "")
         try:
-            with closing(job.collector.collect(ctx)) as artifacts:  # type: ignore[type-var]
-                for artifact in artifacts:
-                    writer.write(artifact)
+            with held_process(job.held, fds) as held:
+                ctx = Context(
+                    host=Host(), marker=job.marker, deadline_s=job.deadline_s, redaction=job.redaction, held=held
+                )
+                with closing(unpacked(fds[-1]) if job.opened else job.collector.collect(ctx)) as artifacts:  # type: ignore[type-var]
+                    for artifact in artifacts:
+                        writer.write(artifact)
         except (Truncated, NotApplicable) as exc:
             status, reason = ENDS[type(exc)], exc.reason
         finally:
             writer.sync()
     written = writer.written()
     if written.status is not StepStatus.OK:
-        status, reason = written.status, "; ".join(filter(None, (reason, written.reason)))
+        status = written.status if status in light_job.READ else status
+        reason = "; ".join(filter(None, (reason, written.reason)))
     return Done(
         status=status,
         reason=reason,
@@ -156,6 +166,7 @@ def _seal(job: Seal) -> Done:
             interrupted=job.interrupted,
             markers=job.markers,
             ends=job.ends,
+            hold=job.hold,
         )
     sizes = [artifact.data_bytes for artifact in manifest.artifacts()]
     return Done(state=manifest.state, artifacts=len(sizes), size_bytes=sum(sizes))

@@ -13,37 +13,45 @@ from collector.collectors.base import Context
 from collector.copying import buffers
 from collector.copying.rate.throttle import always_go, ignore
 from collector.host.files import Host
-from collector.model.artifact import Bulk, Incoming, NotApplicable, Truncated
+from collector.model.artifact import Bulk, HeldUse, Incoming, NotApplicable, Truncated
 from collector.model.errors import CollectorError
 from collector.model.incident import StepEnd, StepStatus
 from collector.runner import spool
 from collector.runner.artifacts import ENDS, Writer
+from collector.runner.held_job import held_process
 from collector.runner.protocol import Done, ReadStep, WriteSpool, Written
 
 READ = (StepStatus.OK, StepStatus.TRUNCATED, StepStatus.NOT_APPLICABLE)
 """How a step ends whose collector came to its end."""
 
 
-def read_step(job: ReadStep) -> Done:
+def read_step(job: ReadStep, fds: Sequence[int]) -> Done:
     """
     Read what the collector yields, up to its first file or until the memory is full; the rest is left for later.
+
+    Of a dump, for which the process is held, there is no later: what fits of it is kept.
 
     Raises:
         CollectorError: From the collector; what it yielded before that is kept.
     """
     kept = spool.Spool(buffers.spool_memory(), fresh=job.fresh)
-    ctx = Context(host=Host(), marker=job.marker, deadline_s=job.deadline_s, redaction=job.redaction)
     count = 0
+    now_or_never = job.held is not None and job.collector.footprint.held is HeldUse.DUMP
     try:
-        with closing(job.collector.collect(ctx)) as artifacts:  # type: ignore[type-var]
+        with ExitStack() as stack:
+            held = stack.enter_context(held_process(job.held, fds))
+            ctx = Context(host=Host(), marker=job.marker, deadline_s=job.deadline_s, redaction=job.redaction, held=held)
+            artifacts = stack.enter_context(closing(job.collector.collect(ctx)))  # type: ignore[type-var]
             for artifact in artifacts:
                 if isinstance(artifact.body, Bulk | Incoming):
                     if isinstance(artifact.body, Bulk):
                         os.close(artifact.body.fd)
                     return Done(artifacts=count, rest=True)
                 try:
-                    kept.put(job.step, artifact)
-                except spool.FullError:
+                    kept.put(job.step, artifact, part=now_or_never)
+                except spool.FullError as exc:
+                    if now_or_never:
+                        return Done(status=StepStatus.TRUNCATED, reason=str(exc), artifacts=count)
                     return Done(artifacts=count, rest=True)
                 count += 1
     except (Truncated, NotApplicable) as exc:

@@ -71,6 +71,21 @@ class ReadStep(msgspec.Struct, frozen=True, kw_only=True):
     held: HeldJob | None = None
 
 
+class OpenFiles(msgspec.Struct, frozen=True, kw_only=True):
+    """
+    Put what a collector yields into a parcel, whose end comes with this job: its files are opened now, copied later.
+
+    Like what is read into memory, this comes before anything waits.
+    """
+
+    step: str
+    collector: Collector
+    marker: Marker
+    deadline_s: float
+    redaction: Redaction
+    held: HeldJob
+
+
 class WriteSpool(IncidentJob, frozen=True, kw_only=True):
     """Write what was read into the memories that come with this job, and the ends of the steps that this completes."""
 
@@ -79,13 +94,21 @@ class WriteSpool(IncidentJob, frozen=True, kw_only=True):
     copy: CopySettings
 
 
+class Opened(msgspec.Struct, frozen=True, kw_only=True):
+    """How a collector ended whose files were opened first."""
+
+    status: StepStatus
+    reason: str
+
+
 class RunStep(IncidentJob, frozen=True, kw_only=True):
     """
     Run one collector and write what it yields.
 
     *kept_free_bytes*: what copies must leave free, for the shares of others, too. *goes_on*: its first artifacts are
     written already, and are skipped. *waited_s*: how long the incident has waited for the gate so far. *ticks*: the
-    distress that the supervisor has seen in the last seconds.
+    distress that the supervisor has seen in the last seconds. *opened*: the collector has run already, and ended so;
+    what it yielded is in the parcel that comes with this job.
     """
 
     step: str
@@ -102,6 +125,7 @@ class RunStep(IncidentJob, frozen=True, kw_only=True):
     waited_s: float = 0.0
     ticks: tuple[Tick, ...] = ()
     held: HeldJob | None = None
+    opened: Opened | None = None
 
 
 class RecordSteps(IncidentJob, frozen=True, kw_only=True):
@@ -159,7 +183,7 @@ class FindUndigested(ArchiveJob, frozen=True, kw_only=True):
     limit: int
 
 
-IncidentJobs = Begin | ReadStep | WriteSpool | RunStep | RecordSteps | Seal
+IncidentJobs = Begin | ReadStep | OpenFiles | WriteSpool | RunStep | RecordSteps | Seal
 Job = IncidentJobs | Recover | Prune | KeepClock | Release | AddDigests | FindUndigested
 
 

@@ -7,6 +7,7 @@ import time
 
 import msgspec
 
+from collector.host.passing import send_fds
 from collector.runner.coroutine import Wait, until
 from collector.runner.protocol import INTERRUPT, STOP, Done, Progress
 
@@ -40,4 +41,4 @@ class Reporter:
 
     def done(self, done: Done, fd: int | None = None) -> None:
         """End the job; *fd* goes to the supervisor."""
-        socket.send_fds(self._sock, [msgspec.json.encode(done)], [] if fd is None else [fd])
+        send_fds(self._sock, msgspec.json.encode(done), [] if fd is None else [fd])

@@ -25,6 +25,7 @@ from collector.runner import events
 from collector.runner.bulk_phase import run_remaining_steps
 from collector.runner.bulk_turns import BulkTurns
 from collector.runner.coroutine import Task
+from collector.runner.held_phase import HeldPhase
 from collector.runner.incident_run import IncidentRun
 from collector.runner.light_phase import LightPhase
 from collector.runner.pool import Pool
@@ -39,6 +40,7 @@ class Runner:
         self._sampler = sampler
         self._report = report
         self._turns = BulkTurns()
+        self._dumps = BulkTurns()
 
     def incident(
         self,
@@ -71,15 +73,17 @@ class Runner:
         return _ended(run, done)
 
     def _collect(self, run: IncidentRun) -> Task[Done]:
-        with closing(LightPhase(run)) as light:
-            yield from light.read()
-            begun = yield from _begin(run, light)
-            if run.lock < 0:
-                return begun
-            written = yield from light.write()
-            if written.status is not StepStatus.OK:
-                run.report(events.JournalFailed(incident=run.id, reason=written.reason))
-        yield from run_remaining_steps(run, self._turns)
+        with closing(HeldPhase(run, self._dumps)) as held:
+            with closing(LightPhase(run)) as light:
+                yield from light.read(lambda: held.take(light))
+                begun = yield from held.beside(_begin(run, light))
+                if run.lock < 0:
+                    return begun
+                written = yield from held.beside(light.write())
+                if written.status is not StepStatus.OK:
+                    run.report(events.JournalFailed(incident=run.id, reason=written.reason))
+            yield from held.receive()
+            yield from held.beside(run_remaining_steps(run, self._turns))
         job = Seal(
             archive=run.archive,
             incident=run.id,
@@ -88,6 +92,7 @@ class Runner:
             interrupted=self._pool.stopping,
             markers=run.markers(),
             ends=tuple(run.ends),
+            hold=held.record(),
         )
         return (yield from run.record(job))
 

@@ -24,6 +24,8 @@ from collector.model.decode import MalformedError, decode
 from collector.model.errors import CopyError, StepError
 
 PREFIX = struct.Struct("<II")
+HEAD_BYTES = 8192
+"""What is left for the head of an artifact of which only a part fits."""
 
 
 class FullError(CopyError):
@@ -57,9 +59,9 @@ class Spool:
         else:
             self._end = sum(PREFIX.size + len(body) + size for _, body, size in _records(memory))
 
-    def put(self, step: str, artifact: Artifact) -> None:
+    def put(self, step: str, artifact: Artifact, *, part: bool = False) -> None:
         """
-        Read *artifact* into the memory.
+        Read *artifact* into the memory; with *part*, keep what fits of it.
 
         Raises:
             FullError: If it does not fit.
@@ -79,8 +81,13 @@ class Spool:
             at += len(piece)
 
         stream = SourceStream((body,) if isinstance(body, bytes) else body)
+        full = ""
         for piece in stream:
-            add(piece)
+            room = len(self._memory) - at - HEAD_BYTES if part else len(piece)
+            add(piece[: max(0, room)])
+            if room < len(piece):
+                full = f"the memory for evidence, {SPOOL_BYTES >> 20} MiB, is full"
+                break
         head = SpoolRecord(
             step=step,
             path=str(artifact.path),
@@ -88,7 +95,7 @@ class Spool:
             media=artifact.media,
             source=artifact.source,
             truncated=artifact.truncated,
-            cut=stream.reason or "",
+            cut=full or stream.reason or "",
         )
         size, text = at - start, msgspec.json.encode(head)
         add(memoryview(text))

@@ -18,11 +18,12 @@ from collector.config.spec import RuntimeSettings
 from collector.copying import buffers
 from collector.host import capabilities, process
 from collector.host.guarded_read import wedged_threads
+from collector.host.passing import receive_fds
 from collector.model.errors import CollectorError
 from collector.model.incident import StepStatus
 from collector.pressure.sampler import Sampler
 from collector.runner import jobs
-from collector.runner.protocol import INTERRUPT, JOB, Done, Job, ReadStep
+from collector.runner.protocol import INTERRUPT, JOB, Done, Job, OpenFiles, ReadStep
 from collector.runner.reporter import Reporter
 
 OOM_SCORE_ADJ = 500
@@ -103,7 +104,7 @@ def _serve(sock: socket.socket, settings: RuntimeSettings) -> None:
         job, fds = given
         background = process.in_background(settings.nice, settings.io_class)
         try:
-            with contextlib.nullcontext() if isinstance(job, ReadStep) else background:
+            with contextlib.nullcontext() if isinstance(job, ReadStep | OpenFiles) else background:
                 done, fd = _perform(job, fds, sampler, report)
         finally:
             for received in fds:
@@ -125,7 +126,7 @@ def _open_files() -> int:
 def _next_job(sock: socket.socket) -> tuple[Job, list[int]] | None:
     """Wait for a job and its descriptors; ``None`` when the supervisor has gone. Late interrupts are ignored."""
     while True:
-        data, fds, _, _ = socket.recv_fds(sock, len(INTERRUPT), MAX_FDS)
+        data, fds, _ = receive_fds(sock, len(INTERRUPT), MAX_FDS)
         if not data:
             return None
         if data == JOB:

@@ -14,6 +14,7 @@ from dataclasses import dataclass
 
 from collector.config.spec import RuntimeSettings
 from collector.copying.buffers import POOL_BYTES
+from collector.host.passing import receive_fds, send_fds
 from collector.model.decode import MalformedError, decode
 from collector.model.incident import StepStatus
 from collector.runner import worker
@@ -125,14 +126,14 @@ class WorkerProcess:
         os.ftruncate(self.job_fd, 0)
         os.pwrite(self.job_fd, pickle.dumps(job), 0)
         try:
-            socket.send_fds(self.sock, [JOB], list(fds), socket.MSG_DONTWAIT)
+            send_fds(self.sock, JOB, fds, socket.MSG_DONTWAIT)
         except OSError as exc:
             raise WorkerLostError(StepStatus.FAILED, f"the worker could not be given its job: {exc.strerror}") from exc
 
     def _receive(self) -> tuple[Progress | Done, int | None]:
         """Return a reply, and the descriptor that came with it if it is the last one."""
         try:
-            data, fds, flags, _ = socket.recv_fds(self.sock, MESSAGE_LIMIT, 1, socket.MSG_DONTWAIT)
+            data, fds, flags = receive_fds(self.sock, MESSAGE_LIMIT, 1, socket.MSG_DONTWAIT)
         except OSError as exc:
             raise WorkerLostError(StepStatus.FAILED, f"receiving from the worker failed: {exc.strerror}") from exc
         with contextlib.ExitStack() as unwanted:

@@ -36,7 +36,7 @@ from collector.host.guarded_read import Guard
 from collector.host.procfs import Process, ReplacedError
 from collector.host.read_errors import ReadErrors
 from collector.host.subordinates import owners
-from collector.model.artifact import Artifact, Body, Footprint, NotApplicable, SourceInfo, Truncated
+from collector.model.artifact import Artifact, Body, Footprint, HeldUse, NotApplicable, SourceInfo, Truncated
 from collector.model.errors import StepError
 from collector.model.marker import Marker, MarkerKind
 from collector.model.pressure import StepClass
@@ -61,7 +61,9 @@ class ProcessDetails:
     """
 
     name: ClassVar[str] = "process"
-    footprint: ClassVar[Footprint] = Footprint(step_class=StepClass.LIGHT, peak_bytes=8 << 20, timeout_s=20.0)
+    footprint: ClassVar[Footprint] = Footprint(
+        step_class=StepClass.LIGHT, peak_bytes=8 << 20, timeout_s=20.0, held=HeldUse.READ
+    )
     match: tuple[str, ...] = ()
     max_processes: int = 32
     max_threads: int = 4096

@@ -1,4 +1,4 @@
-"""Which segments a process has mapped: from its core if it is dead, else from its ``maps``."""
+"""Which segments a process has: those that its core lists if it is dead, else what it has mapped or open."""
 
 from __future__ import annotations
 
@@ -8,16 +8,13 @@ import stat
 from collections.abc import Iterable, Iterator
 from contextlib import ExitStack
 from dataclasses import dataclass, replace
-from functools import partial
 from typing import NamedTuple
 
-import msgspec
-
-from collector.collectors.shm.listing import ROOT
-from collector.host import filesystem
+from collector.collectors.shm.open_segments import of_descriptors
+from collector.collectors.shm.segment_names import Mapped, segment_name
 from collector.host.corefile import mapped_files, open_core
 from collector.host.elfcore import MappedFile
-from collector.host.files import READ_FLAGS, Host, OpenFd
+from collector.host.files import Host, OpenFd
 from collector.host.guarded_read import Guard
 from collector.host.maps import parse_maps
 from collector.host.procfs import Process
@@ -26,27 +23,10 @@ from collector.model.artifact import Truncated
 from collector.model.errors import StepError
 from collector.model.identity import HOST_MOUNTS
 from collector.model.marker import CoreRef, Marker
+from collector.model.segments import OPENED, OWN
 
 MAX_MAPS_BYTES = 64 << 20
 MAX_OWN = 4096
-DELETED = " (deleted)"
-
-
-class Mapped(msgspec.Struct, frozen=True, kw_only=True):
-    """
-    A file that a process has, or had, mapped.
-
-    *path* is as the kernel shows it: ``x (deleted)`` may be a removed ``x``, or a file of that name. *device* and
-    *inode* are known from ``/proc/PID/maps`` only, of a live process or in an Apport report; *addresses*, of its first
-    mapping, is its name in ``/proc/PID/map_files``.
-    """
-
-    path: bytes
-    device: int | None = None
-    inode: int | None = None
-    addresses: str | None = None
-
-
 NOTHING = Mapped(path=b"")
 
 
@@ -87,7 +67,7 @@ def of_process(process: Process, guard: Guard) -> Iterator[Mapped]:
 
 
 def _mapped(file: MappedFile) -> Mapped:
-    return Mapped(path=file.path, device=file.device, inode=file.inode, addresses=file.addresses)
+    return Mapped(path=file.path, device=file.device, inode=file.inode, link=f"map_files/{file.addresses}")
 
 
 class Reader(NamedTuple):
@@ -106,7 +86,7 @@ class Reader(NamedTuple):
 @dataclass(frozen=True, slots=True, kw_only=True)
 class OwnSegment:
     """
-    A segment that the crashed process has mapped; *holder* is that process if it lives.
+    A segment that the crashed process has mapped or open; *holder* is that process if it lives.
 
     Without one there is only a name, in a core. *confirmed*: the process was seen in the mount namespace in which the
     name is looked up. *reader* is who must be able to read a segment that only a name makes the crash's.
@@ -118,6 +98,10 @@ class OwnSegment:
     confirmed: bool = True
     reader: Reader | None = None
 
+    @property
+    def why(self) -> str:
+        return OPENED if self.mapped.link.startswith("fd/") else OWN
+
 
 # Name, device and inode; the latter two are known only from maps. The name alone may be another file's by
 # now, and the device may be that of another container's /dev/shm.
@@ -128,7 +112,7 @@ def own_segments(
     host: Host, marker: Marker, stack: ExitStack, guard: Guard, unread: ReadErrors
 ) -> tuple[dict[Key, OwnSegment], str]:
     """
-    Return the segments that the marker's processes have, or had, mapped, and why that is not all of them, if so.
+    Return the segments that the marker's processes have, or had, and why that is not all of them, if so.
 
     The core tells, and each process while it lives; with neither, nothing is known.
     Live processes stay open until *stack* is closed. Failures are recorded in *unread*.
@@ -153,7 +137,9 @@ def own_segments(
             continue
         try:
             process = stack.enter_context(Process(host, reference.pid, reference.start_time_ticks))
-            _add(own, of_process(process, guard), OwnSegment(name="", mapped=NOTHING, holder=process))
+            found = OwnSegment(name="", mapped=NOTHING, holder=process)
+            _add(own, of_process(process, guard), found)
+            _add(own, of_descriptors(process), found)
             by_process = True
         except (OSError, StepError, Truncated) as exc:
             why = exc.strerror if isinstance(exc, OSError) else exc
@@ -169,43 +155,13 @@ def own_segments(
 def _add(own: dict[Key, OwnSegment], files: Iterable[Mapped], like: OwnSegment) -> None:
     """Add those of *files* that are segments, *like* the given one but for name and mapping."""
     for mapped in files:
-        name = segment_name(mapped)
+        name = segment_name(mapped.path, nameless=like.holder is not None)
         key = (name or "", mapped.device, mapped.inode)
         if name is None or key in own:
             continue
         if len(own) == MAX_OWN:
             raise StepError(f"more than {MAX_OWN} segments are mapped; the rest are ignored")
         own[key] = replace(like, name=name, mapped=mapped)
-
-
-def open_mapped(process: Process, guard: Guard, mapped: Mapped) -> int:
-    """
-    Open a file that has no name here through the mapping of a process.
-
-    The link leads to the mapped inode itself, without resolving a path in the process's mount namespace. Source:
-    proc_pid_map_files(5); needs CAP_SYS_ADMIN or CAP_CHECKPOINT_RESTORE.
-
-    Raises:
-        StepError: If a lock that this takes is held too long, or the file is not on a tmpfs: the process may have
-            mounted any file system over its ``/dev/shm``.
-        OSError: From open(2).
-    """
-    name = f"map_files/{mapped.addresses}"
-    fd = guard.call(partial(os.open, name, READ_FLAGS | os.O_NONBLOCK, dir_fd=process.dir_fd))
-    if filesystem.kind(fd) != filesystem.TMPFS:
-        os.close(fd)
-        raise StepError("it is not on a tmpfs")
-    return fd
-
-
-def segment_name(mapped: Mapped) -> str | None:
-    """Return a mapped file's name below ``/dev/shm``; ``None`` if it is not there."""
-    prefix = os.fsencode(ROOT) + b"/"
-    if not mapped.path.startswith(prefix):
-        return None
-    name = mapped.path.removeprefix(prefix)
-    parts = name.split(b"/")
-    return None if b"" in parts or b".." in parts or b"." in parts else os.fsdecode(name)
 
 
 def _lines(pieces: Iterable[bytes]) -> Iterator[bytes]:

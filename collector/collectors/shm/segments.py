@@ -11,7 +11,9 @@ import msgspec
 
 from collector.collectors.shm.death import Death, doubt, is_later
 from collector.collectors.shm.listing import ROOT, ShmFile, walk
-from collector.collectors.shm.mapped_segments import DELETED, Key, OwnSegment, open_mapped
+from collector.collectors.shm.mapped_segments import Key, OwnSegment
+from collector.collectors.shm.open_segments import open_mapped
+from collector.collectors.shm.segment_names import DELETED, shown_path
 from collector.host import syscalls
 from collector.host.files import OpenFd, open_beneath, stat_beneath
 from collector.host.guarded_read import Guard
@@ -34,7 +36,7 @@ class SegmentSearch:
 
     Args:
         root_fd: The directory, normally ``/dev/shm``; closing it is left to the caller.
-        own: What the crashed process has mapped.
+        own: What the crashed process has mapped or open.
         guard: Runs what takes a live process's locks.
         death: When it died, if *own* comes from its core.
         globs: Further segments that are wanted, in order of importance.
@@ -132,6 +134,11 @@ class SegmentSearch:
             raise StepError("it was replaced before it could be read")
         return fd
 
+    def source(self, candidate: Candidate) -> str:
+        """Return what to show as the path of a segment."""
+        own = self._held.get((candidate.device, candidate.inode))
+        return f"{ROOT}/{candidate.name}" if own is None else shown_path(own.mapped.path, candidate.name)
+
     def _own(self, found: ShmFile, own: OwnSegment) -> Candidate:
         """Return a segment of the crash, with the reason if it is not taken."""
         gone = ""
@@ -142,7 +149,7 @@ class SegmentSearch:
         if gone:
             return Candidate(name=found.name, rank=0, why=OWN, gone=gone)
         self._taken.add(found.name)
-        return self._candidate(found, 0, OWN if own.holder is not None else self._by_name(found, own))
+        return self._candidate(found, 0, own.why if own.holder is not None else self._by_name(found, own))
 
     def _match(self, found: ShmFile) -> Candidate | None:
         """Return a segment that a glob names, unless it is taken already."""
@@ -187,11 +194,11 @@ class SegmentSearch:
             with OpenFd(self._open_held(own)) as fd:
                 status = os.fstat(fd)
         except (OSError, StepError) as exc:
-            return Candidate(name=name, rank=0, why=OWN, gone=f"deleted, and opening its mapping failed: {exc}")
+            return Candidate(name=name, rank=0, why=own.why, gone=f"it has no name here, and opening it failed: {exc}")
         self._held[status.st_dev, status.st_ino] = own
         # One that has a name is in another mount namespace, and is named as the kernel shows it.
         return self._candidate(
-            ShmFile(own.name if status.st_nlink else name, status), 0, OWN + ", which still holds it"
+            ShmFile(own.name if status.st_nlink else name, status), 0, f"{own.why}, which still holds it"
         )
 
     def _open_held(self, own: OwnSegment) -> int:

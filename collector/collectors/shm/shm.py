@@ -22,7 +22,7 @@ from collector.host.guarded_read import Guard
 from collector.host.read_errors import ReadErrors
 from collector.host.subordinates import owners
 from collector.host.tree import Tree
-from collector.model.artifact import Artifact, Bulk, CoreUse, Footprint, NotApplicable, Truncated
+from collector.model.artifact import Artifact, Bulk, CoreUse, Footprint, HeldUse, NotApplicable, Truncated
 from collector.model.errors import StepError
 from collector.model.owners import by_owner
 from collector.model.pressure import StepClass
@@ -44,8 +44,9 @@ class Shm:
     Copy segments of ``/dev/shm``, the crash's own first, then glob by glob; then list what is there.
 
     Args:
-        from_: ``crashed_process`` takes what the process had mapped, as listed in its core if it is
-            dead, or in ``/proc/PID/maps`` if it lives. ``none`` takes only what ``segments`` names.
+        from_: ``crashed_process`` takes what the process had mapped, as listed in its core if it is dead; if it
+            lives, what it has mapped or open, unlinked and nameless shared memory included. ``none`` takes only what
+            ``segments`` names.
         segments: Globs of further segments, in order of importance.
         exclude: Globs of segments that are never copied.
         max_each: Maximum bytes of data per segment.
@@ -58,7 +59,11 @@ class Shm:
 
     name: ClassVar[str] = "shm"
     footprint: ClassVar[Footprint] = Footprint(
-        step_class=StepClass.DIRECT, peak_bytes=16 << 20, timeout_s=600.0, core=CoreUse.MAPPINGS
+        step_class=StepClass.DIRECT,
+        peak_bytes=16 << 20,
+        timeout_s=600.0,
+        core=CoreUse.MAPPINGS,
+        held=HeldUse.OPEN,
     )
     from_: From = From.CRASHED_PROCESS
     segments: tuple[str, ...] = ()
@@ -88,10 +93,10 @@ class Shm:
             for candidate, row in planned:
                 if row.artifact:
                     try:
-                        yield _artifact(search.open(candidate), candidate, row)
+                        yield _artifact(search.open(candidate), search.source(candidate), row)
                     except (OSError, StepError) as exc:
                         lost.append(candidate.name)
-                        unread.add(f"{ROOT}/{candidate.name}", exc, candidate.owner)
+                        unread.add(search.source(candidate), exc, candidate.owner)
             tree: Tree[None] = Tree(search.root_fd, ROOT, owners=search.owners, unread=unread)
             rows = jsonl(inventory(tree, self.max_inventory))
             yield Artifact(path=PurePosixPath("inventory.jsonl"), body=rows, media="jsonl")
@@ -166,11 +171,11 @@ def _left_out(planned: list[tuple[Candidate, Planned]], beyond: Counter[str]) ->
     return f"{counts.total()} of the wanted segments are beyond max_total or max_segments ({by_owner(counts)})"
 
 
-def _artifact(fd: int, candidate: Candidate, row: Planned) -> Artifact:
+def _artifact(fd: int, source: str, row: Planned) -> Artifact:
     return Artifact(
         path=PurePosixPath(row.artifact),
         body=Bulk(fd=fd, limit_bytes=length_of(fd, row.limit_bytes) if row.limit_bytes is not None else None),
-        source=describe(fd, f"{ROOT}/{escape_name(candidate.name)}"),
+        source=describe(fd, escape_name(source)),
         truncated="longer than max_each" if row.limit_bytes is not None else "",
         media="binary",
     )

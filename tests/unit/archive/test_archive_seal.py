@@ -7,13 +7,15 @@ from pathlib import Path
 
 import msgspec
 import pytest
+from click.testing import CliRunner
 
 from collector.archive import directory, layout
 from collector.archive.read import ArchiveReader
 from collector.archive.seal import seal
 from collector.archive.store import ArtifactLine, Store
+from collector.cli.incidents import show_command
 from collector.model.errors import ArchiveError
-from collector.model.incident import IncidentHeader, IncidentState, LeftOut, StepEnd, StepStatus
+from collector.model.incident import HoldRecord, IncidentHeader, IncidentState, LeftOut, StepEnd, StepStatus
 from collector.model.marker import Marker, MarkerKind
 from collector.runner.protocol import Recover
 from collector.runner.recover_job import recover
@@ -306,3 +308,17 @@ def test_manifest_of_an_earlier_release_is_read(store: Store) -> None:
         (step,) = archive.manifest(incident).steps
     assert step.verdict is not None
     assert (step.verdict.reason, step.verdict.step_class) == ("too little; memory full avg10 is 6.00 %", None)
+
+
+def test_manifest_says_for_how_long_the_process_was_held(store: Store) -> None:
+    """One that a killed run left behind does not know it."""
+    first, second = header(), msgspec.structs.replace(header(), id=layout.new_id(1_700_000_001.0))
+    for opened in (first, second):
+        os.close(store.begin(opened))
+    hold = HoldRecord(seconds=0.25, ended="its dump was received")
+    assert seal(store, first.id, ended_s=2.0, interrupted=False, hold=hold).hold == hold
+    with ArchiveReader(store.path) as archive:
+        assert archive.manifest(first.id).hold == hold
+    shown = CliRunner().invoke(show_command, [first.id, "--archive", store.path], standalone_mode=False)
+    assert "held      0.25 s: its dump was received" in shown.output
+    assert seal(store, second.id, ended_s=2.0, interrupted=True).hold is None

@@ -24,7 +24,7 @@ from collector.model.pressure import (
     Tick,
 )
 from collector.pressure.distress import History
-from collector.pressure.gate import SPARE_BYTES, decide
+from collector.pressure.gate import SPARE_BYTES, decide, hurry
 
 MIB = 1 << 20
 OPERATIONS = Path(__file__).parents[3] / "docs" / "operations.md"
@@ -272,3 +272,22 @@ def test_gate_works_without_cgroup_and_disk() -> None:
     bare = changed(cgroup=None, disk=None)
     assert all(ask(bare, budget).decision is Decision.PROCEED for budget in CLASSES)
     assert ask(msgspec.structs.replace(bare, nodes=()), DIRECT).decision is Decision.WAIT
+
+
+@pytest.mark.parametrize("policy", Policy)
+@pytest.mark.parametrize("short", [MILD, SEVERE, room(2 * MIB)], ids=["mild", "severe", "room"])
+def test_memory_that_is_short_ends_a_hold_whatever_the_policy(short: Sample, policy: Policy) -> None:
+    """The process that is held is the memory: what would slow a copy down lets it go."""
+    limits = msgspec.structs.replace(NO_FLOOR, on_pressure=policy)
+    verdict = ask(short, DIRECT, limits=limits)
+    assert hurry(verdict) == verdict.reason != ""
+
+
+@pytest.mark.parametrize("sample", [CALM, UNSETTLED, FULL_DISK, IN_MEMORY], ids=["calm", "unsettled", "full", "tmpfs"])
+def test_only_memory_ends_a_hold(sample: Sample) -> None:
+    assert hurry(ask(sample, DIRECT)) == ""
+
+
+def test_floor_of_a_step_ends_a_hold() -> None:
+    limits = msgspec.structs.replace(NO_FLOOR, floor_bytes=4096 * MIB)
+    assert "floor" in hurry(ask(CALM, DIRECT, limits=limits))
