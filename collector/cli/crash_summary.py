@@ -7,7 +7,7 @@ from collections.abc import Iterator
 from collector.archive import directory
 from collector.archive.read import ArchiveReader, IncidentSummary
 from collector.cli.text import printable
-from collector.collectors.core.core import CoreSummary as Core
+from collector.collectors.core.summary import CoreSummary as Core
 from collector.model.case import merge
 from collector.model.decode import MalformedError, decode
 from collector.model.errors import ArchiveError

@@ -216,7 +216,12 @@ def mapped_files(fd: int) -> Iterator[MappedFile]:
             raise Truncated(f"the report ends within its list of mapped files, after {count} entries")
         if count:
             return
-    reader = core_reader(fd)
+    yield from files_of(core_reader(fd))
+
+
+def files_of(reader: CoreReader) -> Iterator[MappedFile]:
+    """Yield the mapped files of NT_FILE; raise as `mapped_files` does."""
+    count = 0
     header, found = notes(reader)
     note = next((note for note in found if note.type == NT_FILE), None)
     if note is None:

@@ -74,7 +74,7 @@ class Layout:
     order: str
     machine: str
 
-    def unpack(self, form: str, raw: bytes, offset: int = 0) -> tuple[int, ...]:
+    def unpack(self, form: str, raw: bytes | bytearray | memoryview, offset: int = 0) -> tuple[int, ...]:
         """Unpack *form*, a `struct` format in which ``W`` stands for an unsigned word of the core's size."""
         word = "Q" if self.word == 8 else "I"
         return struct.unpack_from(self.order + form.replace("W", word), raw, offset)
@@ -219,7 +219,7 @@ def _notes(reader: CoreReader, header: CoreHeader, gap: int) -> Iterator[Note]:
         if left < 12 or len(head) < 12:
             return
         name_bytes, desc_bytes, kind = header.layout.unpack("III", head)
-        name_padded, desc_padded = _align(name_bytes), _align(desc_bytes)
+        name_padded, desc_padded = padded(name_bytes), padded(desc_bytes)
         left -= 12 + name_padded + desc_padded
         if left < 0 or name_bytes > 256:
             return
@@ -233,7 +233,7 @@ def _notes(reader: CoreReader, header: CoreHeader, gap: int) -> Iterator[Note]:
             yield Note(type=kind, size_bytes=desc_bytes, desc=desc)
 
 
-def _align(size: int) -> int:
+def padded(size: int) -> int:
     """Round up to a multiple of 4, to which names and descriptions are padded in 64-bit cores too."""
     return (size + 3) & ~3
 

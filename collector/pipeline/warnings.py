@@ -5,6 +5,8 @@ from __future__ import annotations
 from collections.abc import Iterator
 from typing import Any
 
+from collector.collectors.core.core import Core
+from collector.collectors.core.dump_content import CoreCompression, CoreContent
 from collector.config.load import in_order
 from collector.config.nodes import Path
 from collector.model.diagnostics import Diagnostic, Mark, Severity
@@ -118,6 +120,8 @@ def _pipeline(plan: Plan[Any], pipeline: Pipeline, facts: MachineFacts) -> Itera
         yield from _room(plan, step, path, facts)
         if own.pressure and own.pressure.on_pressure is Policy.PROCEED:
             yield _proceed(_mark(plan, (*path, "pressure", "on_pressure")))
+        if isinstance(step.collector, Core):
+            yield from _uncompressed(plan, step.collector, path)
         if own.timeout is not None and own.timeout > pipeline.timeout_s:
             yield _warning(
                 _mark(plan, (*path, "timeout")),
@@ -125,6 +129,16 @@ def _pipeline(plan: Plan[Any], pipeline: Pipeline, facts: MachineFacts) -> Itera
                 f" {format_seconds(pipeline.timeout_s)}",
                 "raise the pipeline's timeout",
             )
+
+
+def _uncompressed(plan: Plan[Any], core: Core, path: Path) -> Iterator[Diagnostic]:
+    """Warn of a compression that nothing comes of."""
+    if core.content is not CoreContent.FULL and core.compress is not CoreCompression.NONE:
+        yield _warning(
+            _mark(plan, (*path, "with", "compress")),
+            f"`compress` has no effect with `content: {core.content}`: only a full core is compressed",
+            "leave it out",
+        )
 
 
 def _room(plan: Plan[Any], step: Step, path: Path, facts: MachineFacts) -> Iterator[Diagnostic]:

@@ -11,7 +11,7 @@ from collector.model.signals import signal_name
 from collector.model.text import escape, escape_name, parse_number
 
 if TYPE_CHECKING:
-    from collector.collectors.core.core import CoreSummary
+    from collector.collectors.core.summary import CoreSummary
 
 # Of the others, some hold secrets (ProcEnviron), and all are in the report that is kept.
 ATTRIBUTES = ("ProblemType", "Date", "ExecutablePath", "InterpreterPath", "Package", "DistroRelease", "Uname",

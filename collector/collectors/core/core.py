@@ -9,40 +9,35 @@ from dataclasses import dataclass
 from pathlib import PurePosixPath
 from typing import ClassVar
 
-import msgspec
-
 from collector.collectors.base import Context
 from collector.collectors.core.apport_report import add_report
-from collector.collectors.core.notes import (
-    ARGUMENTS_BYTES,
-    CoreSignal,
-    CoreThread,
-    parse_process,
-    parse_signal,
-    parse_thread,
-)
+from collector.collectors.core.dump import dumped
+from collector.collectors.core.dump_content import CoreCompression, CoreContent, DumpKeys
+from collector.collectors.core.summary import CoreSummary, file_row, fill, threads_of
 from collector.host.apport import read_report
 from collector.host.apport_core import EXCEPTION, NO_CORE
 from collector.host.corefile import core_reader, mapped_files, open_core, path_of, written_once
-from collector.host.elfcore import (
-    NT_FILE,
-    NT_PRPSINFO,
-    NT_PRSTATUS,
-    NT_SIGINFO,
-    CoreError,
-    MappedFile,
-    notes,
-    parse_mapped_files,
-)
+from collector.host.elfcore import CoreError
 from collector.host.files import describe
-from collector.model.artifact import Artifact, Bulk, CoreUse, Footprint, Method, NotApplicable, SourceInfo, Truncated
+from collector.model.artifact import (
+    Artifact,
+    Bulk,
+    CoreUse,
+    Footprint,
+    HeldUse,
+    Method,
+    NotApplicable,
+    SourceInfo,
+    Truncated,
+)
 from collector.model.case import CORE_SIGNALS
 from collector.model.errors import StepError
-from collector.model.marker import Marker
+from collector.model.marker import DUMP, HELD_DUMP, Marker
 from collector.model.pressure import StepClass
 from collector.model.redaction import Redaction
 from collector.model.signals import signal_name
-from collector.model.text import escape, json, jsonl
+from collector.model.text import json, jsonl
+from collector.model.units import Bytes
 
 
 class KeepCore(enum.StrEnum):
@@ -54,60 +49,34 @@ class KeepCore(enum.StrEnum):
     NONE = "none"
 
 
-class CoreSummary(msgspec.Struct, kw_only=True, omit_defaults=True):
-    """
-    ``core.json``. IDs are those of the process's own namespaces, from an Apport report without a core the host's; text
-    is escaped.
-
-    *cut_off*: the file ends before its last segment does (a limit, a full disk), so memory is missing.
-    """
-
-    path: str
-    size_bytes: int
-    problem: str = ""
-    machine: str = ""
-    bits: int = 0
-    signal: CoreSignal | None = None
-    pid: int | None = None
-    ppid: int | None = None
-    uid: int | None = None
-    gid: int | None = None
-    command: str = ""
-    arguments: str = ""
-    crashed_thread: CoreThread | None = None
-    threads: int = 0
-    mapped_files: int = 0
-    segments: int = 0
-    memory_bytes: int = 0
-    cut_off: bool = False
-    attributes: dict[str, str] = {}
-
-
-class MappedFileRow(msgspec.Struct, frozen=True, kw_only=True):
-    """One line of ``mapped_files.jsonl``; addresses in hexadecimal, *offset* in bytes."""
-
-    start: str
-    end: str
-    offset: int
-    path: str
-
-
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Core:
     """
-    Read the marker's core file, and keep it.
+    Read the core, and keep it: the marker's core file, or what the kernel sends while it holds the process.
 
     Args:
-        keep: ``auto`` keeps it as it is now, at the least cost: sharing its blocks where the file system can, else
-            by a copy; by a hard link only if it is never written again. ``copy`` copies it, ``none`` keeps only
-            what its notes say. ``link`` is an old name for ``auto``.
+        keep: Of a core file: ``auto`` keeps it as it is now, at the least cost: sharing its blocks where the file
+            system can, else by a copy; by a hard link only if it is never written again. ``copy`` copies it, ``none``
+            keeps only what its notes say. ``link`` is an old name for ``auto``.
+        content: Of a core that the kernel sends: ``full``, all of it; ``stacks``, the threads' stacks and what a
+            debugger needs beside them; ``notes``, the registers and the mapped files only.
+        max_bytes: Maximum bytes of a core that the kernel sends; no limit by default.
+        compress: ``zstd`` compresses a ``full`` core that the kernel sends.
     """
 
     name: ClassVar[str] = "core"
     footprint: ClassVar[Footprint] = Footprint(
-        step_class=StepClass.DIRECT, peak_bytes=16 << 20, timeout_s=300.0, light_head=True, core=CoreUse.ITSELF
+        step_class=StepClass.DIRECT,
+        peak_bytes=16 << 20,
+        timeout_s=300.0,
+        light_head=True,
+        core=CoreUse.ITSELF,
+        held=HeldUse.DUMP,
     )
     keep: KeepCore = KeepCore.AUTO
+    content: CoreContent = CoreContent.FULL
+    max_bytes: Bytes | None = None
+    compress: CoreCompression = CoreCompression.NONE
 
     def collect(self, ctx: Context) -> Iterator[Artifact]:
         """
@@ -120,6 +89,10 @@ class Core:
             NotApplicable: If there is none by nature: a manual run, a process that was killed or lives.
         """
         core = ctx.marker.core
+        if ctx.held is not None:
+            keys = DumpKeys(content=self.content, max_bytes=self.max_bytes, compress=self.compress)
+            yield from dumped(keys, ctx, ctx.held)
+            return
         if core is None:
             absent = CoreSummary(path="", size_bytes=0, problem="the marker has no core file")
             yield Artifact(path=PurePosixPath("core.json"), body=json(absent), media="json")
@@ -131,9 +104,11 @@ class Core:
             summary = _summary(fd, source, ctx.redaction)
             yield Artifact(path=PurePosixPath("core.json"), body=json(summary), source=source, media="json")
             if not summary.problem:
-                yield Artifact(path=PurePosixPath("threads.jsonl"), body=jsonl(_threads(fd)), media="jsonl")
+                yield Artifact(
+                    path=PurePosixPath("threads.jsonl"), body=jsonl(threads_of(core_reader(fd))), media="jsonl"
+                )
             if summary.mapped_files or not summary.problem:
-                files = jsonl(map(_row, mapped_files(fd)))
+                files = jsonl(map(file_row, mapped_files(fd)))
                 yield Artifact(path=PurePosixPath("mapped_files.jsonl"), body=files, media="jsonl")
             if self.keep is not KeepCore.NONE:
                 kept = Bulk(fd=os.dup(fd), instead=self._instead(fd))
@@ -162,16 +137,20 @@ class Core:
 def _absent(marker: Marker) -> Truncated | NotApplicable:
     """Return why a marker has no core: the end of the step."""
     facts = marker.attributes
-    dumped, lost = facts.get("core_dumped"), facts.get("event") == "core_lost"
+    if (dump := facts.get(DUMP)) == HELD_DUMP:
+        return Truncated("the dump ended before its core was taken: the process is not held any more")
+    if dump is not None:
+        return Truncated(f"the dump was refused: {dump}")
+    core_dumped, lost = facts.get("core_dumped"), facts.get("event") == "core_lost"
     died_so = marker.signal is not None and marker.signal in CORE_SIGNALS
     died = f"the process died of {signal_name(marker.signal)}" if marker.signal is not None else "it was announced"
-    if dumped != "yes" and facts.get("core_limit") == "0" and (died_so or dumped == "pending"):
+    if core_dumped != "yes" and facts.get("core_limit") == "0" and (died_so or core_dumped == "pending"):
         return NotApplicable(f"{died}, with a core limit of 0")
-    if died_so and dumped == "no":
+    if died_so and core_dumped == "no":
         limit = "" if "core_limit" in facts else "its core limit was 0, or "
         return Truncated(f"{died}, and no core was written: {limit}it may not be dumped, or core_pattern leads nowhere")
-    if died_so or dumped in {"yes", "pending"} or lost:
-        return Truncated(f"no core was found, though {'one was dumped' if dumped == 'yes' or lost else died}")
+    if died_so or core_dumped in {"yes", "pending"} or lost:
+        return Truncated(f"no core was found, though {'one was dumped' if core_dumped == 'yes' or lost else died}")
     return NotApplicable("the marker has no core file")
 
 
@@ -180,42 +159,10 @@ def _summary(fd: int, source: SourceInfo, redaction: Redaction) -> CoreSummary:
     summary = CoreSummary(path=source.path, size_bytes=size, attributes=source.xattrs or {})
     try:
         reader = core_reader(fd)
-        header, found = notes(reader)
-        layout = header.layout
-        summary.machine, summary.bits = layout.machine, layout.word * 8
-        summary.segments, summary.memory_bytes = header.segments, header.memory_bytes
-        for note in found:
-            if note.type == NT_PRSTATUS:
-                summary.threads += 1
-                summary.crashed_thread = summary.crashed_thread or parse_thread(layout, note.desc)
-            elif note.type == NT_SIGINFO:
-                summary.signal = summary.signal or parse_signal(layout, note.desc)
-            elif note.type == NT_FILE and not summary.mapped_files:  # the kernel writes one
-                summary.mapped_files = sum(1 for _ in parse_mapped_files(layout, note.desc))
-            elif note.type == NT_PRPSINFO and (process := parse_process(layout, note.desc)) is not None:
-                summary.pid, summary.ppid = process.pid, process.ppid
-                summary.uid, summary.gid = process.uid, process.gid
-                summary.command = escape(process.command)
-                summary.arguments = _arguments(process.arguments, redaction)
+        header = fill(summary, reader, redaction)
         summary.cut_off = reader.is_cut_off(header.end_bytes)
     except CoreError as exc:
         summary.problem = str(exc)
     if (report := read_report(fd)) is not None:
         add_report(summary, report, redaction)
     return summary
-
-
-def _arguments(raw: bytes, redaction: Redaction) -> str:
-    return escape(redaction.text(raw, is_cut=len(raw) >= ARGUMENTS_BYTES - 1))
-
-
-def _threads(fd: int) -> Iterator[CoreThread]:
-    """Yield the threads; the kernel writes the one that crashed first."""
-    header, found = notes(core_reader(fd))
-    for note in found:
-        if note.type == NT_PRSTATUS and (thread := parse_thread(header.layout, note.desc)) is not None:
-            yield thread
-
-
-def _row(file: MappedFile) -> MappedFileRow:
-    return MappedFileRow(start=f"{file.start:#x}", end=f"{file.end:#x}", offset=file.offset, path=escape(file.path))

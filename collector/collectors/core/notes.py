@@ -124,11 +124,11 @@ def parse_process(layout: Layout, desc: bytes) -> ProcessInfo | None:
 def parse_thread(layout: Layout, desc: bytes) -> CoreThread | None:
     """Parse NT_PRSTATUS (``struct elf_prstatus``); ``None`` if it is too short."""
     word = layout.word
-    masks = 14 if layout.machine == "m68k" else 16  # the signal is a short, and m68k aligns to two bytes
+    masks = _masks_at(layout)
     ids = masks + 2 * word
     times = ids + 16
-    registers_at = times + 8 * word  # four times of two words each
-    if len(desc) < registers_at:
+    at = registers_at(layout)
+    if len(desc) < at:
         return None
     signal = layout.unpack("h", desc, 12)[0]
     pending, blocked = layout.unpack("WW", desc, masks)
@@ -136,9 +136,9 @@ def parse_thread(layout: Layout, desc: bytes) -> CoreThread | None:
     user_s, user_us, system_s, system_us = layout.unpack("WWWW", desc, times)
     names = REGISTERS.get(layout.machine, ())
     register = "Q" if layout.machine in WIDE_REGISTERS else "W"
-    if len(desc) < registers_at + len(names) * (8 if register == "Q" else word):
+    if len(desc) < at + len(names) * (8 if register == "Q" else word):
         names = ()
-    values = layout.unpack(register * len(names), desc, registers_at)
+    values = layout.unpack(register * len(names), desc, at)
     return CoreThread(
         tid=tid,
         signal=signal,
@@ -148,6 +148,15 @@ def parse_thread(layout: Layout, desc: bytes) -> CoreThread | None:
         system_s=system_s + _microseconds(system_us) / 1e6,
         registers={name: f"{value:#x}" for name, value in zip(names, values, strict=True)},
     )
+
+
+def registers_at(layout: Layout) -> int:
+    """Return where ``struct elf_prstatus`` has the registers: behind four ids, and four times of two words each."""
+    return _masks_at(layout) + 2 * layout.word + 16 + 8 * layout.word
+
+
+def _masks_at(layout: Layout) -> int:
+    return 14 if layout.machine == "m68k" else 16  # the signal is a short, and m68k aligns to two bytes
 
 
 def _microseconds(word: int) -> int:

@@ -56,6 +56,11 @@ def test_warnings_of_a_good_file_are_none(tmp_path: Path) -> None:
     [
         ("pressure: {psi_full: 5%}\n", "psi_full", "'psi_full' is no longer a key of pressure and does nothing"),
         ("pressure: {on_pressure: proceed}\n", "proceed", "`proceed` collects on a starving machine"),
+        (
+            "      - {id: a, collector: core, with: {content: stacks, compress: zstd}}\n",
+            "zstd",
+            "`compress` has no effect with `content: stacks`",
+        ),
         ("copy: {rate: max}\n", "max", "at `max` every other writer"),
         ("      - {id: a, collector: dmesg, pressure: {on_pressure: proceed}}\n", "proceed", "`proceed` collects"),
         (

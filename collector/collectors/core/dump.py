@@ -1,0 +1,67 @@
+"""The dump of a process that the kernel holds, as artifacts."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Iterator
+from contextlib import ExitStack
+from pathlib import PurePosixPath
+
+from collector.collectors.base import Context
+from collector.collectors.core.dump_content import CoreContent, DumpKeys, DumpTaker
+from collector.collectors.core.summary import CoreSummary, file_row, fill, threads_of
+from collector.host.core_stream import CoreStream, DumpHead, read_head
+from collector.host.corefile import files_of
+from collector.host.elfcore import CoreError
+from collector.host.held_process import HeldProcess
+from collector.model.artifact import Artifact, Body, Incoming, SourceInfo
+from collector.model.errors import StepError
+from collector.model.text import json, jsonl
+
+CORE = PurePosixPath("core")
+
+
+def dumped(keys: DumpKeys, ctx: Context, held: HeldProcess) -> Iterator[Artifact]:
+    """
+    Yield ``core.json``, ``threads.jsonl``, ``mapped_files.jsonl`` and ``core`` of a process that is held.
+
+    Stacks and notes are complete in memory before the first artifact is yielded; the caller lets the process go.
+
+    Raises:
+        StepError: If the dump does not come; at the end, if what came is not a core.
+    """
+    source = SourceInfo(path=f"/proc/{held.process.pid}")
+    stream = CoreStream(held.stream_fd, deadline_s=min(held.deadline_s, ctx.deadline_s))
+    try:
+        held.accept()
+        head = read_head(stream)
+    except OSError as exc:
+        raise StepError(f"the dump did not come: {exc.strerror}") from exc
+    except CoreError as exc:
+        summary = CoreSummary(path="", size_bytes=0, problem=str(exc), received=held.source)
+        yield Artifact(path=PurePosixPath("core.json"), body=json(summary), source=source, media="json")
+        yield Artifact(path=CORE, body=_unread(keys, held, stream), source=source, media="binary")
+        raise StepError(f"the dump of process {held.process.pid}: {exc}") from exc
+    with ExitStack() as stack:
+        taken = DumpTaker(keys=keys, ctx=ctx, held=held, head=head, stack=stack).take()
+        summary = CoreSummary(path="", size_bytes=head.header.end_bytes, received=held.source, content=taken.content)
+        yield from _facts(summary, head, ctx, source)
+        yield Artifact(path=CORE, body=taken.body, source=source, truncated=taken.reason, media="binary")
+
+
+def _facts(summary: CoreSummary, head: DumpHead, ctx: Context, source: SourceInfo) -> Iterator[Artifact]:
+    """Yield what the notes say."""
+    fill(summary, head.reader(), ctx.redaction)
+    yield Artifact(path=PurePosixPath("core.json"), body=json(summary), source=source, media="json")
+    cut = "the notes of more threads were not read" if head.notes_cut else ""
+    rows = jsonl(threads_of(head.reader()))
+    yield Artifact(path=PurePosixPath("threads.jsonl"), body=rows, source=source, truncated=cut, media="jsonl")
+    rows = jsonl(map(file_row, files_of(head.reader())))
+    yield Artifact(path=PurePosixPath("mapped_files.jsonl"), body=rows, source=source, media="jsonl")
+
+
+def _unread(keys: DumpKeys, held: HeldProcess, stream: CoreStream) -> Body:
+    """Return a dump that cannot be parsed: all of it, if that was asked for and there is time."""
+    if keys.content is CoreContent.FULL and not held.hurry and time.monotonic() < stream.deadline_s:
+        return Incoming(fd=held.stream_fd, head=bytes(stream.head), limit_bytes=keys.max_bytes)
+    return bytes(stream.head)
