@@ -22,7 +22,7 @@ from collector.model.admission import Admission, OwnProcesses, Ruling
 from collector.model.case import Case, Fate, owner_of
 from collector.model.errors import CollectorError, PressureError
 from collector.model.incident import IncidentState
-from collector.model.marker import Marker, MarkerKind, shortened
+from collector.model.marker import Marker, MarkerKind, dump_ended, shortened
 from collector.model.shares import PerMinute
 from collector.pipeline.generation import Generation
 from collector.pipeline.steps import Pipeline, select_steps, steps_for
@@ -37,6 +37,9 @@ LINES_PER_MINUTE = 600
 
 MAX_TRIES = 2
 """A marker whose incident was killed before any of it was on disk is retried once."""
+
+RESTARTED = "its dump was ended: the collector was started again"
+"""Of a process that an earlier run held: it was let go when that run ended."""
 
 log = get_logger()
 
@@ -246,9 +249,10 @@ class Intake:
         elif entry.tries >= MAX_TRIES:
             self._ledger.finish(entry.id, Fate.FAILED, incident=None, reason=f"tried {entry.tries} times")
         elif entry.fate is Fate.RECORDED:  # not ruled on yet
-            self._rule(entry.id, entry.marker, entry.pipeline)
+            self._rule(entry.id, dump_ended(entry.marker, RESTARTED), entry.pipeline)
         else:
-            markers = (entry.marker, *self._ledger.joined(entry.id))
+            found = (entry.marker, *self._ledger.joined(entry.id))
+            markers = [dump_ended(marker, RESTARTED) for marker in found]
             now_s = boot_s()
             ruling = self._admission.resume(entry.id, markers, pipeline=entry.pipeline, now_s=now_s)
             self._enter(entry.id, entry.marker, ruling)

@@ -96,6 +96,7 @@ class Supervisor:
 
     def run(self) -> None:
         """Run until SIGTERM."""
+        process.never_dump()  # the kernel would wait for this very process to take its dump
         process.set_oom_score_adj(OOM_SCORE_ADJ)
         process.lock_memory(future=True)
         self._loop.handle_signals({signal.SIGTERM: self._stop, signal.SIGINT: self._stop, signal.SIGHUP: self._reload})
@@ -128,7 +129,14 @@ class Supervisor:
         )
         self._intake.resume(done.sealed)
         self._control = Control(self._loop, self._generation.runtime_directory, self._handle)
-        self._triggers = TriggerSet(self._loop, self._intake, self._ledger, self._holding, self._show_status)
+        self._triggers = TriggerSet(
+            self._loop,
+            self._intake,
+            self._ledger,
+            holding=self._holding,
+            limits=self._limits,
+            changed=self._show_status,
+        )
         self._triggers.open(self._generation)
         self._recovering = False
         if self._pool.stopping:
@@ -299,6 +307,9 @@ class Supervisor:
         log.info("daemon.stopping", running=[running.incident for running in self._activity.running])
         self._manager.stopping()
         self._pool.stop(time.monotonic() + STOP_GRACE_S)
+        if not self._recovering:
+            self._triggers.leave()
+            self._holding.leave()
         if not self._recovering and not self._collecting:
             self._loop.stop()
 

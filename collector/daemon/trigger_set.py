@@ -7,6 +7,7 @@ from collections.abc import Callable
 from collector.archive.ledger import Ledger
 from collector.daemon.holding import Holding
 from collector.daemon.intake import Intake
+from collector.daemon.limits import Limits
 from collector.daemon.loop import Loop
 from collector.daemon.turns import Turns
 from collector.daemon.watched_trigger import WatchedTrigger
@@ -26,6 +27,7 @@ class TriggerSet:
         intake: Takes their markers.
         ledger: Stores small texts for them, and counts what they lose.
         holding: Takes the processes that they hold.
+        limits: Counts what they leave out.
         changed: Called when the state of one has changed.
     """
 
@@ -34,7 +36,9 @@ class TriggerSet:
         loop: Loop,
         intake: Intake,
         ledger: Ledger,
+        *,
         holding: Holding,
+        limits: Limits,
         changed: Callable[[], None] = lambda: None,
     ) -> None:
         self._loop = loop
@@ -42,6 +46,7 @@ class TriggerSet:
         self._intake = intake
         self._ledger = ledger
         self._holding = holding
+        self._limits = limits
         self._changed = changed
         self._triggers: list[WatchedTrigger] = []
 
@@ -63,6 +68,10 @@ class TriggerSet:
             for trigger, ctx in wanted
             if (trigger, ctx) not in unchanged
         ]
+
+    def leave(self) -> None:
+        """Close those whose crashes can wait for the next run, or go to whom they went before: this one will end."""
+        self._close([one for one in self._triggers if one.waits_for_successor])
 
     def close(self) -> None:
         self._close(list(self._triggers))
@@ -96,4 +105,5 @@ class TriggerSet:
             # Without the units, which no trigger asks for: one whose context changes is opened anew.
             owners=Owners(subordinate=generation.settings.owners.subordinate),
             hold=self._holding.add,
+            reached=self._limits.reached,
         )

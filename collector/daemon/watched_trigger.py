@@ -92,6 +92,10 @@ class WatchedTrigger:
             reason = self._watch.gone or self._watch.degraded
         return None if reason is None else printable(reason)
 
+    @property
+    def waits_for_successor(self) -> bool:
+        return self._watch is not None and self._watch.waits_for_successor
+
     def open(self) -> None:
         """Open it now, unless it is open."""
         if self._watch is not None:

@@ -43,6 +43,12 @@ def reject(fd: int) -> None:
         _answer(sock, REJECT, socket.MSG_DONTWAIT)
 
 
+def end(fd: int) -> None:
+    """End the connection, of which workers may have copies: the process is let go at once."""
+    with contextlib.suppress(OSError), _socket(fd) as sock:
+        sock.shutdown(socket.SHUT_RDWR)
+
+
 def _answer(sock: socket.socket, mask: int, flags: int = 0) -> None:
     """Read the kernel's request and answer it."""
     raw = sock.recv(REQUEST.size, flags | socket.MSG_PEEK)

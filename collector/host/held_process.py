@@ -21,7 +21,8 @@ class DumpSource(enum.StrEnum):
 @dataclass(slots=True, eq=False, kw_only=True)
 class HeldProcess:
     """
-    A process that is held for as long as *stream_fd* is open somewhere; its `/proc` reads as that of a live one.
+    A process that is held until `release`; with a pipe, for as long as that is open anywhere. Its `/proc` reads as that
+    of a live one.
 
     Args:
         process: Certain, by its pidfd.
@@ -67,5 +68,7 @@ class HeldProcess:
         if not self.is_held:
             return
         self.held_s, self.ended = round(time.monotonic() - self.since_s, 6), reason
+        if self.source is DumpSource.SOCKET:
+            coredump_socket.end(self.stream_fd)
         os.close(self.stream_fd)
         os.close(self.pidfd)

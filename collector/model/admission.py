@@ -46,7 +46,8 @@ class OwnProcesses(msgspec.Struct, frozen=True, kw_only=True):
         """Return why *marker* is about the collector itself; ``None`` if it is not."""
         if marker.process is not None and not marker.doubtful and marker.process.pid in self.pids:
             return f"process {marker.process.pid} is the collector's own"
-        parent = marker.attributes.get("parent") if marker.kind is MarkerKind.EXIT else None
+        by_the_kernel = marker.kind in {MarkerKind.EXIT, MarkerKind.DUMP}
+        parent = marker.attributes.get("parent") if by_the_kernel else None
         if parent is not None and parent in {str(pid) for pid in self.pids}:
             return f"a child of process {parent}, which is the collector's own"
         if marker.unit in self.units:

@@ -10,7 +10,7 @@ import msgspec
 
 from collector.model.budgets import Spent
 from collector.model.identity import COMM_LENGTH, HOST_MOUNTS, INVOCATION, is_about_a_process
-from collector.model.marker import DUMP, SYSTEM_UNIT, Marker, MarkerKind
+from collector.model.marker import DUMP, SYSTEM_UNIT, Marker, MarkerKind, dump_ended
 from collector.model.owners import LANE, ROOT, Owners
 
 # Signals whose default action is to dump core. Source: signal(7)
@@ -77,6 +77,10 @@ class Case:
             self.markers.remove(next((kept for kept in rest if not kept.attributed), rest[0]))
         if marker.attributed and not awaits_core(self.marker):
             self.ready_s = min(self.ready_s, now_s)
+
+    def end_dump(self, reason: str) -> None:
+        """Enter why the kernel does not hold the process any more."""
+        self.markers[:] = [dump_ended(marker, reason) for marker in self.markers]
 
     def end(self) -> None:
         """Keep only what tells whether a later marker is about the same crash."""

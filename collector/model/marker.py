@@ -122,6 +122,13 @@ class Marker(msgspec.Struct, frozen=True, kw_only=True):
     attributed: bool = True
 
 
+def dump_ended(marker: Marker, reason: str) -> Marker:
+    """Return *marker* without its claim that the kernel holds the process: it does not any more, and this is why."""
+    if marker.attributes.get(DUMP) != HELD_DUMP:
+        return marker
+    return msgspec.structs.replace(marker, attributes=marker.attributes | {DUMP: reason})
+
+
 _encode = msgspec.json.Encoder().encode
 _LENGTHS = (2048, 1024, 512, 256, 128, 64, 32, 16)
 _MOST = 64

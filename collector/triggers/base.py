@@ -13,20 +13,29 @@ from collector.model.marker import Marker
 from collector.model.owners import Owners
 
 
+def ignore_limit(limit: str, owner: str) -> None:
+    """Nobody counts what is left out."""
+
+
 def let_go(held: HeldProcess) -> None:
     """Refuse a process that is held: nobody is there to collect it."""
     held.refuse("nobody collects it")
 
 
 class DescriptorStore(Protocol):
-    """The service manager's store of descriptors, which outlives the daemon for as long as it is to be restarted."""
+    """A trigger's part of the service manager's store, which keeps descriptors while the daemon is restarted."""
+
+    @property
+    def stopping(self) -> bool:
+        """Return whether the daemon ends; whether it is started again, the manager alone knows."""
+        ...
 
     def stored(self, name: str) -> int | None:
         """Return the descriptor that an earlier run stored under *name*; the caller owns it."""
         ...
 
     def store(self, name: str, fd: int) -> bool:
-        """Store a duplicate of *fd*; return False if there is no service manager."""
+        """Store a duplicate of *fd* in place of what has that name; return False if the manager does not answer."""
         ...
 
 
@@ -45,6 +54,7 @@ class TriggerContext:
         owners: Tells which user a uid belongs to.
         hold: Takes over a process that the kernel holds, before its marker is offered: it is kept only if the marker
             becomes a case that is collected now.
+        reached: Told of what is left out: the limit, as the operator knows it, and whose it is.
         descriptors: What the service manager keeps across a restart; ``None`` without one.
     """
 
@@ -56,6 +66,7 @@ class TriggerContext:
     recall: Callable[[str], str | None]
     owners: Owners = field(default_factory=Owners)
     hold: Callable[[HeldProcess], None] = let_go
+    reached: Callable[[str, str], None] = ignore_limit
     descriptors: DescriptorStore | None = None
 
 
@@ -89,6 +100,11 @@ class Watch:
     def gone(self) -> str | None:
         """Why it can see nothing any more and must be opened again; ``None`` while it can."""
         return None
+
+    @property
+    def waits_for_successor(self) -> bool:
+        """Whether it is closed once the daemon is to end, rather than at its end: crashes wait for the next run."""
+        return False
 
     def fileno(self) -> int:
         """Return the descriptor that becomes readable when there is something to read; -1 if there is none."""

@@ -6,19 +6,19 @@ import contextlib
 import grp
 import os
 import socket
-import stat
 import struct
 import time
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 from typing import ClassVar, Literal
 
-from collector.model.errors import CollectorError, DeniedError
+from collector.model.errors import CollectorError
 from collector.model.knowledge import FACTS, Knowledge
 from collector.model.marker import Marker, MarkerKind
 from collector.model.shares import PerMinute
 from collector.triggers.base import TriggerContext, Watch
 from collector.triggers.facts import Facts, Speaker, marker_of, parse
+from collector.triggers.socket_name import free_name, lost_name
 
 SOCKET_NAME = "notify.sock"
 DATAGRAM_BYTES = 8192
@@ -54,7 +54,7 @@ class Notify:
         """Bind the socket; raise `DeniedError` if others may write to its directory, or something else has its name."""
         gid = _group_id(self.group, ctx.id) if self.group else -1
         path = self.socket or os.path.join(ctx.runtime_directory, SOCKET_NAME)
-        _free_name(path, ctx.id)
+        free_name(path, ctx.id)
         flags = socket.SOCK_DGRAM | socket.SOCK_NONBLOCK | socket.SOCK_CLOEXEC
         server = socket.socket(socket.AF_UNIX, flags)
         try:
@@ -89,11 +89,7 @@ class NotifyWatch(Watch):
     @property
     def gone(self) -> str | None:
         """Why senders no longer reach this socket: its name or its directory was removed or replaced."""
-        try:
-            info = os.lstat(self.path)
-        except OSError as exc:
-            return f"{self.path}: {exc.strerror}"
-        return None if (info.st_dev, info.st_ino) == self.inode else f"{self.path} is another file now"
+        return lost_name(self.path, self.inode)
 
     def fileno(self) -> int:
         return self.server.fileno()
@@ -154,24 +150,3 @@ def _group_id(name: str, trigger: str) -> int:
         raise CollectorError(
             f"trigger {trigger}: there is no group {name!r}", hint=f"groupadd --system {name}"
         ) from None
-
-
-def _free_name(path: str, trigger: str) -> None:
-    """Remove a socket that an earlier run left behind; refuse a directory in which others could create one."""
-    directory = os.path.dirname(path)
-    try:
-        info = os.stat(directory)
-    except OSError as exc:
-        raise CollectorError(f"trigger {trigger}: {directory}: {exc.strerror}", hint="create it, mode 0755") from exc
-    if info.st_uid not in {0, os.geteuid()} or info.st_mode & 0o022:
-        raise DeniedError(
-            f"trigger {trigger}: others may write to {directory}",
-            hint="put the socket in a directory that only root may write to",
-        )
-    try:
-        found = os.lstat(path)
-    except FileNotFoundError:
-        return
-    if not stat.S_ISSOCK(found.st_mode) or found.st_uid not in {0, os.geteuid()}:
-        raise DeniedError(f"trigger {trigger}: {path} is not a socket of this user", hint="find out who created it")
-    os.unlink(path)

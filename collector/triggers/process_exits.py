@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import errno
-import fnmatch
 import time
 from collections.abc import Iterator
 from dataclasses import dataclass, field
@@ -22,6 +21,7 @@ from collector.model.signals import signal_name, signal_number
 from collector.model.text import printable
 from collector.triggers.base import TriggerContext, Watch
 from collector.triggers.identities import Identities
+from collector.triggers.process_globs import ProcessGlobs
 
 # exec and comm events wait in a socket of their own, which wakes nobody: at 1,000 a second, reading them twice a second
 # costs a third of being woken by each.
@@ -34,7 +34,7 @@ CORE_NAMES = tuple(sorted(map(signal_name, CORE_SIGNALS)))
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class ExitRule:
+class ExitRule(ProcessGlobs):
     """
     Which exits are crashes. An empty list of globs does not restrict.
 
@@ -46,9 +46,6 @@ class ExitRule:
         statuses: Exits with one of these statuses.
     """
 
-    comm: tuple[str, ...] = ()
-    exe: tuple[str, ...] = ()
-    unit: tuple[str, ...] = ()
     signals: tuple[str, ...] = CORE_NAMES
     statuses: tuple[int, ...] = ()
 
@@ -60,13 +57,6 @@ class ExitRule:
     def numbers(self) -> frozenset[int]:
         """The signals as numbers."""
         return frozenset(map(signal_number, self.signals))
-
-    def names(self, who: Identity | None) -> bool:
-        """Return whether the rule's globs match that process; an unknown one matches only a rule without globs."""
-        wanted = ((self.comm, who and who.comm), (self.exe, who and who.exe), (self.unit, who and who.unit))
-        return all(
-            not globs or (value and any(fnmatch.fnmatchcase(value, glob) for glob in globs)) for globs, value in wanted
-        )
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

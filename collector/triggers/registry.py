@@ -5,6 +5,7 @@ from __future__ import annotations
 from collector.triggers.base import Trigger
 from collector.triggers.core_files import CoreFiles
 from collector.triggers.exit_files import ExitFiles
+from collector.triggers.kernel_cores.kernel_cores import KernelCores
 from collector.triggers.kernel_log import KernelLog
 from collector.triggers.memory_pressure import MemoryPressure
 from collector.triggers.notify import Notify
@@ -15,6 +16,7 @@ TRIGGERS: dict[str, type[Trigger]] = {
     for cls in (
         CoreFiles,
         ExitFiles,
+        KernelCores,
         KernelLog,
         MemoryPressure,
         Notify,

@@ -23,7 +23,7 @@ from collector.daemon.messages import Reply, RunRequest
 from collector.model.budgets import CountBudget, StormSettings
 from collector.model.errors import UsageError
 from collector.model.incident import IncidentState
-from collector.model.marker import MARKER_BYTES, CoreRef, Marker, MarkerKind, ProcessRef
+from collector.model.marker import DUMP, HELD_DUMP, MARKER_BYTES, CoreRef, Marker, MarkerKind, ProcessRef
 from collector.model.owners import Owners
 from collector.model.units import Reserve
 from collector.pipeline.generation import Generation
@@ -130,6 +130,19 @@ def test_intake_resumes_a_case_with_the_core_that_joined_it(start: Start, tmp_pa
     again.offer(core(7), "crash")  # the catch-up scan
     assert due(again) == [(exit_of(7), core(7))]  # the others still wait for their cores
     assert len(rows(tmp_path)) == budget + 2
+
+
+@pytest.mark.parametrize("stage", ["queued", "begun"])
+def test_intake_resumes_a_held_crash_as_one_whose_dump_has_ended(start: Start, stage: str) -> None:
+    """The process was let go when the earlier run ended: nobody may look for it."""
+    intake = start()
+    intake.offer(exit_of(7), "crash")
+    intake.offer(msgspec.structs.replace(exit_of(7), kind=MarkerKind.DUMP, attributes={DUMP: HELD_DUMP}), "crash")
+    if stage == "begun":
+        begun(intake)
+    kill()
+    ((_, dump),) = due(start())
+    assert dump.attributes == {DUMP: "its dump was ended: the collector was started again"}
 
 
 def test_intake_resumes_each_case_by_itself(start: Start, tmp_path: Path) -> None:

@@ -16,6 +16,7 @@ from collector.archive.ledger import Ledger
 from collector.daemon import watched_trigger
 from collector.daemon.holding import Holding
 from collector.daemon.intake import Intake
+from collector.daemon.limits import Limits
 from collector.daemon.loop import Loop
 from collector.daemon.trigger_set import TriggerSet
 from collector.daemon.turns import TURN_MARKERS
@@ -96,7 +97,9 @@ class Lab:
         opened.clear()
         self.loop, self.intake = Loop(), Offered()
         self.ledger = Ledger(str(directory / "ledger.sqlite"))
-        self.triggers = TriggerSet(self.loop, cast(Intake, self.intake), self.ledger, Holding(self.loop))
+        self.triggers = TriggerSet(
+            self.loop, cast(Intake, self.intake), self.ledger, holding=Holding(self.loop), limits=Limits(self.loop)
+        )
 
     def run(self, seconds: float) -> dict[str, str]:
         """Run the loop for a while; return the states of all."""

@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 from collector.model.admission import MAX_HELD, SETTLE_S, Admission, OwnProcesses, Ruling
 from collector.model.budgets import CountBudget, Spent, StormSettings, TotalBudget
 from collector.model.case import MAX_MARKERS, Fate
-from collector.model.marker import CoreRef, Marker, MarkerKind, ProcessRef
+from collector.model.marker import DUMP, HELD_DUMP, CoreRef, Marker, MarkerKind, ProcessRef
 from collector.model.owners import Owners
 from collector.model.queue import MAX_RUNNING
 
@@ -42,6 +42,18 @@ def exit_of(pid: int, ticks: int | None = None, **fields: object) -> Marker:
 
 def line_of(pid: int) -> Marker:
     return Marker(kind=MarkerKind.KERNEL_LOG, trigger="kernel", at_s=0.0, process=ProcessRef(pid=pid), signal=11)
+
+
+def dump_of(pid: int, ticks: int, dump: str = HELD_DUMP, **attributes: str) -> Marker:
+    process = ProcessRef(pid=pid, start_time_ticks=ticks)
+    return Marker(
+        kind=MarkerKind.DUMP,
+        trigger="held",
+        at_s=0.0,
+        process=process,
+        comm="engine",
+        attributes={DUMP: dump, **attributes},
+    )
 
 
 def event(reason: str) -> Marker:
@@ -400,8 +412,28 @@ def test_admission_never_triggers_on_a_child_of_its_own() -> None:
     desk = Desk(own=OwnProcesses(pids=frozenset({77})))
     assert desk.offer(exit_of(80, attributes={"parent": "77"})).fate is Fate.SUPPRESSED
     assert desk.offer(exit_of(81, attributes={"parent": "78"})).fate is Fate.QUEUED
+    assert desk.offer(dump_of(83, 83, parent="77")).fate is Fate.SUPPRESSED
     told = msgspec.structs.replace(core(1, pid=82), attributes={"parent": "77"})
     assert desk.offer(told).fate is Fate.QUEUED
+
+
+def test_admission_waits_for_no_core_file_where_the_kernel_offers_the_dump() -> None:
+    """The announced exit alone would wait; held or refused, no file will come."""
+    for dump in (HELD_DUMP, "its dump was refused: 8 are held"):
+        desk = Desk()
+        opened = desk.offer(exit_of(7, ticks=99, attributes={"core_dumped": "pending"}))
+        assert desk.admission.next(0.0) is None
+        assert desk.offer(dump_of(7, 99, dump), 0.01).case is opened.case
+        assert desk.run(0.01) == 1
+
+
+def test_admission_gives_a_held_process_a_new_case_when_its_incident_is_over() -> None:
+    """As for a core that comes late; a refused dump brings nothing."""
+    desk = Desk()
+    desk.offer(exit_of(7, ticks=99, attributes={"core_dumped": "no"}))
+    desk.run(0.0)
+    assert desk.offer(dump_of(7, 99, "its dump was refused"), 1.0).fate is Fate.JOINED
+    assert desk.offer(dump_of(7, 99), 1.0).fate is Fate.QUEUED
 
 
 def test_admission_is_idle_when_nothing_waits_or_runs() -> None:
