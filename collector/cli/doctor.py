@@ -11,6 +11,7 @@ import click
 import msgspec
 
 from collector.cli.check import Check
+from collector.cli.doctor_core_pattern import kernel_cores
 from collector.cli.doctor_cores import cores
 from collector.cli.doctor_crashes import crashes
 from collector.cli.leftovers import unfinished
@@ -152,6 +153,7 @@ PROBES: tuple[Callable[[Generation], Iterator[Check]], ...] = (
     _configuration,
     _incidents,
     cores,
+    kernel_cores,
     crashes,
     _daemon,
 )

@@ -10,6 +10,8 @@ from pathlib import PurePosixPath
 from typing import Any
 
 from collector.cli.check import Check
+from collector.cli.doctor_core_pattern import is_collectors
+from collector.host.core_pattern_owner import handler_of, pattern_in_force
 from collector.host.coredump_conf import EXTERNAL, storage
 from collector.host.files import Host
 from collector.pipeline.generation import Generation
@@ -33,9 +35,11 @@ _EXAMPLE = {"e": "engine", "f": "engine", "E": "!usr!bin!engine", "h": "host"}
 def cores(generation: Generation, host: Host | None = None) -> Iterator[Check]:
     """Yield what becomes of a core on this machine."""
     host = host or Host()
-    pattern = pattern_of(host)
+    pattern = pattern_in_force(host)
     watching = {one.id: one.trigger for one in generation.triggers if isinstance(one.trigger, CoreFiles)}
-    if pattern.startswith("|"):
+    if is_collectors(generation, pattern):
+        yield Check("ok", ABOUT, "the kernel writes no core files: it hands crashes to the collector")
+    elif pattern.startswith("|"):
         yield _piped(handler_of(pattern) or "", watching, host)
     elif pattern.startswith("@"):
         said = f"cores are sent to the socket {handler_of(pattern)}; {_watched(watching)}"
@@ -48,18 +52,6 @@ def cores(generation: Generation, host: Host | None = None) -> Iterator[Check]:
         yield Check("warning", ABOUT, said, _advice(watching, host))
     else:
         yield _written(pattern, watching, host)
-
-
-def pattern_of(host: Host) -> str:
-    """Return ``core_pattern``."""
-    return host.read("/proc/sys/kernel/core_pattern", limit=4096).decode(errors="replace").rstrip("\n")
-
-
-def handler_of(pattern: str) -> str | None:
-    """Return the program or the socket that takes the cores; ``None`` if the kernel writes files."""
-    if pattern.startswith("|"):
-        return (pattern[1:].split() or [""])[0]
-    return pattern.lstrip("@") if pattern.startswith("@") else None
 
 
 def _piped(program: str, watching: dict[str, CoreFiles], host: Host) -> Check:

@@ -6,9 +6,11 @@ import os
 from collections.abc import Iterator
 
 from collector.cli.check import Check
-from collector.cli.doctor_cores import SYSTEMD, handler_of, pattern_of
+from collector.cli.doctor_core_pattern import is_collectors
+from collector.cli.doctor_cores import SYSTEMD
 from collector.daemon.requests import status_of
 from collector.host.core_limits import services_without_cores
+from collector.host.core_pattern_owner import handler_of, pattern_in_force
 from collector.host.files import Host
 from collector.model.case import CORE_SIGNALS
 from collector.model.errors import CollectorError
@@ -32,7 +34,7 @@ def crashes(generation: Generation, host: Host | None = None) -> Iterator[Check]
     yield without_core
     killing = [trigger for trigger, events in logs.items() if "oom_kill" in events]
     yield _noticed("oom kills", "an OOM kill", killing, deaf, "kernel_log trigger with events: [oom_kill]")
-    yield _core_limits(host or Host(), noticed=without_core.level == "ok")
+    yield _core_limits(generation, host or Host(), noticed=without_core.level == "ok")
 
 
 def _sees_all(rule: ExitRule) -> bool:
@@ -58,7 +60,7 @@ def _noticed(about: str, what: str, able: list[str], deaf: set[str], missing: st
     return Check("warning", about, f"{what} is noticed by no trigger", f"add a {missing}, as in the shipped file")
 
 
-def _core_limits(host: Host, *, noticed: bool) -> Check:
+def _core_limits(generation: Generation, host: Host, *, noticed: bool) -> Check:
     """Return which services leave no core; the collector's own is meant to leave none."""
     services = [name for name in services_without_cores(host) if name != OWN_SERVICE]
     if not services:
@@ -67,7 +69,8 @@ def _core_limits(host: Host, *, noticed: bool) -> Check:
     more = f" and {len(services) - MAX_NAMES} more" if len(services) > MAX_NAMES else ""
     said = f"{some} a soft core limit of 0: {', '.join(services[:MAX_NAMES])}{more}"
     # The kernel holds only files to the limit; of the programs that take cores, systemd-coredump does so, too.
-    handler = handler_of(pattern_of(host))
+    pattern = pattern_in_force(host)
+    handler = "the collector" if is_collectors(generation, pattern) else handler_of(pattern)
     if handler is not None and os.path.basename(handler) != SYSTEMD:
         return Check("ok", "core limits", f"{said}; {handler} gets their cores all the same")
     become = "their crashes are collected without a core" if noticed else "their crashes are not noticed"

@@ -28,6 +28,7 @@ VERBS = {
     "verify": "collector.cli.verify:verify_command",
     "status": "collector.cli.status:status_command",
     "doctor": "collector.cli.doctor:doctor_command",
+    "core-pattern": "collector.cli.core_pattern:core_pattern_command",
     "notify": "collector.cli.notify:notify_command",
 }
 

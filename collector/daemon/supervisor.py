@@ -63,13 +63,13 @@ class Supervisor:
     """
 
     def __init__(self, config: str | None, archive: str | None) -> None:
+        self._manager = ServiceManager()
         self._configuration = Configuration(config, archive)
         self._lock = lock_directory(self._generation.runtime_directory)
         self._control_problem: str | None = None
         """Why the control socket cannot be bound again, as logged."""
         self._since_s = time.time()
         self._identity = identify()
-        self._manager = ServiceManager()
         self._sampler = Sampler()
         capabilities.set_aside(*WORKERS_ONLY)
         # First of all, while nothing is open that a fork would inherit.
@@ -136,6 +136,7 @@ class Supervisor:
             holding=self._holding,
             limits=self._limits,
             changed=self._show_status,
+            descriptors=self._manager.descriptors,
         )
         self._triggers.open(self._generation)
         self._recovering = False

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 
 from collector.archive.ledger import Ledger
+from collector.daemon.descriptor_store import StoredDescriptors
 from collector.daemon.holding import Holding
 from collector.daemon.intake import Intake
 from collector.daemon.limits import Limits
@@ -29,6 +30,7 @@ class TriggerSet:
         holding: Takes the processes that they hold.
         limits: Counts what they leave out.
         changed: Called when the state of one has changed.
+        descriptors: What the service manager keeps for them.
     """
 
     def __init__(
@@ -40,6 +42,7 @@ class TriggerSet:
         holding: Holding,
         limits: Limits,
         changed: Callable[[], None] = lambda: None,
+        descriptors: StoredDescriptors | None = None,
     ) -> None:
         self._loop = loop
         self._turns = Turns(loop)
@@ -48,6 +51,7 @@ class TriggerSet:
         self._holding = holding
         self._limits = limits
         self._changed = changed
+        self._descriptors = descriptors
         self._triggers: list[WatchedTrigger] = []
 
     def open(self, generation: Generation) -> None:
@@ -68,6 +72,8 @@ class TriggerSet:
             for trigger, ctx in wanted
             if (trigger, ctx) not in unchanged
         ]
+        if self._descriptors is not None:
+            self._descriptors.keep([trigger.id for trigger, _ in wanted])
 
     def leave(self) -> None:
         """Close those whose crashes can wait for the next run, or go to whom they went before: this one will end."""
@@ -106,4 +112,5 @@ class TriggerSet:
             owners=Owners(subordinate=generation.settings.owners.subordinate),
             hold=self._holding.add,
             reached=self._limits.reached,
+            descriptors=None if self._descriptors is None else self._descriptors.of(trigger.id),
         )

@@ -8,6 +8,10 @@ mount --make-rprivate /
 mount -t proc proc /proc
 mount --bind /proc/sys /proc/sys
 mount -o remount,bind,ro /proc/sys
+for name in core_pattern core_pipe_limit; do # of the whole machine: a test that has them changed takes the lock
+    mount --bind "/proc/sys/kernel/$name" "/proc/sys/kernel/$name"
+    mount -o remount,bind,rw "/proc/sys/kernel/$name"
+done
 umount -R /sys/fs/cgroup
 mount -t cgroup2 cgroup2 /sys/fs/cgroup
 mkdir -p "$scratch"/{archive,private}
@@ -28,6 +32,7 @@ for directory in /var/crash /var/lib/systemd/coredump; do # the machine's own co
     mount -t tmpfs tmpfs "$directory"
 done
 mount -t tmpfs tmpfs /run
+ln -s "/proc/$outside/ns/mnt" /run/outside # of a process that stays in the first mount namespace
 mount --make-rshared / # as systemd does where it is not in a container: services see what is mounted later
 ln -s "$collector" /usr/bin/collector
 cp -r "$units" /run/units

@@ -19,6 +19,9 @@ UNIFIED = next(
 PLAIN = "[Unit]\nDefaultDependencies=no\n"
 """The default dependencies of a unit do not exist in this machine."""
 
+OUTSIDE = "/usr/bin/nsenter --mount=/run/outside"
+"""Runs a command in the first mount namespace, which is systemd's own on other machines."""
+
 
 class Machine:
     """
@@ -36,7 +39,9 @@ class Machine:
         self._cgroup = UNIFIED / f"collector-test-{os.getpid()}"
         self._cgroup.mkdir()
         join = f'echo 0 > {self._cgroup}/cgroup.procs; exec "$@"'
-        spaces = ["unshare", "--pid", "--mount", "--net", "--uts", "--ipc", "--cgroup", "--fork", "--kill-child"]
+        spaces = ["unshare", "--pid", "--net", "--uts", "--ipc", "--cgroup", "--fork", "--kill-child"]
+        # A process that stays in the first mount namespace, see `OUTSIDE`.
+        spaces += ["bash", "-c", 'sleep infinity & outside=$! exec unshare --mount "$@"', "bash"]
         boot = ["bash", str(HERE / "boot_systemd.sh"), str(scratch), str(scratch / "units"), str(COLLECTOR)]
         with self._console.open("w") as console:
             self._unshare = subprocess.Popen(
@@ -51,7 +56,7 @@ class Machine:
 
     def _write(self, directory: Path, units: dict[str, str]) -> None:
         # A developer's interpreter may live in a home, which the shipped units do not see.
-        shipped = {path.name: path.read_text().replace("ProtectHome=", "#") for path in UNITS.glob("*.service")}
+        shipped = {path.name: path.read_text().replace("ProtectHome=", "#") for path in UNITS.glob("*.[ps]*")}
         plain = {f"{name}.d/plain.conf": PLAIN for name in (*shipped, *units) if "/" not in name}
         target = {"test.target": f"{PLAIN}Requires=collector.service\nAfter=collector.service\n"}
         for name, text in (shipped | plain | units | target).items():
@@ -67,8 +72,11 @@ class Machine:
 
     def run(self, *command: str) -> subprocess.CompletedProcess[str]:
         """Run a command on the machine."""
-        enter = ["nsenter", "-t", self._init, "-p", "-m", "-u", "-i", "-C"]
-        return subprocess.run([*enter, *command], capture_output=True, text=True, check=False, timeout=60)
+        return subprocess.run(self.entering(*command), capture_output=True, text=True, check=False, timeout=60)
+
+    def entering(self, *command: str) -> list[str]:
+        """Return what runs a command on the machine."""
+        return ["nsenter", "-t", self._init, "-p", "-m", "-u", "-i", "-C", *command]
 
     def show(self, unit: str, name: str) -> str:
         """Return a property of a unit."""

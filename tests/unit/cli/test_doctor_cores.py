@@ -7,6 +7,7 @@ from pathlib import Path
 import pytest
 
 from collector.cli.check import Check
+from collector.cli.doctor_core_pattern import kernel_cores
 from collector.cli.doctor_cores import cores
 from collector.cli.doctor_crashes import crashes
 from collector.host.files import Host
@@ -55,6 +56,10 @@ class FakeMachine:
 
     def crashes(self, *triggers: str) -> dict[str, Check]:
         return {check.about: check for check in crashes(self.configuration(*triggers), Host(str(self.root)))}
+
+    def kernel_cores(self, *triggers: str, release: str = "6.18.0") -> Check:
+        found = kernel_cores(self.configuration(*triggers), Host(str(self.root)), release=release)
+        return next(found)
 
     def configuration(self, *triggers: str) -> Generation:
         listed = "".join(f"  - {trigger}\n" for trigger in triggers) or "  []\n"
@@ -230,3 +235,37 @@ def test_doctor_knows_who_heeds_the_core_limit(machine: FakeMachine) -> None:
     assert machine.crashes(EXITS)["core limits"].level == "ok"
     machine.pattern(SYSTEMD + "\n")
     assert machine.crashes(EXITS)["core limits"].level == "warning"
+
+
+@pytest.mark.parametrize(
+    ("pattern", "release", "said"),
+    [
+        ("core", "6.18.0-1-amd64", "is core; kernel_cores would replace it by the coredump socket (Linux 6.18.0)"),
+        ("", "6.17.0", "core_pattern is empty; kernel_cores would replace it by the coredump socket"),
+        ("core", "6.16.9", "would replace it by a program and its pipe, and set core_pipe_limit (Linux 6.16.9)"),
+        (SYSTEMD, "6.18.0", "kernel_cores would leave it to systemd-coredump (|/usr/lib/systemd/systemd-coredump"),
+    ],
+)  # fmt: skip
+def test_doctor_says_what_kernel_cores_would_change(
+    pattern: str, release: str, said: str, machine: FakeMachine
+) -> None:
+    """Before it is switched on: the kernel decides between socket and pipe, and others keep what is theirs."""
+    machine.pattern(pattern + "\n")
+    check = machine.kernel_cores(CORES, release=release)
+    assert check.level == "ok"
+    assert said in check.said
+    assert check.said.endswith("if it were switched on")
+
+
+@pytest.mark.parametrize("pattern", ["@@{root}/run/cores.sock", "|/usr/bin/python3 -I -S {root}/run/handler.py %P"])
+def test_doctor_knows_the_collectors_own_pattern(pattern: str, machine: FakeMachine) -> None:
+    """With nobody behind it, all cores are lost, and none is to be warned of for its directory or its limit."""
+    machine.pattern(pattern.format(root=machine.root) + "\n")
+    machine.process(77, "0::/system.slice/engine.service\n")
+    check = machine.kernel_cores(CORES)
+    assert (check.level, "does not run" in check.said) == ("warning", True)
+    assert "core-pattern --put-back" in str(check.hint)
+    assert machine.cores(CORES).level == "ok"
+    limits = machine.crashes(EXITS)["core limits"]
+    assert limits.level == "ok"
+    assert "the collector gets their cores all the same" in limits.said
