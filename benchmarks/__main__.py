@@ -19,7 +19,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from benchmarks import core_dump, pace, prompt, report, slab, stall, starving, throughput
+from benchmarks import core_dump, prompt, report, slab, stall, starving, throughput
 from benchmarks.machine import GIB, SCRATCH, disk, run
 
 DISK = 10 * GIB  # the largest copy and some room
@@ -70,7 +70,6 @@ PARTS: dict[str, Part] = {
     "loops": lambda settings: prompt.loops(settings.scratch, settings.runs or prompt.CRASHES),
     "second": lambda settings: prompt.second(settings.scratch, settings.runs or prompt.ROUNDS),
     "core-dump": lambda settings: core_dump.rounds(settings.scratch, settings.runs or core_dump.RUNS),
-    "pace": lambda _: pace.frontier(),
     "slab": lambda settings: slab.rounds(settings.scratch, settings.runs or RUNS),
 }
 DEFAULT = ["dense", "memory", "holes", "stall"]

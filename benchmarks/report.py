@@ -40,8 +40,6 @@ def write(directory: Path, results: dict[str, Any]) -> None:
             text += tell(results[part])
     if "core-dump" in results:
         text += _core_dump(results["core-dump"])
-    if "pace" in results:
-        text += _pace(results["pace"])
     if "slab" in results:
         text += _slab(results["slab"])
     (directory / "results.md").write_text("\n".join(text))
@@ -107,20 +105,6 @@ def _core_dump(part: dict[str, Any]) -> list[str]:
         cells += [statistics.median(found.get(counter, 0) for found in of_way) for counter in counters]
         head.append(f"| {name} | " + " | ".join(f"{cell:,.6g}" for cell in cells) + " |")
     return [*head, ""]
-
-
-def _pace(rows: list[dict[str, Any]]) -> list[str]:
-    names = ["seconds", "fsync_p50_ms", "fsync_p99_ms", "fsync_max_ms", "cache_growth_mib", "allocstall"]
-    return [
-        "## A core on a slow disk",
-        "",
-        "2 GiB received from a socket onto a disk held to 100 MiB/s, while another process syncs 4 KiB there.",
-        "",
-        "| pace | " + " | ".join(name.replace("_", " ") for name in names) + " |",
-        "|---|" + "---:|" * len(names),
-        *(f"| {row['pace']} | " + " | ".join(str(row[name]) for name in names) + " |" for row in rows),
-        "",
-    ]
 
 
 def _slab(rows: list[dict[str, Any]]) -> list[str]:

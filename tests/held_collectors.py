@@ -55,14 +55,15 @@ class Dumper:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Stuck:
-    """Accepts the dump, yields a first artifact, then hangs; says so by creating *file*."""
+    """Accepts the dump, says whether its time ends with the hold, then hangs; says so by creating *file*."""
 
     name: ClassVar[str] = "stuck"
     footprint: ClassVar[Footprint] = LIVE
     file: str
 
     def collect(self, ctx: Context) -> Iterator[Artifact]:
-        accepted(ctx)
+        held = accepted(ctx)
+        yield Artifact(path=PurePosixPath("in_time"), body=str(ctx.deadline_s <= held.deadline_s).encode())
         yield Artifact(path=PurePosixPath("first"), body=b"what it had")
         Path(self.file).touch()
         time.sleep(60)

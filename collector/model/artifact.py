@@ -6,6 +6,7 @@ import enum
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from pathlib import PurePosixPath
+from typing import NamedTuple
 
 import msgspec
 
@@ -97,6 +98,13 @@ class Bulk:
     instead: tuple[Method, ...] = ()
 
 
+class Instead(NamedTuple):
+    """What is kept in place of a stream that was ended, and the *reason* for the manifest."""
+
+    pieces: Iterable[bytes | memoryview]
+    reason: str
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Incoming:
     """
@@ -109,7 +117,8 @@ class Incoming:
         limit_bytes: Most bytes to keep; ``None`` for all.
         holes: Leave out pages of zeros, as holes of the file.
         compress: Compress it with zstd.
-        instead: Called with the reason if the gate ends the stream: what it yields is kept in place of all that came.
+        deadline_s: When it must have come, monotonic: what cannot at the pace so far is ended; ``None`` for any time.
+        instead: Called if the stream is ended; what it yields is kept in place of all that came.
     """
 
     fd: int
@@ -118,7 +127,9 @@ class Incoming:
     limit_bytes: int | None = None
     holes: bool = True
     compress: bool = False
-    instead: Callable[[str], Iterable[bytes | memoryview]] | None = None
+    deadline_s: float | None = None
+    instead: Callable[[str, float | None], Instead] | None = None
+    """Given why, and its bytes per second if these were too few."""
 
 
 Body = bytes | Iterable[bytes | memoryview] | Bulk | Incoming

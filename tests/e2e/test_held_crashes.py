@@ -5,14 +5,14 @@ from __future__ import annotations
 import os
 import signal
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
 import psutil
 import pytest
-from configuration import EXITS, HOLD, MEMORY, config_of
-from harness import Daemon, Victim, held, status_of, wait_for
+from configuration import CORE, EXITS, MEMORY, config_of
+from harness import Daemon, Victim, status_of, wait_for
 from machine import PROC_CONNECTOR, core_pattern, every_fault_logged
 
 from collector.host.core_pattern_owner import has_coredump_socket
@@ -21,6 +21,7 @@ pytestmark = [
     pytest.mark.root,
     pytest.mark.skipif(not has_coredump_socket(os.uname().release), reason="needs Linux 6.17"),
 ]
+PROCESS = "{id: process, collector: process, timeout: 60s}"
 LONG = "hold: 10m"  # a process that is let go in time was not let go by its deadline
 
 
@@ -59,10 +60,28 @@ def fate_of(daemon: Daemon, pid: int) -> tuple[str, str] | None:
     return next((row[2:] for row in daemon.ledger(where) if row[:2] == (pid, "dump")), None)
 
 
-def blocked(daemon: Daemon) -> Path:
-    fifo = daemon.directory / "hold"
-    os.mkfifo(fifo)
-    return fifo
+@contextmanager
+def stopped_workers(daemon: Daemon) -> Iterator[None]:
+    """Let no step get on during the block, so that whoever is held stays so."""
+    workers = psutil.Process(daemon.pid).children()
+    for worker in workers:
+        worker.suspend()
+    try:
+        yield
+    finally:
+        for worker in workers:
+            with suppress(psutil.NoSuchProcess):
+                worker.resume()
+
+
+def offered(daemon: Daemon, crasher: Path) -> Victim:
+    """A process that crashes and is held."""
+    victim = Victim(crasher)
+    assert victim.process.stdin is not None
+    victim.process.stdin.close()
+    wait_for(lambda: (fate_of(daemon, victim.process.pid) or ("recorded",))[0] != "recorded", "ruling")
+    assert victim.process.poll() is None
+    return victim
 
 
 @pytest.mark.needs(PROC_CONNECTOR)
@@ -95,58 +114,46 @@ def test_crash_over_its_budget_is_refused_before_a_byte(daemon_factory: Callable
 
 
 def test_process_is_let_go_when_its_hold_is_over(daemon_factory: Callable[..., Daemon], crasher: Path) -> None:
-    """Although its incident goes on."""
-    daemon = daemon_factory(config_of(HOLD, triggers=(cores("hold: 1s"),)), start=False)
-    fifo = blocked(daemon)
-    daemon.start()
-    with offered_to(daemon):
-        victim = Victim(crasher)
-        victim.process.stdin.close()  # type: ignore[union-attr]
-        with held(fifo):
-            assert victim.process.wait(60) == -signal.SIGSEGV
-    assert "as long as `hold` allows" in dump_of(incident_of(daemon, victim.process.pid))
+    """Although its incident does not get on."""
+    daemon = daemon_factory(config_of(PROCESS, CORE, triggers=(cores("hold: 2s"),)))
+    with offered_to(daemon), stopped_workers(daemon):
+        assert offered(daemon, crasher).process.wait(60) == -signal.SIGSEGV
 
 
 def test_crash_beyond_waiting_is_collected_without_its_dump(
     daemon_factory: Callable[..., Daemon], crasher: Path
 ) -> None:
-    daemon = daemon_factory(config_of(HOLD, triggers=(cores(LONG, "waiting: 1"),)), start=False)
-    fifo = blocked(daemon)
-    daemon.start()
+    daemon = daemon_factory(config_of(PROCESS, CORE, triggers=(cores(LONG, "waiting: 1"),)))
     with offered_to(daemon):
-        first, second = Victim(crasher), Victim(crasher)
-        first.process.stdin.close()  # type: ignore[union-attr]
-        with held(fifo):
+        with stopped_workers(daemon):
+            first, second = offered(daemon, crasher), Victim(crasher)
             pid = second.die()
             assert first.process.poll() is None
+            assert status_of(daemon).limits["kernel_cores.waiting"]["root"] >= 1
         assert first.process.wait(60) == -signal.SIGSEGV
-    with held(fifo):
-        assert status_of(daemon).limits["kernel_cores.waiting"]["root"] >= 1
     assert "1 crashed processes are held already" in dump_of(incident_of(daemon, pid))
 
 
-@pytest.mark.parametrize("number", [signal.SIGKILL, signal.SIGTERM])
-def test_process_is_let_go_when_the_daemon_ends(
-    daemon_factory: Callable[..., Daemon], crasher: Path, number: signal.Signals
-) -> None:
-    daemon = daemon_factory(config_of(HOLD, triggers=(cores(LONG),)), start=False)
-    fifo = blocked(daemon)
-    daemon.start()
-    with offered_to(daemon):
-        victim = Victim(crasher)
-        victim.process.stdin.close()  # type: ignore[union-attr]
-        with held(fifo):
-            assert victim.process.poll() is None
-            assert daemon.process is not None
-            daemon.process.send_signal(number)
-            if number == signal.SIGTERM:
-                wait_for(lambda: not (daemon.runtime / "cores.sock").exists(), "closed socket")
-                late = Victim(crasher)
-                late.die()  # nobody listens any more
-            else:
-                assert victim.process.wait(60) == -signal.SIGSEGV
+def test_process_is_let_go_when_the_daemon_is_killed(daemon_factory: Callable[..., Daemon], crasher: Path) -> None:
+    daemon = daemon_factory(config_of(PROCESS, CORE, triggers=(cores(LONG),)))
+    with offered_to(daemon), stopped_workers(daemon):
+        victim = offered(daemon, crasher)
+        daemon.stop(signal.SIGKILL)
         assert victim.process.wait(60) == -signal.SIGSEGV
-        daemon.process.wait(40)
+
+
+def test_daemon_that_is_to_end_takes_no_more_crashes(daemon_factory: Callable[..., Daemon], crasher: Path) -> None:
+    """It finishes what it has begun; who crashes meanwhile waits for nobody."""
+    daemon = daemon_factory(config_of(PROCESS, CORE, triggers=(cores(LONG),)))
+    assert daemon.process is not None
+    with offered_to(daemon):
+        with stopped_workers(daemon):
+            victim, late = offered(daemon, crasher), Victim(crasher)
+            daemon.process.terminate()
+            wait_for(lambda: b"daemon.stopping" in daemon.log.read_bytes(), "daemon.stopping")
+            assert fate_of(daemon, late.die()) is None
+        assert victim.process.wait(60) == -signal.SIGSEGV
+    assert daemon.process.wait(40) == 0
 
 
 def test_crash_of_the_collector_itself_waits_for_nobody(daemon_factory: Callable[..., Daemon]) -> None:

@@ -6,7 +6,6 @@ import dataclasses
 import os
 import subprocess
 import sys
-import time
 from collections.abc import Callable
 from pathlib import Path
 
@@ -18,7 +17,7 @@ from machine import compiled, need
 from collector.collectors.core.core import Core
 from collector.collectors.core.dump_content import HURRY_BYTES, CoreCompression, CoreContent
 from collector.host.core_stream import CoreStream, DumpHead, read_head
-from collector.model.artifact import Artifact, Incoming
+from collector.model.artifact import Artifact, Incoming, Instead, Truncated
 
 pytestmark = pytest.mark.root
 PYTHON = """
@@ -76,7 +75,7 @@ def both(program: list[str | Path], directory: Path) -> tuple[Path, Path]:
 
     def keep(body: Incoming) -> bytes:
         assert body.instead is not None
-        stacks.write_bytes(b"".join(map(bytes, body.instead("the gate ends it"))))
+        stacks.write_bytes(joined(body.instead("the gate ends it", None)))
         whole.write_bytes(received(body))
         return b""
 
@@ -84,13 +83,17 @@ def both(program: list[str | Path], directory: Path) -> tuple[Path, Path]:
     return stacks, whole
 
 
+def joined(instead: Instead) -> bytes:
+    return b"".join(map(bytes, instead.pieces))
+
+
 def gdb(program: str | Path, core: Path, frames: str = "") -> list[str]:
-    """Return what gdb says about all threads and libraries."""
+    """Return what gdb says about all threads and libraries, its warnings too."""
     need("gdb")
     commands = ("set style enabled off", f"thread apply all bt {frames}", "info sharedlibrary", "info auxv")
     arguments = [part for command in commands for part in ("-ex", command)]
     done = subprocess.run(["gdb", "-batch", "-nx", *arguments, program, core], capture_output=True, check=True)
-    return done.stdout.decode(errors="replace").splitlines()
+    return [*done.stdout.decode(errors="replace").splitlines(), *done.stderr.decode(errors="replace").splitlines()]
 
 
 def frames_of(lines: list[str], function: str) -> int:
@@ -210,16 +213,28 @@ def test_core_in_a_hurry_is_a_part_of_the_stacks(crashing: Path, content: str) -
     assert collected.document("core.json")["content"] == "stacks"
 
 
-def test_full_core_that_does_not_fit_into_the_time_is_its_present_pages(crashing: Path, tmp_path: Path) -> None:
+def test_full_core_that_comes_too_slowly_is_its_present_pages(crashing: Path, tmp_path: Path) -> None:
     """A heap of 1 GiB of which half a MiB is used: what is there is kept, and gdb reads it."""
-    collected, core = collect_held([crashing, "sparse", "1024"], timeout_s=3.0)
-    assert core.truncated.startswith("only the present pages were taken: a dump of 1024")
-    assert collected.document("core.json")["content"] == "present"
-    data = collected["core"]
+    taken: list[Instead] = []
+    collect_held([crashing, "sparse", "1024"], full=instead_of(1 << 20, taken))
+    assert taken[0].reason == "taken as its present pages: it is too slow"
+    data = joined(taken[0])
     assert len(data) < 16 << 20
     assert data.count(b"y" * 4096) == 128
     (tmp_path / "core").write_bytes(data)
     assert frames_of(gdb(crashing, tmp_path / "core"), "crash") == 5  # one of them where gdb begins
+
+
+def instead_of(rate: float, taken: list[Instead]) -> Callable[[Incoming], bytes]:
+    """Return what ends a core that comes at *rate*, and keeps in *taken* what there is instead."""
+
+    def end(body: Incoming) -> bytes:
+        assert body.instead is not None
+        instead = body.instead("it is too slow", rate)
+        taken.append(Instead([joined(instead)], instead.reason))
+        return b""
+
+    return end
 
 
 def test_stacks_are_written_after_the_process_was_let_go(crashing: Path) -> None:
@@ -234,20 +249,21 @@ def test_stacks_are_written_after_the_process_was_let_go(crashing: Path) -> None
 
 
 def test_present_pages_end_when_the_process_must_be_let_go(crashing: Path) -> None:
-    with held([crashing, "sparse", "65536"]) as process:
-        process.deadline_s = time.monotonic() + 2.0
+    with held([crashing, "sparse", "1024"]) as process:
         for artifact in Core().collect(dataclasses.replace(context(), held=process)):
-            if str(artifact.path) == "core":
+            if isinstance(artifact.body, Incoming):
+                assert artifact.body.instead is not None
+                instead = artifact.body.instead("it is too slow", 1e9)
                 process.deadline_s = 0.0
-                cut = take(artifact).cut
-    assert cut == "the process could not be held any longer"
+                with pytest.raises(Truncated, match="could not be held any longer"):
+                    joined(instead)
 
 
-def test_full_core_whose_pages_do_not_fit_into_the_time_is_its_stacks(crashing: Path) -> None:
-    collected, core = collect_held([crashing, "sparse", "65536"], timeout_s=1.05)
-    assert core.truncated.startswith("taken as `stacks`: a dump of 65536")
-    assert collected.document("core.json")["content"] == "stacks"
-    assert len(collected["core"]) < 1 << 20
+def test_full_core_whose_pages_do_not_come_in_time_either_is_its_stacks(crashing: Path) -> None:
+    taken: list[Instead] = []
+    collect_held([crashing, "sparse", "1024"], full=instead_of(1000.0, taken))
+    assert taken[0].reason.startswith("taken as `stacks`: it is too slow")
+    assert len(joined(taken[0])) < 1 << 20
 
 
 def test_core_of_pages_ends_at_max_bytes(crashing: Path) -> None:
@@ -265,5 +281,5 @@ def test_process_that_is_gone_leaves_its_notes(crashing: Path) -> None:
             if isinstance(artifact.body, Incoming):
                 assert artifact.body.instead is not None
                 process.release("it is let go")
-                kept.append(b"".join(map(bytes, artifact.body.instead("the gate ends it"))))
+                kept.append(joined(artifact.body.instead("the gate ends it", None)))
     assert parsed(kept[0]).header.note_bytes > 1000

@@ -9,6 +9,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
+import msgspec
 import pytest
 from machine import core_pattern, need, sysctl
 
@@ -51,10 +52,12 @@ class Lab:
     def pipe(self) -> str:
         return f"|/usr/bin/python3 -I -S {self.directory}/core_handler %P"
 
-    def registration(self, *, takeover: bool = False, store: Stopping | None = None) -> Registration:
+    def registration(
+        self, *, takeover: bool = False, store: Stopping | None = None, host: Host | None = None
+    ) -> Registration:
         ctx = TriggerContext(
             id="held",
-            host=Host(),
+            host=host or Host(),
             ignore=(),
             runtime_directory=self.directory,
             remember=lambda _key, _text: None,
@@ -262,3 +265,25 @@ def test_pattern_that_the_kernel_does_not_keep_is_reported(tmp_path: Path) -> No
     wanted = CorePatternRequest(pattern=f"|/bin/h {runtime}/h")
     assert "does not keep" in (set_core_pattern(Host(str(root)), str(runtime), wanted) or "")
     assert not os.path.exists(saved_path(str(runtime)))
+
+
+def test_daemon_that_may_not_set_the_pattern_asks_for_it_once_a_minute(tmp_path: Path) -> None:
+    """And looks a second later whether it is done."""
+    root, runtime = tmp_path / "machine", tmp_path / "run"
+    kernel = root / "proc/sys/kernel"
+    (kernel / "random").mkdir(parents=True)
+    runtime.mkdir()
+    (kernel / "core_pattern").symlink_to("/proc/sys/kernel/osrelease")  # nobody may write it
+    (kernel / "core_pipe_limit").write_text("0\n", encoding="utf-8")
+    (kernel / "random/boot_id").write_text("boot\n", encoding="utf-8")
+    registration = Lab(str(runtime)).registration(host=Host(str(root)))
+    assert "collector core-pattern --as-asked" in (registration.register(f"|/bin/h {runtime}/h", 4) or "")
+    request = runtime / "core_pattern.wanted"
+    wanted = CorePatternRequest(pattern=f"|/bin/h {runtime}/h", pipe_limit=4)
+    assert msgspec.json.decode(request.read_bytes(), type=CorePatternRequest) == wanted
+    assert registration.check_s == 1.0
+    request.unlink()
+    assert registration.check() is not None
+    assert (registration.check_s, request.exists()) == (60.0, False)
+    assert registration.check() is not None
+    assert (registration.check_s, request.exists()) == (1.0, True)

@@ -78,6 +78,11 @@ class Core:
     max_bytes: Bytes | None = None
     compress: CoreCompression = CoreCompression.NONE
 
+    @property
+    def receives_dump(self) -> bool:
+        """Whether it takes all of a core that the kernel sends, which has to wait for a directory."""
+        return self.content is CoreContent.FULL
+
     def collect(self, ctx: Context) -> Iterator[Artifact]:
         """
         Yield ``core.json``, ``threads.jsonl``, ``mapped_files.jsonl``, then the core.

@@ -18,16 +18,9 @@ from collector.host.core_stream import HEAD_BYTES, DumpHead
 from collector.host.held_process import HeldProcess
 from collector.host.process_memory import ProcessMemory
 from collector.host.procfs import Process
-from collector.model.artifact import Body, Incoming, Truncated
+from collector.model.artifact import Body, Incoming, Instead, Truncated
 from collector.model.errors import StepError
-from collector.model.units import Bytes, mib
-
-EXPECTED_BYTES_PER_S = 100 << 20
-"""
-What a core is expected to be written at: a throttled disk of the cloud. With 30 s left this lets 2.8 GiB through.
-
-The pace is not known before the first bytes were written, and what has begun cannot be taken as stacks any more.
-"""
+from collector.model.units import Bytes
 
 SPARE_S = 1.0
 """Kept back of the time that is left: to make the file durable."""
@@ -96,19 +89,7 @@ class DumpTaker:
             return Taken(*self._stacks())
         if self.held.hurry:
             return Taken(*self._stacks(f"taken as `stacks`, in a hurry: {self.held.hurry}"))
-        size, room = self.head.header.end_bytes, self._expected_bytes()
-        if min(size, self.keys.max_bytes or size) <= room:
-            return Taken("full", self._incoming())
-        why = f"a dump of {mib(size)} does not fit into the time left, with {mib(EXPECTED_BYTES_PER_S)} a second"
-        present = self._present(room)
-        if present is not None:
-            return Taken("present", present, f"only the present pages were taken: {why}")
-        return Taken(*self._stacks(f"taken as `stacks`: {why}"))
-
-    def _expected_bytes(self) -> int:
-        """Return how much can be expected to be written before the process must be let go."""
-        left_s = min(self.held.deadline_s - time.monotonic(), self.ctx.remaining_s()) - SPARE_S
-        return int(max(0.0, left_s) * EXPECTED_BYTES_PER_S)
+        return Taken("full", self._incoming())
 
     def _incoming(self) -> Incoming:
         return Incoming(
@@ -117,12 +98,21 @@ class DumpTaker:
             size_bytes=self.head.header.end_bytes,
             limit_bytes=self.keys.max_bytes,
             compress=self.keys.compress is CoreCompression.ZSTD,
+            deadline_s=self._deadline_s,
             instead=self._instead,
         )
 
-    def _instead(self, reason: str) -> Iterator[Piece]:
-        """Return the stacks, or else the notes, in place of a core that is not received to its end."""
-        return self._stacks(reason)[1]
+    @property
+    def _deadline_s(self) -> float:
+        return min(self.held.deadline_s, self.ctx.deadline_s)
+
+    def _instead(self, reason: str, rate: float | None) -> Instead:
+        """Return the pages that are there, if a core came too slowly and they fit into the time; else the stacks."""
+        room = int((rate or 0.0) * max(0.0, self._deadline_s - time.monotonic() - SPARE_S))
+        if rate is not None and (present := self._present(room)) is not None:
+            return Instead(present, f"taken as its present pages: {reason}")
+        _, core, why = self._stacks(f"taken as `stacks`: {reason}")
+        return Instead(core, why)
 
     def _present(self, room: int) -> Iterator[Piece] | None:
         """Return the core of the pages that are there, read while it is written; ``None`` if that is too much, too."""

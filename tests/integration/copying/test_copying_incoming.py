@@ -3,24 +3,26 @@
 from __future__ import annotations
 
 import contextlib
+import itertools
 import os
 import socket
 import sys
 import threading
-from collections.abc import Callable, Iterator
+import time
+from collections.abc import Callable, Iterable, Iterator
 
 import pytest
 import xxhash
 from copying_fixtures import MIB, Destination, blocks_bytes, cached, memory_kib, opened_directory
 from held import held
 
-from collector.copying import deferred_sync
+from collector.copying import deferred_sync, schedule
 from collector.copying.incoming import receive
 from collector.copying.receiver import opened_stream
 from collector.host.compression import zstd
 from collector.host.corefile import core_reader
 from collector.host.elfcore import notes
-from collector.model.artifact import Incoming
+from collector.model.artifact import Incoming, Instead
 from collector.model.copying import Advice, CopyReport, Feedback
 
 PAGE = 4096
@@ -43,13 +45,17 @@ STREAMS = {"socket": socket_ends, "pipe": os.pipe, "nonblocking": waiting_socket
 
 
 @contextlib.contextmanager
-def sent(*pieces: bytes, ends: Ends | None = None, then: Callable[[], object] = int) -> Iterator[int]:
+def sent(
+    *pieces: bytes | bytearray | Iterable[bytes], ends: Ends | None = None, then: Callable[[], object] = int
+) -> Iterator[int]:
     """Send *pieces* from a thread, do something *then*, and close; yield the end to read from."""
     incoming, out = ends or socket_ends()
 
     def send() -> None:
         with contextlib.suppress(OSError), open(out, "wb", buffering=0) as file:
-            for piece in pieces:
+            for piece in itertools.chain.from_iterable(
+                [one] if isinstance(one, bytes | bytearray) else one for one in pieces
+            ):
                 view = memoryview(piece)
                 while view:
                     view = view[file.write(view) :]
@@ -194,20 +200,47 @@ def test_stop_keeps_what_came(target: Destination) -> None:
 
 def test_what_there_is_instead_takes_the_place_of_all_that_came(target: Destination) -> None:
     """It is little, and is not held up by the gate that asked for it."""
-    reasons: list[str] = []
+    reasons: list[tuple[str, float | None]] = []
 
-    def instead(reason: str) -> Iterator[bytes]:
-        reasons.append(reason)
-        yield b"stacks" * 20_000
-        yield b"more" * 300_000
+    def instead(reason: str, rate: float | None) -> Instead:
+        reasons.append((reason, rate))
+        return Instead([b"stacks" * 20_000, b"more" * 300_000], f"only stacks: {reason}")
 
     with sent(os.urandom(5 * MIB)) as fd:
         report = received(target, fd, ask=lambda: STOP, instead=instead)
-    assert reasons == ["memory is short"]
-    assert (report.truncated, report.truncated_reason) == (True, "memory is short")
+    assert reasons == [("memory is short", None)]
+    assert (report.truncated, report.truncated_reason) == (True, "only stacks: memory is short")
     assert (target.path / "core").read_bytes() == b"stacks" * 20_000 + b"more" * 300_000
     assert report.size_bytes == 1_320_000
     assert target.names() == ["core"]
+
+
+@pytest.mark.parametrize("compress", [False, True])
+@pytest.mark.parametrize(("size", "given_up"), [(1 << 40, True), (8 * MIB, False)])
+def test_stream_that_cannot_come_in_time_gives_way_to_what_is_smaller(
+    target: Destination, monkeypatch: pytest.MonkeyPatch, size: int, given_up: bool, compress: bool
+) -> None:
+    """At the pace at which it has come so far."""
+    monkeypatch.setattr(schedule, "LEARNING_S", 0.2)
+    rates: list[float | None] = []
+
+    def instead(reason: str, rate: float | None) -> Instead:
+        rates.append(rate)
+        return Instead([b"stacks"], reason)
+
+    def slowly() -> Iterator[bytes]:
+        for _ in range(8):
+            time.sleep(0.1)
+            yield os.urandom(MIB)
+
+    with sent(slowly()) as fd:
+        report = received(
+            target, fd, size_bytes=size, deadline_s=time.monotonic() + 60, instead=instead, compress=compress
+        )
+    assert report.truncated is given_up
+    assert (target.path / "core").read_bytes() == b"stacks" if given_up else report.size_bytes >= 8 * MIB
+    assert len(rates) == given_up
+    assert not given_up or "would not have come in time" in str(report.truncated_reason)
 
 
 @pytest.mark.parametrize("kind", STREAMS)
@@ -251,7 +284,7 @@ def test_stream_ends_where_the_room_does(target: Destination) -> None:
 
 def test_stream_without_room_gives_way_to_what_is_smaller(target: Destination) -> None:
     with sent(os.urandom(5 * MIB)) as fd:
-        report = received(target, fd, room_bytes=MIB, instead=lambda _: [b"stacks"])
+        report = received(target, fd, room_bytes=MIB, instead=lambda reason, _: Instead([b"stacks"], reason))
     deferred_sync.sync_all()
     assert (target.path / "core").read_bytes() == b"stacks"
     assert report.truncated

@@ -15,7 +15,7 @@ import xxhash
 from collector.archive import layout
 from collector.copying.rate.limiter import Limiter
 from collector.copying.rate.throttle import always_go, ignore
-from collector.model.artifact import Artifact, Body, Bulk, Incoming, Method
+from collector.model.artifact import Artifact, Body, Bulk, Incoming, Instead, Method
 from collector.model.copying import Advice, CopySettings, Feedback
 from collector.model.errors import CopyError, StepError
 from collector.runner.artifacts import Writer
@@ -125,7 +125,7 @@ def test_writer_keeps_the_reserve_free_of_cores(
     out, sending = os.pipe()
     os.write(sending, b"x" * 1000)
     os.close(sending)
-    writer.write(artifact("core", Incoming(fd=out, instead=lambda _: [b"stacks"])))
+    writer.write(artifact("core", Incoming(fd=out, instead=lambda reason, _: Instead([b"stacks"], reason))))
     os.close(out)
     (record,) = records()
     assert (scratch / "core" / "core").read_bytes() == b"stacks"

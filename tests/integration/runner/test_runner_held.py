@@ -31,6 +31,7 @@ from collector.model.incident import IncidentState, Manifest, StepStatus
 from collector.model.marker import Marker, MarkerKind, ProcessRef
 from collector.model.pressure import Tick
 from collector.model.redaction import Redaction
+from collector.model.units import Seconds
 from collector.pressure.sampler import Sampler
 from collector.runner import events
 from collector.runner.coroutine import Task, drive, sleep
@@ -197,7 +198,7 @@ class SlowDisk(Pool):
     crashed: HeldProcess
 
     def perform(self, job: Job, **how: object) -> Task[JobResult]:  # type: ignore[override]
-        while isinstance(job, Begin) and self.crashed.is_held:
+        while isinstance(job, Begin) and self.crashed.is_held and time.monotonic() < self.crashed.deadline_s:
             yield from sleep(0.01)
         return (yield from super().perform(job, **how))  # type: ignore[arg-type]
 
@@ -206,12 +207,12 @@ def test_process_is_let_go_in_time_when_the_disk_does_not_answer(scratch: Path) 
     """A part of its dump is read on the spare worker, and written once there is a directory."""
     pool = SlowDisk(2, RuntimeSettings())
     pool.fill()
-    lab = Lab(pool, scratch / "archive")
+    lab, details = Lab(pool, scratch / "archive"), ProcessDetails(read_timeout=Seconds(0.25))
     try:
         with held(CRASH) as crashed:
             pool.crashed = crashed
             crashed.deadline_s = crashed.since_s + 2.0
-            manifest = collect(lab, crashed, ProcessDetails(), Dumper(archive=str(lab.archive)))
+            manifest = collect(lab, crashed, details, Dumper(archive=str(lab.archive)))
     finally:
         pool.close()
     assert (lab.content(manifest, "step1/hurry"), lab.content(manifest, "step1/archive")) == (OTHERS.encode(), b"False")
@@ -239,6 +240,7 @@ def test_worker_that_hangs_holds_nobody_beyond_the_limit(lab: Lab, tmp_path: Pat
         manifest = collect(lab, crashed, Stuck(file=str(tmp_path / "stuck")), Quick())
     assert status(manifest)["stuck"] == (StepStatus.TIMEOUT, "the deadline passed")
     assert lab.content(manifest, "step0/first") == b"what it had"
+    assert lab.content(manifest, "step0/in_time") == b"True"
     assert status(manifest)["quick"][0] is StepStatus.OK
 
 
@@ -250,7 +252,9 @@ def test_killed_daemon_lets_the_process_go(scratch: Path, tmp_path: Path) -> Non
         if pid == 0:
             run_until_killed(archive, crashed, Stuck(file=str(stuck)))
         watched = os.dup(crashed.pidfd)
-        crashed.release("another process holds it now")
+        for fd in (crashed.stream_fd, crashed.pidfd):  # another process holds it now
+            os.close(fd)
+        crashed.held_s = 0.0
         try:
             wait_until(stuck.exists)
             assert not is_gone(watched, 0.0)
@@ -319,9 +323,16 @@ def test_dumps_are_received_one_at_a_time(scratch: Path, tmp_path: Path) -> None
     try:
         with coredump_socket() as listening, subprocess.Popen(CRASH) as one, subprocess.Popen(CRASH) as two:
             first, second = next_held(listening), next_held(listening)
-            first.deadline_s, second.deadline_s = first.since_s + 4.0, second.since_s + 1.0
+            first.deadline_s, second.deadline_s = first.since_s + 4.0, second.since_s + 2.0
             start("first", first, Stuck(file=str(stuck)))
-            start("second", second, Dumper())
+
+            def follow() -> None:
+                if stuck.exists():
+                    start("second", second, Dumper())
+                else:
+                    loop.call_later(0.05, follow)
+
+            follow()
             loop.run()
             assert not first.is_held
             assert not second.is_held

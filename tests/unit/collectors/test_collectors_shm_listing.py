@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from collector.collectors.shm.listing import ShmFile, length_of, walk
-from collector.collectors.shm.mapped_segments import Mapped, segment_name
+from collector.collectors.shm.segment_names import segment_name
 from collector.host.files import kind_of
 from collector.host.read_errors import ReadErrors
 from collector.host.tree import MAX_DEPTH, Tree
@@ -92,7 +92,7 @@ def test_walk_distinguishes_allocated_bytes_from_length(root: tuple[Path, int]) 
 )
 def test_segment_name_stays_below_dev_shm(path: bytes, name: str | None) -> None:
     """The list of mapped files is as hostile as the core that holds it."""
-    assert segment_name(Mapped(path=path)) == name
+    assert segment_name(path, nameless=False) == name
 
 
 def test_length_of_counts_data_and_not_holes(tmp_path: Path) -> None:
