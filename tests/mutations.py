@@ -42,6 +42,7 @@ MODULES = {
     "shares": ("collector.model.shares", "unit/model/test_model_shares.py"),
     "owners": ("collector.model.owners", "unit/model/test_model_shares.py", "unit/model/test_model_allotment.py"),
     "admission": ("collector.model.admission", *ADMISSION),
+    "own_processes": ("collector.model.own_processes", *ADMISSION),
     "budgets": ("collector.model.budgets", "unit/model/test_model_budgets.py", *ADMISSION),
     "queue": ("collector.model.queue", "unit/model/test_model_queue.py", *ADMISSION),
     "recent": ("collector.model.recent", "unit/model/test_model_recent.py", *ADMISSION),

@@ -3,10 +3,8 @@
 from __future__ import annotations
 
 import contextlib
-import fcntl
 import os
 import socket
-import stat
 import struct
 import time
 from collections import deque
@@ -17,7 +15,6 @@ import msgspec
 from collector.daemon.loop import Loop
 from collector.daemon.messages import MESSAGE_LIMIT, SOCKET_NAME, Answer, Reply, Request
 from collector.model.decode import MalformedError, decode
-from collector.model.errors import DeniedError
 from collector.runner.events import StepProgressed
 
 CLIENT_LIMIT = 16
@@ -33,46 +30,6 @@ LINGER_S = 600.0
 """How long the last messages are kept for a client that was stopped (Ctrl-Z)."""
 
 PEER = struct.Struct("iII")  # struct ucred: pid, uid, gid; unix(7)
-
-
-def lock_directory(path: str) -> int:
-    """
-    Make the runtime directory and lock it: two daemons would seal each other's incidents.
-
-    Returns:
-        The descriptor that holds the lock.
-
-    Raises:
-        DeniedError: If it is a symlink, belongs to another user, is open to others, or another daemon has locked it.
-    """
-    with contextlib.suppress(FileExistsError):
-        os.makedirs(path, mode=0o700)
-    status = os.lstat(path)
-    mode = stat.S_IMODE(status.st_mode)
-    if not stat.S_ISDIR(status.st_mode) or status.st_uid != os.geteuid() or mode & 0o077:
-        raise DeniedError(
-            f"the runtime directory {path} is not a directory of uid {os.geteuid()} with mode 0700",
-            hint="remove it, or set runtime.directory to one of your own",
-        )
-    fd = os.open(path, os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC)
-    try:
-        fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except BlockingIOError as exc:
-        os.close(fd)
-        raise DeniedError(
-            f"another daemon has locked {path}", hint="`collector status` shows it; stop it first"
-        ) from exc
-    return fd
-
-
-def renew_lock(path: str, held: int) -> int:
-    """Return *held*, or the lock of the directory that is at *path* by now; raise as `lock_directory` does."""
-    with contextlib.suppress(FileNotFoundError):
-        if os.path.samestat(os.stat(path), os.fstat(held)):
-            return held
-    lock = lock_directory(path)
-    os.close(held)
-    return lock
 
 
 class Client:

@@ -18,11 +18,12 @@ from collector.daemon.loop import Loop
 from collector.daemon.messages import Reply, RunRequest
 from collector.host.clock import boot_s
 from collector.host.procfs import boot_ticks
-from collector.model.admission import Admission, OwnProcesses, Ruling
+from collector.model.admission import Admission, Ruling
 from collector.model.case import Case, Fate, owner_of
 from collector.model.errors import CollectorError, PressureError
 from collector.model.incident import IncidentState
 from collector.model.marker import Marker, MarkerKind, dump_ended, shortened
+from collector.model.own_processes import OwnProcesses
 from collector.model.shares import PerMinute
 from collector.pipeline.generation import Generation
 from collector.pipeline.steps import Pipeline, select_steps, steps_for

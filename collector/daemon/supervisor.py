@@ -11,7 +11,7 @@ from collector import __version__
 from collector.archive import layout
 from collector.archive.ledger import Ledger
 from collector.daemon.activity import Activity
-from collector.daemon.control import Client, Control, lock_directory, renew_lock
+from collector.daemon.control import Client
 from collector.daemon.holding import Holding
 from collector.daemon.intake import Intake, Work
 from collector.daemon.journal import get_logger, log_event
@@ -20,11 +20,11 @@ from collector.daemon.loop import Loop
 from collector.daemon.maintenance import Maintenance
 from collector.daemon.messages import PROTOCOL, ReloadRequest, Request, RunRequest, Status, StatusRequest, reply_of
 from collector.daemon.reload import Configuration
+from collector.daemon.runtime_directory import RuntimeDirectory
 from collector.daemon.sdnotify import ServiceManager
 from collector.daemon.trigger_set import TriggerSet
 from collector.host import capabilities, process
 from collector.host.identity import identify
-from collector.model.errors import DeniedError
 from collector.pipeline.generation import Generation
 from collector.pressure.sampler import TICK_S, Sampler
 from collector.runner import events
@@ -65,9 +65,7 @@ class Supervisor:
     def __init__(self, config: str | None, archive: str | None) -> None:
         self._manager = ServiceManager()
         self._configuration = Configuration(config, archive)
-        self._lock = lock_directory(self._generation.runtime_directory)
-        self._control_problem: str | None = None
-        """Why the control socket cannot be bound again, as logged."""
+        self._directory = RuntimeDirectory(self._generation.runtime_directory)
         self._since_s = time.time()
         self._identity = identify()
         self._sampler = Sampler()
@@ -128,7 +126,7 @@ class Supervisor:
             holding=self._holding,
         )
         self._intake.resume(done.sealed)
-        self._control = Control(self._loop, self._generation.runtime_directory, self._handle)
+        self._directory.serve(self._loop, self._handle)
         self._triggers = TriggerSet(
             self._loop,
             self._intake,
@@ -222,27 +220,9 @@ class Supervisor:
         self._maintenance.turn()
 
     def _tend(self) -> None:
-        self._listen_again()
+        self._directory.check()
         self._triggers.check()
         self._maintenance.turn()
-
-    def _listen_again(self) -> None:
-        """Bind the control socket again if its name or the runtime directory was removed or replaced."""
-        if self._control.is_reachable:
-            return
-        directory = self._generation.runtime_directory
-        try:
-            self._lock = renew_lock(directory, self._lock)
-            control = Control(self._loop, directory, self._handle)
-        except (DeniedError, OSError) as exc:
-            if (problem := str(exc)) != self._control_problem:
-                self._control_problem = problem
-                log.error("control.failed", error=problem, hint=getattr(exc, "hint", None))  # noqa: TRY400 - no bug of ours
-            return
-        self._control.close()
-        self._control = control
-        self._control_problem = None
-        log.warning("control.restored", directory=directory)
 
     def _handle(self, client: Client, request: Request) -> None:
         match request:
@@ -317,7 +297,7 @@ class Supervisor:
     def _close(self) -> None:
         self._triggers.close()
         self._holding.close()
-        self._control.close()
+        self._directory.close()
         self._ledger.close()
         self._pool.close()
         log.info("daemon.stopped")

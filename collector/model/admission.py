@@ -25,6 +25,7 @@ from collector.model.budgets import Budgets, Excess, Spent, StormSettings
 from collector.model.case import Case, Fate, awaits_core, executable, owner_of
 from collector.model.identity import agreement, contradiction, is_about_a_process, is_certain
 from collector.model.marker import DUMP, HELD_DUMP, Marker, MarkerKind
+from collector.model.own_processes import OwnProcesses
 from collector.model.owners import Owners, is_protected, user_of
 from collector.model.queue import CaseQueue
 from collector.model.recent import RecentCases
@@ -34,25 +35,6 @@ MAX_HELD = 64
 SETTLE_S = 0.5
 """How long a case that only a core will complete waits for it: most dumps take less, and a longer one still holds its
 process, whose ``/proc/PID`` can be read."""
-
-
-class OwnProcesses(msgspec.Struct, frozen=True, kw_only=True):
-    """The collector's own *pids*, past ones included, and *units*: their crashes never open an incident."""
-
-    pids: frozenset[int] = frozenset()
-    units: frozenset[str] = frozenset()
-
-    def is_about(self, marker: Marker) -> str | None:
-        """Return why *marker* is about the collector itself; ``None`` if it is not."""
-        if marker.process is not None and not marker.doubtful and marker.process.pid in self.pids:
-            return f"process {marker.process.pid} is the collector's own"
-        by_the_kernel = marker.kind in {MarkerKind.EXIT, MarkerKind.DUMP}
-        parent = marker.attributes.get("parent") if by_the_kernel else None
-        if parent is not None and parent in {str(pid) for pid in self.pids}:
-            return f"a child of process {parent}, which is the collector's own"
-        if marker.unit in self.units:
-            return f"{marker.unit} is the collector's own"
-        return None
 
 
 class Displaced(NamedTuple):

@@ -7,10 +7,11 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from collector.model.admission import MAX_HELD, SETTLE_S, Admission, OwnProcesses, Ruling
+from collector.model.admission import MAX_HELD, SETTLE_S, Admission, Ruling
 from collector.model.budgets import CountBudget, Spent, StormSettings, TotalBudget
 from collector.model.case import MAX_MARKERS, Fate
 from collector.model.marker import DUMP, HELD_DUMP, CoreRef, Marker, MarkerKind, ProcessRef
+from collector.model.own_processes import OwnProcesses
 from collector.model.owners import Owners
 from collector.model.queue import MAX_RUNNING
 
