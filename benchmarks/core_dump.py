@@ -26,11 +26,12 @@ from benchmarks.machine import GIB, MIB, PeakWatch, reclaim
 from benchmarks.probed import WaitingProber
 from benchmarks.shipped import CORE_PATTERN, LOCK, ShippedDaemon, core_pattern
 
-SIZE, AVAILABLE, DISK = 2 * GIB, GIB, 4 * GIB
+SIZE, AVAILABLE, DISK = 2 * GIB, GIB, 6 * GIB
 IDLE_S, AFTER_S, LIMIT_S = 20.0, 3.0, 300.0
 """Probes go on for a while after the process is gone: what the page cache holds is still being written."""
 
 RUNS = 3
+
 RATES = (50, 60, 70, 80, 90)
 COREDUMP = Path(os.environ.get("COREDUMP", "/usr/lib/systemd/systemd-coredump"))
 STORE, SOCKET = Path("/var/lib/systemd/coredump"), Path("/run/systemd/coredump")
@@ -154,11 +155,11 @@ def one(way: Way, disk: Path, scratch: Path, program: Path, ballast: Ballast | N
 
 
 def settled_bytes(directory: Path) -> int:
-    """Return the space that all files take, once that has stopped growing."""
+    """Return the space that all files take, once there are some and they have stopped growing."""
     end_s, before = time.monotonic() + LIMIT_S, -1
     while time.monotonic() < end_s:
         now = sum(path.lstat().st_blocks * 512 for path in directory.rglob("*"))
-        if now == before:
+        if now and now == before:
             return now
         before = now
         time.sleep(2)
