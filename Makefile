@@ -9,6 +9,8 @@ MODULES ?=
 # What `make fuzz` feeds, by the names in tests/fuzz/parsers.py (all of them if empty), and for how long each.
 PARSERS ?=
 SECONDS ?= 60
+# Processes that run tests; most of these wait rather than compute.
+JOBS ?= 2
 # Interpreters beside $(PYTHON) that the unit tests also run on, where they are present.
 OTHER_PYTHONS ?= 3.12 3.13
 
@@ -20,7 +22,7 @@ run: $(VENV)/.run
 	echo; echo "Look at it:  $(BIN)/collector show latest --archive $(ARCHIVE)"
 
 test: check
-	$(BIN)/pytest
+	$(BIN)/pytest -n $(JOBS) --dist loadgroup
 	@$(MAKE) --no-print-directory unit-others
 
 check: $(VENV)/.dev
@@ -30,7 +32,7 @@ check: $(VENV)/.dev
 	$(BIN)/lint-imports
 
 unit-others: $(VENV)/.dev
-	@PYTHON=$(BIN)/python sh tests/other_pythons.sh $(OTHER_PYTHONS)
+	@PYTHON=$(BIN)/python JOBS=$(JOBS) sh tests/other_pythons.sh $(OTHER_PYTHONS)
 
 test-slow: $(VENV)/.dev
 	$(BIN)/pytest -m slow

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import functools
 import os
 import signal
 from collections.abc import Generator
+from pathlib import Path
 
 import pytest
 from machine import NEEDS_ROOT, need
@@ -24,6 +26,22 @@ def pytest_configure(config: pytest.Config) -> None:
     for number, handler in ((signal.SIGINT, signal.default_int_handler), (signal.SIGHUP, signal.SIG_DFL)):
         if signal.getsignal(number) is signal.SIG_IGN:
             signal.signal(number, handler)
+
+
+def pytest_itemcollected(item: pytest.Item) -> None:
+    """
+    Say which tests run in turn, in one of several processes (``-n 2 --dist loadgroup``).
+
+    Those of one file, and all that set core_pattern, of which the machine has one: others would wait for their lock.
+    """
+    name = "core_pattern" if sets_core_pattern(item.path) else item.path.name
+    item.add_marker(pytest.mark.xdist_group(name))
+
+
+@functools.cache
+def sets_core_pattern(path: Path) -> bool:
+    text = path.read_text(encoding="utf-8")
+    return "core_pattern" in text or "from held import" in text
 
 
 def pytest_runtest_setup(item: pytest.Item) -> None:

@@ -257,6 +257,7 @@ def test_killed_daemon_lets_the_process_go(scratch: Path, tmp_path: Path) -> Non
         crashed.held_s = 0.0
         try:
             wait_until(stuck.exists)
+            wait_until(lambda: bool(list(archive.glob("*.partial/step1/*/maps"))))
             assert not is_gone(watched, 0.0)
             os.kill(pid, signal.SIGKILL)
             os.waitpid(pid, 0)
