@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import subprocess
+import time
 
 import click
 import msgspec
@@ -21,6 +22,11 @@ from collector.model.errors import CollectorError, UsageError
 SYSTEMD_TIMEOUT_S = 5.0
 STARTING_JOBS = frozenset({"start", "restart", "try-restart", "reload-or-start"})
 STARTED = frozenset({"active", "activating", "reloading"})
+PENDING = "auto-restart"
+PENDING_S = 10.0
+"""Less than ``TimeoutStopSec=`` of collector-core-pattern-restore.service, more than ``RestartSec=`` of the service."""
+
+ASK_AGAIN_S = 0.2
 
 
 class CorePatternError(CollectorError):
@@ -94,13 +100,20 @@ def _is_started(unit: str) -> bool:
     """
     Ask systemd whether it runs *unit* or is about to start it, which it does also after a failure.
 
-    If there is no answer, it is not: better a crash that goes elsewhere than one that goes nowhere.
+    While that is to come (``RestartSec=``), it may still be stopped for good, and nobody would be asked again: so wait
+    for what comes. If there is no answer, it is not: better a crash that goes elsewhere than one that goes nowhere.
     """
-    jobs = [line.split() for line in _ask("list-jobs", "--plain", "--no-legend").splitlines()]
-    job = next((fields[2] for fields in jobs if len(fields) > 2 and fields[1] == unit), None)
-    if job is not None:
-        return job in STARTING_JOBS
-    return _ask("show", "--property=ActiveState", "--value", "--", unit).strip() in STARTED
+    end_s = time.monotonic() + PENDING_S
+    while True:
+        jobs = [line.split() for line in _ask("list-jobs", "--plain", "--no-legend").splitlines()]
+        job = next((fields[2] for fields in jobs if len(fields) > 2 and fields[1] == unit), None)
+        if job is not None:
+            return job in STARTING_JOBS
+        shown = _ask("show", "--property=ActiveState", "--property=SubState", "--", unit).splitlines()
+        state = dict(line.split("=", 1) for line in shown if "=" in line)
+        if state.get("SubState") != PENDING or time.monotonic() >= end_s:
+            return state.get("ActiveState") in STARTED
+        time.sleep(ASK_AGAIN_S)
 
 
 def _ask(*arguments: str) -> str:

@@ -38,6 +38,8 @@ def _lines(status: Status) -> list[str]:
         f"workers   {status.workers_idle} idle, {len(status.workers_abandoned)} abandoned",
         f"queue     {status.queued}",
     ]
+    if status.crashed_held:
+        lines.append(f"crashed   {status.crashed_held} held until their evidence is read")
     if status.config_problem:
         lines.append(f"RELOAD FAILED, the old configuration stays in force:\n{printable_lines(status.config_problem)}")
     if status.after_restart:

@@ -116,6 +116,7 @@ class Converter:
         if type(None) in choices and is_null(node):
             return None
         first: Converter | None = None
+        words = _words(choices)
         for choice in choices:
             if choice is type(None):
                 continue
@@ -125,6 +126,8 @@ class Converter:
                 self.diagnostics.extend(trial.diagnostics)
                 return value
             first = first or trial
+        if words and isinstance(node, ScalarNode) and first and not any(note.hint for note in first.diagnostics):
+            return self._note(node.mark, f"`{name}` cannot be {quote(node.text)}", suggest(node.text, words))
         self.diagnostics.extend(first.diagnostics if first else ())
         return BAD
 
@@ -165,3 +168,16 @@ def _first_sentence(text: str) -> str | None:
     """Return the first sentence of a description, for a hint."""
     sentence = text.partition(". ")[0].rstrip(".")
     return sentence[:1].lower() + sentence[1:] or None
+
+
+def _words(choices: tuple[Any, ...]) -> list[str]:
+    """Return all words that any of *choices* allows; none if one of them allows more than words."""
+    words: list[str] = []
+    for choice in choices:
+        if choice is bool:
+            words += ["true", "false"]
+        elif typing.get_origin(choice) is typing.Literal:
+            words += map(str, typing.get_args(choice))
+        else:
+            return []
+    return words

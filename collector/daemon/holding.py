@@ -36,6 +36,11 @@ class Holding:
         self._held: dict[ProcessRef, Held] = {}
         self._cancel: Callable[[], None] = lambda: None
 
+    @property
+    def count(self) -> int:
+        """How many are held at this moment."""
+        return sum(held.process.is_held for held in self._held.values())
+
     def add(self, process: HeldProcess) -> None:
         """Hold a process until its marker is ruled on; one that is held already is not held twice."""
         if process.process in self._held:

@@ -58,7 +58,8 @@ class Status(msgspec.Struct, frozen=True, kw_only=True, tag_field="event", tag="
     """
     The state of a running daemon, for ``collector status``.
 
-    *limits* says how often each limit was reached since the start, by who paid for it.
+    *limits* says how often each limit was reached since the start, by who paid for it; *crashed_held*, how many
+    crashed processes are held now.
     """
 
     protocol: int
@@ -82,6 +83,7 @@ class Status(msgspec.Struct, frozen=True, kw_only=True, tag_field="event", tag="
     ledger_problem: str | None = None
     after_restart: tuple[str, ...] = ()
     limits: dict[str, dict[str, int]] = {}
+    crashed_held: int = 0
 
 
 class Reply(msgspec.Struct, frozen=True, kw_only=True, tag_field="event", tag="reply"):

@@ -260,6 +260,7 @@ class Supervisor:
             recent=tuple(self._activity.recent),
             ledger_problem=self._ledger.problem,
             limits=self._limits.counts,
+            crashed_held=self._holding.count,
         )
 
     def _on_event(self, event: events.AnyEvent) -> None:

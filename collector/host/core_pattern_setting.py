@@ -30,11 +30,12 @@ from collector.host.files import Host
 from collector.host.saved_core_pattern import (
     KERNEL_DEFAULT,
     SavedCorePattern,
-    put_back,
+    check_writable,
     read_trusted,
     request_path,
     save,
     saved_core_pattern,
+    undo,
     write_private,
     write_sysctl,
 )
@@ -61,15 +62,21 @@ def ask(runtime_directory: str, request: CorePatternRequest) -> None:
     write_private(request_path(runtime_directory), msgspec.json.encode(request))
 
 
+def asked(runtime_directory: str) -> CorePatternRequest | None:
+    """Return the request that was left last, fulfilled or not."""
+    return read_trusted(request_path(runtime_directory), CorePatternRequest)
+
+
 def fulfil(host: Host, runtime_directory: str) -> str | None:
-    """Do what was asked for, if anything was; return and raise as `set_core_pattern` does."""
-    request = read_trusted(request_path(runtime_directory), CorePatternRequest)
-    if request is None:
-        return None
-    if request.pattern:
-        return set_core_pattern(host, runtime_directory, request)
-    put_back(host, runtime_directory)
-    return None
+    """Do what was asked for last, if anything was, also meanwhile; return and raise as `set_core_pattern` does."""
+    done, reason = None, None
+    while (request := asked(runtime_directory)) is not None and request != done:
+        done, reason = request, None
+        if request.pattern:
+            reason = set_core_pattern(host, runtime_directory, request)
+        else:
+            undo(host, runtime_directory)
+    return reason
 
 
 def set_core_pattern(host: Host, runtime_directory: str, wanted: CorePatternRequest) -> str | None:
@@ -91,6 +98,7 @@ def set_core_pattern(host: Host, runtime_directory: str, wanted: CorePatternRequ
         return None
     if not (wanted.takeover or _may_replace(now, wanted.pattern, runtime_directory)):
         return f"core_pattern belongs to {owner_of(now)}; `register: takeover` would replace it"
+    check_writable(host, CORE_PATTERN)  # before the record: who was asked may be writing it
     _keep(host, runtime_directory, now, wanted, None if limit_is_set else limit)
     try:
         if not limit_is_set:
@@ -98,12 +106,12 @@ def set_core_pattern(host: Host, runtime_directory: str, wanted: CorePatternRequ
         write_sysctl(host, CORE_PATTERN, os.fsencode(wanted.pattern))
     except OSError:
         with contextlib.suppress(OSError):
-            put_back(host, runtime_directory)
+            undo(host, runtime_directory)
         raise
     if (found := pattern_in_force(host)) == wanted.pattern:
         return None
     write_sysctl(host, CORE_PATTERN, os.fsencode(now))
-    put_back(host, runtime_directory)
+    undo(host, runtime_directory)
     return f"the kernel does not keep core_pattern as it was set: {found!r} instead of {wanted.pattern!r}"
 
 

@@ -86,6 +86,14 @@ def write_private(path: str, data: bytes) -> None:
 
 
 def put_back(host: Host, runtime_directory: str) -> bool:
+    """Restore what was there before the collector, as `undo` does, and forget what was asked for."""
+    changed = undo(host, runtime_directory)
+    with contextlib.suppress(FileNotFoundError):
+        os.unlink(request_path(runtime_directory))
+    return changed
+
+
+def undo(host: Host, runtime_directory: str) -> bool:
     """
     Restore what was there before the collector; what somebody else has set meanwhile stays.
 
@@ -101,10 +109,17 @@ def put_back(host: Host, runtime_directory: str) -> bool:
         write_sysctl(host, CORE_PATTERN, saved.pattern if saved is not None else KERNEL_DEFAULT)
     if saved is not None and saved.pipe_limit is not None and pipe_limit(host) == saved.pipe_limit_set:
         write_sysctl(host, CORE_PIPE_LIMIT, b"%d" % saved.pipe_limit)
-    for path in (saved_path(runtime_directory), request_path(runtime_directory)):
-        with contextlib.suppress(FileNotFoundError):
-            os.unlink(path)
+    with contextlib.suppress(FileNotFoundError):
+        os.unlink(saved_path(runtime_directory))
     return is_ours
+
+
+def check_writable(host: Host, path: str) -> None:
+    """Raise `OSError` with its name if one of ``/proc/sys`` may not be written here."""
+    try:
+        os.close(host.open(path, os.O_WRONLY | os.O_CLOEXEC))
+    except OSError as exc:
+        raise OSError(exc.errno, exc.strerror, path) from exc
 
 
 def write_sysctl(host: Host, path: str, value: bytes) -> None:

@@ -25,6 +25,7 @@ def warnings_of(plan: Plan[Any], facts: MachineFacts) -> tuple[Diagnostic, ...]:
         *archive_warnings(plan, facts),
         *_sections(plan, facts),
         *_unreachable(plan),
+        *_second_owners(plan),
         *(warning for pipeline in plan.pipelines.values() for warning in _pipeline(plan, pipeline, facts)),
         *(_warning(_mark(plan, doubt.path), doubt.message, doubt.hint) for doubt in doubtful_conditions(plan)),
         *(_warning(Mark(file), why, "chmod go-w, chown root") for file, why in facts.unsafe_files.items()),
@@ -105,6 +106,19 @@ def _unreachable(plan: Plan[Any]) -> Iterator[Diagnostic]:
                     f"`{key}` lets nobody else in: the socket is in the runtime directory, which only root can enter",
                     "name a `socket` elsewhere, such as /run/collector-notify.sock",
                 )
+
+
+def _second_owners(plan: Plan[Any]) -> Iterator[Diagnostic]:
+    """Yield each further trigger that wants the kernel's cores: there is one ``core_pattern``."""
+    running = {one.id for one in plan.triggers if one.trigger.name == "kernel_cores"}
+    places = [index for index, given in enumerate(plan.loaded.config.triggers) if given.id in running]
+    for index in places[1:]:
+        given = plan.loaded.config.triggers
+        yield _warning(
+            _mark(plan, ("triggers", index)),
+            f"trigger {given[index].id} gets no crash: the kernel hands them to one only, {given[places[0]].id}",
+            "keep one of them",
+        )
 
 
 def _proceed(mark: Mark) -> Diagnostic:

@@ -22,6 +22,27 @@ PLAIN = "[Unit]\nDefaultDependencies=no\n"
 OUTSIDE = "/usr/bin/nsenter --mount=/run/outside"
 """Runs a command in the first mount namespace, which is systemd's own on other machines."""
 
+SERVICE = "collector.service"
+SETTING = "collector-core-pattern"
+LOOSE = "CapabilityBoundingSet=~\nRestrictNamespaces=no\nSystemCallFilter=setns\n"
+"""What `nsenter` needs, which the shipped unit does not."""
+
+
+def setting_units(config: Path, runtime: Path) -> dict[str, str]:
+    """
+    Return drop-ins by which the shipped units set core_pattern for a service whose runtime directory is *runtime*.
+
+    The kernel must reach that by the same path; *config* says so.
+    """
+    verb = f"{COLLECTOR} core-pattern --config {config}"
+    sets = f"{OUTSIDE} {verb} --as-asked"
+    restores = f"{verb} --put-back --unless-started {SERVICE}"
+    return {
+        f"{SETTING}.path.d/test.conf": f"[Path]\nPathChanged=\nPathChanged={runtime}/core_pattern.wanted\n",
+        f"{SETTING}.service.d/test.conf": f"[Service]\nExecStart=\nExecStart={sets}\n{LOOSE}",
+        f"{SETTING}-restore.service.d/test.conf": f"[Service]\nExecStop=\nExecStop={restores}\n",
+    }
+
 
 class Machine:
     """

@@ -8,6 +8,7 @@ import shutil
 import subprocess
 import sys
 import tempfile
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -15,16 +16,12 @@ from pathlib import Path
 import pytest
 from harness import HERE, wait_for
 from machine import core_pattern, need
-from systemd_machine import COLLECTOR, OUTSIDE, UNITS, Machine
+from systemd_machine import SERVICE, UNITS, Machine, setting_units
 
 from collector.host.core_pattern_owner import has_coredump_socket
 
 ORIGINAL = f"original.{os.getpid()}.%P"
-SERVICE = "collector.service"
-NAME = "collector-core-pattern"
 OFTEN = "[Unit]\nStartLimitIntervalSec=0\n"
-LOOSE = "CapabilityBoundingSet=~\nRestrictNamespaces=no\nSystemCallFilter=setns\n"
-"""What `nsenter` needs, which the shipped unit does not."""
 CRASH = [sys.executable, "-I", "-S", "-c", "import os; print(os.getpid(), flush=True); os.kill(os.getpid(), 11)"]
 pytestmark = [
     pytest.mark.root,
@@ -96,15 +93,8 @@ def machine(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Taken]:
     command = f"{sys.executable} {HERE}/core_taker.py {directory}"
     config = directory / "collector.yaml"
     config.write_text(f"version: 1\nruntime: {{directory: {directory}/run}}\n", encoding="utf-8")
-    verb = f"{COLLECTOR} core-pattern --config {config}"
-    sets = f"{OUTSIDE} {verb} --as-asked"
-    restores = f"{verb} --put-back --unless-started {SERVICE}"
-    units = {
-        f"{SERVICE}.d/taker.conf": f"{OFTEN}[Service]\nExecStart=\nExecStart={command}\n",
-        f"{NAME}.path.d/test.conf": f"[Path]\nPathChanged=\nPathChanged={directory}/run/core_pattern.wanted\n",
-        f"{NAME}.service.d/test.conf": f"[Service]\nExecStart=\nExecStart={sets}\n{LOOSE}",
-        f"{NAME}-restore.service.d/test.conf": f"[Service]\nExecStop=\nExecStop={restores}\n",
-    }
+    taker = {f"{SERVICE}.d/taker.conf": f"{OFTEN}[Service]\nExecStart=\nExecStart={command}\n"}
+    units = taker | setting_units(config, directory / "run")
     try:
         with core_pattern(ORIGINAL):
             opened = Machine(tmp_path_factory.mktemp("machine"), units)
@@ -175,6 +165,15 @@ def test_stop_puts_core_pattern_back_after_a_sigkill_and_a_restart(service: Take
 def test_stop_puts_core_pattern_back_while_a_restart_is_pending(service: Taken) -> None:
     """systemd runs no ExecStopPost= then."""
     service.kill()
+    service.systemctl("stop", SERVICE)
+    wait_for(service.is_back, "the original")
+
+
+def test_stop_puts_core_pattern_back_long_after_systemd_has_asked_for_that(service: Taken) -> None:
+    """It asks once, right after the SIGKILL, when a restart is still to come."""
+    service.kill()
+    time.sleep(1.0)
+    assert (service.state(), in_force()) == ("auto-restart", service.pattern)
     service.systemctl("stop", SERVICE)
     wait_for(service.is_back, "the original")
 

@@ -5,7 +5,8 @@ from __future__ import annotations
 import os
 import shutil
 import tempfile
-from collections.abc import Iterator
+import time
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -14,7 +15,7 @@ import pytest
 from machine import core_pattern, need, sysctl
 
 from collector.host.core_pattern_owner import CORE_PATTERN, CORE_PIPE_LIMIT, has_coredump_socket
-from collector.host.core_pattern_setting import CorePatternRequest, set_core_pattern
+from collector.host.core_pattern_setting import CorePatternRequest, ask, fulfil, set_core_pattern
 from collector.host.files import Host
 from collector.host.saved_core_pattern import put_back, saved_path
 from collector.triggers.base import TriggerContext
@@ -53,7 +54,12 @@ class Lab:
         return f"|/usr/bin/python3 -I -S {self.directory}/core_handler %P"
 
     def registration(
-        self, *, takeover: bool = False, store: Stopping | None = None, host: Host | None = None
+        self,
+        *,
+        takeover: bool = False,
+        store: Stopping | None = None,
+        host: Host | None = None,
+        clock: Callable[[], float] = time.monotonic,
     ) -> Registration:
         ctx = TriggerContext(
             id="held",
@@ -64,7 +70,7 @@ class Lab:
             recall=lambda _key: None,
             descriptors=store,
         )
-        return Registration(ctx, takeover=takeover)
+        return Registration(ctx, takeover=takeover, clock=clock)
 
 
 def in_force() -> str:
@@ -165,8 +171,8 @@ def test_pattern_that_somebody_else_has_set_meanwhile_stays(lab: Lab) -> None:
 
 def test_successor_of_a_killed_daemon_knows_the_original(lab: Lab) -> None:
     """It finds its own pattern in force, also the one of another mode, and neither is ever put back."""
-    lab.registration().register(lab.pipe, 16)
-    with sysctl("kernel/core_pipe_limit", limit()):
+    with sysctl("kernel/core_pipe_limit", 0):
+        lab.registration().register(lab.pipe, 16)
         successor = lab.registration()
         assert successor.register(lab.socket, None) is None
         successor.put_back()
@@ -267,23 +273,55 @@ def test_pattern_that_the_kernel_does_not_keep_is_reported(tmp_path: Path) -> No
     assert not os.path.exists(saved_path(str(runtime)))
 
 
-def test_daemon_that_may_not_set_the_pattern_asks_for_it_once_a_minute(tmp_path: Path) -> None:
-    """And looks a second later whether it is done."""
+@pytest.fixture
+def sandboxed(tmp_path: Path) -> tuple[Host, Path]:
+    """A machine where nobody may write core_pattern, and a runtime directory."""
     root, runtime = tmp_path / "machine", tmp_path / "run"
     kernel = root / "proc/sys/kernel"
     (kernel / "random").mkdir(parents=True)
     runtime.mkdir()
-    (kernel / "core_pattern").symlink_to("/proc/sys/kernel/osrelease")  # nobody may write it
+    (kernel / "core_pattern").symlink_to("/proc/sys/kernel/osrelease")
     (kernel / "core_pipe_limit").write_text("0\n", encoding="utf-8")
     (kernel / "random/boot_id").write_text("boot\n", encoding="utf-8")
-    registration = Lab(str(runtime)).registration(host=Host(str(root)))
+    return Host(str(root)), runtime
+
+
+def test_daemon_that_may_not_set_the_pattern_asks_for_it_once_a_minute(sandboxed: tuple[Host, Path]) -> None:
+    """And looks each second whether it is done, for some seconds."""
+    host, runtime = sandboxed
+    now_s = [5.0]
+    registration = Lab(str(runtime)).registration(host=host, clock=lambda: now_s[0])
     assert "collector core-pattern --as-asked" in (registration.register(f"|/bin/h {runtime}/h", 4) or "")
     request = runtime / "core_pattern.wanted"
     wanted = CorePatternRequest(pattern=f"|/bin/h {runtime}/h", pipe_limit=4)
     assert msgspec.json.decode(request.read_bytes(), type=CorePatternRequest) == wanted
-    assert registration.check_s == 1.0
     request.unlink()
+    for passed_s, check_s, asked in ((0.001, 1.0, False), (1.0, 1.0, False), (5.0, 60.0, False), (60.0, 1.0, True)):
+        now_s[0] = 5.0 + passed_s
+        assert registration.check() is not None
+        assert (registration.check_s, request.exists()) == (check_s, asked), passed_s
+
+
+def test_request_of_a_trigger_that_a_reload_replaces_is_withdrawn(lab: Lab) -> None:
+    """Its successor finds the pattern in force, and would lose it a moment later to the request to put it back."""
+    registration = lab.registration()
+    registration.register(lab.socket, None)
+    ask(lab.directory, CorePatternRequest(pattern=""))
+    successor = lab.registration()
+    assert successor.register(lab.socket, None) is None
+    assert successor.check_s == 1.0
+    assert fulfil(Host(), lab.directory) is None
+    assert in_force() == lab.socket
+    registration.put_back()
+
+
+def test_request_stays_until_it_is_fulfilled(sandboxed: tuple[Host, Path]) -> None:
+    """The loop looks at once after a start: that must not take away what was just asked for, nor what is kept by it."""
+    host, runtime = sandboxed
+    registration = Lab(str(runtime)).registration(host=host)
+    registration.register(f"@@{runtime}/cores.sock", None)
+    record = Path(saved_path(str(runtime)))
+    record.write_bytes(b"of who fulfils it just now")
     assert registration.check() is not None
-    assert (registration.check_s, request.exists()) == (60.0, False)
-    assert registration.check() is not None
-    assert (registration.check_s, request.exists()) == (1.0, True)
+    assert (runtime / "core_pattern.wanted").exists()
+    assert record.read_bytes() == b"of who fulfils it just now"

@@ -2,13 +2,19 @@
 
 from __future__ import annotations
 
+import contextlib
+import time
+from collections.abc import Callable
+
 from collector.host.core_pattern_owner import CORE_PATTERN
-from collector.host.core_pattern_setting import CorePatternRequest, ask, set_core_pattern
+from collector.host.core_pattern_setting import CorePatternRequest, ask, asked, set_core_pattern
 from collector.host.saved_core_pattern import put_back
 from collector.triggers.base import TriggerContext
 
 CHECK_S = 60.0
 ASKED_S = 1.0
+ANSWER_S = 5.0
+"""For so long after somebody else was asked, the answer is looked for every second: it takes about 0.2 s."""
 
 
 class Registration:
@@ -18,14 +24,17 @@ class Registration:
     Args:
         ctx: The trigger's.
         takeover: Also replace a program or a socket of somebody else's.
+        clock: The time in seconds.
     """
 
-    def __init__(self, ctx: TriggerContext, *, takeover: bool) -> None:
+    def __init__(self, ctx: TriggerContext, *, takeover: bool, clock: Callable[[], float] = time.monotonic) -> None:
+        self._clock = clock
         self._host = ctx.host
         self._directory = ctx.runtime_directory
         self._descriptors = ctx.descriptors
         self._takeover = takeover
         self._wanted: CorePatternRequest | None = None
+        self._asked_at_s: float | None = None
         self.check_s = CHECK_S
         """When to check again: sooner once somebody else was asked."""
 
@@ -47,7 +56,9 @@ class Registration:
             reason = set_core_pattern(self._host, self._directory, self._wanted)
         except OSError as exc:
             return self._ask(self._wanted, exc)
-        self.check_s = CHECK_S
+        if reason is None:
+            self._withdraw(self._wanted)
+        self._check_again()
         return reason
 
     def put_back(self) -> None:
@@ -82,11 +93,24 @@ class Registration:
 
     def _ask(self, wanted: CorePatternRequest, exc: OSError) -> str:
         """Ask who is outside of the daemon's sandbox, once a minute; return why it is not in force."""
-        self.check_s = ASKED_S if self.check_s == CHECK_S else CHECK_S
         problem = f"{exc.filename or CORE_PATTERN} cannot be written here ({exc.strerror})"
-        if self.check_s == ASKED_S:
+        now_s = self._clock()
+        if self._asked_at_s is None or now_s - self._asked_at_s >= CHECK_S:
             try:
                 ask(self._directory, wanted)
             except OSError as failed:
                 return f"{problem}, and nobody can be asked: {failed.filename}: {failed.strerror}"
+            self._asked_at_s = now_s
+        self._check_again()
         return f"{problem}: collector-core-pattern.service does it, or on the host: collector core-pattern --as-asked"
+
+    def _withdraw(self, wanted: CorePatternRequest) -> None:
+        """Ask for *wanted* instead, if whom a reload has just replaced by this one has asked for something else."""
+        if asked(self._directory) not in (None, wanted):
+            with contextlib.suppress(OSError):
+                ask(self._directory, wanted)
+            self._asked_at_s = self._clock()
+
+    def _check_again(self) -> None:
+        waits = self._asked_at_s is not None and self._clock() - self._asked_at_s < ANSWER_S
+        self.check_s = ASKED_S if waits else CHECK_S

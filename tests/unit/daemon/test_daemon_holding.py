@@ -86,6 +86,7 @@ def test_holding_keeps_a_process_for_its_case(lab: Lab) -> None:
     crash = lab.crash()
     lab.holding.ruled(crash.marker, Ruling(fate=Fate.QUEUED, case=crash.case))
     assert lab.holding.of(crash.case) is crash.held
+    assert lab.holding.count == 1
     assert not crash.is_let_go
     assert crash.dump == HELD_DUMP
 
@@ -102,6 +103,7 @@ def test_holding_refuses_what_waits_for_a_budget(lab: Lab, fate: Fate, reason: s
     crash = lab.crash(spent=False)
     lab.holding.ruled(crash.marker, Ruling(fate=fate, reason=reason, case=crash.case))
     assert lab.holding.of(crash.case) is None
+    assert lab.holding.count == 0
     assert crash.is_let_go
     assert crash.dump == told
 

@@ -109,6 +109,16 @@ def test_warning_about_senders_who_cannot_reach_the_socket(options: str, said: l
     assert [(one[:2], one.split("`")[1]) for one in found] == [("4:", key) for key in said]
 
 
+def test_warning_about_a_second_trigger_that_wants_the_kernels_cores(tmp_path: Path) -> None:
+    """One that is off wants nothing."""
+    line = "  - {id: %s, type: kernel_cores, pipeline: crash%s}\n"
+    text = FILE.replace("pipelines:", f"{line % ('off', ', enabled: false')}{line % ('one', '')}%spipelines:")
+    assert warned(plan_of(tmp_path, text % "")) == []
+    (found,) = warned(plan_of(tmp_path, text % (line % ("two", ""))))
+    assert found.startswith("6:")
+    assert "trigger two gets no crash: the kernel hands them to one only, one" in found
+
+
 def test_warning_about_a_pipeline_that_a_run_by_hand_does_not_find(tmp_path: Path) -> None:
     """Better to learn before a crash that `run --now` has no pipeline."""
     text = FILE.replace("crash:\n", "other:\n").replace("pipeline: crash", "pipeline: other")
