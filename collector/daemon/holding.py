@@ -3,21 +3,16 @@
 from __future__ import annotations
 
 import contextlib
-import os
-import signal
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
 
+from collector.daemon.hold_guard import BEAT_S, HoldGuard
 from collector.daemon.loop import Loop
-from collector.host.files import OpenFd
-from collector.host.held_process import DumpSource, HeldProcess
+from collector.host.held_process import HeldProcess
 from collector.model.admission import Ruling
 from collector.model.case import Case, Fate
 from collector.model.marker import Marker, ProcessRef
-
-GRACE_S = 1.0
-"""How long after its deadline a process may still be there whose pipe somebody else has open, too."""
 
 
 @dataclass(slots=True, eq=False)
@@ -35,6 +30,29 @@ class Holding:
         self._loop = loop
         self._held: dict[ProcessRef, Held] = {}
         self._cancel: Callable[[], None] = lambda: None
+        self._guard: HoldGuard | None = None
+        self._queue: tuple[int, float] | None = None
+
+    @property
+    def pids(self) -> tuple[int, ...]:
+        """The collector's processes that guard the holds."""
+        return () if self._guard is None else (self._guard.pid,)
+
+    def guard(self, listening_fd: int, hold_s: float) -> None:
+        """
+        Have every hold ended in time by a process that does not hang when this one does.
+
+        Args:
+            listening_fd: Where crashes wait to be taken over; open for as long as the daemon is to take any.
+            hold_s: The longest time for which a process is held.
+        """
+        first, self._queue = self._queue is None, (listening_fd, hold_s)
+        if self._guard is None:
+            self._fork_guard()
+        else:
+            self._guard.queue(listening_fd, hold_s)
+        if first:
+            self._loop.call_every(BEAT_S, self._beat)
 
     @property
     def count(self) -> int:
@@ -47,6 +65,8 @@ class Holding:
             process.refuse("it is held already")
             return
         self._held[process.process] = Held(process)
+        if self._guard is not None:
+            self._guard.watch(process)
         self._schedule()
 
     def ruled(self, marker: Marker, ruling: Ruling) -> None:
@@ -57,12 +77,16 @@ class Holding:
         held.case = case = ruling.case
         if case is None or case.done or case.spent is None:  # what a budget holds is collected later, if at all
             self._drop(held, _why_refused(ruling), refuse=True)
-        elif held.process.source is DumpSource.PIPE:
-            self._end_in_any_case(held.process)
 
     def of(self, case: Case) -> HeldProcess | None:
         """Return the process that is held for *case*."""
         return next((held.process for held in self._held.values() if held.case is case), None)
+
+    def let_go(self, process: HeldProcess, reason: str) -> None:
+        """Let go of a process: of another owner, who holds less."""
+        held = self._held.get(process.process)
+        if held is not None and held.process is process:
+            self._drop(held, reason, refuse=held.case is None or held.case.incident is None)
 
     def tidy(self) -> None:
         """Let go who has been held for long enough, or whose case is over or was displaced."""
@@ -85,20 +109,25 @@ class Holding:
     def close(self) -> None:
         for held in list(self._held.values()):
             self._drop(held, "the collector was stopped")
+        if self._guard is not None:
+            self._guard.close()
+            self._guard = None
 
-    def _end_in_any_case(self, process: HeldProcess) -> None:
-        """
-        Kill the process if it is there beyond its deadline: a worker that hangs in the kernel has a copy of its pipe.
+    def _beat(self) -> None:
+        """Tell the guard that the daemon gets on; replace it if it was killed, unless somebody would wait for that."""
+        if self._guard is not None and self._guard.ended:
+            self._guard.close()
+            self._guard = None
+        if self._guard is None and not self._held:
+            self._fork_guard()
+        if self._guard is not None:
+            self._guard.beat()
 
-        A connection is shut down instead, which leaves the process its own signal.
-        """
-        pidfd = os.dup(process.pidfd)
-
-        def end() -> None:
-            with OpenFd(pidfd), contextlib.suppress(OSError):
-                signal.pidfd_send_signal(pidfd, signal.SIGKILL)
-
-        self._loop.call_later(max(0.0, process.deadline_s - time.monotonic()) + GRACE_S, end)
+    def _fork_guard(self) -> None:
+        with contextlib.suppress(OSError):  # out of processes or descriptors: at the next beat
+            self._guard = HoldGuard()
+        if self._guard is not None and self._queue is not None:
+            self._guard.queue(*self._queue)
 
     def _drop(self, held: Held, reason: str, *, refuse: bool = False) -> None:
         del self._held[held.process.process]

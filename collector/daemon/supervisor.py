@@ -153,7 +153,7 @@ class Supervisor:
         self._loop.call_every(TEND_S, self._tend)
 
     def _own_pids(self) -> frozenset[int]:
-        return frozenset((os.getpid(), *self._pool.pids))
+        return frozenset((os.getpid(), *self._pool.pids, *self._holding.pids))
 
     def _status_line(self) -> str:
         if self._collecting:

@@ -111,6 +111,8 @@ class TriggerSet:
             # Without the units, which no trigger asks for: one whose context changes is opened anew.
             owners=Owners(subordinate=generation.settings.owners.subordinate),
             hold=self._holding.add,
+            let_go=self._holding.let_go,
+            guard=self._holding.guard,
             reached=self._limits.reached,
             descriptors=None if self._descriptors is None else self._descriptors.of(trigger.id),
         )

@@ -140,7 +140,10 @@ class HeldPhase:
     def _take_dump(self, light: LightPhase, process: HeldProcess, dump: Step, reason: str) -> Task[None]:
         process.hurry = reason
         yield from light.read_step(dump, process)
-        process.release(f"a part of its dump was taken: {reason}" if reason else "its dump was taken")
+        if self._run.begun[dump.id] is StepStatus.SKIPPED:
+            process.release(f"its dump was not taken: {reason}" if reason else "its dump was not taken")
+        else:
+            process.release(f"a part of its dump was taken: {reason}" if reason else "its dump was taken")
 
     def _write(self) -> Task[None]:
         while self._unwritten:

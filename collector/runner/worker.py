@@ -126,7 +126,10 @@ def _open_files() -> int:
 def _next_job(sock: socket.socket) -> tuple[Job, list[int]] | None:
     """Wait for a job and its descriptors; ``None`` when the supervisor has gone. Late interrupts are ignored."""
     while True:
-        data, fds, _ = receive_fds(sock, len(INTERRUPT), MAX_FDS)
+        try:
+            data, fds, _ = receive_fds(sock, len(INTERRUPT), MAX_FDS)
+        except ConnectionResetError:  # it was killed before it had read a reply
+            return None
         if not data:
             return None
         if data == JOB:

@@ -22,6 +22,15 @@ def let_go(held: HeldProcess) -> None:
     held.refuse("nobody collects it")
 
 
+def give_way(held: HeldProcess, reason: str) -> None:
+    """Refuse a process that nobody but the trigger has."""
+    held.refuse(reason)
+
+
+def unguarded(listening_fd: int, hold_s: float) -> None:
+    """Nobody watches over who is held."""
+
+
 class DescriptorStore(Protocol):
     """A trigger's part of the service manager's store, which keeps descriptors while the daemon is restarted."""
 
@@ -54,6 +63,9 @@ class TriggerContext:
         owners: Tells which user a uid belongs to.
         hold: Takes over a process that the kernel holds, before its marker is offered: it is kept only if the marker
             becomes a case that is collected now.
+        let_go: Takes back what was given to `hold`, and says why.
+        guard: Given a listening socket where crashes wait, and the longest time for which a process is held, before the
+            first is: nobody is then held for longer, even if the daemon hangs.
         reached: Told of what is left out: the limit, as the operator knows it, and whose it is.
         descriptors: What the service manager keeps across a restart; ``None`` without one.
     """
@@ -66,6 +78,8 @@ class TriggerContext:
     recall: Callable[[str], str | None]
     owners: Owners = field(default_factory=Owners)
     hold: Callable[[HeldProcess], None] = let_go
+    let_go: Callable[[HeldProcess, str], None] = give_way
+    guard: Callable[[int, float], None] = unguarded
     reached: Callable[[str, str], None] = ignore_limit
     descriptors: DescriptorStore | None = None
 

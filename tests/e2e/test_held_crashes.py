@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import os
 import signal
+import subprocess
+import sys
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
@@ -63,7 +65,7 @@ def fate_of(daemon: Daemon, pid: int) -> tuple[str, str] | None:
 @contextmanager
 def stopped_workers(daemon: Daemon) -> Iterator[None]:
     """Let no step get on during the block, so that whoever is held stays so."""
-    workers = psutil.Process(daemon.pid).children()
+    workers = [child for child in psutil.Process(daemon.pid).children() if child.name() == "collector-work"]
     for worker in workers:
         worker.suspend()
     try:
@@ -120,6 +122,28 @@ def test_process_is_let_go_when_its_hold_is_over(daemon_factory: Callable[..., D
         assert offered(daemon, crasher).process.wait(60) == -signal.SIGSEGV
 
 
+def test_process_is_read_in_full_however_short_its_hold_is(
+    daemon_factory: Callable[..., Daemon], crasher: Path
+) -> None:
+    """What may hang is begun all the same: it takes milliseconds."""
+    daemon = daemon_factory(config_of(PROCESS, CORE, triggers=(cores("hold: 2s"),)))
+    with offered_to(daemon):
+        manifest = incident_of(daemon, Victim(crasher).die())
+    assert {step["id"]: step["status"] for step in manifest["steps"]} == {"process": "ok", "core": "ok"}
+
+
+def test_dump_that_does_not_fit_into_a_second_leaves_its_stacks(daemon_factory: Callable[..., Daemon]) -> None:
+    """There is time for them, and for what the notes say, however short the hold is."""
+    daemon = daemon_factory(config_of(CORE, triggers=(cores("hold: 1s"),), copy={"rate": "20MiB/s"}))
+    program = "import os; held = os.urandom(64 << 20); os.abort()"
+    with offered_to(daemon), subprocess.Popen([sys.executable, "-I", "-S", "-c", program]) as process:
+        assert process.wait(60) == -signal.SIGABRT
+    (manifest,) = wait_for(lambda: of(daemon, process.pid), "incident")
+    (step,) = manifest["steps"]
+    assert step["status"] == "truncated"
+    assert "taken as `stacks`" in step["reason"]
+
+
 def test_crash_beyond_waiting_is_collected_without_its_dump(
     daemon_factory: Callable[..., Daemon], crasher: Path
 ) -> None:
@@ -140,6 +164,20 @@ def test_process_is_let_go_when_the_daemon_is_killed(daemon_factory: Callable[..
         victim = offered(daemon, crasher)
         daemon.stop(signal.SIGKILL)
         assert victim.process.wait(60) == -signal.SIGSEGV
+
+
+def test_process_is_let_go_though_the_daemon_hangs(daemon_factory: Callable[..., Daemon], crasher: Path) -> None:
+    """As it does in its ledger while the archive's disk does not answer: also who waits to be taken over."""
+    daemon = daemon_factory(config_of(PROCESS, CORE, triggers=(cores("hold: 3s"),)))
+    assert daemon.process is not None
+    with offered_to(daemon), stopped_workers(daemon):
+        first, second = offered(daemon, crasher), Victim(crasher)
+        daemon.process.send_signal(signal.SIGSTOP)
+        try:
+            assert first.process.wait(20) == -signal.SIGSEGV
+            second.die()
+        finally:
+            daemon.process.send_signal(signal.SIGCONT)
 
 
 def test_daemon_that_is_to_end_takes_no_more_crashes(daemon_factory: Callable[..., Daemon], crasher: Path) -> None:

@@ -13,7 +13,7 @@ import tempfile
 import time
 from collections import Counter
 from collections.abc import Iterator, Sequence
-from contextlib import closing, contextmanager
+from contextlib import ExitStack, closing, contextmanager
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
@@ -22,7 +22,8 @@ import pytest
 from machine import compiled, core_pattern, need, sysctl
 from watching import trigger_context
 
-from collector.daemon import holding
+from collector.daemon import hold_guard
+from collector.daemon.holding import Holding
 from collector.daemon.loop import Loop
 from collector.host.core_pattern_owner import has_coredump_socket
 from collector.host.files import Host, OpenFd
@@ -167,6 +168,25 @@ def test_kernel_cores_refuse_beyond_waiting_and_report_it(mode: str) -> None:
             it.let_go()
         with crashing(it) as four:
             assert it.marker_of(four).attributes[DUMP] == HELD_DUMP
+            it.let_go()
+
+
+@pytest.mark.parametrize(
+    "options", [{"waiting": 2}, {"memory": Reserve(size_bytes=1)}], ids=lambda one: next(iter(one))
+)
+def test_kernel_cores_let_go_of_the_owner_who_holds_most(options: dict[str, Any]) -> None:
+    """Nobody's crashes cost root its dump, however many there are; those of nobody are refused as ever."""
+    (limit,) = options
+    with lab("socket", **options) as it, ExitStack() as stack:
+        for count in range(2 if limit == "waiting" else 1):
+            stack.enter_context(crashing(it, user=NOBODY, cwd="/"))
+            it.read_until(markers=count + 1)
+        with crashing(it) as process:
+            assert it.marker_of(process).attributes[DUMP] == HELD_DUMP
+            assert [held.ended for held in it.held if not held.is_held] == [
+                f"it gave way to a crash of root: uid {NOBODY} had most of those held"
+            ]
+            assert it.left_out == {(f"kernel_cores.{limit}", f"uid {NOBODY}"): 1}
             it.let_go()
 
 
@@ -399,11 +419,12 @@ def test_release_lets_go_of_a_process_whose_dump_a_hanging_worker_receives() -> 
 
 def test_process_is_killed_whose_pipe_a_hanging_worker_has(monkeypatch: pytest.MonkeyPatch) -> None:
     """A pipe cannot be shut down: beyond `hold`, the kernel is told to end the dump."""
-    monkeypatch.setattr(holding, "GRACE_S", 0.1)
+    monkeypatch.setattr(hold_guard, "GRACE_S", 0.1)
     with lab("pipe", hold=Seconds(0.2)) as it, crashing(it) as process:
         marker = it.marker_of(process)
         loop = Loop()
-        keeper = holding.Holding(loop)
+        keeper = Holding(loop)
+        keeper.guard(it.watch._source.queue_fd, 0.2)
         keeper.add(it.held[0])
         spent = Spent(at_s=0.0, executable="sh")
         case = Case(
@@ -416,3 +437,4 @@ def test_process_is_killed_whose_pipe_a_hanging_worker_has(monkeypatch: pytest.M
             loop.run()
             assert process.wait(10) == -signal.SIGKILL
         assert not it.held[0].is_held
+        keeper.close()

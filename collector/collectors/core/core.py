@@ -145,7 +145,7 @@ def _absent(marker: Marker) -> Truncated | NotApplicable:
     if (dump := facts.get(DUMP)) == HELD_DUMP:
         return Truncated("the dump ended before its core was taken: the process is not held any more")
     if dump is not None:
-        return Truncated(f"the dump was refused: {dump}")
+        return Truncated(dump if dump.startswith("its dump ") else f"its dump was refused: {dump}")
     core_dumped, lost = facts.get("core_dumped"), facts.get("event") == "core_lost"
     died_so = marker.signal is not None and marker.signal in CORE_SIGNALS
     died = f"the process died of {signal_name(marker.signal)}" if marker.signal is not None else "it was announced"

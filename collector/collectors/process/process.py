@@ -44,6 +44,12 @@ from collector.model.redaction import Redaction
 from collector.model.text import joined, json, jsonl
 from collector.model.units import Bytes, Seconds
 
+HELD_SHARE = 0.25
+"""
+Of the time for which a process is held, the part after which a read that hangs is given up; all take 20 ms. With the
+whole `read_timeout`, nothing that may hang would be begun of a process that is held for less than two of them.
+"""
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ProcessDetails:
@@ -85,7 +91,7 @@ class ProcessDetails:
         unread = ReadErrors()
         rows: list[ProcessRow] = []
         users = owners(ctx.host)
-        with ExitStack() as stack, closing(Guard(self.read_timeout)) as guard:
+        with ExitStack() as stack, closing(Guard(self._patience_s(ctx))) as guard:
             held = list(
                 hold(
                     ctx.host,
@@ -122,6 +128,10 @@ class ProcessDetails:
                 hint="the crashed process is gone; look at its core file",
             )
         self._check_nobody_is_missing(ctx.marker, rows, unmatched)
+
+    def _patience_s(self, ctx: Context) -> float:
+        """Return how long a read may take: of a process that is held for a short time only, a part of that."""
+        return self.read_timeout if ctx.held is None else min(self.read_timeout, HELD_SHARE * ctx.remaining_s())
 
     def _check_nobody_is_missing(self, marker: Marker, rows: list[ProcessRow], unmatched: set[str]) -> None:
         """Raise `Truncated` or `NotApplicable`, as `collect` says."""

@@ -49,6 +49,11 @@ class OfferSource(Protocol):
 
     def fileno(self) -> int: ...
 
+    @property
+    def queue_fd(self) -> int:
+        """The listening socket in which crashes wait."""
+        ...
+
     def offers(self) -> Iterator[DumpOffer | None]:
         """Yield what is offered now; ``None`` for what is not an offer."""
         ...

@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import os
 import time
+from collections import Counter
 from collections.abc import Iterator
 from dataclasses import dataclass
-from typing import Annotated, ClassVar, Literal
+from typing import Annotated, ClassVar, Literal, NamedTuple
 
 import msgspec
 
@@ -18,6 +19,7 @@ from collector.model.constrained import Window
 from collector.model.errors import CollectorError
 from collector.model.knowledge import FACTS, Knowledge
 from collector.model.marker import HELD_DUMP, Marker, ProcessRef
+from collector.model.shares import gives_way
 from collector.model.units import Reserve, Seconds, size
 from collector.triggers.base import TriggerContext, Watch
 from collector.triggers.kernel_cores.crashed_process import CrashedProcess, crashed_process
@@ -27,6 +29,7 @@ from collector.triggers.kernel_cores.pipe_source import PipeSource
 from collector.triggers.kernel_cores.registration import CHECK_S, Registration
 from collector.triggers.kernel_cores.socket_source import SocketSource
 
+WAITING, MEMORY = "waiting", "memory"
 HALF = Reserve(percent=50.0)
 PIPES = 2
 """``core_pipe_limit`` is `waiting` times this: some are about to be refused, and the kernel loses those beyond."""
@@ -43,7 +46,8 @@ class KernelCores:
         register: Set ``core_pattern`` while the trigger watches. ``takeover`` also replaces another program's or
             socket's; with ``false``, somebody else has to set it.
         hold: Longest time for which a process is held.
-        waiting: How many are held at a time; of more, the dump is refused, and the rest is collected.
+        waiting: How many are held at a time; of more, the dump is refused, and the rest is collected. One of the owner
+            who has most of them gives way to another owner's.
         memory: How much private memory all that are held may have, of the machine's; the first one may have any.
         refuse: Whose crashes are left alone: the dump is refused, and nothing is collected by this trigger.
     """
@@ -67,6 +71,13 @@ class KernelCores:
         return KernelCoresWatch(self, ctx)
 
 
+class _Held(NamedTuple):
+    """A process that is held, and who pays for it."""
+
+    process: HeldProcess
+    owner: str
+
+
 class KernelCoresWatch(Watch):
     """An opened `KernelCores`."""
 
@@ -75,9 +86,10 @@ class KernelCoresWatch(Watch):
     def __init__(self, trigger: KernelCores, ctx: TriggerContext) -> None:
         self._trigger = trigger
         self._ctx = ctx
-        self._held: list[HeldProcess] = []
+        self._held: list[_Held] = []
         self._not_in_force: str | None = None
         self._source = self._listen()
+        ctx.guard(self._source.queue_fd, trigger.hold)
         self._registration: Registration | None = None
         if trigger.register:
             self._registration = Registration(ctx, takeover=trigger.register == "takeover")
@@ -142,27 +154,59 @@ class KernelCoresWatch(Watch):
             offer.refuse()
             self._left_out("refuse", crashed.who.uid)
             return None
-        if (excess := self._excess(crashed)) is not None:
+        owner = self._ctx.owners.of(crashed.who.uid, unit=crashed.who.system_unit)
+        if (excess := self._make_room(crashed, owner)) is not None:
             limit, reason = excess
             offer.refuse()
-            self._left_out(limit, crashed.who.uid)
+            self._ctx.reached(f"{KernelCores.name}.{limit}", owner)
             return crashed.marker(self._ctx.id, reason)
-        self._hold(offer, crashed, crashed.who.start_ticks)
+        self._hold(offer, crashed, crashed.who.start_ticks, owner)
         return crashed.marker(self._ctx.id, HELD_DUMP)
+
+    def _make_room(self, crashed: CrashedProcess, owner: str) -> tuple[str, str] | None:
+        """
+        Let go of those whose owner holds more than *owner* would with one more; the newest has been waited for least.
+
+        Returns:
+            The limit that is still exceeded, and the reason; ``None`` if the process may be held.
+        """
+        self._held = [held for held in self._held if held.process.is_held]
+        while (excess := self._excess(crashed)) is not None:
+            limit = excess[0]
+            use = self._use_of(limit)
+            asked = {owner: use.get(owner, 0.0) + (1 if limit == WAITING else crashed.memory_bytes)}
+            last = gives_way(asked | {one: used for one, used in use.items() if one != owner}, self._limit(limit))
+            if last == owner:
+                return excess
+            newest = next(held for held in reversed(self._held) if held.owner == last)
+            self._ctx.let_go(newest.process, f"it gave way to a crash of {owner}: {last} had most of those held")
+            self._ctx.reached(f"{KernelCores.name}.{limit}", last)
+            self._held.remove(newest)
+        return None
+
+    def _use_of(self, limit: str) -> Counter[str]:
+        """Return what each owner has of a limit; it is given back."""
+        use: Counter[str] = Counter()
+        for held in self._held:
+            use[held.owner] += 1 if limit == WAITING else held.process.memory_bytes
+        return use
+
+    def _limit(self, limit: str) -> int:
+        if limit == WAITING:
+            return self._trigger.waiting
+        return self._trigger.memory.bytes_of(os.sysconf("SC_PHYS_PAGES") * PAGE_BYTES)
 
     def _excess(self, crashed: CrashedProcess) -> tuple[str, str] | None:
         """Return the limit that one more would exceed, and the reason; ``None`` if it may be held."""
-        self._held = [held for held in self._held if held.is_held]
-        if (count := len(self._held)) >= self._trigger.waiting:
-            return "waiting", f"its dump was refused: {count} crashed processes are held already"
-        total_bytes = crashed.memory_bytes + sum(held.memory_bytes for held in self._held)
-        allowed_bytes = self._trigger.memory.bytes_of(os.sysconf("SC_PHYS_PAGES") * PAGE_BYTES)
-        if self._held and total_bytes > allowed_bytes:
+        if (count := len(self._held)) >= self._limit(WAITING):
+            return WAITING, f"its dump was refused: {count} crashed processes are held already"
+        total_bytes = crashed.memory_bytes + sum(held.process.memory_bytes for held in self._held)
+        if self._held and total_bytes > (allowed_bytes := self._limit(MEMORY)):
             held = f"{count} crashed processes and this one have {size(total_bytes)}"
-            return "memory", f"its dump was refused: {held}, of {size(allowed_bytes)} that may be held"
+            return MEMORY, f"its dump was refused: {held}, of {size(allowed_bytes)} that may be held"
         return None
 
-    def _hold(self, offer: DumpOffer, crashed: CrashedProcess, start_ticks: int) -> None:
+    def _hold(self, offer: DumpOffer, crashed: CrashedProcess, start_ticks: int, owner: str) -> None:
         now_s = time.monotonic()
         held = HeldProcess(
             process=ProcessRef(pid=offer.pid, start_time_ticks=start_ticks),
@@ -173,7 +217,7 @@ class KernelCoresWatch(Watch):
             deadline_s=now_s + self._trigger.hold,
             memory_bytes=crashed.memory_bytes,
         )
-        self._held.append(held)
+        self._held.append(_Held(held, owner))
         self._ctx.hold(held)
 
     def _left_out(self, limit: str, uid: int | None) -> None:

@@ -54,6 +54,10 @@ class PipeSource:
     def fileno(self) -> int:
         return self._epoll.fileno()
 
+    @property
+    def queue_fd(self) -> int:
+        return self._listening.sock.fileno()
+
     def offers(self) -> Iterator[DumpOffer | None]:
         for fd, _ in self._epoll.poll(0):
             if fd == self._listening.sock.fileno():

@@ -33,6 +33,10 @@ class SocketSource:
     def fileno(self) -> int:
         return self._listening.sock.fileno()
 
+    @property
+    def queue_fd(self) -> int:
+        return self._listening.sock.fileno()
+
     def offers(self) -> Iterator[DumpOffer | None]:
         for _ in range(OFFERS_PER_READ):
             try:

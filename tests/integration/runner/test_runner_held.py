@@ -29,9 +29,9 @@ from collector.daemon.loop import Loop
 from collector.host.held_process import DumpSource, HeldProcess
 from collector.model.incident import IncidentState, Manifest, StepStatus
 from collector.model.marker import Marker, MarkerKind, ProcessRef
-from collector.model.pressure import Tick
+from collector.model.pressure import GateLimits, Policy, Tick
 from collector.model.redaction import Redaction
-from collector.model.units import Seconds
+from collector.model.units import Bytes, Seconds
 from collector.pressure.sampler import Sampler
 from collector.runner import events
 from collector.runner.coroutine import Task, drive, sleep
@@ -125,6 +125,15 @@ def test_process_is_let_go_before_the_disk_is_asked_when_it_must_hurry(lab: Lab)
     assert lab.content(manifest, "step0/archive") == b"False"
     assert manifest.hold is not None
     assert manifest.hold.ended == "a part of its dump was taken: memory is short"
+
+
+def test_hold_does_not_claim_a_part_of_a_dump_that_was_skipped(lab: Lab) -> None:
+    limits = GateLimits(floor_bytes=Bytes(1 << 50), on_pressure=Policy.SKIP, wait_s=Seconds(0.0))
+    with held(CRASH) as crashed:
+        manifest = collect(lab, crashed, Dumper(), limits=limits)
+    assert status(manifest)["dumper"][0] is StepStatus.SKIPPED
+    assert manifest.hold is not None
+    assert manifest.hold.ended.startswith("its dump was not taken: ")
 
 
 def test_collector_that_takes_a_part_is_read_before_the_disk_is_asked(lab: Lab) -> None:

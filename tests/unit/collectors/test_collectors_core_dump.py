@@ -189,7 +189,8 @@ def test_core_names_arguments_without_their_secrets() -> None:
     ("dump", "why"),
     [
         (HELD_DUMP, "the dump ended before its core was taken: the process is not held any more"),
-        ("over the budget of user 1000", "the dump was refused: over the budget of user 1000"),
+        ("over the budget of user 1000", "its dump was refused: over the budget of user 1000"),
+        ("its dump was ended: it gave way", "its dump was ended: it gave way"),
     ],
 )
 def test_dump_that_did_not_come_is_missing(dump: str, why: str) -> None:

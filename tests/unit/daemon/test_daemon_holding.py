@@ -129,6 +129,15 @@ def test_holding_lets_go_when_the_case_is_over_and_when_hold_is(lab: Lab) -> Non
     assert late.dump == "its dump was ended: it was held for as long as `hold` allows"
 
 
+def test_holding_lets_go_of_who_gives_way(lab: Lab) -> None:
+    """Its marker says why, or the incident would claim that it is held still."""
+    crash = lab.crash()
+    lab.holding.ruled(crash.marker, Ruling(fate=Fate.QUEUED, case=crash.case))
+    lab.holding.let_go(crash.held, "it gave way")
+    assert crash.is_let_go
+    assert (lab.holding.of(crash.case), crash.dump) == (None, "its dump was refused: it gave way")
+
+
 def test_holding_needs_nobody_to_call_it_at_the_deadline(lab: Lab) -> None:
     """Not even a ruling: whoever was never ruled on is let go as well."""
     crash = lab.crash(hold_s=0.05)
