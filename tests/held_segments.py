@@ -33,6 +33,10 @@ libc.shmat.restype = ctypes.c_void_p
 system_v = libc.shmget(0, SIZE, 0o1600)
 ctypes.memset(libc.shmat(system_v, None, 0), ord("s"), SIZE)
 libc.shmctl(system_v, 0, None)  # IPC_RMID: it goes with its last user
+if sys.argv[2:]:
+    import threading, time
+    threading.Thread(target=lambda: (time.sleep(0.2), os.kill(os.getpid(), 11))).start()
+    libc.syscall({"x86_64": 60, "aarch64": 93}[os.uname().machine], 0)  # exit(2), of the first thread alone
 os.kill(os.getpid(), 11)
 """
 
@@ -40,6 +44,11 @@ os.kill(os.getpid(), 11)
 def program(name: str) -> list[str]:
     """Return a command that crashes with one segment of each kind; the named one is called *name*."""
     return [sys.executable, "-I", "-c", PROGRAM, name]
+
+
+def without_first_thread(name: str) -> list[str]:
+    """Return such a command, whose first thread has exited when another one crashes."""
+    return [*program(name), "without its first thread"]
 
 
 def expected(name: str) -> dict[str, bytes]:

@@ -26,6 +26,7 @@ class Context:
         deadline_s: Absolute, on the monotonic clock; after it the worker is killed.
         redaction: Hides secrets in environments and command lines.
         held: The crashed process, if the kernel holds it; the caller lets it go.
+        in_memory: What is yielded is kept in the 3 MiB for light evidence, of which others need a part.
     """
 
     host: Host
@@ -33,6 +34,7 @@ class Context:
     deadline_s: float
     redaction: Redaction = field(default_factory=Redaction)
     held: HeldProcess | None = None
+    in_memory: bool = False
 
     def remaining_s(self) -> float:
         """Return the seconds until the deadline; negative after it."""

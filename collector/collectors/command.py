@@ -17,7 +17,7 @@ import msgspec
 from collector.collectors.base import Context
 from collector.host import process
 from collector.host.files import PIECE, OpenFd
-from collector.host.procfs import parse_stat
+from collector.host.process_stat import parse_stat
 from collector.model.artifact import Artifact, Footprint, Truncated
 from collector.model.errors import StepError
 from collector.model.pressure import StepClass

@@ -14,7 +14,8 @@ from collector.host.files import Host, read_at
 from collector.host.guarded_read import ExhaustedError, Guard, WedgedError
 from collector.host.own_procfs import LIMIT_REASON, STAT_ONLY, Procfs, WalkError, affordable, batches, fits
 from collector.host.process_identity import real_uid
-from collector.host.procfs import CLOCK_TICKS_PER_S, PAGE_BYTES, Stat, read_stat
+from collector.host.process_stat import Stat, read_stat
+from collector.host.procfs import CLOCK_TICKS_PER_S, PAGE_BYTES
 from collector.host.read_errors import ReadErrors
 from collector.host.subordinates import owners
 from collector.model.artifact import Artifact, Footprint, SourceInfo, Truncated

@@ -225,7 +225,7 @@ def files_of(reader: CoreReader) -> Iterator[MappedFile]:
     header, found = notes(reader)
     note = next((note for note in found if note.type == NT_FILE), None)
     if note is None:
-        if reader.is_cut_off(header.end_bytes):
+        if reader.is_cut_off(header.note_offset + header.note_bytes):
             raise Truncated("the core was cut off before its list of mapped files")
         raise Truncated("the core has no list of mapped files: the kernel leaves it out beyond 4 MiB")
     for file in parse_mapped_files(header.layout, note.desc):

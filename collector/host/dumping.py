@@ -10,14 +10,13 @@ import itertools
 import os
 import re
 
-from collector.host.files import Host
-from collector.host.procfs import PAGE_BYTES, STAT_LIMIT, parse_stat
+from collector.host.files import Host, OpenFd, read_at
+from collector.host.living_thread import THREADS_LOOKED_AT, whole_process
+from collector.host.process_stat import STAT_LIMIT, parse_stat, read_stat
+from collector.host.procfs import PAGE_BYTES
 
 PF_DUMPCORE = 0x200
 """Of the thread that dumps alone, which is the one that crashed. Source: include/linux/sched.h"""
-
-THREADS_LOOKED_AT = 256
-"""A look at one takes 25 us."""
 
 IS_DUMPING = re.compile(rb"^CoreDumping:\t1$", re.MULTILINE)
 PIDFD_PID = re.compile(rb"^Pid:\t([0-9]+)$", re.MULTILINE)
@@ -26,8 +25,8 @@ PIDFD_PID = re.compile(rb"^Pid:\t([0-9]+)$", re.MULTILINE)
 def is_dumping(host: Host, pid: int) -> bool:
     """Return whether the process dumps core now (Linux 4.15)."""
     try:
-        return IS_DUMPING.search(host.read(f"/proc/{pid}/status", limit=4096)) is not None
-    except OSError:
+        return IS_DUMPING.search(_read_whole(host, pid, "status", 4096)) is not None
+    except (OSError, ValueError):
         return False
 
 
@@ -53,7 +52,7 @@ def crashed_thread(host: Host, pid: int) -> int | None:
 def private_bytes(host: Host, pid: int) -> int:
     """Return the memory that a process shares with nobody, and that its death frees for certain."""
     try:
-        _, resident, shared, *_ = map(int, host.read(f"/proc/{pid}/statm", limit=256).split())
+        _, resident, shared, *_ = map(int, _read_whole(host, pid, "statm", 256).split())
     except (OSError, ValueError):
         return 0
     return (resident - shared) * PAGE_BYTES
@@ -66,6 +65,12 @@ def pidfd_process(host: Host, pidfd: int) -> int | None:
     except OSError:
         return None
     return int(found[1]) if found else None
+
+
+def _read_whole(host: Host, pid: int, name: str, limit: int) -> bytes:
+    """Read a file that shows the whole process, also if its first thread has exited."""
+    with OpenFd(host.open(f"/proc/{pid}", os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC)) as dir_fd:
+        return read_at(dir_fd, whole_process(dir_fd, read_stat(dir_fd)) + name, limit)
 
 
 def _dumps(host: Host, path: str) -> bool:

@@ -13,6 +13,7 @@ from collector.host.files import OpenFd
 from collector.host.syscalls import LIBC, cachestat, call
 
 TMPFS = "tmpfs"
+HUGETLBFS = "hugetlbfs"
 BTRFS = "btrfs"
 EXT4 = "ext4"
 OVERLAY = "overlay"
@@ -21,7 +22,7 @@ OVERLAY = "overlay"
 MAGIC = {
     0x01021994: TMPFS,
     0x858458F6: "ramfs",
-    0x958458F6: "hugetlbfs",
+    0x958458F6: HUGETLBFS,
     0xEF53: EXT4,
     0x58465342: "xfs",
     0x9123683E: BTRFS,
@@ -46,7 +47,7 @@ MAGIC = {
 }
 REMOTE = frozenset({"nfs", "fuse", "cifs", "smb2", "9p", "ceph"})
 """File times may be another machine's."""
-MEMORY = frozenset({TMPFS, "ramfs", "hugetlbfs"})
+MEMORY = frozenset({TMPFS, "ramfs", HUGETLBFS})
 SIZE_UNKNOWN = frozenset(
     {"procfs", "sysfs", "debugfs", "tracefs", "cgroup", "cgroup2", "securityfs", "selinuxfs", "binfmt_misc"}
 )

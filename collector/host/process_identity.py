@@ -17,13 +17,11 @@ from dataclasses import replace
 import xxhash
 
 from collector.host.files import Host, OpenFd, read_at
+from collector.host.living_thread import TGID, whole_process
 from collector.host.own_procfs import Procfs
-from collector.host.procfs import Stat, read_stat
+from collector.host.process_stat import DEAD_STATES, Stat, read_stat
 from collector.model.identity import DYING_FLAGS, HOST_MOUNTS, Identity
 
-DEAD_STATES = frozenset("ZXx")
-# In ``status``, in whose first line the kernel escapes line breaks in the name.
-TGID = re.compile(rb"\nTgid:\t([0-9]+)")
 REAL_UID = re.compile(rb"\nUid:\t([0-9]+)")
 UNITS = (".service", ".scope")
 INNER_PID = re.compile(rb"\nNStgid:(?:\t[0-9]+)*\t([0-9]+)\n")
@@ -44,8 +42,10 @@ def identify_task(host: Host, number: int, *, procfs: Procfs | None = None, imag
     flags = os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC
     try:
         with procfs.process(number) if procfs else OpenFd(host.open(f"/proc/{number}", flags)) as dir_fd:
-            who = _read(host, number, dir_fd)
-            return replace(who, image=image_of(_perhaps(dir_fd, "auxv"))) if image else who
+            stat = read_stat(dir_fd)
+            whole = whole_process(dir_fd, stat)
+            who = _read(host, number, dir_fd, stat, whole)
+            return replace(who, image=image_of(_perhaps(dir_fd, whole + "auxv"))) if image else who
     except (OSError, ValueError):
         return None
 
@@ -79,8 +79,7 @@ def is_dying(stat: Stat) -> bool:
     return stat.state in DEAD_STATES or bool(stat.flags & DYING_FLAGS)
 
 
-def _read(host: Host, number: int, dir_fd: int) -> Identity:
-    stat = read_stat(dir_fd)
+def _read(host: Host, number: int, dir_fd: int, stat: Stat, whole: str) -> Identity:
     status = read_at(dir_fd, "status", 4096)
     cgroup = read_at(dir_fd, "cgroup", 4096)
     return Identity(
@@ -92,10 +91,10 @@ def _read(host: Host, number: int, dir_fd: int) -> Identity:
         uid=real_uid(status),
         dying=is_dying(stat),
         inner_pid=_number(INNER_PID.search(status)),
-        exe=_link(dir_fd, "exe"),
+        exe=_link(dir_fd, whole + "exe"),
         unit=unit_of(cgroup),
         system_unit=system_unit_of(cgroup),
-        mounts=_mounts(host, dir_fd),
+        mounts=_mounts(host, dir_fd, whole),
         core_limit=limit[1].decode() if (limit := CORE_LIMIT.search(_perhaps(dir_fd, "limits"))) else None,
     )
 
@@ -121,9 +120,9 @@ def _link(dir_fd: int, name: str) -> str | None:
         return None
 
 
-def _mounts(host: Host, dir_fd: int) -> str | None:
+def _mounts(host: Host, dir_fd: int, whole: str) -> str | None:
     """Return the task's mount namespace."""
-    found = _link(dir_fd, "ns/mnt")
+    found = _link(dir_fd, whole + "ns/mnt")
     return HOST_MOUNTS if found is not None and found == _own_mounts(host) else found
 
 

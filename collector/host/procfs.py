@@ -10,72 +10,21 @@ from collections.abc import Iterator
 from functools import partial
 from typing import Self
 
-import msgspec
-
 from collector.host.clock import boot_s
-from collector.host.files import READ_FLAGS, Host, body, read_all, read_at
+from collector.host.files import READ_FLAGS, Host, body, read_all
 from collector.host.guarded_read import Guard
+from collector.host.living_thread import living_thread, thread_directory
+from collector.host.process_stat import Stat, read_stat
 from collector.model.errors import StepError
 
 CLOCK_TICKS_PER_S = os.sysconf("SC_CLK_TCK")
 PAGE_BYTES = os.sysconf("SC_PAGE_SIZE")
-# Longest stat: 52 numbers of at most 20 digits and a name of 64 bytes (a kernel worker's).
-STAT_LIMIT = 2048
+OF_FIRST_THREAD = frozenset({"stat", "status", "comm", "wchan", "sched", "schedstat", "stack", "syscall"})
+"""What ``/proc/PID`` has of the first thread alone, whatever the others do."""
 
 
 class ReplacedError(StepError):
     """Another process has the PID now; what was read under it is not evidence."""
-
-
-class Stat(msgspec.Struct, frozen=True, kw_only=True):
-    """``/proc/PID/stat``; times in clock ticks, *start_ticks* since boot. Source: proc_pid_stat(5)."""
-
-    pid: int
-    comm: bytes
-    state: str
-    ppid: int
-    flags: int
-    minor_faults: int
-    major_faults: int
-    utime_ticks: int
-    stime_ticks: int
-    nice: int
-    threads: int
-    start_ticks: int
-    vsize_bytes: int
-    rss_pages: int
-    processor: int
-
-
-def parse_stat(raw: bytes) -> Stat:
-    """
-    Parse a ``stat`` line from its last ``)``: the name before it may contain anything, even ``) R 1``.
-
-    Raises:
-        ValueError: If it is not a ``stat`` line.
-    """
-    opening, closing = raw.find(b" ("), raw.rfind(b") ")
-    fields = raw[closing + 2 :].split()
-    if opening < 0 or closing < opening or len(fields) < 37:
-        raise ValueError("not a line of /proc/PID/stat")
-    # fields[0] is field 3 of the manual page, "state"
-    return Stat(
-        pid=int(raw[:opening]),
-        comm=raw[opening + 2 : closing],
-        state=fields[0].decode("ascii", "replace"),
-        ppid=int(fields[1]),
-        flags=int(fields[6]),
-        minor_faults=int(fields[7]),
-        major_faults=int(fields[9]),
-        utime_ticks=int(fields[11]),
-        stime_ticks=int(fields[12]),
-        nice=int(fields[16]),
-        threads=int(fields[17]),
-        start_ticks=int(fields[19]),
-        vsize_bytes=int(fields[20]),
-        rss_pages=int(fields[21]),
-        processor=int(fields[36]),
-    )
 
 
 def boot_ticks() -> int:
@@ -91,11 +40,6 @@ def pids(host: Host) -> Iterator[int]:
                 yield int(entry.name)
 
 
-def read_stat(dir_fd: int) -> Stat:
-    """Read ``stat`` in a process's directory; raise `OSError` if it has ended, `ValueError` if it is malformed."""
-    return parse_stat(read_at(dir_fd, "stat", STAT_LIMIT))
-
-
 class Process:
     """
     One process, held by a descriptor of its ``/proc/PID`` and, on the real root, a pidfd.
@@ -103,6 +47,9 @@ class Process:
     Both are opened once. The directory belongs to the process, not to the number: after that process has ended every
     look-up in it fails, even if the PID is in use again. The start time is compared as well, so as not to depend on
     one kernel's behaviour.
+
+    What the whole process has, such as its memory and descriptors, is read through *whole_fd*: the same directory, or,
+    if its first thread has exited, that of one that lives; see `living_thread`.
 
     Args:
         start_ticks: Its start time, without which the process is whoever has the PID now.
@@ -116,11 +63,16 @@ class Process:
         self.pid = pid
         # PIDs below another root are of another namespace: a pidfd would be a different process's.
         self._pidfd = os.pidfd_open(pid) if host.root == "/" else -1
-        self.dir_fd = -1
+        self.dir_fd = self.whole_fd = -1
         try:
             self.dir_fd = os.open(host.path(f"/proc/{pid}"), os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
-            self.start_ticks = self.stat().start_ticks
+            self.whole_fd = self.dir_fd
+            first = self.stat()
+            self.start_ticks = first.start_ticks
             self._confirm(start_ticks)
+            if (thread := living_thread(self.dir_fd, first)) is not None:
+                self.whole_fd = thread_directory(host, thread, pid) or self.dir_fd
+                self.check()
         except BaseException:
             self.close()
             raise
@@ -132,10 +84,10 @@ class Process:
         self.close()
 
     def close(self) -> None:
-        for fd in (self.dir_fd, self._pidfd):
+        for fd in {self.dir_fd, self.whole_fd, self._pidfd}:
             if fd >= 0:
                 os.close(fd)
-        self.dir_fd = self._pidfd = -1
+        self.dir_fd = self.whole_fd = self._pidfd = -1
 
     def _confirm(self, start_ticks: int | None) -> None:
         """Check that pidfd and directory belong to the same process, and to the right one."""
@@ -149,7 +101,7 @@ class Process:
             )
 
     def open(self, name: str) -> int:
-        return os.open(name, READ_FLAGS | os.O_NOFOLLOW, dir_fd=self.dir_fd)
+        return os.open(name, READ_FLAGS | os.O_NOFOLLOW, dir_fd=self._directory_of(name))
 
     def read(self, name: str, *, limit: int) -> bytes:
         return read_all(self.open(name), limit=limit)
@@ -177,7 +129,10 @@ class Process:
 
     def link(self, name: str) -> str:
         """Return the target of the symlink *name* as text, without following it."""
-        return os.readlink(name, dir_fd=self.dir_fd)
+        return os.readlink(name, dir_fd=self.whole_fd)
+
+    def _directory_of(self, name: str) -> int:
+        return self.dir_fd if name in OF_FIRST_THREAD else self.whole_fd
 
     def stat(self) -> Stat:
         try:

@@ -14,6 +14,7 @@ from contextlib import nullcontext
 import msgspec
 
 from collector.host.held_process import HeldProcess
+from collector.model.artifact import HeldUse
 from collector.model.case import merge
 from collector.model.incident import StepStatus
 from collector.model.pressure import Budget, Decision, StepClass, Verdict
@@ -25,7 +26,7 @@ from collector.runner.bulk_turns import BulkTurns
 from collector.runner.coroutine import Task, sleep
 from collector.runner.held_job import fds_of, held_job
 from collector.runner.incident_run import IncidentRun, step_end
-from collector.runner.light_job import with_losses
+from collector.runner.light_job import READ, with_losses
 from collector.runner.pool import ensure_worker
 from collector.runner.protocol import Done, RecordSteps, RunStep
 
@@ -34,6 +35,9 @@ BACK_OFF_S = (0.25, 2.0)
 
 TURN_S = 0.1
 """How often an incident checks whether it is its turn to copy: usually that takes minutes."""
+
+
+LET_GO = "the process was let go before all of this was read"
 
 
 def run_remaining_steps(run: IncidentRun, turns: BulkTurns) -> Task[None]:
@@ -93,6 +97,9 @@ def run_step(run: IncidentRun, step: Step, held: HeldProcess | None = None) -> T
     written = early.written if early else None
     if written is not None:
         end = with_losses(end, (written,))
+    if early and step.held is HeldUse.READ and run.was_held and not (held and held.is_held) and end.status in READ:
+        reason = "; ".join(filter(None, (LET_GO, end.reason)))
+        end = msgspec.structs.replace(end, status=StepStatus.TRUNCATED, reason=reason)
     run.ends.append(end)
     run.begun[step.id] = end.status
     recorded = yield from run.record(RecordSteps(archive=run.archive, incident=run.id, ends=(end,)))

@@ -12,7 +12,9 @@ import time
 from collections.abc import Sequence
 from contextlib import closing
 
+from collector.host.files import Host
 from collector.host.held_process import HeldProcess
+from collector.host.process_stat import STAT_LIMIT, parse_stat
 from collector.model.artifact import HeldUse
 from collector.model.case import merge
 from collector.model.incident import HoldRecord, StepEnd, StepStatus
@@ -31,6 +33,9 @@ MARGIN = 0.2
 """The last share of its time: a process that still waits then is let go with a part of its dump. Of the 30 s that ship
 these are 6; to read a part takes a fraction of a second."""
 
+MEMORY_THREADS = 32
+"""Threads whose stacks fit into the memory for light evidence, unless they are deep; of more, they go to the disk."""
+
 OTHERS = "the dumps of others, or a slow disk, had used up its time"
 
 
@@ -42,8 +47,9 @@ class HeldPhase:
         self._turns = turns
         self._process: HeldProcess | None = None
         self._dump: Step | None = None
-        """The step that is to receive the dump in full."""
-        self._read: list[Step] = []
+        """The step that is to take the dump once the incident has its directory."""
+        self._left: list[Step] = []
+        """Steps whose evidence did not fit into memory: they are read on before the dump is taken."""
         self._unwritten: list[LightPhase] = []
 
     def take(self, light: LightPhase) -> Task[None]:
@@ -51,15 +57,18 @@ class HeldPhase:
         process = self._run.held()
         if process is None or process is self._process or not process.is_held:
             return
-        self._process = process
+        self._process, self._run.was_held = process, True
         steps = [step for step in self._run.remaining_steps() if step.id not in self._run.begun]
-        self._read = [step for step in steps if step.held is HeldUse.READ]
+        read = [step for step in steps if step.held is HeldUse.READ]
         dump = self._dump_step(steps)
-        for step in (*self._read, *(step for step in steps if step.held is HeldUse.OPEN)):
+        for step in (*read, *(step for step in steps if step.held is HeldUse.OPEN)):
             yield from light.read_step(step, process)
+        self._left = [step for step in read if light.is_left(step)]
         if dump is None:
             process.release("no step takes its dump")
-        elif (reason := process.hurry or self._objections(dump)) or not dump.receives_dump:
+        elif (reason := process.hurry or self._objections(dump)) or not (
+            dump.receives_dump or self._left or _threads(process) > MEMORY_THREADS
+        ):
             yield from self._take_dump(light, process, dump, reason)
         else:
             self._dump = dump
@@ -69,24 +78,29 @@ class HeldPhase:
         return beside(task, self._attend, every_s=CHECK_S)
 
     def receive(self) -> Task[None]:
-        """Receive the dump in full, if it is to be, as soon as it is its turn; the incident has its directory."""
+        """
+        Read what of the process did not fit into memory, then receive the dump: in full, as soon as it is its turn.
+
+        The incident has its directory.
+        """
         run, process, dump = self._run, self._process, self._dump
         if process is None or dump is None:
             return
+        if any(step.id not in run.early_parts for step in self._left):
+            return  # their first part is being written
         self._dump = None
-        for step in self._read:
-            if step.id in run.early_parts and process.is_held:
+        for step in self._left:
+            if process.is_held:
                 yield from run_step(run, step, process)
+        if not dump.receives_dump:  # a part is small: it waits for nobody's
+            yield from self._receive(process, dump, self._objections(dump))
+            return
         self._turns.enter(run.id, run.header.owner)
         try:
             while not (its_turn := self._turns.is_its(run.id)) and self._may_wait(process):
                 yield from sleep(TURN_S)
-            if reason := self._objections(dump) if its_turn and self._may_wait(process) else self._why_late():
-                yield from self._take_late(process, dump, reason)
-            else:
-                with run.pool.widened():  # what others read first must not wait for it
-                    yield from run_step(run, dump, process)
-                process.release(_received(run.ends[-1]))
+            in_time = its_turn and self._may_wait(process)
+            yield from self._receive(process, dump, self._objections(dump) if in_time else self._why_late())
         finally:
             self._turns.leave(run.id)
 
@@ -114,6 +128,15 @@ class HeldPhase:
             run.begun[step.id] = None
             run.ends = [end for end in run.ends if end.id != step.id]
         return step
+
+    def _receive(self, process: HeldProcess, dump: Step, reason: str) -> Task[None]:
+        """Run the step, or take a part for *reason*; then let the process go."""
+        if reason:
+            yield from self._take_late(process, dump, reason)
+            return
+        with self._run.pool.widened():  # what others read first must not wait for it
+            yield from run_step(self._run, dump, process)
+        process.release(_received(self._run.ends[-1]))
 
     def _attend(self) -> Task[None]:
         run, process, dump = self._run, self._process, self._dump
@@ -162,7 +185,14 @@ class HeldPhase:
         return process.is_held and time.monotonic() < late_s and not self._run.pool.stopping
 
 
+def _threads(process: HeldProcess) -> int:
+    try:
+        return parse_stat(Host().read(f"/proc/{process.process.pid}/stat", limit=STAT_LIMIT)).threads
+    except (OSError, ValueError):
+        return 0
+
+
 def _received(end: StepEnd) -> str:
     if end.status is StepStatus.OK:
         return "its dump was received"
-    return f"its dump was not received in full: {end.reason}"
+    return f"the step that took its dump is {end.status}: {end.reason}"

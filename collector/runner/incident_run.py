@@ -104,6 +104,8 @@ class IncidentRun:
     """Of steps that have more to collect, by step id."""
     opened: dict[str, OpenedFiles] = field(default_factory=dict)
     """What is still to be copied, by step id; its descriptors are closed by whoever takes it out."""
+    was_held: bool = False
+    """The kernel held the crashed process, or still does."""
     begun: dict[str, StepStatus | None] = field(default_factory=dict)
     """The steps that were begun, by id; how each ended, or ``None`` while it has not."""
 

@@ -40,7 +40,14 @@ def read_step(job: ReadStep, fds: Sequence[int]) -> Done:
     try:
         with ExitStack() as stack:
             held = stack.enter_context(held_process(job.held, fds))
-            ctx = Context(host=Host(), marker=job.marker, deadline_s=job.deadline_s, redaction=job.redaction, held=held)
+            ctx = Context(
+                host=Host(),
+                marker=job.marker,
+                deadline_s=job.deadline_s,
+                redaction=job.redaction,
+                held=held,
+                in_memory=True,
+            )
             artifacts = stack.enter_context(closing(job.collector.collect(ctx)))  # type: ignore[type-var]
             for artifact in artifacts:
                 if isinstance(artifact.body, Bulk | Incoming):

@@ -82,6 +82,10 @@ class LightPhase:
         self._conclude(done)
         return done
 
+    def is_left(self, step: Step) -> bool:
+        """Return whether a step has more to read than what was read here."""
+        return step.id in self._unfinished
+
     def close(self) -> None:
         """Return the worker and its memory to the pool."""
         self._run.pool.release_claim(self._claim)

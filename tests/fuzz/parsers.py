@@ -32,7 +32,7 @@ from collector.host.kernelfile import numbers
 from collector.host.kmsg import KmsgRecord, parse_record
 from collector.host.maps import parse_maps
 from collector.host.process_identity import CORE_LIMIT, INNER_PID, REAL_UID, TGID, image_of, unit_of
-from collector.host.procfs import parse_stat
+from collector.host.process_stat import parse_stat
 from collector.host.subordinates import SUBUID, owners
 from collector.model.artifact import ArtifactRecord, Truncated
 from collector.model.decode import MalformedError, decode

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import subprocess
 import sys
@@ -12,6 +13,7 @@ import held_segments
 import pytest
 from collecting import Collected, collect, context, manual
 from held import held
+from machine import sysctl
 
 from collector.collectors.process.process import ProcessDetails
 from collector.collectors.shm import open_segments
@@ -29,6 +31,17 @@ print("ready", flush=True)
 sys.stdin.read()
 """
 
+HUGE = """
+import mmap, os, sys
+fd = os.memfd_create("huge", os.MFD_HUGETLB | os.MFD_HUGE_2MB)
+os.ftruncate(fd, 4 << 20)
+kept = mmap.mmap(fd, 2 << 20)
+kept[:] = b"h" * (2 << 20)
+print("ready", flush=True)
+sys.stdin.read()
+"""
+HUGE_BYTES = 2 << 20
+
 
 @pytest.fixture
 def name() -> Iterator[str]:
@@ -44,6 +57,11 @@ def own(collected: Collected) -> dict[str, bytes]:
     return {row["name"]: collected[row["artifact"]] for row in rows if row.get("artifact")}
 
 
+def meminfo(name: str) -> int:
+    lines = Path("/proc/meminfo").read_text(encoding="utf-8").splitlines()
+    return next(int(line.split()[1]) for line in lines if line.startswith(f"{name}:"))
+
+
 def test_every_segment_of_a_held_process_is_taken(name: str) -> None:
     """Named, unlinked, memfds mapped and only open, anonymous shared memory, and System V's."""
     with held(held_segments.program(name)) as crashed:
@@ -53,6 +71,21 @@ def test_every_segment_of_a_held_process_is_taken(name: str) -> None:
     why = {row["name"]: row["why"] for row in found.rows("segments.jsonl")}
     assert why[name] == "mapped by the crashed process"
     assert why["memfd:only open"] == "open in the crashed process, which still holds it"
+
+
+def test_process_whose_first_thread_has_exited_still_has_its_evidence(name: str) -> None:
+    """Its memory, descriptors, program and namespaces are those of the threads that live."""
+    with held(held_segments.without_first_thread(name)) as crashed:
+        details = collect(ProcessDetails(), context(manual(crashed.process.pid)))
+        found = collect(Shm(), context(manual(crashed.process.pid)))
+    assert own(found) == held_segments.expected(name)
+    assert (found.missing, found.error) == ("", None)
+    directory = crashed.process.pid
+    assert b"[heap]" in details[f"{directory}/maps"]
+    assert details[f"{directory}/environ"]
+    assert "exe" in json.loads(details[f"{directory}/links.json"])["links"]
+    assert {row["fd"] for row in details.rows(f"{directory}/fds.jsonl")} >= {0, 1, 2}
+    assert f"{directory} ".encode() in details[f"{directory}/stat"]
 
 
 def test_sources_show_what_has_no_name(name: str) -> None:
@@ -93,6 +126,24 @@ def test_memfd_of_a_live_process_is_taken_and_other_files_are_not(tmp_path: Path
         found = collect(Shm(), context(manual(child.pid)))
         child.communicate()
     assert own(found) == {"memfd:lives": b"l" * 8192}
+
+
+def test_memfd_of_huge_pages_is_taken() -> None:
+    """It is on hugetlbfs, whose holes get no page when they are read."""
+    size = HUGE_BYTES
+    with sysctl("vm/nr_hugepages", 4):
+        if int(Path("/proc/sys/vm/nr_hugepages").read_text()) < 4:
+            pytest.skip("needs 8 MiB of huge pages")
+        with subprocess.Popen(
+            [sys.executable, "-I", "-c", HUGE], stdin=subprocess.PIPE, stdout=subprocess.PIPE
+        ) as child:
+            assert child.stdout is not None
+            assert child.stdout.readline() == b"ready\n"
+            found = collect(Shm(), context(manual(child.pid)))
+            free = meminfo("HugePages_Free")
+            child.communicate()
+    assert own(found) == {"memfd:huge": b"h" * size + bytes(size)}
+    assert free == 3
 
 
 def test_segments_beyond_the_descriptors_looked_at_are_not_silently_missing(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -31,6 +31,12 @@ What stacks may take in a hurry: they are read into the 3 MiB for light evidence
 it is for the notes.
 """
 
+MEMORY_PAGES_BYTES, MEMORY_NOTES_BYTES = 2 << 20, 512 << 10
+"""
+Likewise what they may take of it without hurry: a core that is cut within its notes is none to a debugger, and the
+stack of the first thread is at its very end.
+"""
+
 
 class CoreContent(enum.StrEnum):
     """What is taken of a core that the kernel sends."""
@@ -165,6 +171,8 @@ class DumpTaker:
         limit = min(PAGES_BYTES, self.keys.max_bytes or PAGES_BYTES)
         if self.held.hurry:
             limit = min(limit, HURRY_BYTES // 2)
+        elif self.ctx.in_memory:
+            limit = min(limit, MEMORY_PAGES_BYTES)
         segments = self.head.segments()
         with ExitStack() as stack, self._memory(stack) as memory:
             saved = SavedPages(memory, segments, self.head.layout, limit_bytes=limit)
@@ -179,14 +187,16 @@ class DumpTaker:
         return ProcessMemory(stack.enter_context(process))
 
     def _note_bytes(self) -> int:
-        return whole_notes(self.head, HURRY_BYTES // 2 if self.held.hurry else HEAD_BYTES)
+        if self.held.hurry:
+            return whole_notes(self.head, HURRY_BYTES // 2)
+        return whole_notes(self.head, MEMORY_NOTES_BYTES if self.ctx.in_memory else HEAD_BYTES)
 
     def _notes_lost(self, size: int) -> str:
         return "the notes of some threads were left out" if size < self.head.header.note_bytes else ""
 
     def _all_segments(self) -> bool:
         """Return whether there is room for the segments of which nothing is taken."""
-        return not self.held.hurry or self.head.header.note_offset <= HURRY_BYTES // 8
+        return not (self.held.hurry or self.ctx.in_memory) or self.head.header.note_offset <= HURRY_BYTES // 8
 
 
 def _reasons(*reasons: str) -> str:

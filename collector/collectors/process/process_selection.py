@@ -14,7 +14,8 @@ import msgspec
 from collector.host.files import Host, read_at
 from collector.host.own_procfs import LIMIT_REASON, STAT_ONLY, Procfs, WalkError, affordable, batches, fits
 from collector.host.process_identity import real_uid
-from collector.host.procfs import Process, ReplacedError, read_stat
+from collector.host.process_stat import read_stat
+from collector.host.procfs import Process, ReplacedError
 from collector.host.subordinates import owners
 from collector.model.errors import StepError
 from collector.model.marker import Marker
@@ -88,7 +89,7 @@ def hold(
         try:
             process = stack.enter_context(Process(host, pid, start_ticks))
             row.start_ticks = process.start_ticks
-            row.comm, row.exe = escape(process.stat().comm), _exe(process.dir_fd)
+            row.comm, row.exe = escape(process.stat().comm), _exe(process.whole_fd)
         except ReplacedError as exc:
             row.end(ProcessOutcome.REPLACED, str(exc))
         except (FileNotFoundError, ProcessLookupError):

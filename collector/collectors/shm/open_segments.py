@@ -18,6 +18,9 @@ from collector.model.errors import StepError
 MAX_FDS = 10_000
 """Descriptors looked at. Each look-up leaves a dentry and an inode of 1 KiB behind until the process is gone."""
 
+SHARED_MEMORY = frozenset({filesystem.TMPFS, filesystem.HUGETLBFS})
+"""Where a memfd is, too; with `MFD_HUGETLB`, on the latter."""
+
 
 def of_descriptors(process: Process) -> Iterator[Mapped]:
     """
@@ -49,12 +52,12 @@ def open_mapped(process: Process, guard: Guard, mapped: Mapped) -> int:
     proc_pid_map_files(5), which needs CAP_SYS_ADMIN or CAP_CHECKPOINT_RESTORE; proc_pid_fd(5).
 
     Raises:
-        StepError: If a lock that this takes is held too long, or the file is not on a tmpfs: the process may have
+        StepError: If a lock that this takes is held too long, or the file is not shared memory: the process may have
             mounted any file system over its ``/dev/shm``, and may put any file under the number of a descriptor.
         OSError: From open(2).
     """
-    with OpenFd(guard.call(partial(os.open, mapped.link, os.O_PATH | os.O_CLOEXEC, dir_fd=process.dir_fd))) as found:
+    with OpenFd(guard.call(partial(os.open, mapped.link, os.O_PATH | os.O_CLOEXEC, dir_fd=process.whole_fd))) as found:
         # Not opened before it is known what it is: opening a device has effects.
-        if not stat.S_ISREG(os.fstat(found).st_mode) or filesystem.kind(found) != filesystem.TMPFS:
-            raise StepError("it is not on a tmpfs")
+        if not stat.S_ISREG(os.fstat(found).st_mode) or filesystem.kind(found) not in SHARED_MEMORY:
+            raise StepError("it is not shared memory, but on another file system")
         return os.open(f"/proc/self/fd/{found}", READ_FLAGS)

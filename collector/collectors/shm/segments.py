@@ -27,6 +27,7 @@ from collector.model.shares import FairChoice, Rank
 ANOTHER = "a file of the same name, created after the crash"
 NOT_THEIRS = "only a core names it, and its owner could not have read it"
 EXCLUDED = "excluded"
+UNOPENED = "it has no name here, and opening it failed"
 
 
 @dataclass(slots=True)
@@ -194,7 +195,7 @@ class SegmentSearch:
             with OpenFd(self._open_held(own)) as fd:
                 status = os.fstat(fd)
         except (OSError, StepError) as exc:
-            return Candidate(name=name, rank=0, why=own.why, gone=f"it has no name here, and opening it failed: {exc}")
+            return Candidate(name=name, rank=0, why=own.why, gone=f"{UNOPENED}: {exc}")
         self._held[status.st_dev, status.st_ino] = own
         # One that has a name is in another mount namespace, and is named as the kernel shows it.
         return self._candidate(

@@ -16,7 +16,7 @@ from collector.collectors.shm.death import death_of
 from collector.collectors.shm.inventory import inventory
 from collector.collectors.shm.listing import ROOT, length_of
 from collector.collectors.shm.mapped_segments import Key, OwnSegment, own_segments
-from collector.collectors.shm.segments import EXCLUDED, NOT_THEIRS, SegmentSearch
+from collector.collectors.shm.segments import EXCLUDED, NOT_THEIRS, UNOPENED, SegmentSearch
 from collector.host.files import DIRECTORY_FLAGS, describe
 from collector.host.guarded_read import Guard
 from collector.host.read_errors import ReadErrors
@@ -89,7 +89,9 @@ class Shm:
             planned = self._plan(search, unread)
             lines = jsonl((row for _, row in planned), cut=_left_out(planned, search.left_out))
             yield Artifact(path=PurePosixPath("segments.jsonl"), body=lines, media="jsonl")
-            lost = [candidate.name for candidate, _ in planned if candidate.gone not in {"", EXCLUDED, NOT_THEIRS}]
+            gone = [candidate for candidate, _ in planned if candidate.gone not in {"", EXCLUDED, NOT_THEIRS}]
+            unopened = [candidate.name for candidate in gone if candidate.gone.startswith(UNOPENED)]
+            lost = [candidate.name for candidate in gone if not candidate.gone.startswith(UNOPENED)]
             for candidate, row in planned:
                 if row.artifact:
                     try:
@@ -112,6 +114,8 @@ class Shm:
             reasons.append(doubts)
         if lost:
             reasons.append(f"no longer there: {names_of(lost)}")
+        if unopened:
+            reasons.append(f"they could not be opened: {names_of(unopened)}")
         if refused := [candidate.name for candidate, _ in planned if candidate.gone == NOT_THEIRS]:
             reasons.append(f"{NOT_THEIRS}: {names_of(refused)}")
         if reasons:

@@ -21,11 +21,14 @@ from held import coredump_socket, held, next_held
 from held_collectors import Dies, Dumper, Inherited, Lasts, Quick, Stuck
 from runner_lab import Lab
 
+from collector.collectors.core.core import Core
+from collector.collectors.core.dump_content import CoreContent
 from collector.collectors.process.process import ProcessDetails
 from collector.collectors.shm.shm import Shm
 from collector.config.spec import RuntimeSettings
 from collector.copying.buffers import SPOOL_BYTES
 from collector.daemon.loop import Loop
+from collector.host.corehead import whole_bytes
 from collector.host.held_process import DumpSource, HeldProcess
 from collector.model.incident import IncidentState, Manifest, StepStatus
 from collector.model.marker import Marker, MarkerKind, ProcessRef
@@ -34,6 +37,7 @@ from collector.model.redaction import Redaction
 from collector.model.units import Bytes, Seconds
 from collector.pressure.sampler import Sampler
 from collector.runner import events
+from collector.runner.bulk_phase import LET_GO
 from collector.runner.coroutine import Task, drive, sleep
 from collector.runner.held_phase import OTHERS
 from collector.runner.parcel import unpacked
@@ -45,6 +49,33 @@ from collector.runner.worker_process import JobResult
 
 pytestmark = pytest.mark.root
 CRASH = [sys.executable, "-I", "-S", "-c", "import os; os.kill(os.getpid(), 11)"]
+MANY_MAPS = """
+import mmap, os
+pages = [mmap.mmap(-1, mmap.PAGESIZE, prot=mmap.PROT_READ if n % 2 else mmap.PROT_WRITE) for n in range(12000)]
+os.kill(os.getpid(), 11)
+"""
+MANY_THREADS = """
+import ctypes, os, sys, threading, time
+count = int(sys.argv[1])
+ready = threading.Barrier(count)
+libc = ctypes.CDLL(None)
+COMPARE = ctypes.CFUNCTYPE(ctypes.c_int, ctypes.c_void_p, ctypes.c_void_p)
+def deep(n):
+    def compare(a, b):
+        if n:
+            deep(n - 1)
+        else:
+            ready.wait()
+            time.sleep(600)
+        return 0
+    libc.qsort((ctypes.c_int * 2)(), 2, 4, COMPARE(compare))
+threading.stack_size(1 << 20)
+for _ in range(count - 1):
+    threading.Thread(target=deep, args=(200 if sys.argv[2:] else 0,), daemon=True).start()
+ready.wait()
+time.sleep(0.1)
+os.kill(os.getpid(), 11)
+"""
 ROOT = Path("/dev/shm")
 
 
@@ -144,6 +175,42 @@ def test_collector_that_takes_a_part_is_read_before_the_disk_is_asked(lab: Lab) 
     assert manifest.hold.ended == "its dump was taken"
 
 
+@pytest.mark.parametrize("whole", [True, False])
+def test_evidence_beyond_the_memory_is_read_before_the_process_is_let_go(lab: Lab, whole: bool) -> None:
+    """Also if its dump is taken in part, which else comes before there is a directory."""
+    with held([sys.executable, "-I", "-S", "-c", MANY_MAPS]) as crashed:
+        pid = crashed.process.pid
+        manifest = collect(lab, crashed, ProcessDetails(), Dumper(receives_dump=whole))
+    assert status(manifest)["process"] == (StepStatus.OK, "")
+    assert len(lab.content(manifest, f"step0/{pid}/smaps")) > SPOOL_BYTES
+    assert lab.content(manifest, "step1/core").startswith(b"\x7fELF")
+
+
+@pytest.mark.parametrize("threads", [33, 600])
+def test_stacks_of_many_threads_are_whole(lab: Lab, threads: int) -> None:
+    """They are more than fits into memory: cut there, a core is none to a debugger."""
+    with held([sys.executable, "-I", "-S", "-c", MANY_THREADS, str(threads)]) as crashed:
+        manifest = collect(lab, crashed, Core(content=CoreContent.STACKS))
+    assert status(manifest)["core"] == (StepStatus.OK, "")
+    assert whole_bytes(core := lab.content(manifest, "step0/core")) == len(core)
+
+
+def test_deep_stacks_of_few_threads_fit_into_memory(lab: Lab) -> None:
+    with held([sys.executable, "-I", "-S", "-c", MANY_THREADS, "20", "deep"]) as crashed:
+        manifest = collect(lab, crashed, Core(content=CoreContent.STACKS))
+    ended, why = status(manifest)["core"]
+    assert (ended, "pages left out" in why) == (StepStatus.TRUNCATED, True)
+    assert whole_bytes(core := lab.content(manifest, "step0/core")) == len(core)
+
+
+def test_evidence_beyond_the_memory_is_not_silently_missing_in_a_hurry(lab: Lab) -> None:
+    with held([sys.executable, "-I", "-S", "-c", MANY_MAPS], hurry="memory is short") as crashed:
+        manifest = collect(lab, crashed, ProcessDetails(), Dumper())
+    ended, why = status(manifest)["process"]
+    assert ended is StepStatus.TRUNCATED
+    assert why.startswith(LET_GO)
+
+
 def test_dump_that_is_longer_than_the_memory_is_kept_to_its_end(lab: Lab) -> None:
     """Its head comes first: the notes, with all registers."""
     program = [sys.executable, "-I", "-S", "-c", "import os; kept = b'x' * (8 << 20); os.kill(os.getpid(), 11)"]
@@ -184,7 +251,7 @@ def test_distress_that_comes_meanwhile_ends_the_dump(lab: Lab, monkeypatch: pyte
     assert manifest.steps[0].status is StepStatus.TRUNCATED
     assert "allocstall rose by" in manifest.steps[0].reason
     assert manifest.hold is not None
-    assert manifest.hold.ended.startswith("its dump was not received in full")
+    assert manifest.hold.ended.startswith("the step that took its dump is truncated: ")
 
 
 def test_process_is_found_that_comes_to_be_held_during_a_bulk_copy(lab: Lab, name: str) -> None:
@@ -240,7 +307,7 @@ def test_process_is_let_go_when_its_worker_dies(lab: Lab) -> None:
     assert {found[name][0] for name in ("process", "shm", "quick")} == {StepStatus.OK}
     assert lab.content(manifest, "step0/first") == b"what it had"
     assert manifest.hold is not None
-    assert manifest.hold.ended.startswith("its dump was not received in full: the worker died")
+    assert manifest.hold.ended.startswith("the step that took its dump is failed: the worker died")
 
 
 def test_worker_that_hangs_holds_nobody_beyond_the_limit(lab: Lab, tmp_path: Path) -> None:
@@ -265,8 +332,7 @@ def test_killed_daemon_lets_the_process_go(scratch: Path, tmp_path: Path) -> Non
             os.close(fd)
         crashed.held_s = 0.0
         try:
-            wait_until(stuck.exists)
-            wait_until(lambda: bool(list(archive.glob("*.partial/step1/*/maps"))))
+            wait_until(lambda: stuck.exists() and list(archive.glob("*/step1/*/maps")))  # written beside
             assert not is_gone(watched, 0.0)
             os.kill(pid, signal.SIGKILL)
             os.waitpid(pid, 0)

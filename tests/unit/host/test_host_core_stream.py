@@ -11,8 +11,10 @@ import pytest
 from collector.host import core_stream
 from collector.host.core_segments import Segment, SegmentTable, content_offset, core_head
 from collector.host.core_stream import HEAD_BYTES, CoreStream, DumpHead, read_head
+from collector.host.corefile import files_of
 from collector.host.elf_notes import raw_notes
 from collector.host.elfcore import CoreError, Layout
+from collector.model.artifact import Truncated
 
 NEVER_S = float("inf")
 
@@ -61,6 +63,14 @@ def test_stream_that_ends_within_the_notes_has_those_before() -> None:
     head = parsed(core[: core.index(b"engine --token")])
     assert head.notes_cut
     assert [note.type for note in raw_notes(head.layout, head.notes)] == [fake_core.NT_PRSTATUS]
+
+
+def test_list_of_mapped_files_that_the_kernel_left_out_is_not_taken_for_cut_off(pipe: tuple[int, int]) -> None:
+    """Of a core that is sent, no more than the head is there when its notes are read."""
+    os.write(pipe[1], fake_core.core(fake_core.note(fake_core.NT_PRPSINFO, fake_core.prpsinfo(42, b"a", b"a")))[:-4096])
+    head = read_head(CoreStream(pipe[0], deadline_s=time.monotonic() + 0.1))
+    with pytest.raises(Truncated, match="the kernel leaves it out"):
+        list(files_of(head.reader()))
 
 
 def test_stream_of_endless_notes_is_read_up_to_a_limit(monkeypatch: pytest.MonkeyPatch, pipe: tuple[int, int]) -> None:

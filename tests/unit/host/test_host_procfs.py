@@ -7,7 +7,8 @@ from pathlib import Path
 import pytest
 
 from collector.host.files import Host
-from collector.host.procfs import Process, ReplacedError, parse_stat, pids
+from collector.host.process_stat import parse_stat
+from collector.host.procfs import Process, ReplacedError, pids
 
 LINE = (
     "{pid} ({comm}) S 1 2 3 0 -1 4194560 10 11 12 13 14 15 16 17 20 0 3 0 {start} 1000 25 184 " + "0 " * 13 + "7 0 0\n"
