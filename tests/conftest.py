@@ -13,6 +13,9 @@ from machine import NEEDS_ROOT, need
 
 OF_A_SERVICE = ("NOTIFY_SOCKET", "WATCHDOG_USEC", "WATCHDOG_PID", "RUNTIME_DIRECTORY", "MONITOR_", "COLUMNS")
 
+GROUPS = {"core_pattern": ("core_pattern", "from held import"), "crowd": ("crowd", "ProcessTable", "process_table")}
+"""Tests, by what is written in their files, that wait for one another's lock, or count one another's processes."""
+
 
 def pytest_configure(config: pytest.Config) -> None:
     """Give the programs under test the same environment in a terminal, under nohup and in a service."""
@@ -29,19 +32,14 @@ def pytest_configure(config: pytest.Config) -> None:
 
 
 def pytest_itemcollected(item: pytest.Item) -> None:
-    """
-    Say which tests run in turn, in one of several processes (``-n 2 --dist loadgroup``).
-
-    Those of one file, and all that set core_pattern, of which the machine has one: others would wait for their lock.
-    """
-    name = "core_pattern" if sets_core_pattern(item.path) else item.path.name
-    item.add_marker(pytest.mark.xdist_group(name))
+    """Say which tests run in turn, in one of several processes: those of one group, else those of one file."""
+    item.add_marker(pytest.mark.xdist_group(group_of(item.path) or item.path.name))
 
 
 @functools.cache
-def sets_core_pattern(path: Path) -> bool:
+def group_of(path: Path) -> str | None:
     text = path.read_text(encoding="utf-8")
-    return "core_pattern" in text or "from held import" in text
+    return next((group for group, words in GROUPS.items() if any(word in text for word in words)), None)
 
 
 def pytest_runtest_setup(item: pytest.Item) -> None:

@@ -63,6 +63,8 @@ def core_pattern_command(
     """
     if as_asked and restore:
         raise UsageError("--as-asked and --put-back exclude each other")
+    if unless_started and not restore:
+        raise UsageError("--unless-started says when not to put anything back", hint="add --put-back")
     host = Host()
     directory = runtime_directory(find(config))
     if as_asked and (problem := fulfil(host, directory)):

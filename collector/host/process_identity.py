@@ -138,7 +138,7 @@ def unit_of(cgroup: bytes) -> str | None:
     """Return the innermost systemd unit in a ``/proc/PID/cgroup``, or the cgroup's path if there is none."""
     for path in _systemd_paths(cgroup):
         units = [part for part in path.split("/") if part.endswith(UNITS)]
-        if units or path != "/":
+        if units or path.strip("/."):  # "/..": outside of this cgroup namespace
             return sys.intern(units[-1] if units else path)
     return None
 

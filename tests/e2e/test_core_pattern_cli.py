@@ -116,3 +116,8 @@ def test_socket_is_refused_by_the_kernel_outside_of_the_first_mount_namespace(le
     write = f"unshare -m sh -c 'echo {left.wanted.pattern} > {CORE_PATTERN}'"
     assert subprocess.run(["sh", "-c", write], capture_output=True, check=False).returncode != 0
     wait_for(lambda: in_force() == FILES, "the original")
+
+
+@pytest.mark.parametrize("words", [("--as-asked", "--put-back"), ("--unless-started", "x.service")])
+def test_core_pattern_refuses_words_that_do_not_go_together(left: Left, words: tuple[str, ...]) -> None:
+    assert left.collector("core-pattern", *words, status=64)["error"]

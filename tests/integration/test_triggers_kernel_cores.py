@@ -87,7 +87,11 @@ def crashing(it: Lab, command: Sequence[str | Path] = CRASH, **options: Any) -> 
 
 def is_ours(marker: Marker) -> bool:
     """Whether the process was started by this test: other tests' processes crash meanwhile."""
-    pid = int(marker.attributes["parent"])
+    return descends(int(marker.attributes["parent"]))
+
+
+def descends(pid: int) -> bool:
+    """Return whether a process is this one, or was started by it."""
     while pid not in {0, os.getpid()}:
         with Process(Host(), pid) as process:
             pid = process.stat().ppid
@@ -103,9 +107,14 @@ def lab(mode: str, **options: Any) -> Iterator[Lab]:
     directory = Path(tempfile.mkdtemp(prefix="cores-", dir="/tmp"))  # a path of at most 107 bytes
     held: list[HeldProcess] = []
     left_out: Counter[tuple[str, str]] = Counter()
-    ctx = replace(
-        trigger_context(directory), hold=held.append, reached=lambda limit, owner: left_out.update([(limit, owner)])
-    )
+
+    def hold(process: HeldProcess) -> None:
+        if descends(process.process.pid):
+            held.append(process)
+        else:
+            process.release("it is another test's, and takes no place here")
+
+    ctx = replace(trigger_context(directory), hold=hold, reached=lambda limit, owner: left_out.update([(limit, owner)]))
     trigger = KernelCores(mode=mode, register=False, **options)  # type: ignore[arg-type]
     try:
         with (
@@ -162,8 +171,8 @@ def test_kernel_cores_refuse_beyond_waiting_and_report_it(mode: str) -> None:
             it.read_until(markers=2)
             with crashing(it) as three:
                 it.read_until(three, markers=3)
-            assert it.markers[-1].attributes[DUMP] == "its dump was refused: 2 crashed processes are held already"
-            assert (one.poll(), two.poll(), len(it.held)) == (None, None, 2)
+                assert it.markers[-1].attributes[DUMP] == "its dump was refused: 2 crashed processes are held already"
+                assert (one.poll(), two.poll(), len(it.held)) == (None, None, 2)
             assert it.left_out == {("kernel_cores.waiting", "root"): 1}
             it.let_go()
         with crashing(it) as four:

@@ -20,6 +20,8 @@ USER = "/user.slice/user-1000.slice/user@1000.service/app.slice"
         ("/box/engine.service", "engine.service", None),
         ("/init.scope", "init.scope", "init.scope"),
         ("/", None, None),
+        ("/..", None, None),
+        ("/../../system.slice/engine.service", "engine.service", None),
     ],
 )
 def test_unit_of_the_system_is_not_one_of_a_user(path: str, unit: str | None, system_unit: str | None) -> None:
