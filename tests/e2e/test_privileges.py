@@ -236,6 +236,7 @@ WITHOUT: dict[str, dict[str, str]] = {
         "live: files, unread": "secret",
         "live: process, unread": "auxv environ fd io ksm_stat ns personality stack syscall",
         "live: segments": "truncated",
+        "live: segments, unread": "fd",
     },
     "CAP_LEASE": {"exit file that is being written": "read"},
     "CAP_SYSLOG": {"crash: kernel_log": "failed", "live: kernel_log": "failed", "trigger kernel": "degraded"},

@@ -135,10 +135,12 @@ def own_segments(
         if reference.start_time_ticks is None:
             unknown.append(f"process {reference.pid} was not seen alive")
             continue
+        reading = f"/proc/{reference.pid}/maps"
         try:
             process = stack.enter_context(Process(host, reference.pid, reference.start_time_ticks))
             found = OwnSegment(name="", mapped=NOTHING, holder=process)
             _add(own, of_process(process, guard), found)
+            reading = f"/proc/{reference.pid}/fd"
             _add(own, of_descriptors(process), found)
             by_process = True
         except (OSError, StepError, Truncated) as exc:
@@ -146,7 +148,7 @@ def own_segments(
             unknown.append(f"process {reference.pid}: {why}")
             # If there is a core, it has already listed the mappings of a dead process.
             if marker.core is None or not isinstance(exc, ProcessLookupError):
-                unread.add(f"/proc/{reference.pid}/maps", exc)
+                unread.add(reading, exc)
     if by_core or (by_process and (marker.core is not None or not unknown)):
         return own, ""
     return own, "; ".join(unknown) or "the marker names no process"
