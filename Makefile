@@ -22,7 +22,7 @@ run: $(VENV)/.run
 	echo; echo "Look at it:  $(BIN)/collector show latest --archive $(ARCHIVE)"
 
 test: check
-	$(BIN)/pytest -n $(JOBS) --dist loadgroup
+	$(BIN)/pytest -n $(JOBS)
 	@$(MAKE) --no-print-directory unit-others
 
 check: $(VENV)/.dev

@@ -10,10 +10,15 @@ from pathlib import Path
 
 import pytest
 from machine import NEEDS_ROOT, need
+from xdist.remote import Producer
+from xdist.scheduler import LoadScopeScheduling
 
 OF_A_SERVICE = ("NOTIFY_SOCKET", "WATCHDOG_USEC", "WATCHDOG_PID", "RUNTIME_DIRECTORY", "MONITOR_", "COLUMNS")
 
-GROUPS = {"core_pattern": ("core_pattern", "from held import"), "crowd": ("crowd", "ProcessTable", "process_table")}
+GROUPS = {
+    "core_pattern": ("core_pattern", "from held import"),
+    "crowd": ("crowd", "ProcessTable", "process_table", "hanging_fuse"),
+}
 """Tests, by what is written in their files, that wait for one another's lock, or count one another's processes."""
 
 
@@ -31,9 +36,18 @@ def pytest_configure(config: pytest.Config) -> None:
             signal.signal(number, handler)
 
 
-def pytest_itemcollected(item: pytest.Item) -> None:
-    """Say which tests run in turn, in one of several processes: those of one group, else those of one file."""
-    item.add_marker(pytest.mark.xdist_group(group_of(item.path) or item.path.name))
+class GroupScheduling(LoadScopeScheduling):
+    """Gives the tests of one group, else those of one file, to the same one of several processes, in turn."""
+
+    def _split_scope(self, nodeid: str) -> str:
+        file = nodeid.partition("::")[0]
+        return group_of(self.config.rootpath / file) or file
+
+
+@pytest.hookimpl(optionalhook=True)
+def pytest_xdist_make_scheduler(config: pytest.Config, log: Producer) -> GroupScheduling:
+    """Not ``--dist loadgroup``, which pytest-xdist 3.8 no longer does with pytest 9.2, nor says so."""
+    return GroupScheduling(config, log)
 
 
 @functools.cache

@@ -23,5 +23,5 @@ for version in "$@"; do
         touch "$venv/.dev"
     fi
     echo "unit tests on Python $version"
-    "$venv/bin/python" -m pytest -q -n "${JOBS:-2}" --dist loadgroup tests/unit tests/property
+    "$venv/bin/python" -m pytest -q -n "${JOBS:-2}" tests/unit tests/property
 done

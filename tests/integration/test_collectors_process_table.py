@@ -121,7 +121,7 @@ def test_process_table_is_whole_though_one_process_holds_its_lock(tmp_path: Path
     assert str(wedged) not in commands
     assert str(after) in commands
     assert f"/proc/{wedged}/cmdline" in {row["path"] for row in collected.rows("unread.jsonl")}  # others end meanwhile
-    assert "1 processes were not read" in str(collected.artifacts["commands.tsv"].cut)
+    assert "processes were not read" in str(collected.artifacts["commands.tsv"].cut)
 
 
 @pytest.mark.root
