@@ -22,7 +22,7 @@ class SmallCopy:
     """
     A copy with its holes and a digest, which costs nothing: the bytes are in the buffer.
 
-    *size* and *data_bytes* are what was written, in *extents* pieces; *reason* says why that is not everything.
+    *size* and *data_bytes* are what was written, in so many *pieces*; *reason* says why that is not everything.
     """
 
     source: Source

@@ -152,9 +152,9 @@ def _perform(run: IncidentRun, step: Step, held: HeldProcess | None) -> Task[Don
         return Done(status=StepStatus.SKIPPED, reason=reason)
     run.report(events.StepStarted(incident=run.id, step=step.id))
     yield from ensure_worker(run.pool, run.sampler)
-    there = held if held is not None and held.is_held else None  # it may have been let go meanwhile
+    there, opened = held_job(held), run.opened.get(step.id)
     deadlines = [time.monotonic() + step.timeout_s, run.deadline_s, *([there.deadline_s] if there else [])]
-    deadline_s, opened = min(deadlines), run.opened.get(step.id)
+    deadline_s = min(deadlines)
     job = RunStep(
         archive=run.archive,
         incident=run.id,
@@ -171,10 +171,10 @@ def _perform(run: IncidentRun, step: Step, held: HeldProcess | None) -> Task[Don
         goes_on=step.id in run.early_parts,
         waited_s=run.waited_s,
         ticks=run.sampler.ticks,
-        held=held_job(there) if there is not None else None,
+        held=there,
         opened=opened.end if opened is not None else None,
     )
-    fds = (*(fds_of(there) if there is not None else ()), *((opened.fd,) if opened is not None else ()))
+    fds = (*fds_of(held), *((opened.fd,) if opened is not None else ()))
 
     def progress(size_bytes: int) -> None:
         run.report(events.StepProgressed(incident=run.id, step=step.id, size_bytes=size_bytes))

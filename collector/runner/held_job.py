@@ -14,11 +14,13 @@ from collector.model.artifact import NotApplicable, Truncated
 from collector.model.incident import StepStatus
 from collector.runner.artifacts import ENDS
 from collector.runner.parcel import ParcelSender
-from collector.runner.protocol import Done, HeldJob, OpenFiles
+from collector.runner.protocol import Done, HeldJob, OpenFiles, ReadStep, RunStep
 
 
-def held_job(process: HeldProcess) -> HeldJob:
-    """Return what a job says of a process that is held, whose `fds_of` go with it."""
+def held_job(process: HeldProcess | None) -> HeldJob | None:
+    """Return what a job says of a process, whose `fds_of` go with it; ``None`` if there is none that is held."""
+    if process is None or not process.is_held:
+        return None
     return HeldJob(
         process=process.process,
         source=process.source,
@@ -28,8 +30,25 @@ def held_job(process: HeldProcess) -> HeldJob:
     )
 
 
-def fds_of(process: HeldProcess) -> tuple[int, int]:
-    return process.stream_fd, process.pidfd
+def fds_of(process: HeldProcess | None) -> tuple[int, ...]:
+    """Return the descriptors that go with `held_job`."""
+    return () if process is None or not process.is_held else (process.stream_fd, process.pidfd)
+
+
+@contextlib.contextmanager
+def context_of(
+    job: ReadStep | OpenFiles | RunStep, fds: Sequence[int], *, in_memory: bool = False
+) -> Iterator[Context]:
+    """Yield what the collector of a job may use, with the process that is held, if there is one; see `held_process`."""
+    with held_process(job.held, fds) as held:
+        yield Context(
+            host=Host(),
+            marker=job.marker,
+            deadline_s=job.deadline_s,
+            redaction=job.redaction,
+            held=held,
+            in_memory=in_memory,
+        )
 
 
 @contextlib.contextmanager
@@ -50,9 +69,8 @@ def held_process(job: HeldJob | None, fds: Sequence[int]) -> Iterator[HeldProces
     try:
         yield held
     finally:
-        if held.is_held:  # as a rule: its collector does not let it go
-            for fd in fds_of(held):
-                os.close(fd)
+        for fd in fds_of(held):  # as a rule: its collector does not let it go
+            os.close(fd)
 
 
 def open_files(job: OpenFiles, fds: Sequence[int]) -> Done:
@@ -63,8 +81,7 @@ def open_files(job: OpenFiles, fds: Sequence[int]) -> Done:
         CollectorError: From the collector; what it yielded before that is in the parcel.
     """
     status, reason = StepStatus.OK, ""
-    with held_process(job.held, fds) as held, closing(ParcelSender(fds[-1])) as parcel:
-        ctx = Context(host=Host(), marker=job.marker, deadline_s=job.deadline_s, redaction=job.redaction, held=held)
+    with context_of(job, fds) as ctx, closing(ParcelSender(fds[-1])) as parcel:
         try:
             with closing(job.collector.collect(ctx)) as artifacts:  # type: ignore[type-var]
                 for artifact in artifacts:

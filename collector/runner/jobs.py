@@ -12,10 +12,8 @@ from collector.archive.prune import prune
 from collector.archive.read import ArchiveReader
 from collector.archive.seal import seal
 from collector.archive.store import Store
-from collector.collectors.base import Context
 from collector.copying import buffers, hashing
 from collector.host import process
-from collector.host.files import Host
 from collector.model.artifact import NotApplicable, Truncated
 from collector.model.copying import Advice, Digest, Feedback
 from collector.model.incident import StepStatus
@@ -26,7 +24,7 @@ from collector.pressure.sampler import Sampler
 from collector.runner import light_job
 from collector.runner.artifacts import ENDS, Writer
 from collector.runner.begin_job import begin
-from collector.runner.held_job import held_process, open_files
+from collector.runner.held_job import context_of, open_files
 from collector.runner.parcel import unpacked
 from collector.runner.protocol import (
     AddDigests,
@@ -133,13 +131,12 @@ def _run_step(job: RunStep, fds: Sequence[int], sampler: Sampler, report: Report
         )
         status, reason = (job.opened.status, job.opened.reason) if job.opened else (StepStatus.OK, "")
         try:
-            with held_process(job.held, fds) as held:
-                ctx = Context(
-                    host=Host(), marker=job.marker, deadline_s=job.deadline_s, redaction=job.redaction, held=held
-                )
-                with closing(unpacked(fds[-1]) if job.opened else job.collector.collect(ctx)) as artifacts:  # type: ignore[type-var]
-                    for artifact in artifacts:
-                        writer.write(artifact)
+            with (
+                context_of(job, fds) as ctx,
+                closing(unpacked(fds[-1]) if job.opened else job.collector.collect(ctx)) as artifacts,  # type: ignore[type-var]
+            ):
+                for artifact in artifacts:
+                    writer.write(artifact)
         except (Truncated, NotApplicable) as exc:
             status, reason = ENDS[type(exc)], exc.reason
         finally:

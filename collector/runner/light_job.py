@@ -9,16 +9,14 @@ from contextlib import ExitStack, closing
 import msgspec
 
 from collector.archive.store import Store
-from collector.collectors.base import Context
 from collector.copying import buffers
 from collector.copying.rate.throttle import always_go, ignore
-from collector.host.files import Host
 from collector.model.artifact import Bulk, HeldUse, Incoming, NotApplicable, Truncated
 from collector.model.errors import CollectorError
 from collector.model.incident import StepEnd, StepStatus
 from collector.runner import spool
 from collector.runner.artifacts import ENDS, Writer
-from collector.runner.held_job import held_process
+from collector.runner.held_job import context_of
 from collector.runner.protocol import Done, ReadStep, WriteSpool, Written
 
 READ = (StepStatus.OK, StepStatus.TRUNCATED, StepStatus.NOT_APPLICABLE)
@@ -39,15 +37,7 @@ def read_step(job: ReadStep, fds: Sequence[int]) -> Done:
     now_or_never = job.held is not None and job.collector.footprint.held is HeldUse.DUMP
     try:
         with ExitStack() as stack:
-            held = stack.enter_context(held_process(job.held, fds))
-            ctx = Context(
-                host=Host(),
-                marker=job.marker,
-                deadline_s=job.deadline_s,
-                redaction=job.redaction,
-                held=held,
-                in_memory=True,
-            )
+            ctx = stack.enter_context(context_of(job, fds, in_memory=True))
             artifacts = stack.enter_context(closing(job.collector.collect(ctx)))  # type: ignore[type-var]
             for artifact in artifacts:
                 if isinstance(artifact.body, Bulk | Incoming):

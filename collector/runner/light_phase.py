@@ -27,7 +27,7 @@ from collector.runner.held_job import fds_of, held_job
 from collector.runner.incident_run import OUT_OF_TIME, EarlyPart, IncidentRun, OpenedFiles, step_end
 from collector.runner.light_job import READ, with_losses
 from collector.runner.pool import Claim, ensure_worker
-from collector.runner.protocol import Done, Job, Opened, OpenFiles, ReadStep, WriteSpool
+from collector.runner.protocol import Done, HeldJob, Job, Opened, OpenFiles, ReadStep, WriteSpool
 from collector.runner.worker_process import JobResult, WorkerProcess
 
 
@@ -113,9 +113,9 @@ class LightPhase:
         if self._claim.worker is None:
             yield from ensure_worker(self._run.pool, self._run.sampler)
             self._run.pool.serve(self._claim)
-        there = held if held is not None and held.is_held else None  # it may have been let go meanwhile
+        there = held_job(held)  # it may have been let go meanwhile
         if there is not None and step.held is HeldUse.OPEN:
-            return (yield from self._open(step, deadline_s, there))
+            return (yield from self._open(step, deadline_s, there, fds_of(held)))
         worker = self._claim.worker
         if fresh := worker is not self._spooled_by:
             self._claim.hold_memory()
@@ -127,12 +127,12 @@ class LightPhase:
             deadline_s=deadline_s,
             redaction=self._run.settings.redaction,
             fresh=fresh,
-            held=held_job(there) if there is not None else None,
+            held=there,
         )
-        fds = fds_of(there) if there is not None else ()
-        return (yield from self._run.pool.perform(job, deadline_s=deadline_s, claim=self._claim, fds=fds)).done
+        result = yield from self._run.pool.perform(job, deadline_s=deadline_s, claim=self._claim, fds=fds_of(held))
+        return result.done
 
-    def _open(self, step: Step, deadline_s: float, held: HeldProcess) -> Task[Done]:
+    def _open(self, step: Step, deadline_s: float, held: HeldJob, held_fds: Sequence[int]) -> Task[Done]:
         """Open the step's files, for its turn to copy them; how its collector ended, it says then."""
         job = OpenFiles(
             step=step.id,
@@ -140,14 +140,14 @@ class LightPhase:
             marker=merge(self._run.markers()),
             deadline_s=deadline_s,
             redaction=self._run.settings.redaction,
-            held=held_job(held),
+            held=held,
         )
         try:
             ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
         except OSError as exc:
             return Done(status=StepStatus.FAILED, reason=f"its files cannot be kept open: {exc.strerror}")
         with ours, theirs:
-            fds = (*fds_of(held), theirs.fileno())
+            fds = (*held_fds, theirs.fileno())
             done = (yield from self._run.pool.perform(job, deadline_s=deadline_s, claim=self._claim, fds=fds)).done
             end = Opened(status=done.status, reason=done.reason)
             self._run.opened[step.id] = OpenedFiles(fd=ours.detach(), end=end)
