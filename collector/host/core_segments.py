@@ -14,7 +14,7 @@ from bisect import bisect_right
 from collections.abc import Iterable, Iterator, Sequence
 from typing import NamedTuple, overload
 
-from collector.host.elfcore import PT_LOAD, PT_NOTE, Layout
+from collector.host.elfcore import PT_LOAD, PT_NOTE, Layout, entry_bytes, header_bytes, program_header
 
 PF_X, PF_W = 1, 2
 MAX_ENTRIES = 0xFFFE
@@ -69,11 +69,9 @@ class SegmentTable(Sequence[Segment]):
             return [self[one] for one in range(*index.indices(self._count))]
         if not 0 <= index < self._count:
             raise IndexError(index)
-        at = (self._first + index) * self._entry
-        if self._layout.word == 8:
-            _, flags, offset, start, _, size, memory, _ = self._layout.unpack("IIQQQQQQ", self._raw, at)
-        else:
-            _, offset, start, _, size, memory, flags, _ = self._layout.unpack("IIIIIIII", self._raw, at)
+        _, flags, offset, start, size, memory = program_header(
+            self._layout, self._raw, (self._first + index) * self._entry
+        )
         return Segment(start, memory, offset, size, flags)
 
     def find(self, address: int) -> Segment | None:
@@ -88,16 +86,6 @@ class SegmentTable(Sequence[Segment]):
 
     def _before(self, address: int) -> int:
         return bisect_right(range(len(self)), address, key=lambda index: self[index].start) - 1
-
-
-def entry_bytes(layout: Layout) -> int:
-    """Return the length of an entry of the segment table."""
-    return 56 if layout.word == 8 else 32
-
-
-def header_bytes(layout: Layout) -> int:
-    """Return the length of the ELF header."""
-    return 64 if layout.word == 8 else 52
 
 
 def core_head(
@@ -123,7 +111,7 @@ def core_head(
 
 def notes_end(layout: Layout, note_bytes: int, count: int) -> int:
     """Return where the notes of a core of *count* segments end."""
-    return header_bytes(layout) + (count + 1) * entry_bytes(layout) + note_bytes
+    return header_bytes(layout.word) + (count + 1) * entry_bytes(layout) + note_bytes
 
 
 def content_offset(layout: Layout, note_bytes: int, count: int) -> int:
@@ -132,7 +120,7 @@ def content_offset(layout: Layout, note_bytes: int, count: int) -> int:
 
 
 def _header(layout: Layout, header: bytes, entries: int) -> bytes:
-    size, word = header_bytes(layout), layout.word
+    size, word = header_bytes(layout.word), layout.word
     made = bytearray(header[:size])
     words = layout.order + ("QQQ" if word == 8 else "III")
     struct.pack_into(words, made, 24, 0, size, 0)  # e_entry, e_phoff, e_shoff

@@ -7,9 +7,9 @@ import select
 import time
 from dataclasses import dataclass
 
-from collector.host.core_segments import SegmentTable, entry_bytes, header_bytes
+from collector.host.core_segments import SegmentTable
 from collector.host.corehead import HeadReader
-from collector.host.elfcore import CoreError, CoreHeader, Layout, read_header
+from collector.host.elfcore import CoreError, CoreHeader, Layout, entry_bytes, header_bytes, read_header
 
 PIECE_BYTES = 65_536
 LONGEST_WAIT_S = 3600.0
@@ -97,7 +97,7 @@ class DumpHead:
         return HeadReader(self.data)
 
     def segments(self) -> SegmentTable:
-        start = header_bytes(self.layout)
+        start = header_bytes(self.layout.word)
         end = start + self.header.segments * entry_bytes(self.layout)
         return SegmentTable(self.layout, memoryview(self.data)[start:end])
 

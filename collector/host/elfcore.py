@@ -141,7 +141,7 @@ def read_header(reader: CoreReader, *, segments: int = MAX_SEGMENTS) -> tuple[Co
         raise CoreError("an ELF file of unknown class or byte order")
     word = 8 if ident[4] == 2 else 4
     order = "<" if ident[5] == 1 else ">"
-    size = 64 if word == 8 else 52
+    size = header_bytes(word)
     rest = reader.read(size - 16)
     if len(rest) < size - 16:
         raise CutOffError("cut off within its ELF header")
@@ -151,8 +151,7 @@ def read_header(reader: CoreReader, *, segments: int = MAX_SEGMENTS) -> tuple[Co
     layout = Layout(word=word, order=order, machine=MACHINES.get(machine, str(machine)))
     _entry, phoff, _shoff = layout.unpack("WWW", rest, 8)
     _flags, _ehsize, phentsize, phnum, *_ = layout.unpack("IHHHHHH", rest, 8 + 3 * word)
-    expected = 56 if word == 8 else 32
-    if phentsize != expected or phoff < size or phoff > 1 << 20:
+    if phentsize != entry_bytes(layout) or phoff < size or phoff > 1 << 20:
         raise CoreError("its segment table is not where a core has it")
     reader.skip(phoff - size)
     limit = min(phnum, segments) if phnum != PN_XNUM else segments
@@ -174,7 +173,7 @@ def _read_segments(reader: CoreReader, layout: Layout, offset: int, limit: int, 
         if len(raw) < entry:
             raise CutOffError("cut off within its segment table")
         seen += 1
-        kind, start, size, size_memory = _segment(layout, raw)
+        kind, _, start, _, size, size_memory = program_header(layout, raw)
         if kind == PT_NOTE and note is None:
             note = (start, size)
         if kind in {PT_LOAD, PT_NOTE} and size:
@@ -189,13 +188,34 @@ def _read_segments(reader: CoreReader, layout: Layout, offset: int, limit: int, 
     return header, offset + seen * entry
 
 
-def _segment(layout: Layout, raw: bytes) -> tuple[int, int, int, int]:
-    """Return type, offset, file size and memory size of a program header."""
+class ProgramHeader(NamedTuple):
+    """An entry of a segment table. Source: elf(5), ``Elf64_Phdr``, ``Elf32_Phdr``."""
+
+    kind: int
+    flags: int
+    offset: int
+    address: int
+    file_bytes: int
+    memory_bytes: int
+
+
+def program_header(layout: Layout, raw: bytes | memoryview, at: int = 0) -> ProgramHeader:
+    """Parse the entry at *at*."""
     if layout.word == 8:
-        kind, _, start, _, _, size, size_memory, _ = layout.unpack("IIQQQQQQ", raw)
+        kind, flags, offset, address, _, size, memory, _ = layout.unpack("IIQQQQQQ", raw, at)
     else:
-        kind, start, _, _, size, size_memory, _, _ = layout.unpack("IIIIIIII", raw)
-    return kind, start, size, size_memory
+        kind, offset, address, _, size, memory, flags, _ = layout.unpack("IIIIIIII", raw, at)
+    return ProgramHeader(kind, flags, offset, address, size, memory)
+
+
+def entry_bytes(layout: Layout) -> int:
+    """Return the length of an entry of the segment table."""
+    return 56 if layout.word == 8 else 32
+
+
+def header_bytes(word: int) -> int:
+    """Return the length of the ELF header, by the word size in bytes."""
+    return 64 if word == 8 else 52
 
 
 def notes(reader: CoreReader, *, segments: int = MAX_SEGMENTS) -> tuple[CoreHeader, Iterator[Note]]:

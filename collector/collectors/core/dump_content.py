@@ -14,6 +14,7 @@ from collector.collectors.core.composed import Composition, Piece, nothing, piec
 from collector.collectors.core.present_pages import MAX_RUNS, MAX_SCANNED_BYTES, PresentPages
 from collector.collectors.core.saved_pages import SavedPages
 from collector.collectors.core.stacks import PAGES_BYTES, save_stacks
+from collector.copying.schedule import SPARE_S
 from collector.host.core_stream import HEAD_BYTES, DumpHead
 from collector.host.held_process import HeldProcess
 from collector.host.process_memory import ProcessMemory
@@ -21,9 +22,6 @@ from collector.host.procfs import Process
 from collector.model.artifact import Body, Incoming, Instead, Truncated
 from collector.model.errors import StepError
 from collector.model.units import Bytes
-
-SPARE_S = 1.0
-"""Kept back of the time that is left: to make the file durable."""
 
 HURRY_BYTES = 2 << 20
 """

@@ -13,12 +13,12 @@ import re
 from collections.abc import Iterable
 
 from collector.collectors.core.saved_pages import SavedPages
-from collector.host.core_segments import PF_W, entry_bytes
-from collector.host.elfcore import Layout, MappedFile
+from collector.host.core_segments import PF_W
+from collector.host.elfcore import PT_LOAD, Layout, MappedFile, entry_bytes, program_header
 from collector.host.memory import PAGE_BYTES
 
 AT_PHDR, AT_PHNUM, AT_BASE, AT_PLATFORM, AT_EXECFN = 3, 5, 7, 15, 31
-PT_LOAD, PT_DYNAMIC, PT_PHDR = 1, 2, 6
+PT_DYNAMIC, PT_PHDR = 2, 6
 DT_DEBUG = 21
 MAX_PROGRAM_HEADERS, MAX_TAGS = 64, 256
 MAX_NAMESPACES = 16  # glibc's DL_NNS
@@ -63,8 +63,8 @@ def _debug_address(saved: SavedPages, auxv: dict[int, int]) -> int:
     raw = saved.read(table_at, min(auxv.get(AT_PHNUM, 0), MAX_PROGRAM_HEADERS) * size)
     found: dict[int, tuple[int, int]] = {}
     for at in range(0, len(raw) - size + 1, size):
-        kind, address, length = _program_header(layout, raw, at)
-        found.setdefault(kind, (address, length))
+        entry = program_header(layout, raw, at)
+        found.setdefault(entry.kind, (entry.address, entry.memory_bytes))
     if PT_DYNAMIC not in found:
         return 0
     if PT_PHDR in found:
@@ -75,15 +75,6 @@ def _debug_address(saved: SavedPages, auxv: dict[int, int]) -> int:
     address, length = found[PT_DYNAMIC]
     tags = saved.words(max(0, bias + address), min(length // layout.word, 2 * MAX_TAGS))
     return next((value for tag, value in zip(tags[::2], tags[1::2], strict=False) if tag == DT_DEBUG), 0)
-
-
-def _program_header(layout: Layout, raw: bytes, at: int) -> tuple[int, int, int]:
-    """Return type, address and length in memory."""
-    if layout.word == 8:
-        kind, _, _, address, _, _, length, _ = layout.unpack("IIQQQQQQ", raw, at)
-    else:
-        kind, _, address, _, _, length, _, _ = layout.unpack("IIIIIIII", raw, at)
-    return kind, address, length
 
 
 def _save_link_maps(saved: SavedPages, debug_at: int) -> int:
