@@ -289,10 +289,11 @@ class Supervisor:
         log.info("daemon.stopping", running=[running.incident for running in self._activity.running])
         self._manager.stopping()
         self._pool.stop(time.monotonic() + STOP_GRACE_S)
-        if not self._recovering:
-            self._triggers.leave()
-            self._holding.leave()
-        if not self._recovering and not self._collecting:
+        if self._recovering:
+            return
+        self._triggers.leave()
+        self._holding.leave()
+        if not self._collecting:
             self._loop.stop()
 
     def _close(self) -> None:

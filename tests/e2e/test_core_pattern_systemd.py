@@ -197,7 +197,7 @@ def test_core_pattern_stays_when_systemd_executes_itself_again(service: Taken) -
 
 
 def test_crash_is_let_go_when_systemd_gives_up_on_the_service(service: Taken) -> None:
-    """A service that cannot start must not hold anybody for ever; the limit is the shipped one."""
+    """A service that cannot start must not hold anybody forever; the limit is the shipped one."""
     shipped = "".join(re.findall(r"^StartLimit.*\n", (UNITS / SERVICE).read_text(encoding="utf-8"), re.MULTILINE))
     drop_in = f"/run/units/{SERVICE}.d/z.conf"
     service.machine.run("sh", "-c", f"printf '[Unit]\n{shipped}[Service]\nRestartSec=100ms\n' > {drop_in}")

@@ -334,7 +334,7 @@ def test_kernel_cores_are_gone_when_their_socket_is() -> None:
 
 @pytest.mark.parametrize("mode", MODES)
 def test_kernel_cores_leave_another_triggers_socket_alone(mode: str) -> None:
-    """Two triggers would take it from each other for ever; what a killed run has left is in nobody's use."""
+    """Two triggers would take it from each other forever; what a killed run has left is in nobody's use."""
     need("root")
     with tempfile.TemporaryDirectory(dir="/tmp") as directory:
         trigger = KernelCores(mode=mode, register=False)  # type: ignore[arg-type]
