@@ -227,7 +227,9 @@ class Admission:
 
     def _charge(self, case: Case, owner: str, now_s: float) -> tuple[Displaced, ...]:
         """Let *case*, which began with a witness that did not know whose crash it is, be paid by *owner*."""
-        was_held = self._held.pop((case.owner, case.executable)) is not None
+        key = case.owner, case.executable
+        if was_held := self._held.get(key) is case:  # else that place is another case's of this executable
+            self._held.pop(key)
         case.owner, case.executable = owner, executable(case.marker)
         if case.spent is not None:
             self._budgets.charge(case.spent, owner, case.executable)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import msgspec
 import pytest
-from hypothesis import given, settings
+from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 from collector.model.admission import MAX_HELD, SETTLE_S, Admission, Ruling
@@ -280,6 +280,7 @@ def test_admission_runs_a_few_cases_at_once() -> None:
     st.integers(1, 5),
     st.integers(1, 4),
 )
+@example(events=[(1, 2, False, 0.0), (2, 2, False, 0.0), (1, 0, False, 0.0)], per=1, queue=1)
 def test_admission_accounts_for_every_marker(events: list[tuple[int, int, bool, float]], per: int, queue: int) -> None:
     """Every marker ends: joined, suppressed, or in exactly one case that ran; the tables stay bounded."""
     budget = CountBudget(count=per, window_s=10.0)
