@@ -9,7 +9,15 @@ from dataclasses import dataclass
 
 from collector.host.core_segments import SegmentTable
 from collector.host.corehead import HeadReader
-from collector.host.elfcore import CoreError, CoreHeader, Layout, entry_bytes, header_bytes, read_header
+from collector.host.elfcore import (
+    CoreError,
+    CoreHeader,
+    CoreReader,
+    Layout,
+    entry_bytes,
+    header_bytes,
+    read_header,
+)
 
 PIECE_BYTES = 65_536
 LONGEST_WAIT_S = 3600.0
@@ -115,3 +123,35 @@ def read_head(stream: CoreStream) -> DumpHead:
     data = bytes(stream.head)
     stream.head.clear()
     return DumpHead(data=data, header=header)
+
+
+class KeptReader:
+    """Reads forwards through another reader and keeps what was read."""
+
+    def __init__(self, reader: CoreReader) -> None:
+        self.data = bytearray()
+        self._reader = reader
+
+    def read(self, size: int) -> bytes:
+        piece = self._reader.read(max(0, min(size, HEAD_BYTES - len(self.data))))
+        self.data += piece
+        return piece
+
+    def skip(self, size: int) -> None:
+        self.read(size)
+
+    def is_cut_off(self, end_bytes: int) -> bool:
+        return self._reader.is_cut_off(end_bytes)
+
+
+def head_of(reader: CoreReader) -> DumpHead:
+    """
+    Read the head of a core in a file, at most `HEAD_BYTES`; *reader* goes on after it.
+
+    Raises:
+        CoreError: If it is not a core.
+    """
+    kept = KeptReader(reader)
+    header, _ = read_header(kept)
+    kept.skip(header.note_offset + header.note_bytes - len(kept.data))
+    return DumpHead(data=bytes(kept.data), header=header)
