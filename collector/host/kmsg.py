@@ -43,6 +43,7 @@ class KmsgRecord(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
     level: str
     message: str
     flags: str = ""
+    caller: str = ""
     details: dict[str, str] = {}
 
 
@@ -63,6 +64,7 @@ def parse_record(raw: bytes) -> KmsgRecord:
         level=LEVELS[priority & 7],
         message=_text(message),
         flags=fields[3].decode("ascii", "replace"),
+        caller=next((field[7:].decode("ascii", "replace") for field in fields[4:] if field.startswith(b"caller=")), ""),
         details={_text(key): _text(value) for key, _, value in pairs},
     )
 

@@ -31,9 +31,13 @@ def test_parse_record_reads_prefix_message_and_details() -> None:
     assert record.details == {"SUBSYSTEM": "acpi", "DEVICE": "+acpi:PNP0A03:00"}
 
 
-def test_parse_record_accepts_further_fields() -> None:
-    """Newer kernels may add fields after the flags, such as the caller's id."""
-    assert parse_record(b"6,1,2,-,caller=T1;hello\n").message == "hello"
+@pytest.mark.parametrize(("fields", "caller"), [
+    ("-", ""), ("-,caller=T1", "T1"), ("c,more=1,caller=C3", "C3"), ("-,more,caller", ""),
+])  # fmt: skip
+def test_parse_record_tells_who_wrote_it(fields: str, caller: str) -> None:
+    """With CONFIG_PRINTK_CALLER, a thread or a CPU; newer kernels may add fields after the flags."""
+    record = parse_record(f"6,1,2,{fields};hello\n".encode())
+    assert (record.message, record.caller) == ("hello", caller)
 
 
 def test_parse_record_names_the_facility() -> None:
