@@ -82,6 +82,8 @@ class WatchedTrigger:
         """What of it is not in the log yet."""
         self._lines = PerMinute(LINES_PER_MINUTE)
         self._cancel: Callable[[], None] = lambda: None
+        self._polls = False
+        """Whether it will be polled again."""
         self.open()
 
     @property
@@ -110,6 +112,7 @@ class WatchedTrigger:
             return
         self._opened_s = time.monotonic()
         self._failures = self._reported = 0
+        self._polls = False
         self._wanted["poll"] = None
         if self._go_on(Slice(time.monotonic() + TURN_S)):
             self._turns.add(self._go_on)
@@ -162,11 +165,19 @@ class WatchedTrigger:
             if ended:
                 self._failures = 0
                 self._problem = self._hint = None
-        if ended and self._source == "poll" and watch.poll_s is not None:
-            self._cancel()
-            self._cancel = self._loop.call_later(watch.poll_s, lambda: self._want("poll"))
+        if ended:
+            self._poll_later(watch)
         self.check()
         return self._markers is not None or bool(self._wanted)
+
+    def _poll_later(self, watch: Watch) -> None:
+        """Poll again after its interval: from the last poll, or from now on if it had none until now."""
+        if watch.poll_s is not None and (self._source == "poll" or not self._polls):
+            self._cancel()
+            self._cancel = self._loop.call_later(watch.poll_s, lambda: self._want("poll"))
+            self._polls = True
+        elif self._source == "poll":
+            self._polls = False
 
     def _take(self, watch: Watch, part: Slice) -> bool:
         """Begin with what is wanted, or go on with what was begun; return whether that has ended."""

@@ -97,7 +97,7 @@ class Watch:
 
     @property
     def poll_s(self) -> float | None:
-        """Interval of `poll`; ``None``: it is called at the start only."""
+        """Interval of `poll`; ``None``: it is not called again until `read` has given it one."""
         return None
 
     @property

@@ -246,6 +246,38 @@ def test_trigger_set_follows_a_descriptor_that_comes_later(lab: Lab) -> None:
 
 
 @dataclass
+class Waiting(Pipe):
+    """What it reads takes a moment to become a marker."""
+
+    poll_s: float | None = None
+    polls: int = 0
+
+    def read(self) -> Iterable[Marker]:
+        os.read(self.ends[0], 9)
+        self.poll_s = 0.01
+        return []
+
+    def poll(self) -> Iterable[Marker]:
+        self.polls += 1
+        if self.poll_s is None:
+            return []
+        self.poll_s = None
+        return [Marker(kind=MarkerKind.EXIT, trigger="late", at_s=0.0)]
+
+
+def test_trigger_set_polls_while_a_watch_asks_for_it(lab: Lab) -> None:
+    """One that has nothing to wait for is not polled; it is from when a read says so, and until it says so no more."""
+    watch = Waiting()
+    lab.open(CompiledTrigger(id="a", trigger=Ready(watch), pipeline="crash"))
+    lab.run(0.05)
+    assert watch.polls == 1
+    for told in (1, 2):
+        os.write(watch.ends[1], b"marker")
+        lab.run(0.1)
+        assert (watch.polls, len(lab.intake.markers)) == (1 + told, told)
+
+
+@dataclass
 class Endless(Pipe):
     """A source of which there is always more; ``None`` comes between two markers."""
 
