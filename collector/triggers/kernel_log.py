@@ -7,8 +7,8 @@ import os
 import signal
 import time
 from collections.abc import Iterator
-from dataclasses import dataclass
-from typing import ClassVar, get_args
+from dataclasses import dataclass, field
+from typing import ClassVar
 
 import msgspec
 
@@ -24,11 +24,12 @@ from collector.model.knowledge import FACTS, Knowledge
 from collector.model.marker import Marker, MarkerKind, ProcessRef
 from collector.model.text import printable
 from collector.triggers.base import TriggerContext, Watch
-from collector.triggers.kernel_lines import EventName, KernelEvent, LinePatterns
+from collector.triggers.kernel_catalogue import DEFAULT, EventName
+from collector.triggers.kernel_lines import KernelEvent, LinePatterns
+from collector.triggers.kernel_reports import HOLD_S, OpenReports, Reported
 
 PSTORE = "/sys/fs/pstore"
 RECORDS_PER_READ = 256
-ALL: tuple[EventName, ...] = get_args(EventName)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -37,14 +38,15 @@ class KernelLog:
     Watch the kernel's log. Only the kernel's own lines count; lines that processes write to ``/dev/kmsg`` do not.
 
     Args:
-        events: Which of the known events are markers.
+        events: Which of the known events are markers; by default all but ``warning``, ``ubsan``, ``list_corruption``,
+            ``md``, ``multipath``, ``ata`` and ``netdev_watchdog``.
         patterns: Further regular expressions, found anywhere in a line; groups named ``pid`` and
             ``comm`` give the process.
         pstore: At the start, one marker for the files that a panic left in ``/sys/fs/pstore``.
     """
 
     name: ClassVar[str] = "kernel_log"
-    events: tuple[EventName, ...] = ALL
+    events: tuple[EventName, ...] = DEFAULT
     patterns: tuple[str, ...] = ()
     pstore: bool = True
 
@@ -84,6 +86,12 @@ class KernelLogWatch(Watch):
     boot_id: str
     left_at: int | None
     _missed: int = 0
+    _reports: OpenReports = field(default_factory=OpenReports)
+    _read_to: int | None = None
+    """The last record that was read."""
+    _held_since_s: float | None = None
+    """Since when some event waits for its process, by CLOCK_MONOTONIC: the log may say nothing more."""
+    _started: bool = False
 
     @property
     def lost(self) -> int:
@@ -93,24 +101,48 @@ class KernelLogWatch(Watch):
     def fileno(self) -> int:
         return self.kmsg.fileno()
 
+    @property
+    def poll_s(self) -> float | None:
+        """Only while an event waits for its process."""
+        return None if self._reports.oldest_seq is None else HOLD_S
+
     def read(self) -> Iterator[Marker | None]:
         """Yield the markers among the next 256 records, and store the new position."""
-        record = None
         for record in itertools.islice(self.kmsg.records(), RECORDS_PER_READ):
-            if self._is_new(record) and record.facility == "kern" and (found := self.patterns.find(record.message)):
-                self._missed += found.event == "core_lost"
-                yield self._marker(record, found)
-            else:
-                yield None
-        if record is not None:
-            self.ctx.remember(f"{self.ctx.id}.kmsg", f"{self.boot_id} {record.seq}")
+            if self._is_new(record) and record.facility == "kern":
+                for reported in self._reports.take(record, self.patterns.find(record.message)):
+                    yield self._marker(reported)
+            self._read_to = record.seq
+            yield None
+        self._remember()
 
     def poll(self) -> Iterator[Marker]:
-        """At the start, yield the marker of a panic; store the end of a log that was never read as the position."""
-        if self.ctx.recall(f"{self.ctx.id}.kmsg") is None:
-            self.ctx.remember(f"{self.ctx.id}.kmsg", f"{self.boot_id} ")
-        if self.trigger.pstore:
-            yield from _panic(self.ctx)
+        """
+        Yield the events that have waited long enough for their process.
+
+        At the start, yield the marker of a panic; store the end of a log that was never read as the position.
+        """
+        if not self._started:
+            self._started = True
+            if self.ctx.recall(f"{self.ctx.id}.kmsg") is None:
+                self.ctx.remember(f"{self.ctx.id}.kmsg", f"{self.boot_id} ")
+            if self.trigger.pstore:
+                yield from _panic(self.ctx)
+        elif self._held_since_s is not None and time.monotonic() - self._held_since_s >= HOLD_S:
+            for reported in self._reports.give_up():
+                yield self._marker(reported)
+            self._remember()
+
+    def _remember(self) -> None:
+        """Store up to where the log was read; an event that waits is read again after a restart."""
+        held = self._reports.oldest_seq
+        if held is None:
+            self._held_since_s = None
+        elif self._held_since_s is None:
+            self._held_since_s = time.monotonic()
+        if self._read_to is not None:
+            position = self._read_to if held is None else held - 1
+            self.ctx.remember(f"{self.ctx.id}.kmsg", f"{self.boot_id} {position}")
 
     def close(self) -> None:
         self.kmsg.close()
@@ -125,10 +157,18 @@ class KernelLogWatch(Watch):
         self.left_at = None
         return True
 
-    def _marker(self, record: KmsgRecord, found: KernelEvent) -> Marker:
-        more = {"core_dumped": "pending"} if found.event == "segfault" else {}
+    def _marker(self, reported: Reported) -> Marker:
+        record, found = reported.record, reported.event
+        self._missed += found.event == "core_lost"
+        more = {key: printable(value, limit=1024) for key, value in found.facts}
+        if found.event == "segfault":
+            more["core_dumped"] = "pending"
         if found.unclear:
             more["no_process"] = found.unclear
+        if reported.named_by:
+            more["named_by"] = printable(reported.named_by, limit=256)
+        if record.caller:
+            more["caller"] = printable(record.caller, limit=32)
         # The kernel's clock stops during suspend, and so does this one.
         age_s = max(0.0, time.monotonic() - record.time_s)
         comm = printable(found.comm) if found.comm else None

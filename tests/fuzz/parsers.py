@@ -43,7 +43,8 @@ from collector.model.redaction import Redaction
 from collector.pipeline.compile import prepare
 from collector.triggers.core_names import identify
 from collector.triggers.facts import Speaker, marker_of, parse
-from collector.triggers.kernel_lines import EVENTS, LinePatterns
+from collector.triggers.kernel_catalogue import EVENTS
+from collector.triggers.kernel_lines import LinePatterns
 from collector.triggers.registry import TRIGGERS
 
 ROOT = tempfile.TemporaryDirectory(prefix="collector-fuzz-")

@@ -13,6 +13,7 @@ from contextlib import ExitStack
 from pathlib import Path
 
 import pytest
+from memory_group import memory_group
 from watching import drain, of_process, opened, trigger_context
 
 from collector.host.files import Host
@@ -20,10 +21,13 @@ from collector.host.identity import identify
 from collector.host.kmsg import Kmsg
 from collector.model.marker import MarkerKind
 from collector.triggers.base import TriggerContext, Watch
+from collector.triggers.kernel_lines import ProcessLine, context_of
 from collector.triggers.kernel_log import KernelLog
 
 pytestmark = pytest.mark.root
 NULL_POINTER = "import ctypes, sys; open('/proc/self/comm', 'w').write(sys.argv[1]); ctypes.string_at(0)"
+
+EATER = "import sys; open('/proc/self/comm', 'w').write(sys.argv[1]); print(flush=True); input(); b'x' * (64 << 20)"
 
 Opener = Callable[..., Watch]
 
@@ -83,6 +87,30 @@ def test_kernel_log_names_the_process_that_crashed_when_its_name_is_planted(watc
     (marker,) = of_process(markers, pid)
     assert (marker.attributes["event"], marker.comm) == ("segfault", name)
     assert of_process(markers, 1) == []
+
+
+@pytest.mark.parametrize("name", ["eater", "b Not tainted", ",task=b,pid=1"])
+def test_kernel_log_tells_the_control_group_of_a_real_oom_kill(watching: Opener, name: str) -> None:
+    """In lines ahead of the kill, unless a name makes two readings of them; one says in which process it happened."""
+    log, watch = Kmsg(Host(), at_end=True), watching()
+    with memory_group() as group:
+        eater = subprocess.Popen([sys.executable, "-c", EATER, name], stdin=subprocess.PIPE, stdout=subprocess.PIPE)
+        assert eater.stdout is not None
+        assert eater.stdout.readline() == b"\n"
+        group.limit(32 << 20)
+        group.take(eater.pid)
+        eater.communicate(b"\n")
+        assert eater.returncode == -signal.SIGKILL
+        where = f"/{group.path.name}"
+    (marker,) = of_process(drain(watch), eater.pid)
+    contexts = [context_of(record.message) for record in log.records()]
+    log.close()
+    assert (marker.attributes["event"], marker.comm) == ("oom_kill", name)
+    said = {key: value for key, value in marker.attributes.items() if key.startswith("oom_")}
+    told = {"oom_constraint": "CONSTRAINT_MEMCG", "oom_memcg": where, "oom_task_memcg": where}
+    assert said == ({} if ",task=" in name else told)
+    named = [line._replace(cpu=None) for line in contexts if line is not None and line.pid == eater.pid]
+    assert ProcessLine(eater.pid, name) in named
 
 
 def test_kernel_log_names_nobody_when_a_pattern_can_be_read_in_two_ways(ctx: TriggerContext) -> None:

@@ -7,7 +7,8 @@ from pathlib import Path
 
 import pytest
 
-from collector.triggers.kernel_lines import EVENTS, KernelEvent, LinePatterns
+from collector.triggers.kernel_catalogue import EVENTS
+from collector.triggers.kernel_lines import KernelEvent, LinePatterns
 
 ALL = LinePatterns(tuple(EVENTS), ())
 ROWS = [
