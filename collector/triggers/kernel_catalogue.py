@@ -67,7 +67,8 @@ EVENTS: dict[EventName, tuple[str, ...]] = {
         rf"(?:traps: |(?!traps: )){COMM}\[{PID}\] control protection ip:{_IP} sp:",
         rf"{COMM}\[{PID}\] bad frame in [A-Za-z0-9_ ]+ frame:{_POINTER} ip:{_IP} ",
         rf"(?:signal: |(?!signal: )){COMM}\[{PID}\] overflowed sigaltstack\Z",
-        rf"umip: {COMM}\[{PID}\] ip:{_IP} sp:{HEX}: segfault in emulation",
+        rf"(?:umip: |(?!umip: )){COMM}\[{PID}\] (?:umip emulation segfault ip:|"
+        rf"ip:{HEX} sp:{HEX}: segfault in emulation)",
         # arch/arm64/kernel/traps.c; before 4.17 arch/arm64/mm/fault.c. The ESR is appended, and can be cut off.
         rf"{COMM}\[{PID}\]: unhandled exception:(?: [A-Za-z0-9 (),/-]+)?{_MODULE}",
         rf"{COMM}\[{PID}\]: unhandled [a-zA-Z0-9 (),/-]+ \([0-9]+\) at {_AT}, esr ",
@@ -123,7 +124,7 @@ EVENTS: dict[EventName, tuple[str, ...]] = {
         r"(?:traps: )?PANIC: double fault|Unrecoverable [A-Za-z/ ]*[Ee]xception [0-9a-f]+ at "
         r"|Fixing recursive fault but reboot is needed",
         rf"(?:Oops\b[^\[]*|general protection fault[,:][^\[]*|Internal error: [^\[]*: [0-9a-f]+|"
-        rf"[A-Za-z][A-Za-z0-9 ,/-]*: [0-9a-f]{{4,16}}(?: ilc:[0-9])?){DIED}",
+        rf"[A-Za-z][A-Za-z0-9 ,/().-]*: [0-9a-f]{{4,16}}(?: ilc:[0-9])?){DIED}",
         rf"(?:Kernel bug detected|[A-Za-z ]+ in kernel code|Unhandled kernel unaligned access){DIED}",
     ),
     # kernel/sched/core.c; lib/bug.c; mm/slub.c, slab_bug(); mm/slab.c until 6.7; mm/kasan, mm/kfence; fs/super.c
@@ -138,8 +139,9 @@ EVENTS: dict[EventName, tuple[str, ...]] = {
     # arch/arm64/kernel/traps.c and mm/fault.c, arch/powerpc/kernel/mce.c
     "machine_check": (
         rf"(?:Memory failure: {HEX}|MCE {HEX}|MCE): (?:Sending SIGBUS to|Killing|forcibly killing) {COMM}:{PID} "
-        r"(?:due to hardware memory corruption|because of failure to unmap)",
-        r"(?:mce: |\{[0-9]+\})?\[Hardware Error\]|mce: (?:Uncorrected hardware memory error|CPUs not responding to )|"
+        r"(?:(?:early )?due to hardware memory corruption|because of failure to unmap)",
+        r"(?:mce: |\{[0-9]+\})?\[Hardware Error\]|"
+        r"mce: (?:Uncorrected hardware memory error|CPUs not responding to |Memory error )|"
         r"EDAC .*(?:\b(?:CE|UE)\b|HANDLING MCE MEMORY ERROR)",
         rf"Memory failure: {HEX}: |SError Interrupt on CPU[0-9]+|MCE: CPU[0-9]+: machine check |"
         r"(?:Severe|Fatal|Warning|Harmless) Machine check interrupt|Synchronous External Abort: |"

@@ -89,8 +89,8 @@ class KernelLogWatch(Watch):
     _reports: OpenReports = field(default_factory=OpenReports)
     _read_to: int | None = None
     """The last record that was read."""
-    _held_since_s: float | None = None
-    """Since when some event waits for its process, by CLOCK_MONOTONIC: the log may say nothing more."""
+    _heard_s: float = 0.0
+    """When the kernel last wrote, by CLOCK_MONOTONIC: while it writes, the log's own clock says what is over."""
     _started: bool = False
 
     @property
@@ -108,10 +108,14 @@ class KernelLogWatch(Watch):
 
     def read(self) -> Iterator[Marker | None]:
         """Yield the markers among the next 256 records, and store the new position."""
+        lost = self.kmsg.lost
         for record in itertools.islice(self.kmsg.records(), RECORDS_PER_READ):
+            if self.kmsg.lost != lost:
+                lost = self.kmsg.lost  # and with them, perhaps, the end of one report and the beginning of another
+                yield from map(self._marker, self._reports.give_up())
             if self._is_new(record) and record.facility == "kern":
-                for reported in self._reports.take(record, self.patterns.find(record.message)):
-                    yield self._marker(reported)
+                self._heard_s = time.monotonic()
+                yield from map(self._marker, self._reports.take(record, self.patterns.find(record.message)))
             self._read_to = record.seq
             yield None
         self._remember()
@@ -128,18 +132,13 @@ class KernelLogWatch(Watch):
                 self.ctx.remember(f"{self.ctx.id}.kmsg", f"{self.boot_id} ")
             if self.trigger.pstore:
                 yield from _panic(self.ctx)
-        elif self._held_since_s is not None and time.monotonic() - self._held_since_s >= HOLD_S:
-            for reported in self._reports.give_up():
-                yield self._marker(reported)
+        elif time.monotonic() - self._heard_s >= HOLD_S:
+            yield from map(self._marker, self._reports.give_up())
             self._remember()
 
     def _remember(self) -> None:
         """Store up to where the log was read; an event that waits is read again after a restart."""
         held = self._reports.oldest_seq
-        if held is None:
-            self._held_since_s = None
-        elif self._held_since_s is None:
-            self._held_since_s = time.monotonic()
         if self._read_to is not None:
             position = self._read_to if held is None else held - 1
             self.ctx.remember(f"{self.ctx.id}.kmsg", f"{self.boot_id} {position}")

@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import Any
 
 import msgspec
+from msgspec.structs import replace
 
 from collector.archive import layout
 from collector.archive.ledger_entry import identity, readable, short_identity
@@ -45,6 +46,7 @@ from collector.triggers.core_names import identify
 from collector.triggers.facts import Speaker, marker_of, parse
 from collector.triggers.kernel_catalogue import EVENTS
 from collector.triggers.kernel_lines import LinePatterns
+from collector.triggers.kernel_reports import MAX_REPORTS, OpenReports
 from collector.triggers.registry import TRIGGERS
 
 ROOT = tempfile.TemporaryDirectory(prefix="collector-fuzz-")
@@ -126,6 +128,14 @@ def kmsg(data: bytes) -> None:
     found = LINES.find(record.message)
     assert found is None or found.pid is None or found.pid >= 0
     msgspec.json.encode(found)
+    reports = OpenReports()
+    told = [*reports.take(record, found), *reports.give_up()]
+    # What follows may end the report, and never tells it twice.
+    assert len(told) == (found is not None)
+    assert all(one.event.pid is None or one.event.pid >= 0 for one in told)
+    context = f"CPU: 3 PID: 41 Comm: {record.message} Not tainted 6.1.0 #1"
+    named = [*reports.take(record, found), *reports.take(replace(record, message=context), None), *reports.give_up()]
+    assert len(named) == len(told) <= MAX_REPORTS
 
 
 def name(data: bytes) -> None:

@@ -96,6 +96,17 @@ def test_kernel_log_reports_what_waits_when_the_log_says_no_more(log: Log, monke
     watch.close()
 
 
+def test_kernel_log_names_nobody_across_lines_that_were_overwritten(log: Log) -> None:
+    """The end of the report may be among them, and the beginning of another's."""
+    watch = log.watch()
+    log.say(NULL)
+    log.seq += 3
+    log.say(CPU)
+    assert [(marker.thread, marker.attributes["identity"]) for marker in read(watch)] == [(None, "boot:101")]
+    assert watch.lost == 3
+    watch.close()
+
+
 def test_kernel_log_reads_again_what_waited_when_it_was_closed(log: Log) -> None:
     """A restart within a report loses neither the event nor its process, and counts nothing as lost."""
     watch = log.watch()
