@@ -44,8 +44,8 @@ _IP = rf" *(?P<fault_ip>{HEX}|\(null\))"
 _MODULE = r"(?: in (?P<fault_module>.{1,255})\[[0-9a-f,]+\+[0-9a-f]+\])?"
 # fs/coredump.c prints it with %*pE, which escapes what is not printable.
 _COMM_PE = r"(?P<comm>(?:\\(?:[0-7]{3}|[abefnrtv])|.){0,15})"
-# What die() appends: how often, and what the kernel was built with.
-DIED = r" ?\[#[0-9]+\](?::|(?: [A-Z][A-Za-z0-9_()+-]*)* *)\Z"
+# What die() appends: how often, and what the kernel was built with; s390 leaves no space between.
+DIED = r" ?\[#[0-9]+\](?::|(?:[A-Z][A-Za-z0-9_()+-]*)?(?: [A-Z][A-Za-z0-9_()+-]*)* *)\Z"
 
 EVENTS: dict[EventName, tuple[str, ...]] = {
     # fs/coredump.c, coredump_report_failure(); other wording before 6.11. An unsafe core_pattern is no crash.
@@ -133,7 +133,8 @@ EVENTS: dict[EventName, tuple[str, ...]] = {
         rf"BUG: using [A-Za-z0-9_]+\(\) in preemptible \[[0-9a-f]{{8}}\] code: {COMM}/{PID}\Z",
         rf"BUG: (?:spin|rw)lock [a-z ]+ on CPU#[0-9]+, {COMM}/{PID}(?:, [0-9a-f]+)?\Z",
         rf"[Kk]ernel BUG (?:at |{DIED})|BUG: (?!soft lockup)|BUG [^ :]+ \(.*\): |CFI failure (?:at |\()",
-        r"(?:Slab corruption|slab error in ).*: |VFS: Busy inodes after unmount of |usercopy: Kernel memory ",
+        r"(?:Slab corruption|slab error in ).*: |[^ ]+:[0-9]+: bad p(?:gd|4d|ud|md|te) |"
+        r"VFS: Busy inodes after unmount of |usercopy: Kernel memory ",
     ),
     # mm/memory-failure.c, arch/x86/kernel/cpu/mce/core.c and kernel/nmi.c, drivers/acpi/apei/ghes.c, drivers/edac,
     # arch/arm64/kernel/traps.c and mm/fault.c, arch/powerpc/kernel/mce.c
@@ -151,6 +152,7 @@ EVENTS: dict[EventName, tuple[str, ...]] = {
     # mm/page_io.c, fs/ext4/super.c, fs/jbd2, fs/xfs, fs/btrfs/messages.c, fs/f2fs, net/sunrpc/clnt.c, drivers/nvme,
     # drivers/md, drivers/scsi, drivers/mmc, drivers/pci/pcie, arch/powerpc/kernel/eeh.c
     "io_error": (
+        rf"(?:{COMM}: )?attempt to access beyond end of device\Z",
         r"(?:(?:blk_update_request|print_req_error|end_request): )?"
         r"(?:I/O|timeout|critical [a-z ]+|recoverable transport|reservation conflict|protection|device offline|"
         r"duration limit exceeded) error, dev |Buffer I/O error on |(?:Read|Write)-error on swap-device |"
@@ -195,7 +197,7 @@ EVENTS: dict[EventName, tuple[str, ...]] = {
     "list_corruption": (r"list_(?:add|del) (?:corruption|double add)",),
     # drivers/md. An error that is corrected is none.
     "md": (
-        r"md/[a-z0-9]+:[^ ]+ .*(?:Disk failure on |not correctable|unrecoverable I/O|[Tt]oo many read errors|"
+        r"md/[a-z0-9]+:[^ ]* .*(?:Disk failure on |not correctable|unrecoverable I/O|[Tt]oo many read errors|"
         r"Cannot continue operation|not enough operational)|md: (?:super_written gets error|kicking non-fresh )",
     ),
     # drivers/md/dm-mpath.c, drivers/nvme/host/multipath.c
