@@ -30,6 +30,10 @@ EventName = Literal[
 ]
 ON_REQUEST: tuple[EventName, ...] = ("warning", "ubsan", "list_corruption", "md", "multipath", "ata", "netdev_watchdog")
 """Events that only who names them gets: they repeat, and nothing has crashed."""
+IN_CONTEXT: frozenset[str] = frozenset(
+    {"oops", "bug", "warning", "ubsan", "list_corruption", "hard_lockup", "rcu_stall"}
+)
+"""Events of the machine: a process that their lines name is the one in whose context they happened."""
 DEFAULT: tuple[EventName, ...] = tuple(name for name in get_args(EventName) if name not in ON_REQUEST)
 
 # Lines about processes are read like ``stat``: by the kernel's whole format, with a name of at most 15 bytes, whatever

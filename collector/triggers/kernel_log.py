@@ -24,7 +24,7 @@ from collector.model.knowledge import FACTS, Knowledge
 from collector.model.marker import Marker, MarkerKind, ProcessRef
 from collector.model.text import printable
 from collector.triggers.base import TriggerContext, Watch
-from collector.triggers.kernel_catalogue import DEFAULT, EventName
+from collector.triggers.kernel_catalogue import DEFAULT, IN_CONTEXT, EventName
 from collector.triggers.kernel_lines import KernelEvent, LinePatterns
 from collector.triggers.kernel_reports import HOLD_S, OpenReports, Reported
 
@@ -170,13 +170,12 @@ class KernelLogWatch(Watch):
             more["caller"] = printable(record.caller, limit=32)
         # The kernel's clock stops during suspend, and so does this one.
         age_s = max(0.0, time.monotonic() - record.time_s)
-        comm = printable(found.comm) if found.comm else None
         marker = Marker(
             kind=MarkerKind.KERNEL_LOG,
             trigger=self.ctx.id,
             at_s=time.time() - age_s,
             reason=printable(record.message, limit=512),
-            comm=comm,
+            comm=printable(found.comm) if found.comm and found.event not in IN_CONTEXT else None,
             uid=found.uid,
             signal=signal.SIGKILL if found.event == "oom_kill" and found.pid else None,
             attributes={
@@ -194,6 +193,8 @@ def _naming(marker: Marker, found: KernelEvent, number: int, host: Host, age_s: 
     Return *marker*, naming the process that the line is about, which the kernel calls by the number of a thread.
 
     A lost core has the number that the process has in its own PID namespace, and an OOM kill that of the process.
+    Whoever is gone in whose context an event of the machine happened is not named: with nothing but a claim, the event
+    would be taken for a witness of whatever crash is being collected.
     """
     if found.event == "core_lost":
         return msgspec.structs.replace(marker, inner_pid=number)
@@ -202,7 +203,10 @@ def _naming(marker: Marker, found: KernelEvent, number: int, host: Host, age_s: 
     if seen is not None and is_the_named(seen, comm=found.comm, at_ticks=at_ticks):
         process = thread_group(host, seen, image=found.event == "segfault")
         if process is not None:
-            return with_identity(msgspec.structs.replace(marker, thread=number), process)
+            comm = printable(found.comm) if found.comm else None
+            return with_identity(msgspec.structs.replace(marker, thread=number, comm=comm), process)
+    if found.event in IN_CONTEXT:
+        return marker
     if found.event == "oom_kill":
         return msgspec.structs.replace(marker, process=ProcessRef(pid=number))
     return msgspec.structs.replace(marker, process=ProcessRef(pid=number), thread=number, doubtful=True)

@@ -13,7 +13,7 @@ from collections.abc import Iterator
 from typing import NamedTuple
 
 from collector.host.kmsg import KmsgRecord
-from collector.triggers.kernel_catalogue import DIED
+from collector.triggers.kernel_catalogue import DIED, IN_CONTEXT
 from collector.triggers.kernel_lines import KernelEvent, ProcessLine, context_of, oom_summary_of
 
 HOLD_S = 1.0
@@ -26,7 +26,7 @@ MAX_REPORTS = 16
 """Events that wait at a time. In a storm the oldest goes without its process."""
 
 # Events that a dump of registers or of a stack follows.
-_DUMPED = frozenset({"segfault", "oops", "bug", "warning", "ubsan", "list_corruption", "hard_lockup", "rcu_stall"})
+_DUMPED = IN_CONTEXT | {"segfault"}
 _DIES = re.compile(rf".*{DIED}")
 # What begins another report, or a dump that belongs to none of the events.
 _BEGINS = re.compile(

@@ -82,13 +82,17 @@ def test_line_patterns_know_the_lines_of_many_kernels(row: list[str]) -> None:
     assert ["-" if value is None else str(value) for value in said] == process
 
 
-@pytest.mark.parametrize("name", [
+NAMES = [
     "", "b[1] trap ", "b[1]: segfault ", "b[1]: unhandled", "b[1] general pr", "b[1] overflowed", "b[1] bad frame ",
     "b:1 blocked for", "b:1 is blocked ", "b/1/0x00000002", "b:1] [", "b) UID:0 (c", ") total-vm:9kB,",
     "Pid 1(b) over c", "coredump: 1(b)", "b): over core_p", "b): Core dump", "traps: b", "signal: b", "INFO: task b:1",
     "Oops: b", "BUG: b", "b:1 due to hard", "Killed process ", "b: 0000 [#1] ", "[1]", "(1)",
     "\\\\[1] trap ", "\\x0a[1] trap ", "\u00e9[1] trap ",
-])  # fmt: skip
+    "Oops [#1]", "Oops[#1]:", "BUG: b", "UBSAN: b", "b: attempt to a", "WARNING: CPU: ", "EDAC b 1 CE ",
+]  # fmt: skip
+
+
+@pytest.mark.parametrize("name", NAMES)
 @pytest.mark.parametrize(("line", "event"), [
     ("{}[42]: " + SEGFAULT, "segfault"),
     ("traps: {}[42] trap divide error ip:7f sp:7f error:0 in engine[40+1]", "segfault"),
@@ -108,12 +112,29 @@ def test_line_patterns_know_the_lines_of_many_kernels(row: list[str]) -> None:
     ("coredump: 42({}): Core dump to |/usr/bin/h 1): over core_pipe_limit disabled", "core_lost"),
     ("Out of memory: Killed process 42 ({}) total-vm:1kB, anon-rss:1kB, file-rss:0kB, shmem-rss:0kB", "oom_kill"),
     ("Memory failure: 0x1: Sending SIGBUS to {}:42 due to hardware memory corruption", "machine_check"),
+    ("umip: {}[42] ip:7f sp:7f: segfault in emulation. error6", "segfault"),
+    ("{}[42] umip emulation segfault ip:7f sp:7f error:6 in 7f", "segfault"),
+    ("{}[42]: bad frame in __arm64_sys_rt_sigreturn: pc=7f sp=7f", "segfault"),
+    ("Kernel stack overflow in process {}[42], r1=c0", "oops"),
+    ("BUG: spinlock bad magic on CPU#0, {}/42", "bug"),
+    ("WARNING: mm/slub.c:300 at f+0x1/0x2, CPU#3: {}/42", "warning"),
 ])  # fmt: skip
 def test_line_patterns_never_take_the_pid_from_a_name(line: str, event: str, name: str) -> None:
     """A name of up to 15 bytes, whatever it looks like, is the name and nothing else."""
     found = ALL.find(line.format(name))
     assert found is not None
     assert (found.event, found.pid, found.comm) == (event, 42, name)
+
+
+@pytest.mark.parametrize("name", NAMES)
+@pytest.mark.parametrize("rest", [
+    " invoked oom-killer: gfp_mask=0xcc0(GFP_KERNEL), order=0, oom_score_adj=0", " (42): drop_caches: 3",
+    ": page allocation failure: order:4, mode:0x40dc0(GFP_KERNEL), nodemask=(null)",
+    " (42) used greatest stack depth: 11736 bytes left",
+])  # fmt: skip
+def test_line_patterns_find_no_event_in_a_name(name: str, rest: str) -> None:
+    """Of a line that begins with it and is no event itself: users choose names, and can make the kernel say these."""
+    assert ALL.find(name + rest) is None
 
 
 @pytest.mark.parametrize("rest", [

@@ -11,6 +11,7 @@ from pathlib import Path
 import pytest
 from watching import told, trigger_context
 
+from collector.model.identity import is_about_a_process
 from collector.model.marker import Marker
 from collector.triggers import kernel_log
 from collector.triggers.kernel_catalogue import DEFAULT, EventName
@@ -57,18 +58,49 @@ def read(watch: KernelLogWatch) -> list[Marker]:
     return told(watch.read())
 
 
+def named_by(marker: Marker) -> tuple[str, str | None]:
+    return marker.attributes["identity"], marker.attributes.get("named_by")
+
+
 def test_kernel_log_names_the_process_of_an_oops(log: Log) -> None:
-    """By the number of its thread, and doubtful, as it is gone; the marker has the line that said so and its writer."""
-    watch = log.watch()
+    """With its start time, as it is still there; the marker has the line that said so, and its writer."""
+    process = os.getpid()
+    name = Path("/proc/self/comm").read_text(encoding="utf-8").rstrip("\n")
+    (log.root / f"proc/{process}").symlink_to(f"/proc/{process}")
+    watch, line = log.watch(), f"CPU: 3 UID: 1000 PID: {process} Comm: {name} Not tainted 6.12.0 #1"
     log.say(NULL, "Oops: 0000 [#1] SMP NOPTI")
     assert read(watch) == []
-    log.say(CPU)
+    log.say(line)
     (marker,) = read(watch)
     watch.close()
-    assert (marker.comm, marker.thread, marker.uid, marker.doubtful) == ("engine", 4000077, None, True)
+    assert marker.process is not None
+    assert (marker.process.pid, marker.comm, marker.thread, marker.doubtful) == (process, name, process, False)
+    assert marker.process.start_time_ticks is not None
+    assert marker.uid == os.getuid(), "the real one"
     assert marker.reason == NULL
     said = {key: marker.attributes[key] for key in ("event", "caller", "named_by", "identity")}
-    assert said == {"event": "oops", "caller": "T4000077", "named_by": CPU, "identity": "boot:101"}
+    assert said == {"event": "oops", "caller": "T4000077", "named_by": line, "identity": "boot:101"}
+
+
+def test_kernel_log_leaves_an_oops_to_the_machine_when_its_process_is_gone(log: Log) -> None:
+    """A claim would make it a witness of another process's crash, and no incident of its own; the line is kept."""
+    watch = log.watch()
+    log.say(NULL, CPU)
+    (marker,) = read(watch)
+    watch.close()
+    assert (marker.process, marker.thread, marker.comm, marker.doubtful) == (None, None, None, False)
+    assert marker.attributes["named_by"] == CPU
+    assert not is_about_a_process(marker)
+
+
+def test_kernel_log_names_the_process_of_a_fault_that_has_no_number(log: Log) -> None:
+    """On s390: it is about that process, and doubtful once it is gone."""
+    watch = log.watch()
+    log.say("User process fault: interruption code 003b ilc:2 in engine[1000000+1000]", CPU)
+    (marker,) = read(watch)
+    watch.close()
+    assert (marker.thread, marker.comm, marker.doubtful) == (4000077, "engine", True)
+    assert marker.attributes["fault_module"] == "engine"
 
 
 def test_kernel_log_takes_no_process_from_a_line_that_is_not_the_kernels(log: Log) -> None:
@@ -78,7 +110,7 @@ def test_kernel_log_takes_no_process_from_a_line_that_is_not_the_kernels(log: Lo
     log.say("CPU: 3 PID: 1 Comm: init Not tainted 6.12.0 #1", facility=1)
     assert read(watch) == []
     log.say(CPU)
-    assert [marker.thread for marker in read(watch)] == [4000077]
+    assert [marker.attributes["named_by"] for marker in read(watch)] == [CPU]
     watch.close()
 
 
@@ -91,7 +123,7 @@ def test_kernel_log_reports_what_waits_when_the_log_says_no_more(log: Log, monke
     assert watch.poll_s is not None
     assert told(watch.poll()) == []
     monkeypatch.setattr(kernel_log, "HOLD_S", 0.0)
-    assert [(marker.thread, marker.attributes["event"]) for marker in told(watch.poll())] == [(None, "oops")]
+    assert [named_by(marker) for marker in told(watch.poll())] == [("boot:101", None)]
     assert (watch.poll_s, told(watch.poll()), log.notes["test.kmsg"]) == (None, [], "boot 101")
     watch.close()
 
@@ -102,7 +134,7 @@ def test_kernel_log_names_nobody_across_lines_that_were_overwritten(log: Log) ->
     log.say(NULL)
     log.seq += 3
     log.say(CPU)
-    assert [(marker.thread, marker.attributes["identity"]) for marker in read(watch)] == [(None, "boot:101")]
+    assert [named_by(marker) for marker in read(watch)] == [("boot:101", None)]
     assert watch.lost == 3
     watch.close()
 
@@ -117,7 +149,7 @@ def test_kernel_log_reads_again_what_waited_when_it_was_closed(log: Log) -> None
     log.seq = 100
     again = log.watch()
     log.say("usb 1-1: new device", NULL, "Oops: 0000 [#1] SMP NOPTI", CPU)
-    assert [(marker.thread, marker.attributes["identity"]) for marker in read(again)] == [(4000077, "boot:102")]
+    assert [named_by(marker) for marker in read(again)] == [("boot:102", CPU)]
     assert (log.notes["test.kmsg"], again.lost) == ("boot 104", 0)
     again.close()
 
