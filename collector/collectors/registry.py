@@ -7,6 +7,7 @@ from collector.collectors.command import RunCommand
 from collector.collectors.core.core import Core
 from collector.collectors.dmesg import Dmesg
 from collector.collectors.files.files import Files
+from collector.collectors.journal.journal import Journal
 from collector.collectors.proc_files import ProcFiles
 from collector.collectors.process.process import ProcessDetails
 from collector.collectors.process_table import ProcessTable
@@ -18,6 +19,7 @@ COLLECTORS: dict[str, type[Collector]] = {
         ProcFiles,
         ProcessTable,
         Dmesg,
+        Journal,
         ProcessDetails,
         Core,
         Shm,

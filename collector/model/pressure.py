@@ -15,11 +15,13 @@ class StepClass(enum.StrEnum):
     What a step adds to what the workers already hold.
 
     *light*: text of ``/proc`` and small files, within its declared footprint. *direct*: bulk past the page cache,
-    through existing buffers. *heavy*: what forks, goes through the page cache, or grows.
+    through existing buffers. *cached*: pieces of files on a disk, a few MiB through the page cache, dropped from it
+    afterwards. *heavy*: what forks, goes through the page cache, or grows.
     """
 
     LIGHT = "light"
     DIRECT = "direct"
+    CACHED = "cached"
     HEAVY = "heavy"
 
 
@@ -130,8 +132,8 @@ class GateLimits(msgspec.Struct, frozen=True, kw_only=True):
             cache): others add almost nothing and go by distress. One in `defaults` or a step applies to any class.
         on_pressure: What to do with a step while the gate is closed: ``wait``, ``skip``, or ``proceed`` and record
             that the gate was overridden.
-        wait_s: How long an incident may wait, all of its steps together. After that, heavy steps are skipped and
-            copies go on at a trickle.
+        wait_s: How long an incident may wait, all of its steps together. After that, heavy and cached steps are skipped
+            and copies go on at a trickle.
     """
 
     removed: ClassVar[dict[str, str]] = {

@@ -50,6 +50,11 @@ class Step:
         return self.budget.step_class is StepClass.LIGHT and not self.limits.floor_bytes
 
     @property
+    def is_cached(self) -> bool:
+        """Whether it waits for nobody's bulk: it reads a few MiB of a disk. With its own floor it waits its turn."""
+        return self.budget.step_class is StepClass.CACHED and not self.limits.floor_bytes
+
+    @property
     def reads_first(self) -> bool:
         """Whether it, or its head, is read before anything waits."""
         return self.is_light or (self.collector.footprint.light_head and not self.limits.floor_bytes)

@@ -146,10 +146,11 @@ def _where(sample: Sample) -> str:
 
 
 def _distress(sample: Sample, budget: Budget, *, held: bool) -> Iterator[Objection]:
-    """Bulk stops in severe distress until it is calm; what adds memory needs calm from the start."""
+    """Bulk stops in severe distress until it is calm; what adds memory or cache needs calm from the start."""
     stops = {
         StepClass.LIGHT: False,
         StepClass.DIRECT: sample.distress is Distress.SEVERE or (held and sample.distress is not Distress.CALM),
+        StepClass.CACHED: sample.distress is not Distress.CALM,
         StepClass.HEAVY: sample.distress is not Distress.CALM,
     }
     if stops[budget.step_class]:

@@ -1,7 +1,8 @@
 """
 The bulk phase of an incident: the steps that remain once its light evidence is written.
 
-First come light steps whose evidence did not fit into memory, then bulk; the bulk of one incident is copied at a time.
+First come light steps whose evidence did not fit into memory, then cached steps, then bulk; the bulk of one incident is
+copied at a time.
 """
 
 from __future__ import annotations
@@ -42,15 +43,20 @@ LET_GO = "the process was let go before all of this was read"
 
 def run_remaining_steps(run: IncidentRun, turns: BulkTurns) -> Task[None]:
     """
-    Run the steps that have not ended: light ones, then bulk, each in the order of the configuration file.
+    Run the steps that have not ended: light ones, cached ones, then bulk, each in the order of the configuration file.
 
-    If a core is awaited, the steps that need it come last. All incidents share *turns*.
+    A cached step for which the gate is closed comes after bulk, which must not wait with it. If a core is awaited, the
+    steps that need it come last. All incidents share *turns*.
     """
     while steps := run.remaining_steps():
         for step in steps:
             if step.is_light:
                 yield from run_step(run, step)
-        bulk = [step for step in steps if not step.is_light]
+        cached = [step for step in steps if step.is_cached]
+        for step in cached:
+            if judge(run, step).decision is Decision.PROCEED:
+                yield from run_step(run, step)
+        bulk = [step for step in steps if not (step.is_light or step.is_cached)]
         late: list[Step] = []
         if is_awaited(run):
             process = has_memory(merge(run.markers()))
@@ -59,6 +65,8 @@ def run_remaining_steps(run: IncidentRun, turns: BulkTurns) -> Task[None]:
         if late:
             yield from wait_for_core(run)
             yield from _copy_in_turn(run, late, turns)
+        for step in cached:
+            yield from run_step(run, step)
 
 
 def _copy_in_turn(run: IncidentRun, steps: Sequence[Step], turns: BulkTurns) -> Task[None]:

@@ -25,7 +25,7 @@ from collector.archive import layout
 from collector.collectors.base import Collector
 from collector.collectors.registry import COLLECTORS
 from collector.config.keys import keys_of, summary_of
-from collector.model.artifact import Bulk, Footprint
+from collector.model.artifact import Bulk, Footprint, NotApplicable
 from collector.model.errors import StepError
 
 ROOT = Path(__file__).parents[2]
@@ -152,7 +152,7 @@ def test_collector_on_this_machine_yields_valid_artifacts_and_leaks_nothing(cls:
     before = os.listdir("/proc/self/fd")
     collected = collect(make(cls), context(manual(os.getpid())))
     check(collected)
-    assert collected.artifacts or collected.error
+    assert collected.artifacts or collected.error or collected.not_applicable
     assert set(os.listdir("/proc/self/fd")) <= set(before)
 
 
@@ -170,7 +170,7 @@ def test_collector_stopped_halfway_leaves_nothing_open(cls: type[Collector]) -> 
     gc.collect()
     before = os.listdir("/proc/self/fd")
     steps = make(cls).collect(context(manual(os.getpid()), timeout_s=3.0))
-    with contextlib.suppress(StepError):  # without root some may read nothing
+    with contextlib.suppress(StepError, NotApplicable):  # without root some may read nothing
         artifact = next(steps)
         if isinstance(artifact.body, Bulk):
             os.close(artifact.body.fd)

@@ -37,7 +37,8 @@ def test_compile_of_the_shipped_file() -> None:
     """The default collects what vanishes first, and bulk last."""
     plan = prepare(None, TRIGGERS)
     steps = plan.pipelines["crash"].steps
-    assert [step.id for step in steps] == ["memory", "processes", "process", "kernel_log", "core", "segments"]
+    ids = ["memory", "processes", "process", "kernel_log", "journal", "core", "segments"]
+    assert [step.id for step in steps] == ids
     shm = steps[-1].collector
     assert isinstance(shm, Shm)
     assert (shm.from_, shm.max_total, steps[-1].timeout_s) == (From.CRASHED_PROCESS, 64 << 30, 600.0)
@@ -46,6 +47,7 @@ def test_compile_of_the_shipped_file() -> None:
         "processes": StepClass.LIGHT,
         "process": StepClass.LIGHT,
         "kernel_log": StepClass.LIGHT,
+        "journal": StepClass.CACHED,
         "core": StepClass.DIRECT,
         "segments": StepClass.DIRECT,
     }
@@ -56,7 +58,7 @@ def test_compile_of_the_shipped_file() -> None:
         "deaths": "crash",
         "kernel": "brief",
     }
-    assert {step.budget.step_class for step in plan.pipelines["brief"].steps} == {StepClass.LIGHT}
+    assert {step.budget.step_class for step in plan.pipelines["brief"].steps} == {StepClass.LIGHT, StepClass.CACHED}
 
 
 def test_compile_takes_timeout_and_budget_from_the_collector_by_default(tmp_path: Path) -> None:

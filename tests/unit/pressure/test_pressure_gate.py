@@ -43,8 +43,9 @@ CALM = Sample(
 )
 LIGHT = Budget(step_class=StepClass.LIGHT, memory_bytes=1 * MIB)
 DIRECT = Budget(step_class=StepClass.DIRECT, memory_bytes=1 * MIB, disk_bytes=100 * MIB)
+CACHED = Budget(step_class=StepClass.CACHED, memory_bytes=1 * MIB)
 HEAVY = Budget(step_class=StepClass.HEAVY, memory_bytes=64 * MIB)
-CLASSES = (LIGHT, DIRECT, HEAVY)
+CLASSES = (LIGHT, DIRECT, CACHED, HEAVY)
 NO_FLOOR = GateLimits(floor_bytes=0, on_pressure=Policy.WAIT, wait_s=30.0)
 FLOOR = msgspec.structs.replace(NO_FLOOR, floor_bytes=256 * MIB)
 RESERVE = 12_600 * MIB
@@ -78,6 +79,12 @@ FLIPS = [
     (DIRECT, Term.DISTRESS, SEVERE),
     (DIRECT, Term.DISK_KIND, IN_MEMORY),
     (DIRECT, Term.DISK_SPACE, FULL_DISK),
+    (CACHED, Term.ROOM, room(9 * MIB - 1)),
+    (CACHED, Term.DISTRESS, SEVERE),
+    (CACHED, Term.DISTRESS, MILD),
+    (CACHED, Term.DISTRESS, UNSETTLED),
+    (CACHED, Term.DISK_KIND, IN_MEMORY),
+    (CACHED, Term.DISK_SPACE, FULL_DISK),
     (HEAVY, Term.DISTRESS, SEVERE),
     (HEAVY, Term.DISTRESS, MILD),
     (HEAVY, Term.DISTRESS, UNSETTLED),
@@ -142,6 +149,8 @@ EDGES = [
     (LIGHT, room(9 * MIB)),
     (LIGHT, changed(cgroup=CgroupSample(used_bytes=183 * MIB, limit_bytes=192 * MIB))),
     (DIRECT, room(9 * MIB)),
+    (CACHED, room(9 * MIB)),
+    (CACHED, changed(mem_available_bytes=0)),  # no floor
     (HEAVY, changed(mem_available_bytes=(256 + 64 + 2) * MIB)),
     (HEAVY, room(0)),  # goes by what is available
     (HEAVY, changed(cgroup=CgroupSample(used_bytes=108 * MIB, limit_bytes=192 * MIB))),
@@ -209,6 +218,12 @@ def test_gate_lets_bulk_trickle_when_the_wait_is_over() -> None:
     assert ask(SEVERE, DIRECT, waited_s=30.0, limits=msgspec.structs.replace(FLOOR, floor_bytes=1 << 40)).decision is (
         Decision.SKIP
     )
+
+
+def test_gate_skips_a_cached_step_when_the_wait_is_over() -> None:
+    """What it would bring into the page cache, somebody in distress would have to reclaim."""
+    assert ask(MILD, CACHED, waited_s=29.9).decision is Decision.WAIT
+    assert ask(MILD, CACHED, waited_s=30.0).decision is Decision.SKIP
 
 
 def test_gate_skips_bulk_without_room_when_the_wait_is_over() -> None:

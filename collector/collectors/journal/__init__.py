@@ -1,0 +1,1 @@
+"""The last lines before the crash."""
