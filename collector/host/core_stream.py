@@ -125,8 +125,12 @@ def read_head(stream: CoreStream) -> DumpHead:
     return DumpHead(data=data, header=header)
 
 
+FILE_NOTES_BYTES = 3 << 20
+"""What is kept of the notes of a core file: those of 750 threads, or of one with 45,000 mapped files."""
+
+
 class KeptReader:
-    """Reads forwards through another reader and keeps what was read."""
+    """Reads forwards through another reader and keeps what was read, at most `HEAD_BYTES`."""
 
     def __init__(self, reader: CoreReader) -> None:
         self.data = bytearray()
@@ -146,12 +150,12 @@ class KeptReader:
 
 def head_of(reader: CoreReader) -> DumpHead:
     """
-    Read the head of a core in a file, at most `HEAD_BYTES`; *reader* goes on after it.
+    Read the head of a core in a file, at most `FILE_NOTES_BYTES` of its notes; *reader* goes on after it.
 
     Raises:
         CoreError: If it is not a core.
     """
     kept = KeptReader(reader)
     header, _ = read_header(kept)
-    kept.skip(header.note_offset + header.note_bytes - len(kept.data))
+    kept.skip(header.note_offset + min(header.note_bytes, FILE_NOTES_BYTES) - len(kept.data))
     return DumpHead(data=bytes(kept.data), header=header)

@@ -163,7 +163,11 @@ class _Gzip:
 
 
 class UnpackingReader:
-    """Reads a compressed file forwards, one stream after the other, up to `MAX_UNPACKED_BYTES` of its contents."""
+    """
+    Reads a compressed file forwards, one stream after the other, up to `MAX_UNPACKED_BYTES` of its contents.
+
+    *position* is how far in them it is.
+    """
 
     def __init__(
         self, fd: int, compression: Compression, *, read_packed: Callable[[int, int], bytes] | None = None
@@ -187,7 +191,7 @@ class UnpackingReader:
         self._packed = b""
         self._packed_bytes = 0
         self._streams = 1
-        self._position = 0
+        self.position = 0
         self._left = MAX_UNPACKED_BYTES
         self._ended = False
 
@@ -200,7 +204,7 @@ class UnpackingReader:
                 parts.append(part)
                 size -= len(part)
                 self._left -= len(part)
-                self._position += len(part)
+                self.position += len(part)
         except self._errors as exc:
             if not parts:
                 raise CoreError(f"its {self._compression.name} data cannot be unpacked: {exc}") from exc
@@ -216,13 +220,13 @@ class UnpackingReader:
 
         Beyond `LOOKAHEAD_BYTES` only the file's structure is looked at, as far as the format has any.
         """
-        behind = max(end_bytes - self._position, 0)
+        behind = max(end_bytes - self.position, 0)
         try:
             self.skip(min(behind, LOOKAHEAD_BYTES) + MAX_BEHIND_BYTES)
         except CoreError:
             return True
         if self._ended:
-            return self._position < end_bytes or not self._decompressor.eof
+            return self.position < end_bytes or not self._decompressor.eof
         if self._compression.lacks_end is None or (self._streams > 1 and self._compression.name == "gzip"):
             return False  # gzip has the length of its last stream only
         return self._compression.lacks_end(self._fd, end_bytes)

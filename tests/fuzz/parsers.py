@@ -21,9 +21,18 @@ from collector.archive import layout
 from collector.archive.ledger_entry import identity, readable, short_identity
 from collector.archive.read import ArchiveReader, IncidentSummary, read_manifest
 from collector.archive.store import header_of, journal
+from collector.collectors.core.code_reader import opener
+from collector.collectors.core.dwarf_reader import DwarfError
+from collector.collectors.core.module import ModuleRow
 from collector.collectors.core.notes import parse_process, parse_signal, parse_thread
+from collector.collectors.core.picked_memory import read_image
+from collector.collectors.core.summary import CoreSummary, fill
+from collector.collectors.core.traced import add_trace
+from collector.collectors.core.unwind_rules import caller_of, rules_at
+from collector.collectors.core.unwind_table import find_function
 from collector.daemon.messages import Answer, Request
 from collector.host.apport import MAX_KEYS, read_report
+from collector.host.core_memory import PickedMemory
 from collector.host.corefile import core_reader, mapped_files
 from collector.host.corehead import HEAD_BYTES, fingerprint, whole_bytes
 from collector.host.corepattern import CorePattern
@@ -68,6 +77,7 @@ PATTERNS = [
     for text in ("core", "core.%e.%p.%h.%t", "/var/crash/%e-%p-%s-%u-%E", "core.%h.%e.%E.%p.%P.%i.%I", "%%p%e%e%p%")
 ]
 REDACTION = Redaction()
+UNWIND_AT = 0x10000
 SEALED = Path(ROOT.name, "archive", "20261128T121500.000000Z-000001")
 UNDER_WAY = SEALED.with_name("20261128T121500.000000Z-000002" + layout.PARTIAL)
 for directory in (SEALED.parent, SEALED, UNDER_WAY):
@@ -102,6 +112,14 @@ def core(data: bytes) -> None:
             of_a_note(header.layout, note.desc)
         assert kept <= MAX_KEPT_BYTES
         reader.is_cut_off(header.end_bytes)
+    with contextlib.suppress(CoreError):
+        reader = core_reader(fd)
+        summary = CoreSummary(path="", size_bytes=len(data))
+        fill(summary, reader, REDACTION)
+        traced = add_trace(summary, read_image(fd, reader), opener(HOST))
+        stored(summary, CoreSummary)
+        for row_of_module in traced.rows():
+            stored(row_of_module, ModuleRow)
     with contextlib.suppress(CoreError, Truncated):
         assert sum(len(mapped.path) for mapped in mapped_files(fd)) <= MAX_KEPT_BYTES
     fingerprint(data)
@@ -117,6 +135,19 @@ def of_a_note(layout: Layout, desc: bytes) -> None:
 def note(data: bytes) -> None:
     if data:
         of_a_note(LAYOUTS[data[0] % len(LAYOUTS)], data[1:])
+
+
+def unwind(data: bytes) -> None:
+    """Read an unwind table at an address and a stack behind it, both made of *data*, and leave its function."""
+    memory = PickedMemory({UNWIND_AT: data})
+    word_at: Callable[[int], int] = lambda address: int.from_bytes(memory.read(address, 8), "little")  # noqa: E731
+    for one in LAYOUTS:
+        with contextlib.suppress(DwarfError):
+            found = find_function(one, memory.read, UNWIND_AT, UNWIND_AT + 8)
+            if found is not None:
+                rules = rules_at(one, found, UNWIND_AT + 8)
+                _, registers = caller_of(one, rules, dict.fromkeys(range(32), UNWIND_AT), word_at)
+                assert all(0 <= value < 1 << 64 for value in registers.values())
 
 
 def kmsg(data: bytes) -> None:
@@ -258,5 +289,5 @@ def subuid(data: bytes) -> None:
 
 PARSERS: dict[str, Callable[[bytes], None]] = {
     parser.__name__: parser
-    for parser in (core, note, kmsg, name, facts, manifest, row, control, yaml, report, proc, redaction, subuid)
+    for parser in (core, note, unwind, kmsg, name, facts, manifest, row, control, yaml, report, proc, redaction, subuid)
 }

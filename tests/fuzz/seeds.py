@@ -5,6 +5,7 @@ from __future__ import annotations
 import bz2
 import gzip
 import lzma
+import struct
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -51,6 +52,15 @@ def _cores() -> Iterator[bytes]:
         yield pack(whole)
     for path in sorted((TESTS / "unit" / "collectors" / "cores").glob("*.core")):
         yield path.read_bytes()
+
+
+def _unwind_tables() -> Iterator[bytes]:
+    """Yield a header with one pair, its common information, and the entry of a function at the header's address."""
+    common = struct.pack("<IIB4sBBBBB", 20, 0, 1, b"zRS\0", 1, 0x78, 16, 1, 0x1B) + bytes((0x0C, 7, 8, 0x90, 1, 0))
+    for program in (b"\x41\x0e\x10\x86\x02\x43\x0d\x06", b"\x0f\x04\x77\xa0\x01\x06\x16\x07\x02\x77\x08", b"\x0a\x0b"):
+        at = 20 + len(common)
+        entry = struct.pack("<IIiIB", 13 + len(program), at + 4 - 20, -(at + 8), 64, 0) + program
+        yield struct.pack("<4siIii", bytes((1, 0x1B, 3, 0x3B)), 16, 1, 0, at) + common + entry + bytes(64)
 
 
 def _notes() -> Iterator[bytes]:
@@ -127,6 +137,7 @@ def _secrets() -> Iterator[bytes]:
 MAKERS = {
     "core": _cores,
     "note": _notes,
+    "unwind": _unwind_tables,
     "kmsg": _kernel_lines,
     "name": _names,
     "facts": _facts,

@@ -131,7 +131,7 @@ def core_file(tmp_path: Path) -> Path:
 def test_core_is_kept_as_configured(core_file: Path, keep: str, instead: tuple[Method, ...] | None) -> None:
     """What the notes say comes first, the core itself last."""
     collected = collect_core(core_file, keep=KeepCore(keep))
-    names = ["core.json", "threads.jsonl", "mapped_files.jsonl"]
+    names = ["core.json", "threads.jsonl", "mapped_files.jsonl", "modules.jsonl"]
     assert list(collected.artifacts) == (names if instead is None else [*names, "core"])
     if instead is not None:
         assert ways(collected) == instead
@@ -202,7 +202,7 @@ def test_core_that_another_crash_has_overwritten_is_refused(core_file: Path, kno
 def test_core_that_is_rewritten_while_it_is_read_is_truncated(core_file: Path) -> None:
     """Part of what was kept may be another crash's."""
     steps = Core().collect(context(manual(core=named(core_file))))
-    for name in ("core.json", "threads.jsonl", "mapped_files.jsonl", "core"):
+    for name in ("core.json", "threads.jsonl", "mapped_files.jsonl", "modules.jsonl", "core"):
         artifact = next(steps)
         take(artifact)
         assert str(artifact.path) == name

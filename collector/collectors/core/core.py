@@ -11,9 +11,12 @@ from typing import ClassVar
 
 from collector.collectors.base import Context
 from collector.collectors.core.apport_report import add_report
+from collector.collectors.core.code_reader import opener
 from collector.collectors.core.dump import dumped
 from collector.collectors.core.dump_content import CoreCompression, CoreContent, DumpKeys
+from collector.collectors.core.picked_memory import read_image
 from collector.collectors.core.summary import CoreSummary, file_row, fill, threads_of
+from collector.collectors.core.traced import Traced, add_trace, lines_of
 from collector.host.apport import read_report
 from collector.host.apport_core import EXCEPTION, NO_CORE
 from collector.host.corefile import core_reader, mapped_files, open_core, path_of, written_once
@@ -34,7 +37,6 @@ from collector.model.case import CORE_SIGNALS
 from collector.model.errors import StepError
 from collector.model.marker import DUMP, HELD_DUMP, Marker
 from collector.model.pressure import StepClass
-from collector.model.redaction import Redaction
 from collector.model.signals import signal_name
 from collector.model.text import json, jsonl
 from collector.model.units import Bytes
@@ -85,7 +87,7 @@ class Core:
 
     def collect(self, ctx: Context) -> Iterator[Artifact]:
         """
-        Yield ``core.json``, ``threads.jsonl``, ``mapped_files.jsonl``, then the core.
+        Yield ``core.json``, ``threads.jsonl``, ``mapped_files.jsonl``, ``modules.jsonl``, then the core.
 
         Raises:
             StepError: If the core was replaced or is gone; at the end, if it was kept but could not be parsed.
@@ -106,15 +108,16 @@ class Core:
         try:
             # Source: systemd-coredump(8), ``user.coredump.*``.
             source = describe(fd, path_of(fd, ctx.host, core), xattrs="user.coredump.")
-            summary = _summary(fd, source, ctx.redaction)
+            summary, traced = _summary(fd, source, ctx)
             yield Artifact(path=PurePosixPath("core.json"), body=json(summary), source=source, media="json")
             if not summary.problem:
-                yield Artifact(
-                    path=PurePosixPath("threads.jsonl"), body=jsonl(threads_of(core_reader(fd))), media="jsonl"
-                )
+                threads = jsonl(threads_of(core_reader(fd), map(lines_of, traced.walks if traced else ())))
+                yield Artifact(path=PurePosixPath("threads.jsonl"), body=threads, media="jsonl")
             if summary.mapped_files or not summary.problem:
                 files = jsonl(map(file_row, mapped_files(fd)))
                 yield Artifact(path=PurePosixPath("mapped_files.jsonl"), body=files, media="jsonl")
+            if traced is not None:
+                yield Artifact(path=PurePosixPath("modules.jsonl"), body=jsonl(traced.rows()), media="jsonl")
             if self.keep is not KeepCore.NONE:
                 kept = Bulk(fd=os.dup(fd), instead=self._instead(fd))
                 yield Artifact(path=PurePosixPath("core"), body=kept, source=source, media="binary")
@@ -159,15 +162,17 @@ def _absent(marker: Marker) -> Truncated | NotApplicable:
     return NotApplicable("the marker has no core file")
 
 
-def _summary(fd: int, source: SourceInfo, redaction: Redaction) -> CoreSummary:
+def _summary(fd: int, source: SourceInfo, ctx: Context) -> tuple[CoreSummary, Traced | None]:
     size = os.fstat(fd).st_size
     summary = CoreSummary(path=source.path, size_bytes=size, attributes=source.xattrs or {})
+    traced = None
     try:
         reader = core_reader(fd)
-        header = fill(summary, reader, redaction)
+        header = fill(summary, reader, ctx.redaction)
+        traced = add_trace(summary, read_image(fd, reader), opener(ctx.host))
         summary.cut_off = reader.is_cut_off(header.end_bytes)
     except CoreError as exc:
         summary.problem = str(exc)
     if (report := read_report(fd)) is not None:
-        add_report(summary, report, redaction)
-    return summary
+        add_report(summary, report, ctx.redaction)
+    return summary, traced

@@ -69,8 +69,13 @@ class ProcessInfo(msgspec.Struct, frozen=True, kw_only=True):
     arguments: bytes
 
 
-class CoreThread(msgspec.Struct, frozen=True, kw_only=True):
-    """One thread, from NT_PRSTATUS; times in seconds, registers in hexadecimal by name."""
+class CoreThread(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
+    """
+    One thread, from NT_PRSTATUS; times in seconds, registers in hexadecimal by name.
+
+    *frames*: the innermost first, each a module and an offset from its beginning: where the thread was, then where
+    calls return to. *frames_end*: why there are no more, if they do not reach the thread's beginning.
+    """
 
     tid: int
     signal: int
@@ -79,6 +84,8 @@ class CoreThread(msgspec.Struct, frozen=True, kw_only=True):
     user_s: float
     system_s: float
     registers: dict[str, str]
+    frames: tuple[str, ...] = ()
+    frames_end: str = ""
 
 
 def parse_signal(layout: Layout, desc: bytes) -> CoreSignal | None:

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 
 import msgspec
+from msgspec.structs import replace
 
 from collector.collectors.core.notes import (
     ARGUMENTS_BYTES,
@@ -37,6 +38,10 @@ class CoreSummary(msgspec.Struct, kw_only=True, omit_defaults=True):
     *cut_off*: the file ends before its last segment does (a limit, a full disk), so memory is missing. *received*: it
     came from the kernel while that held the process, by a ``socket`` or a ``pipe``; *content* is then what ``core``
     holds of it (``full``, ``present``, ``stacks`` or ``notes``), and *size_bytes* how long the kernel's own would be.
+
+    *program* is the file that was executed, as it was mapped, *started_as* the path by which (AT_EXECFN); *build_id*
+    and *package* (its package note) are the program's. *frames* are the crashed thread's. *signature* is the hash of
+    *signature_of*.
     """
 
     path: str
@@ -60,6 +65,17 @@ class CoreSummary(msgspec.Struct, kw_only=True, omit_defaults=True):
     attributes: dict[str, str] = {}
     received: str = ""
     content: str = ""
+    program: str = ""
+    started_as: str = ""
+    build_id: str = ""
+    package: dict[str, str] = {}
+    modules: int = 0
+    frames: tuple[str, ...] = ()
+    frames_end: str = ""
+    signature: str = ""
+    signature_of: str = ""
+    signature_reason: str = ""
+    crash_key: str = ""
 
 
 class MappedFileRow(msgspec.Struct, frozen=True, kw_only=True):
@@ -100,12 +116,15 @@ def fill(summary: CoreSummary, reader: CoreReader, redaction: Redaction) -> Core
     return header
 
 
-def threads_of(reader: CoreReader) -> Iterator[CoreThread]:
-    """Yield the threads; the kernel writes the one that crashed first."""
+def threads_of(reader: CoreReader, frames: Iterable[tuple[tuple[str, ...], str]] = ()) -> Iterator[CoreThread]:
+    """Yield the threads, with their *frames* as far as there are some; the kernel writes the one that crashed first."""
     header, found = notes(reader)
+    known = iter(frames)
     for note in found:
-        if note.type == NT_PRSTATUS and (thread := parse_thread(header.layout, note.desc)) is not None:
-            yield thread
+        if note.type == NT_PRSTATUS:
+            lines, end = next(known, ((), ""))
+            if (thread := parse_thread(header.layout, note.desc)) is not None:
+                yield replace(thread, frames=lines, frames_end=end)
 
 
 def file_row(file: MappedFile) -> MappedFileRow:
