@@ -106,11 +106,11 @@ def compiled(source: Path, directory: Path, *options: str) -> Path:
 
 
 @contextmanager
-def tmpfs(path: Path, *, mode: str = "1777") -> Iterator[Path]:
-    """Mount a tmpfs of 64 MiB on *path* during the block."""
+def tmpfs(path: Path, *, mode: str = "1777", size: str = "64m") -> Iterator[Path]:
+    """Mount a tmpfs on *path* during the block."""
     need("root")
     path.mkdir(parents=True, exist_ok=True)
-    subprocess.run(["mount", "-t", "tmpfs", "-o", f"size=64m,mode={mode}", "collector-test", str(path)], check=True)
+    subprocess.run(["mount", "-t", "tmpfs", "-o", f"size={size},mode={mode}", "collector-test", str(path)], check=True)
     try:
         yield path
     finally:

@@ -19,6 +19,9 @@ CORE_LIMIT = 1 << 20
 SHOWN = 200
 """Maximum characters of a text that an attacker may have made long."""
 
+DIAGNOSIS_SHOWN = 1000
+"""Likewise of a diagnosis, which may name two files."""
+
 
 def short(summary: IncidentSummary) -> str:
     """Return ``COMM[PID] SIGNAL``, as far as known."""
@@ -59,7 +62,8 @@ def core_facts(archive: ArchiveReader, incident: str, manifest: Manifest) -> lis
             core = decode(directory.read(path, fd, limit=CORE_LIMIT), Core)
     except (ArchiveError, MalformedError, OSError) as exc:
         return [printable(f"{path} cannot be read: {exc}")]
-    return [printable(line, limit=SHOWN) for line in _lines(core)]
+    said = [printable(core.diagnosis, limit=DIAGNOSIS_SHOWN)] if core.diagnosis else []
+    return said + [printable(line, limit=SHOWN) for line in _lines(core)]
 
 
 def _lines(core: Core) -> Iterator[str]:

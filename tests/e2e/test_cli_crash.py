@@ -24,6 +24,7 @@ def test_list_and_show_say_first_what_crashed(daemon_factory: Callable[..., Daem
     shown = daemon.run("show", manifest["id"][-6:]).stdout
     facts, _, artifacts = shown.partition("\n\n")
     assert f"crash     {crasher.name}[{pid}]" in facts
+    assert "core      access at 0x" in facts
     assert "core      SIGSEGV" in facts
     assert "core      threads: 1" in facts
     assert "core/core.json" in artifacts

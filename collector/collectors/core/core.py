@@ -6,14 +6,17 @@ import enum
 import os
 from collections.abc import Iterator
 from dataclasses import dataclass
+from functools import partial
 from pathlib import PurePosixPath
 from typing import ClassVar
 
 from collector.collectors.base import Context
 from collector.collectors.core.apport_report import add_report
 from collector.collectors.core.code_reader import opener
+from collector.collectors.core.diagnosed import add_diagnosis
 from collector.collectors.core.dump import dumped
 from collector.collectors.core.dump_content import CoreCompression, CoreContent, DumpKeys
+from collector.collectors.core.mapped_file_state import state_by_name
 from collector.collectors.core.picked_memory import read_image
 from collector.collectors.core.summary import CoreSummary, file_row, fill, threads_of
 from collector.collectors.core.traced import Traced, add_trace, lines_of
@@ -102,6 +105,7 @@ class Core:
             return
         if core is None:
             absent = CoreSummary(path="", size_bytes=0, problem="the marker has no core file")
+            add_diagnosis(absent, ctx)
             yield Artifact(path=PurePosixPath("core.json"), body=json(absent), media="json")
             raise _absent(ctx.marker)
         fd = open_core(ctx.host, core)
@@ -165,14 +169,16 @@ def _absent(marker: Marker) -> Truncated | NotApplicable:
 def _summary(fd: int, source: SourceInfo, ctx: Context) -> tuple[CoreSummary, Traced | None]:
     size = os.fstat(fd).st_size
     summary = CoreSummary(path=source.path, size_bytes=size, attributes=source.xattrs or {})
-    traced = None
+    image = traced = None
     try:
         reader = core_reader(fd)
         header = fill(summary, reader, ctx.redaction)
-        traced = add_trace(summary, read_image(fd, reader), opener(ctx.host))
+        image = read_image(fd, reader)
+        traced = add_trace(summary, image, opener(ctx.host))
         summary.cut_off = reader.is_cut_off(header.end_bytes)
     except CoreError as exc:
         summary.problem = str(exc)
     if (report := read_report(fd)) is not None:
         add_report(summary, report, ctx.redaction)
+    add_diagnosis(summary, ctx, image, partial(state_by_name, ctx, fd))
     return summary, traced

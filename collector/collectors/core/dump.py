@@ -5,12 +5,15 @@ from __future__ import annotations
 import time
 from collections.abc import Iterator
 from contextlib import ExitStack, closing, suppress
+from functools import partial
 from pathlib import PurePosixPath
 
 from collector.collectors.base import Context
 from collector.collectors.core.code_reader import mapping_opener, opener
+from collector.collectors.core.diagnosed import add_diagnosis
 from collector.collectors.core.dump_content import CoreContent, DumpKeys, DumpTaker
 from collector.collectors.core.image import CoreImage
+from collector.collectors.core.mapped_file_state import state_of_held
 from collector.collectors.core.mapped_memory import MappedMemory
 from collector.collectors.core.summary import CoreSummary, file_row, fill, threads_of
 from collector.collectors.core.traced import Traced, add_trace, lines_of
@@ -69,7 +72,10 @@ def _traced(summary: CoreSummary, head: DumpHead, ctx: Context, held: HeldProces
             open_file = mapping_opener(process)
             files = CoreImage(head=head, memory=NO_MEMORY).files
             memory = stack.enter_context(closing(MappedMemory(held_memory, files, open_file)))
-        return add_trace(summary, CoreImage(head=head, memory=memory), open_file)
+        image = CoreImage(head=head, memory=memory)
+        traced = add_trace(summary, image, open_file)
+        add_diagnosis(summary, ctx, image, partial(state_of_held, ctx, held))
+        return traced
 
 
 def _facts(summary: CoreSummary, head: DumpHead, source: SourceInfo, traced: Traced) -> Iterator[Artifact]:

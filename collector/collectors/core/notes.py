@@ -20,7 +20,7 @@ REGISTERS = {
 # Of 64 bits in 32-bit cores too: x32 and ILP32.
 WIDE_REGISTERS = frozenset({"x86_64", "aarch64"})
 
-# Of the signals that come with an address.
+# Of the signals that come with an address, and of SIGSYS.
 CODES = {
     "SIGILL": {1: "ILL_ILLOPC", 2: "ILL_ILLOPN", 3: "ILL_ILLADR", 4: "ILL_ILLTRP", 5: "ILL_PRVOPC", 6: "ILL_PRVREG",
                7: "ILL_COPROC", 8: "ILL_BADSTK", 9: "ILL_BADIADDR"},
@@ -30,6 +30,7 @@ CODES = {
                7: "FPE_FLTINV", 8: "FPE_FLTSUB", 14: "FPE_FLTUNK", 15: "FPE_CONDTRAP"},
     "SIGSEGV": {1: "SEGV_MAPERR", 2: "SEGV_ACCERR", 3: "SEGV_BNDERR", 4: "SEGV_PKUERR", 5: "SEGV_ACCADI",
                 6: "SEGV_ADIDERR", 7: "SEGV_ADIPERR", 8: "SEGV_MTEAERR", 9: "SEGV_MTESERR", 10: "SEGV_CPERR"},
+    "SIGSYS": {1: "SYS_SECCOMP", 2: "SYS_USER_DISPATCH"},
 }  # fmt: skip
 COMMON_CODES = {0: "SI_USER", 0x80: "SI_KERNEL", -1: "SI_QUEUE", -2: "SI_TIMER", -6: "SI_TKILL"}
 SENT = frozenset({0, -1, -6})
@@ -39,7 +40,7 @@ class CoreSignal(msgspec.Struct, kw_only=True, omit_defaults=True):
     """
     The signal that the kernel delivered: a fault has an address, a signal sent by a process has a sender.
 
-    *code* is ``None`` if only the number is known.
+    *code* is ``None`` if only the number is known. *system_call* is the number of one that seccomp forbids.
     """
 
     number: int
@@ -49,6 +50,7 @@ class CoreSignal(msgspec.Struct, kw_only=True, omit_defaults=True):
     fault_address: str | None = None
     sender_pid: int | None = None
     sender_uid: int | None = None
+    system_call: int | None = None
 
 
 ARGUMENTS_BYTES = 80  # with the NUL: ELF_PRARGSZ
@@ -102,7 +104,9 @@ def parse_signal(layout: Layout, desc: bytes) -> CoreSignal | None:
     signal = CoreSignal(number=number, name=name, code=code, code_name=code_name)
     if code in SENT:
         signal.sender_pid, signal.sender_uid = layout.unpack("iI", desc, union)
-    elif name in CODES:
+    elif name == "SIGSYS" and code_name in CODES[name].values():
+        (signal.system_call,) = layout.unpack("i", desc, union + layout.word)
+    elif name in CODES and name != "SIGSYS":
         signal.fault_address = f"{layout.unpack('W', desc, union)[0]:#x}"
     return signal
 

@@ -41,7 +41,7 @@ class CoreSummary(msgspec.Struct, kw_only=True, omit_defaults=True):
 
     *program* is the file that was executed, as it was mapped, *started_as* the path by which (AT_EXECFN); *build_id*
     and *package* (its package note) are the program's. *frames* are the crashed thread's. *signature* is the hash of
-    *signature_of*.
+    *signature_of*. *diagnosis*: what the crash was, in one sentence; empty if the facts do not allow to say.
     """
 
     path: str
@@ -76,6 +76,8 @@ class CoreSummary(msgspec.Struct, kw_only=True, omit_defaults=True):
     signature_of: str = ""
     signature_reason: str = ""
     crash_key: str = ""
+    diagnosis: str = ""
+    diagnosis_kind: str = ""
 
 
 class MappedFileRow(msgspec.Struct, frozen=True, kw_only=True):
