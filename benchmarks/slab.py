@@ -65,7 +65,7 @@ int main(int argc, char **argv)
 STEP = """
 import sys, time
 from collector.collectors.base import Context
-from collector.collectors.process_table import ProcessTable
+from collector.collectors.process_table.process_table import ProcessTable
 from collector.host.files import Host
 from collector.model.marker import Marker, MarkerKind
 marker = Marker(kind=MarkerKind.MANUAL, trigger="benchmark", at_s=time.time())

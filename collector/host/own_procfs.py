@@ -74,6 +74,12 @@ class Procfs:
         with OpenFd(mount):  # fsmount(2) returns an O_PATH descriptor, which cannot be listed
             return cls(os.open(".", READ_FLAGS, dir_fd=mount))
 
+    @classmethod
+    def best(cls, host: Host) -> tuple[Procfs, bool]:
+        """Return a private one, or the ordinary one if none can be mounted; and whether it is private."""
+        procfs = _first(host)
+        return (procfs, True) if procfs is not None else (Procfs(host.open("/proc")), False)
+
     def process(self, pid: int) -> OpenFd:
         """Open a process's directory for look-ups, for a ``with`` block; raise `OSError` if the process has ended."""
         return OpenFd(os.open(str(pid), os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC, dir_fd=self._fd))

@@ -15,10 +15,13 @@ from collector.host.files import READ_FLAGS, Host, body, read_all
 from collector.host.guarded_read import Guard
 from collector.host.living_thread import living_thread, thread_directory
 from collector.host.process_stat import Stat, read_stat
+from collector.host.syscalls import syscall
 from collector.model.errors import StepError
 
 CLOCK_TICKS_PER_S = os.sysconf("SC_CLK_TCK")
 PAGE_BYTES = os.sysconf("SC_PAGE_SIZE")
+PIDFD_GETFD = 438  # the same number on every architecture
+PIDFD_THREAD = os.O_EXCL
 OF_FIRST_THREAD = frozenset({"stat", "status", "comm", "wchan", "sched", "schedstat", "stack", "syscall"})
 """What ``/proc/PID`` has of the first thread alone, whatever the others do."""
 
@@ -71,7 +74,7 @@ class Process:
             self.start_ticks = first.start_ticks
             self._confirm(start_ticks)
             if (thread := living_thread(self.dir_fd, first)) is not None:
-                self.whole_fd = thread_directory(host, thread, pid) or self.dir_fd
+                self._hold_thread(host, thread)
                 self.check()
         except BaseException:
             self.close()
@@ -88,6 +91,33 @@ class Process:
             if fd >= 0:
                 os.close(fd)
         self.dir_fd = self.whole_fd = self._pidfd = -1
+
+    def _hold_thread(self, host: Host, thread: int) -> None:
+        """Read what the whole process has through a thread of it that lives."""
+        self.whole_fd = thread_directory(host, thread, self.pid) or self.dir_fd
+        if self._pidfd < 0 or self.whole_fd == self.dir_fd:
+            return
+        with contextlib.suppress(OSError):  # EINVAL before Linux 6.9: its descriptors cannot be duplicated then
+            pidfd = os.pidfd_open(thread, PIDFD_THREAD)
+            try:
+                read_stat(self.whole_fd)  # fails if the thread has ended, so that its number may be another's
+            except OSError:
+                os.close(pidfd)
+                raise
+            os.close(self._pidfd)
+            self._pidfd = pidfd
+
+    def duplicate(self, fd: int) -> int:
+        """
+        Return a duplicate of the process's descriptor *fd*, for a socket: closing one of a file may write to a server.
+
+        Raises:
+            OSError: ``EBADF`` if it is closed, ``ESRCH`` if the process has none any more, ``EPERM`` without
+                CAP_SYS_PTRACE or where Yama allows no tracing at all, ``ENOSYS`` before Linux 5.6.
+
+        Source: pidfd_getfd(2).
+        """
+        return syscall(PIDFD_GETFD, self._pidfd, fd, 0)
 
     def _confirm(self, start_ticks: int | None) -> None:
         """Check that pidfd and directory belong to the same process, and to the right one."""

@@ -36,6 +36,8 @@ STEPS = (
     "{id: memory, collector: proc_files}",
     "{id: processes, collector: process_table}",
     "{id: process, collector: process}",
+    "{id: network, collector: network}",
+    "{id: block, collector: block}",
     "{id: kernel_log, collector: dmesg}",
     "{id: core, collector: core}",
     "{id: segments, collector: shm, with: {from: crashed_process}}",

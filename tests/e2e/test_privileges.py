@@ -22,7 +22,18 @@ from systemd_machine import UNITS, Machine
 from collector.host.capabilities import CHECKPOINT_RESTORE, SYS_ADMIN
 
 CORES = "/var/lib/systemd/coredump"
-STEPS_OF_A_CRASH = {"memory", "processes", "process", "kernel_log", "core", "segments", "files", "command"}
+STEPS_OF_A_CRASH = {
+    "memory",
+    "processes",
+    "process",
+    "network",
+    "block",
+    "kernel_log",
+    "core",
+    "segments",
+    "files",
+    "command",
+}
 TOLD = "told-by-nobody"
 REFUSED = {
     "unshare -U true": "Operation not permitted",
@@ -204,8 +215,8 @@ def test_command_runs_nothing_from_its_surroundings(
 @pytest.mark.parametrize(
     ("unit", "drop_in", "tenths"),
     [
-        ("collector.service", None, 33),
-        ("collector.service", "without-sys-admin.conf", 29),
+        ("collector.service", None, 35),
+        ("collector.service", "without-sys-admin.conf", 31),
         ("collector-notify@.service", None, 9),
         ("collector-core-pattern.service", None, 32),
         ("collector-core-pattern-restore.service", None, 32),
@@ -226,7 +237,12 @@ def test_units_are_no_more_exposed_than_they_were(tmp_path: Path, unit: str, dro
 # What comes of it without each of the unit's capabilities; the table in docs/operations.md says it in words.
 LINKS = "cwd exe io ns/ personality root stack syscall timers"
 WITHOUT: dict[str, dict[str, str]] = {
-    "CAP_SYS_PTRACE": {"live: process, unread": LINKS, "live: segments": "truncated"},
+    "CAP_SYS_PTRACE": {
+        "live: network": "truncated",
+        "live: network, unread": "ns/",
+        "live: process, unread": LINKS,
+        "live: segments": "truncated",
+    },
     "CAP_DAC_READ_SEARCH": {
         "crash: core": "failed",
         "crash: files": "truncated",
@@ -234,6 +250,7 @@ WITHOUT: dict[str, dict[str, str]] = {
         "crash: segments": "truncated",
         "live: files": "truncated",
         "live: files, unread": "secret",
+        "live: network": "truncated",
         "live: process, unread": "auxv environ fd io ksm_stat ns personality stack syscall",
         "live: segments": "truncated",
         "live: segments, unread": "fd",
@@ -290,3 +307,22 @@ def test_page_names_each_capability_of_the_unit() -> None:
     page = (UNITS.parent / "docs/operations.md").read_text(encoding="utf-8")
     rows = set(re.findall(r"^\| `(CAP_\w+)` \|", page, re.MULTILINE))
     assert rows == {*shipped_capabilities(), *WITH}
+
+
+LISTENS = """
+setpriv --reuid=65534 --clear-groups /usr/bin/python3 -c '
+import socket, time
+one = socket.create_server(("127.0.0.1", 0))
+time.sleep(99)' >/dev/null &
+while ! ls -l /proc/$!/fd | grep -q socket; do sleep 0.05; done
+collector run --now --json --pid $!
+kill $!
+"""
+
+
+@pytest.mark.root
+def test_service_asks_a_users_sockets_in_its_sandbox(machine: Machine) -> None:
+    """By a duplicate of the descriptor, which the unit's filter of system calls must allow."""
+    done = machine.run("sh", "-c", LISTENS)
+    lines = (machine.archive / Path(json.loads(done.stdout)["path"]).name / "network/sockets.jsonl").read_text()
+    assert [json.loads(line)["state"] for line in lines.splitlines()] == ["LISTEN"]

@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 from collecting import collect, context
 
-from collector.collectors.proc_files import MAX_BYTES, ProcFiles
+from collector.collectors.proc_files.proc_files import MAX_BYTES, ProcFiles
 
 NAMED = (
     "meminfo", "vmstat", "zoneinfo", "buddyinfo", "loadavg", "stat", "diskstats", "interrupts", "softirqs", "mounts",
@@ -88,3 +88,34 @@ def test_proc_files_does_not_hang_on_endless_files(tmp_path: Path) -> None:
         "a FIFO, not a regular file",
         "a character device, not a regular file",
     ]
+
+
+def test_proc_files_has_settings_pools_and_counters_in_one_table() -> None:
+    """One value a line, as the kernel shows it."""
+    values = dict(line.split("\t") for line in collect(ProcFiles()).text("values.tsv").splitlines())
+    for name in ("kernel/core_pattern", "vm/swappiness", "vm/dirty_ratio", "kernel/pid_max"):
+        shown = Path("/proc/sys", name).read_text(encoding="utf-8")
+        assert values[f"/proc/sys/{name}"].replace("\\\\", "\\") == " ".join(shown.split())
+    assert len(values["/proc/sys/fs/file-nr"].split()) == 3
+
+
+def test_proc_files_finds_huge_pages_nodes_and_memory_errors_of_any_machine(tmp_path: Path) -> None:
+    """Pools of each size and node, error counters of each module, whatever else lies beside them."""
+    files = {
+        "sys/kernel/mm/hugepages/hugepages-2048kB/free_hugepages": "7\n",
+        "sys/devices/system/node/node1/hugepages/hugepages-1048576kB/nr_hugepages": "3\n",
+        "sys/devices/system/node/node1/distance": "20 10\n",
+        "sys/devices/system/edac/mc/mc0/ce_count": "5\n",
+        "sys/devices/system/edac/mc/mc0/dimm3/dimm_label": "CPU\x1b_SrcID#0\n",
+        "sys/devices/system/edac/mc/mc0/dimm3/dimm_ue_count": "1\n",
+        "sys/devices/system/edac/mc/power/ce_count": "9\n",
+        "sys/kernel/oops_count": "2\n",
+    }
+    for path, content in files.items():
+        (tmp_path / path).parent.mkdir(parents=True, exist_ok=True)
+        (tmp_path / path).write_text(content, encoding="utf-8")
+    collected = collect(ProcFiles(), context(root=str(tmp_path)))
+    found = dict(line.split("\t") for line in collected.text("values.tsv").splitlines())
+    expected = {f"/{path}": value.strip() for path, value in files.items() if "power" not in path}
+    expected["/sys/devices/system/edac/mc/mc0/dimm3/dimm_label"] = "CPU\\x1b_SrcID#0"
+    assert found == expected

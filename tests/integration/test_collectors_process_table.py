@@ -15,7 +15,7 @@ from crowd import crowd
 from hanging_fuse import mounted, wait_for_state, wedged_process
 
 from collector.collectors.process.process import ProcessDetails
-from collector.collectors.process_table import ProcessTable
+from collector.collectors.process_table.process_table import ProcessTable
 from collector.host import guarded_read
 from collector.model.redaction import Redaction
 
@@ -168,7 +168,7 @@ import resource, sys, time
 sys.path.insert(0, sys.argv[1])
 from collecting import context
 from collector.collectors.process.process import ProcessDetails
-from collector.collectors.process_table import ProcessTable
+from collector.collectors.process_table.process_table import ProcessTable
 from collector.host import guarded_read
 lines, started = 0, time.process_time()
 for artifact in ProcessTable().collect(context()):
@@ -194,3 +194,89 @@ def measure() -> tuple[int, int]:
     lines, peak_kib, cpu_s = subprocess.run(argv, capture_output=True, text=True, check=True).stdout.split()
     print(f"{lines} lines, {peak_kib} KiB, {cpu_s} s of CPU")
     return int(lines), int(peak_kib)
+
+
+WRITERS = """
+import os, sys, threading
+def write(path):
+    with open(path, "wb") as file:
+        file.write(b"x")
+for number in range(2):
+    threading.Thread(target=write, args=(f"{sys.argv[1]}/{number}",), daemon=True).start()
+print("ready", flush=True)
+sys.stdin.read()
+os._exit(0)
+"""
+
+
+@pytest.mark.root
+def test_process_table_has_the_kernel_stacks_of_threads_that_wait_for_a_frozen_disk(tmp_path: Path) -> None:
+    """The first thread sleeps as any does; the writers behind it are in D, and nothing in the table would say so."""
+    argv = [sys.executable, "-c", WRITERS, str(tmp_path / "mounted")]
+    with (
+        frozen(tmp_path) as mountpoint,
+        subprocess.Popen(argv, stdin=subprocess.PIPE, stdout=subprocess.PIPE) as writer,
+    ):
+        assert writer.stdout is not None
+        assert writer.stdout.readline() == b"ready\n"
+        threads = {int(name) for name in os.listdir(f"/proc/{writer.pid}/task")} - {writer.pid}
+        for thread in threads:
+            wait_for_state(thread, "D")
+        wait_for_state(writer.pid, "S")
+        try:
+            collected = collect(ProcessTable())
+        finally:
+            subprocess.run(["fsfreeze", "--unfreeze", str(mountpoint)], check=True)
+            writer.communicate(b"")
+    found = {row["tid"]: row for row in collected.rows("blocked.jsonl") if row["pid"] == writer.pid}
+    assert set(found) == threads
+    for row in found.values():
+        assert (row["state"], row["comm"][:6]) == ("D", "python")
+        assert "openat" in row["stack"]
+        assert row["wchan"] not in {"", "0"}
+        assert row["syscall"].split()[0].isdigit()
+
+
+@contextlib.contextmanager
+def frozen(directory: Path) -> Iterator[Path]:
+    """Mount an ext4 of 16 MiB and freeze it; whoever uses it thaws it."""
+    image, mountpoint = directory / "image", directory / "mounted"
+    with image.open("wb") as file:
+        file.truncate(16 << 20)
+    mountpoint.mkdir()
+    subprocess.run(["mkfs.ext4", "-q", str(image)], check=True)
+    subprocess.run(["mount", "-o", "loop", str(image), str(mountpoint)], check=True)
+    try:
+        subprocess.run(["fsfreeze", "--freeze", str(mountpoint)], check=True)
+        try:
+            yield mountpoint
+        finally:
+            subprocess.run(["fsfreeze", "--unfreeze", str(mountpoint)], stderr=subprocess.DEVNULL, check=False)
+    finally:
+        subprocess.run(["umount", str(mountpoint)], check=True)
+
+
+def test_process_table_looks_at_the_threads_of_all_users_though_one_has_very_many(tmp_path: Path) -> None:
+    """Of who has more than a share, the rest is left out, and the reason names him."""
+    crowds = dict.fromkeys(range(10, 20), 1000) | {20: 1001}
+    for pid, uid in crowds.items():
+        _fake_process(tmp_path, pid, uid, threads=30)
+    (tmp_path / "proc/uptime").write_text("9 9\n", encoding="utf-8")
+    collected = collect(ProcessTable(), context(root=str(tmp_path)))
+    assert 20 in {row["pid"] for row in collected.rows("blocked.jsonl")}
+    assert "not looked at (uid 1000: " in str(collected.artifacts["blocked.jsonl"].cut)
+
+
+def _fake_process(root: Path, pid: int, uid: int, threads: int) -> None:
+    """Make a process below another root, whose last thread is blocked."""
+    for number in range(threads):
+        tid = pid * 100 + number
+        state = "D" if number == threads - 1 else "S"
+        for directory in (root / f"proc/{pid}", root / f"proc/{pid}/task/{tid}"):
+            directory.mkdir(parents=True, exist_ok=True)
+            numbers = ["0"] * 40
+            numbers[16] = str(threads)
+            first = "S" if directory.parent.name == "proc" else state
+            (directory / "stat").write_text(f"{tid} (fake) {first} " + " ".join(numbers), encoding="utf-8")
+    (root / f"proc/{pid}/stat").write_text(f"{pid} (fake) S " + " ".join(numbers), encoding="utf-8")
+    (root / f"proc/{pid}/status").write_text(f"Name:\tfake\nUid:\t{uid}\t{uid}\n", encoding="utf-8")

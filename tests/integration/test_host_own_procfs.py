@@ -13,7 +13,8 @@ import pytest
 from crowd import crowd
 
 from collector.collectors.process.process_selection import WITH_EXE, matching
-from collector.collectors.process_table import commands, rows
+from collector.collectors.process_table.commands import commands
+from collector.collectors.process_table.process_table import rows
 from collector.host.files import Host
 from collector.host.guarded_read import Guard
 from collector.host.own_procfs import RENEW_AFTER, Procfs, batches
@@ -164,12 +165,12 @@ import json, os, sys
 sys.path.insert(0, sys.argv[1])
 from collecting import collect, context
 from collector.collectors.process.process import ProcessDetails
-from collector.collectors import process_table
-from collector.collectors.process_table import ProcessTable
+from collector.collectors.process_table import commands, process_table
+from collector.collectors.process_table.process_table import ProcessTable
 from collector.host import own_procfs
 from collector.collectors.process import process_selection
 factor = float(sys.argv[2])
-process_table.WHOLE = int(process_table.WHOLE * factor)
+process_table.WHOLE = commands.WHOLE = int(process_table.WHOLE * factor)
 process_selection.WITH_EXE = int(process_selection.WITH_EXE * factor)
 process_table.STAT_ONLY = process_selection.STAT_ONLY = int(own_procfs.STAT_ONLY * factor)
 before = os.listdir("/proc/self/fd")

@@ -37,8 +37,8 @@ def test_compile_of_the_shipped_file() -> None:
     """The default collects what vanishes first, and bulk last."""
     plan = prepare(None, TRIGGERS)
     steps = plan.pipelines["crash"].steps
-    ids = ["memory", "processes", "process", "kernel_log", "journal", "core", "segments"]
-    assert [step.id for step in steps] == ids
+    light = ["memory", "processes", "process", "network", "block", "kernel_log"]
+    assert [step.id for step in steps] == [*light, "core", "segments"]
     shm = steps[-1].collector
     assert isinstance(shm, Shm)
     assert (shm.from_, shm.max_total, steps[-1].timeout_s) == (From.CRASHED_PROCESS, 64 << 30, 600.0)
@@ -46,12 +46,14 @@ def test_compile_of_the_shipped_file() -> None:
         "memory": StepClass.LIGHT,
         "processes": StepClass.LIGHT,
         "process": StepClass.LIGHT,
+        "network": StepClass.LIGHT,
+        "block": StepClass.LIGHT,
         "kernel_log": StepClass.LIGHT,
         "journal": StepClass.CACHED,
         "core": StepClass.DIRECT,
         "segments": StepClass.DIRECT,
     }
-    assert [step.id for step in steps if step.reads_first] == ["memory", "processes", "process", "kernel_log", "core"]
+    assert [step.id for step in steps if step.reads_first] == [*light, "core"]
     assert {step.limits.floor_bytes for step in steps} == {0}
     assert {trigger.id: trigger.pipeline for trigger in plan.triggers} == {
         "cores": "crash",

@@ -10,12 +10,14 @@ from pathlib import PurePosixPath
 from typing import ClassVar
 
 from collector.collectors.base import Context, names_of
+from collector.collectors.proc_files.values import NODES, value_rows
 from collector.host.files import READ_FLAGS, Host, body, open_regular
 from collector.host.read_errors import ReadErrors
 from collector.model.artifact import Artifact, Footprint, SourceInfo, Truncated
 from collector.model.errors import StepError
 from collector.model.pressure import StepClass
 from collector.model.redaction import Redaction
+from collector.model.text import joined
 
 COMMAND_LINE = "/proc/cmdline"
 # The fastest-changing come first; those that take a lock that may be held for long (slab_mutex, module_mutex, flc_lock)
@@ -30,15 +32,10 @@ PATHS = (
     "/proc/sysvipc/shm", "/proc/sysvipc/sem", "/proc/sysvipc/msg",
     "/proc/self/mountinfo", "/proc/mounts", "/proc/swaps", "/proc/partitions", "/proc/filesystems",
     COMMAND_LINE, "/proc/version", "/proc/uptime", "/proc/cpuinfo", "/proc/mdstat",
-    "/proc/sys/fs/file-nr", "/proc/sys/fs/inode-nr", "/proc/sys/kernel/core_pattern", "/proc/sys/kernel/pid_max",
-    "/proc/sys/kernel/random/boot_id", "/proc/sys/kernel/shmmax", "/proc/sys/kernel/shmall",
-    "/proc/sys/kernel/tainted", "/proc/sys/kernel/threads-max", "/proc/sys/vm/max_map_count",
-    "/proc/sys/vm/min_free_kbytes", "/proc/sys/vm/overcommit_memory", "/proc/sys/vm/overcommit_ratio",
-    "/proc/sys/vm/swappiness", "/proc/sys/vm/watermark_scale_factor",
-    "/sys/kernel/mm/transparent_hugepage/enabled", "/sys/kernel/mm/transparent_hugepage/shmem_enabled",
+    "/proc/cgroups",
 )  # fmt: skip
 LAST = ("/proc/locks", "/proc/modules", "/proc/slabinfo")
-NODES = "/sys/devices/system/node"
+VALUES = PurePosixPath("values.tsv")
 NODE_FILES = ("meminfo", "numastat", "vmstat")
 # The largest, zoneinfo and interrupts, take 1 to 2 MiB on machines with hundreds of cores.
 MAX_BYTES = 4 << 20
@@ -53,6 +50,8 @@ _OF_A_PROCESS = re.compile(r"/proc/(?:[0-9]+|self|thread-self)(?:/|\Z)")
 class ProcFiles:
     """
     Copy system-wide files of ``/proc`` and ``/sys`` verbatim; in the kernel's command line, secrets are hidden.
+
+    Those of one value each, such as sysctls, are the lines of one table.
 
     Args:
         paths: Further files below ``/proc`` or ``/sys``, except those of a process.
@@ -75,7 +74,18 @@ class ProcFiles:
         """Yield one artifact per file; of its own list, those that this kernel lacks are skipped."""
         unread = ReadErrors()
         missing: list[str] = []
-        for path in (*PATHS, *_node_files(ctx.host), *self.paths, *LAST):
+        yield from self._files(ctx, (*PATHS, *_node_files(ctx.host)), unread, missing)
+        if values := b"".join(value_rows(ctx.host)):  # at most 100 KiB
+            yield Artifact(path=VALUES, body=joined((values,)))
+        yield from self._files(ctx, (*self.paths, *LAST), unread, missing)
+        yield from unread.artifacts()
+        if missing:
+            raise Truncated(f"not read: {names_of(missing)}; see unread.jsonl")
+
+    def _files(
+        self, ctx: Context, paths: tuple[str, ...], unread: ReadErrors, missing: list[str]
+    ) -> Iterator[Artifact]:
+        for path in paths:
             try:
                 yield _read(ctx.host, path, ctx.redaction)
             except FileNotFoundError:
@@ -86,9 +96,6 @@ class ProcFiles:
                 if path in self.paths:
                     missing.append(path)
                 unread.add(path, exc)
-        yield from unread.artifacts()
-        if missing:
-            raise Truncated(f"not read: {names_of(missing)}; see unread.jsonl")
 
 
 def _read(host: Host, path: str, redaction: Redaction) -> Artifact:

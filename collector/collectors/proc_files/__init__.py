@@ -1,0 +1,1 @@
+"""The whole machine as ``/proc`` and ``/sys`` show it."""

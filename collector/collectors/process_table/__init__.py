@@ -1,0 +1,1 @@
+"""Every process of the machine, and who waits uninterruptibly."""
