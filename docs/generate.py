@@ -62,9 +62,9 @@ A bad file never takes effect: the daemon refuses to start with one (exit status
 finds one keeps the configuration that is in force and says so in its log, in `collector status` and
 in the exit status of `collector config reload`. An incident in progress keeps the one it began with.
 
-`archive.path` and the keys of `runtime`, except `incident_timeout` and `reload_on_change`, take effect when the daemon
-is restarted. Until then the old values stay in force, and the answer to a reload, the log and `collector status` name
-the keys that have changed.
+`archive.path`, the keys of `recorder`, and those of `runtime` except `incident_timeout` and `reload_on_change` take
+effect when the daemon is restarted. Until then the old values stay in force, and the answer to a reload, the log and
+`collector status` name the keys that have changed.
 
 ## A small file
 

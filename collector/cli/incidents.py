@@ -9,6 +9,7 @@ import click
 import msgspec
 
 from collector.archive.read import ArchiveReader, IncidentSummary, UnderWay
+from collector.cli.cgroup_summary import cgroup_facts
 from collector.cli.crash_summary import core_facts, crash_facts, short
 from collector.cli.options import archive_options, archive_path, parsed
 from collector.cli.text import escape_name, printable, size, when
@@ -52,11 +53,12 @@ def show_command(*, incident: str, archive: str | None, config: str | None, as_j
         known = opened.resolve(incident, unsealed=True)
         found = opened.read(known)
         core = core_facts(opened, known, found) if isinstance(found, Manifest) else []
+        cgroup = cgroup_facts(opened, known, found) if isinstance(found, Manifest) else []
         path = f"{opened.path}/{known}{'' if isinstance(found, Manifest) else '.partial'}"
     if as_json:
         click.echo(msgspec.json.encode(found))
         return 0
-    for line in _describe(found, path, core):
+    for line in _describe(found, path, core, cgroup):
         click.echo(line)
     return 0
 
@@ -70,7 +72,7 @@ def _line(summary: IncidentSummary, width: int) -> str:
     return printable(f"{text}  [{', '.join(bad)}]" if bad else text)
 
 
-def _describe(found: Manifest | UnderWay, path: str, core: list[str]) -> list[str]:
+def _describe(found: Manifest | UnderWay, path: str, core: list[str], cgroup: list[str]) -> list[str]:
     seconds = found.ended_s - found.started_s if isinstance(found, Manifest) else -1.0
     took = f", took {seconds:.2f} s" if seconds >= 0 else ""  # sealed after the clock was set back: not known
     about = "process" if found.markers and found.markers[0].kind is MarkerKind.MANUAL else "crash"
@@ -80,6 +82,7 @@ def _describe(found: Manifest | UnderWay, path: str, core: list[str]) -> list[st
         *([f"owner     {escape_name(found.owner[:OWNER_SHOWN])}"] if found.owner else []),
         *(f"{about:<9} {line}" for line in crash_facts(found.markers)),
         *(f"core      {line}" for line in core),
+        *(f"cgroup    {line}" for line in cgroup),
         *_hold(found),
         f"machine   {escape_name(found.host)}, Linux {escape_name(found.kernel)}",
         f"time      {when(found.started_s)}{took}",

@@ -16,6 +16,7 @@ from collector.cli.signals import on_signal
 from collector.config.load import find
 from collector.daemon.messages import RunRequest, reply_of
 from collector.host.identity import identify
+from collector.host.shared_recording import share
 from collector.model.case import owner_of
 from collector.model.errors import UsageError
 from collector.model.knowledge import NOTHING
@@ -23,11 +24,14 @@ from collector.model.marker import Marker
 from collector.pipeline.generation import Generation, generate
 from collector.pipeline.steps import Pipeline, select_steps, steps_for
 from collector.pressure.sampler import Sampler
+from collector.runner import events
 from collector.runner.coroutine import Task, drive
 from collector.runner.housekeeping import add_digests, prune
 from collector.runner.incident_run import open_header
 from collector.runner.pool import Pool
 from collector.runner.protocol import Done
+from collector.runner.recorder import Recorder, recorded
+from collector.runner.recorder_step import with_recorder
 from collector.runner.runner import Runner
 from collector.triggers.manual import find_processes, manual_marker
 from collector.triggers.registry import TRIGGERS
@@ -95,10 +99,13 @@ def _run_here(generation: Generation, request: RunRequest, renderer: Renderer) -
     check_can_create(generation.settings.archive)
     left = unfinished(generation.settings.archive)
     marker = manual_marker(request.reason, request.processes, uid=os.getuid())
-    chosen = _chosen(generation, request, marker)
+    chosen = with_recorder(_chosen(generation, request, marker), generation)
+    recording = share(generation.recorder, by_hand=True)
     pool = Pool(generation.loaded.config.runtime.workers, generation.loaded.config.runtime)
     pool.fill()
-    runner = Runner(pool, Sampler(), renderer.event)
+    sampler = Sampler()
+    recorder = Recorder(recording, sampler, generation.settings.archive, lambda: pool.living) if recording else None
+    runner = _runner(pool, sampler, renderer, recorder)
     header = open_header(
         (marker,),
         chosen,
@@ -119,6 +126,18 @@ def _run_here(generation: Generation, request: RunRequest, renderer: Renderer) -
 
     # Ctrl-C ends the running step, and what was collected is sealed; a second Ctrl-C changes nothing.
     with on_signal(lambda _: pool.stop(time.monotonic() + STOP_GRACE_S)):
-        outcome = drive(task())
+        outcome = drive(recorded(task(), recorder) if recorder else task())
     pool.close()
     return renderer.reply(reply_of(outcome))
+
+
+def _runner(pool: Pool, sampler: Sampler, renderer: Renderer, recorder: Recorder | None) -> Runner:
+    if recorder is None:
+        return Runner(pool, sampler, renderer.event)
+    note = recorder.note
+
+    def report(event: events.AnyEvent) -> None:
+        note(event)
+        renderer.event(event)
+
+    return Runner(pool, sampler, report, recorder.mark)

@@ -7,21 +7,30 @@ import msgspec
 
 from collector.cli.options import config_option, json_option
 from collector.cli.text import escape_name, printable_lines, size, when
+from collector.cli.watch import watch
 from collector.config.load import find
 from collector.daemon.messages import Status
 from collector.daemon.requests import runtime_directory, status_of
+from collector.model.errors import UsageError
 
 
 @click.command("status")
 @config_option
 @json_option
-def status_command(*, config: str | None, as_json: bool) -> int:
+@click.option("--watch", "watching", is_flag=True, help="Show the last minute instead, refreshed each second.")
+def status_command(*, config: str | None, as_json: bool, watching: bool) -> int:
     """
     Show what the daemon is doing.
 
     The queue, running steps, memory as the gate sees it, and the latest incidents.
     """
-    status = status_of(runtime_directory(find(config)))
+    directory = runtime_directory(find(config))
+    if watching:
+        if as_json:
+            raise UsageError("--watch and --json exclude each other", hint="`status --json` has the newest row")
+        watch(directory)
+        return 0
+    status = status_of(directory)
     click.echo(msgspec.json.encode(status) if as_json else "\n".join(_lines(status)))
     return 0
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collector.collectors.base import Collector
 from collector.collectors.block.block import Block
+from collector.collectors.cgroup.cgroup import Cgroup
 from collector.collectors.command import RunCommand
 from collector.collectors.core.core import Core
 from collector.collectors.dmesg import Dmesg
@@ -23,6 +24,7 @@ COLLECTORS: dict[str, type[Collector]] = {
         Dmesg,
         Journal,
         ProcessDetails,
+        Cgroup,
         Network,
         Block,
         Core,

@@ -20,6 +20,7 @@ from collector.model.constrained import Deadline, Directory, Name
 from collector.model.copying import CopySettings
 from collector.model.diagnostics import Mark
 from collector.model.pressure import GateLimits
+from collector.model.recording import RecorderSettings
 from collector.model.redaction import Redaction
 from collector.model.retention import RetentionRules
 from collector.model.units import Bytes, Reserve, Seconds
@@ -192,6 +193,7 @@ class Config(msgspec.Struct, frozen=True, kw_only=True):
         copy: How bulk data is copied.
         redact: What is hidden in environments and command lines.
         runtime: The daemon and its workers.
+        recorder: What is kept of the last minutes, for each incident.
         storm: What a flood of crashes may cost.
         defaults: What all steps share unless they say otherwise.
         triggers: Sources of markers: what counts as a crash.
@@ -205,6 +207,7 @@ class Config(msgspec.Struct, frozen=True, kw_only=True):
     copy: CopySettings = CopySettings()
     redact: Redaction = Redaction()
     runtime: RuntimeSettings = RuntimeSettings()
+    recorder: RecorderSettings = RecorderSettings()
     storm: StormSettings = StormSettings()
     defaults: Defaults = Defaults()
     triggers: tuple[TriggerSpec, ...] = ()

@@ -2,15 +2,19 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import msgspec
 
 from collector.model.incident import IncidentState
 from collector.model.marker import ProcessRef
 from collector.model.pressure import Sample
+from collector.model.recording import Second
+from collector.model.top_processes import Round
 from collector.runner.events import AnyEvent
 from collector.runner.protocol import Done
 
-PROTOCOL = 2
+PROTOCOL = 3
 MESSAGE_LIMIT = 65_536
 SOCKET_NAME = "control.sock"
 
@@ -32,7 +36,13 @@ class ReloadRequest(msgspec.Struct, frozen=True, tag="reload"):
     """Read the configuration again."""
 
 
-Request = RunRequest | StatusRequest | ReloadRequest
+class WatchRequest(msgspec.Struct, frozen=True, tag="watch"):
+    """Ask for a `Watched`: the rows of the last minute that are newer than *since_s* since boot."""
+
+    since_s: float = 0.0
+
+
+Request = RunRequest | StatusRequest | ReloadRequest | WatchRequest
 
 
 class Running(msgspec.Struct, frozen=True, kw_only=True):
@@ -59,7 +69,7 @@ class Status(msgspec.Struct, frozen=True, kw_only=True, tag_field="event", tag="
     The state of a running daemon, for ``collector status``.
 
     *limits* says how often each limit was reached since the start, by who paid for it; *crashed_held*, how many
-    crashed processes are held now.
+    crashed processes are held now; *second* is the newest row of the flight recorder.
     """
 
     protocol: int
@@ -84,6 +94,20 @@ class Status(msgspec.Struct, frozen=True, kw_only=True, tag_field="event", tag="
     after_restart: tuple[str, ...] = ()
     limits: dict[str, dict[str, int]] = {}
     crashed_held: int = 0
+    second: dict[str, Any] | None = None
+
+
+class Watched(msgspec.Struct, frozen=True, kw_only=True, tag_field="event", tag="watched"):
+    """
+    What the flight recorder has, for ``collector status --watch``.
+
+    *columns* names the figures of each row; none if the recorder is off. *top* is the last round over all processes.
+    """
+
+    period_s: float
+    columns: tuple[str, ...]
+    seconds: tuple[Second, ...]
+    top: Round | None = None
 
 
 class Reply(msgspec.Struct, frozen=True, kw_only=True, tag_field="event", tag="reply"):
@@ -95,7 +119,7 @@ class Reply(msgspec.Struct, frozen=True, kw_only=True, tag_field="event", tag="r
     incident: str | None = None
 
 
-Answer = AnyEvent | Status | Reply
+Answer = AnyEvent | Status | Watched | Reply
 
 
 def reply_of(done: Done) -> Reply:

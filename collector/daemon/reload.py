@@ -28,14 +28,16 @@ def used_at_start(generation: Generation) -> dict[str, object]:
     """
     Return the values that a running daemon cannot change, by the key's path.
 
-    Workers are forked with theirs, locks and sockets are in the runtime directory, and the archive holds the ledger
-    that refers to its incidents.
+    Workers are forked with theirs, and with the recorder's memory; locks and sockets are in the runtime directory, and
+    the archive holds the ledger that refers to its incidents.
     """
     runtime = generation.loaded.config.runtime
     keys = {field.encode_name: getattr(runtime, field.name) for field in msgspec.structs.fields(runtime)}
     values: dict[str, object] = {f"runtime.{key}": value for key, value in keys.items() if key not in RELOADED}
     effective = {"archive.path": generation.settings.archive, "runtime.directory": generation.runtime_directory}
-    return values | effective
+    recorder = generation.loaded.config.recorder
+    keys = {field.encode_name: getattr(recorder, field.name) for field in msgspec.structs.fields(type(recorder))}
+    return values | effective | {f"recorder.{key}": value for key, value in keys.items()}
 
 
 class Configuration:
@@ -53,8 +55,7 @@ class Configuration:
     def __init__(self, path: str | None, archive: str | None) -> None:
         self._path, self._archive = path, archive
         self._files = ChangedFiles(find(path))
-        self.generation = self._load()
-        self._start = self.generation
+        self.generation = self._start = self._load()
         self.problem: str | None = None
         """Why the last reload was refused."""
         self.after_restart: tuple[str, ...] = ()
@@ -79,7 +80,12 @@ class Configuration:
         old, wanted = used_at_start(self._start), used_at_start(new)
         self.after_restart = tuple(key for key in wanted if wanted[key] != old[key])
         settings = replace(new.settings, archive=self._start.settings.archive)
-        self.generation = replace(new, settings=settings, runtime_directory=self._start.runtime_directory)
+        self.generation = replace(
+            new,
+            settings=settings,
+            runtime_directory=self._start.runtime_directory,
+            recorder=self._start.recorder,
+        )
         log.info("config.loaded", config=new.loaded.source, hash=new.loaded.hash)
         for key in self.after_restart:
             log.warning("config.deferred", key=key, in_force=old[key], after_restart=wanted[key])

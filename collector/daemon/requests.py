@@ -6,14 +6,27 @@ import contextlib
 import os
 import socket
 from collections.abc import Iterator
+from typing import TypeVar
 
 import msgspec
 
 from collector.config.directories import effective_runtime_directory
 from collector.config.load import load_lenient
-from collector.daemon.messages import MESSAGE_LIMIT, SOCKET_NAME, Answer, Reply, Request, Status, StatusRequest
+from collector.daemon.messages import (
+    MESSAGE_LIMIT,
+    SOCKET_NAME,
+    Answer,
+    Reply,
+    Request,
+    Status,
+    StatusRequest,
+    Watched,
+    WatchRequest,
+)
 from collector.model.decode import MalformedError, decode
 from collector.model.errors import CollectorError, DeniedError, PressureError, UnreachableError, UsageError
+
+A = TypeVar("A", Status, Watched)
 
 AS_ROOT = "run it as root (sudo)"
 LOOK_AT_ITS_LOG = "see its log: journalctl -u collector"
@@ -48,7 +61,7 @@ def connected(directory: str) -> Iterator[socket.socket]:
 
 def ask(sock: socket.socket, request: Request) -> Iterator[Answer]:
     """
-    Send *request* and yield the answers, the last one a `Reply` or a `Status`.
+    Send *request* and yield the answers, the last one a `Reply`, a `Status` or a `Watched`.
 
     Raises:
         UnreachableError: If the daemon ends before it answers.
@@ -59,7 +72,7 @@ def ask(sock: socket.socket, request: Request) -> Iterator[Answer]:
         while data := sock.recv(MESSAGE_LIMIT):
             answer: Answer = decode(data, Answer)
             yield answer
-            if isinstance(answer, Reply | Status):
+            if isinstance(answer, Reply | Status | Watched):
                 return
     except (ConnectionError, MalformedError) as exc:
         raise UnreachableError(f"{gone}: {exc}", hint=LOOK_AT_ITS_LOG) from exc
@@ -73,9 +86,23 @@ def status_of(directory: str) -> Status:
     Raises:
         CollectorError: If there is none; the class says why.
     """
+    return _answer(directory, StatusRequest(), Status)
+
+
+def watched_of(directory: str, since_s: float) -> Watched:
+    """
+    Return the last minute of the daemon that listens in *directory*, as far as it is newer than *since_s* since boot.
+
+    Raises:
+        CollectorError: If there is none; the class says why.
+    """
+    return _answer(directory, WatchRequest(since_s), Watched)
+
+
+def _answer(directory: str, request: Request, kind: type[A]) -> A:
     with connected(directory) as sock:
-        for answer in ask(sock, StatusRequest()):
-            if isinstance(answer, Status):
+        for answer in ask(sock, request):
+            if isinstance(answer, kind):
                 return answer
             if isinstance(answer, Reply):
                 raise refusal(answer)

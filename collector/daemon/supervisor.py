@@ -10,29 +10,32 @@ from functools import partial
 from collector import __version__
 from collector.archive import layout
 from collector.archive.ledger import Ledger
-from collector.daemon.activity import Activity
 from collector.daemon.control import Client
+from collector.daemon.event_sink import EventSink
+from collector.daemon.flight_recorder import FlightRecorder
 from collector.daemon.holding import Holding
 from collector.daemon.intake import Intake, Work
-from collector.daemon.journal import get_logger, log_event
+from collector.daemon.journal import get_logger
 from collector.daemon.limits import Limits
 from collector.daemon.loop import Loop
 from collector.daemon.maintenance import Maintenance
-from collector.daemon.messages import PROTOCOL, ReloadRequest, Request, RunRequest, Status, StatusRequest, reply_of
+from collector.daemon.messages import ReloadRequest, Request, RunRequest, StatusRequest, WatchRequest, reply_of
 from collector.daemon.reload import Configuration
 from collector.daemon.runtime_directory import RuntimeDirectory
 from collector.daemon.sdnotify import ServiceManager
+from collector.daemon.status_report import StatusReport
 from collector.daemon.trigger_set import TriggerSet
 from collector.host import capabilities, process
 from collector.host.identity import identify
+from collector.host.shared_recording import share
 from collector.pipeline.generation import Generation
 from collector.pressure.sampler import TICK_S, Sampler
-from collector.runner import events
 from collector.runner.coroutine import Task
 from collector.runner.housekeeping import prune, recover
 from collector.runner.incident_run import open_header
 from collector.runner.pool import Pool, ensure_worker
 from collector.runner.protocol import Done
+from collector.runner.recorder_step import with_recorder
 from collector.runner.runner import Runner
 from collector.runner.worker import WORKERS_ONLY
 
@@ -66,30 +69,46 @@ class Supervisor:
         self._manager = ServiceManager()
         self._configuration = Configuration(config, archive)
         self._directory = RuntimeDirectory(self._generation.runtime_directory)
-        self._since_s = time.time()
         self._identity = identify()
         self._sampler = Sampler()
         capabilities.set_aside(*WORKERS_ONLY)
+        recording = share(self._generation.recorder)
         # First of all, while nothing is open that a fork would inherit.
-        self._pool = Pool(self._generation.loaded.config.runtime.workers, self._generation.loaded.config.runtime)
+        runtime = self._generation.loaded.config.runtime
+        self._pool = Pool(runtime.workers, runtime)
         self._pool.fill()
         self._loop = Loop()
         self._limits = Limits(self._loop)
         self._holding = Holding(self._loop)
-        self._activity = Activity()
-        self._runner = Runner(self._pool, self._sampler, self._on_event)
-        self._clients: dict[str, Client] = {}
-        """The clients that wait for an incident under way, by its id."""
         self._recovering = True  # until the incidents of an earlier run are sealed
         self._collecting: list[str] = []
         """The pipelines of the incidents under way."""
+        self._recorder = FlightRecorder(
+            recording,
+            loop=self._loop,
+            pool=self._pool,
+            sampler=self._sampler,
+            archive=self._generation.settings.archive,
+            busy=lambda: self._recovering or bool(self._collecting),
+        )
+        self._events = EventSink(self._recorder.note)
+        self._report = StatusReport(
+            configuration=self._configuration,
+            pool=self._pool,
+            sampler=self._sampler,
+            activity=self._events.activity,
+            limits=self._limits,
+            holding=self._holding,
+            recorder=self._recorder,
+        )
+        self._runner = Runner(self._pool, self._sampler, self._events, self._recorder.mark)
         self._maintenance = Maintenance(
             loop=self._loop,
             pool=self._pool,
             sampler=self._sampler,
             generation=lambda: self._generation,
             busy=lambda: self._recovering or bool(self._collecting),
-            report=self._on_event,
+            report=self._events,
         )
 
     def run(self) -> None:
@@ -99,10 +118,14 @@ class Supervisor:
         process.lock_memory(future=True)
         self._loop.handle_signals({signal.SIGTERM: self._stop, signal.SIGINT: self._stop, signal.SIGHUP: self._reload})
         # Always: the gate must know the seconds before a crash.
-        self._loop.call_every(TICK_S, self._sampler.tick)
+        self._loop.call_every(TICK_S, self._tick)
         self._loop.spawn(recover(self._pool, self._generation.settings.archive), self._recovered)
         self._loop.run()
         self._close()
+
+    def _tick(self) -> None:
+        self._sampler.tick()
+        self._recorder.tick()
 
     @property
     def _generation(self) -> Generation:
@@ -174,25 +197,25 @@ class Supervisor:
 
     def _collect(self, work: Work) -> Task[Done]:
         generation = self._generation  # a reload meanwhile is for the next incident
+        pipeline = with_recorder(work.pipeline, generation)
         header = open_header(
             work.markers,
-            work.pipeline,
+            pipeline,
             identity=self._identity,
             config_hash=generation.loaded.hash,
             now_s=time.time(),
             owner=work.case.owner,
         )
         self._intake.begun(work, header.id)
-        if work.client is not None:
-            self._clients[header.id] = work.client
+        self._events.follow(header.id, work.client)
         outcome = yield from self._runner.incident(
             header,
-            work.pipeline,
+            pipeline,
             generation.settings,
             markers=lambda: work.markers,
             held=lambda: self._holding.of(work.case),
         )
-        self._clients.pop(header.id, None)
+        self._events.leave(header.id)
         if outcome.incident is not None:
             yield from ensure_worker(self._pool, self._sampler)
             pruned = yield from prune(self._pool, generation, spare=outcome.incident)
@@ -227,47 +250,16 @@ class Supervisor:
     def _handle(self, client: Client, request: Request) -> None:
         match request:
             case StatusRequest():
-                client.send(self._status())
+                client.send(self._report.status(self._intake, self._ledger, self._triggers))
+                client.sock.close()
+            case WatchRequest():
+                client.send(self._recorder.watched(request.since_s))
                 client.sock.close()
             case ReloadRequest():
                 self._reload()
                 client.end(self._configuration.reply())
             case RunRequest():
                 self._intake.by_hand(request, client)
-
-    def _status(self) -> Status:
-        self._triggers.check()
-        sample = self._sampler.sample()
-        return Status(
-            protocol=PROTOCOL,
-            version=__version__,
-            pid=os.getpid(),
-            since_s=self._since_s,
-            config_hash=self._generation.loaded.hash,
-            config_source=self._generation.loaded.source,
-            config_problem=self._configuration.problem,
-            after_restart=self._configuration.after_restart,
-            archive=self._generation.settings.archive,
-            running=self._activity.running,
-            queued=self._intake.queued,
-            workers_idle=self._pool.idle,
-            workers_abandoned=tuple(self._pool.abandoned),
-            sample=sample,
-            available_bytes=sample.available_bytes,
-            triggers=self._triggers.states,
-            lost=self._ledger.lost(),
-            fates=self._ledger.counts(),
-            recent=tuple(self._activity.recent),
-            ledger_problem=self._ledger.problem,
-            limits=self._limits.counts,
-            crashed_held=self._holding.count,
-        )
-
-    def _on_event(self, event: events.AnyEvent) -> None:
-        self._activity.update(event)
-        log_event(event)
-        if (client := self._clients.get(event.incident)) is not None:
-            client.send(event)
 
     def _reload(self) -> None:
         """Load the configuration again; during recovery its triggers are not open yet."""
@@ -286,7 +278,7 @@ class Supervisor:
 
     def _stop(self) -> None:
         """Finish and seal what is under way, then end."""
-        log.info("daemon.stopping", running=[running.incident for running in self._activity.running])
+        log.info("daemon.stopping", running=[running.incident for running in self._events.activity.running])
         self._manager.stopping()
         self._pool.stop(time.monotonic() + STOP_GRACE_S)
         if self._recovering:

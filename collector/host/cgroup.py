@@ -9,6 +9,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from pathlib import PurePosixPath
 
+from collector.host.cgroup_membership import CGROUP_BYTES, hierarchies, memberships
 from collector.host.files import Host
 from collector.host.kernelfile import KernelFile, numbers
 from collector.model.pressure import CgroupSample
@@ -72,13 +73,15 @@ class OwnCgroup:
     def _find(self) -> None:
         self._levels = []
         try:
-            mounts, memberships = _mounts(self._host), _memberships(self._host)
-        except (OSError, ValueError, IndexError):
+            mounts = {controller: one for one in hierarchies(self._host) for controller in one.controllers or ("",)}
+            text = self._host.read("/proc/self/cgroup", limit=CGROUP_BYTES)
+        except OSError:
             return
+        paths = {controller: one.path for one in memberships(text) for controller in one.controllers.split(",")}
         for controller, names in VERSIONS.items():
-            if controller in mounts and controller in memberships:
-                root = PurePosixPath(mounts[controller])
-                own = root / memberships[controller].lstrip("/")
+            if controller in mounts and controller in paths:
+                root = PurePosixPath(mounts[controller].point)
+                own = root / (mounts[controller].relative(paths[controller]) or "")
                 levels = (self._level(path, names) for path in (own, *own.parents) if path.is_relative_to(root))
                 self._levels = [level for level in levels if level is not None]
                 return
@@ -89,27 +92,3 @@ class OwnCgroup:
         except OSError:  # the root has no limits; the controller may not be enabled this far down
             return None
         return CgroupLevel(opened[0], opened[1], tuple(opened[2:]))
-
-
-def _mounts(host: Host) -> dict[str, str]:
-    """Return mount points by controller: ``memory`` for v1, the empty string for v2."""
-    found: dict[str, str] = {}
-    for line in host.read("/proc/self/mountinfo", limit=1 << 20).decode(errors="replace").splitlines():
-        head, _, tail = line.partition(" - ")
-        kind, _, options = tail.partition(" ")
-        point = head.split(" ")[4]
-        if kind == "cgroup2":
-            found.setdefault("", point)
-        elif kind == "cgroup" and "memory" in options.rsplit(" ", 1)[-1].split(","):
-            found.setdefault("memory", point)
-    return found
-
-
-def _memberships(host: Host) -> dict[str, str]:
-    """Return this process's cgroup paths by controller, the empty string for v2. Source: cgroups(7)."""
-    found: dict[str, str] = {}
-    for line in host.read("/proc/self/cgroup", limit=65_536).decode(errors="replace").splitlines():
-        _, controllers, path = line.split(":", 2)
-        for controller in controllers.split(","):
-            found[controller] = path
-    return found

@@ -9,11 +9,10 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 
 from collector.host.files import Host
-from collector.host.kernelfile import KernelFile, numbers
+from collector.host.kernelfile import KernelFile, OptionalFile, number_after, numbers
 
 PSI_PATH = "/proc/pressure/memory"
 PAGE_BYTES = os.sysconf("SC_PAGE_SIZE")
-SOME_TOTAL = re.compile(rb"^some .*total=(\d+)", re.MULTILINE)
 MEMS_ALLOWED = re.compile(rb"^Mems_allowed_list:\s*([0-9,-]+)$", re.MULTILINE)
 ZONE_LINE = re.compile(
     rb"^Node (\d+), zone "
@@ -42,24 +41,39 @@ class Vmstat(KernelFile):
 
     def allocstall(self) -> int:
         """Return how many allocations entered direct reclaim, summed over zones."""
-        return sum(count for name, count in numbers(self.read()).items() if name.startswith(b"allocstall"))
+        return allocstall(self.read())
 
 
-class PsiMemory:
-    """``/proc/pressure/memory``, if the kernel has it and lets it be read (``psi=0`` makes reads fail)."""
+def allocstall(vmstat: bytes) -> int:
+    """Return how many allocations entered direct reclaim, of the text of ``/proc/vmstat``; its lines follow another."""
+    start = vmstat.find(b"\nallocstall")
+    if start < 0:
+        return 0
+    end = vmstat.find(b"\n", vmstat.rfind(b"\nallocstall") + 1)
+    return sum(numbers(vmstat[start : end if end > 0 else len(vmstat)]).values())
 
-    def __init__(self, host: Host) -> None:
-        self._file: KernelFile | None = None
-        try:
-            self._file = KernelFile(host, PSI_PATH, size=512)
-            self._file.read()
-        except OSError:
-            self._file = None
+
+class Psi:
+    """
+    A file of ``/proc/pressure``, if the kernel has it and lets it be read (``psi=0`` makes reads fail).
+
+    Args:
+        resource: ``memory``, ``io`` or ``cpu``.
+    """
+
+    def __init__(self, host: Host, resource: str = "memory") -> None:
+        self._file = OptionalFile(host, f"/proc/pressure/{resource}", size=512)
 
     def stalled_us(self) -> int | None:
-        """Return for how many microseconds since boot some task stalled for memory; ``None`` without PSI."""
-        found = SOME_TOTAL.search(self._file.read()) if self._file else None
-        return int(found[1]) if found else None
+        """Read for how many microseconds since boot some task stalled; return ``None`` without PSI."""
+        self._file.read()
+        return self.last("some")
+
+    def last(self, kind: str) -> int | None:
+        """Return the microseconds that some or all tasks (``full``) had stalled at the last reading."""
+        text = self._file.text
+        at = text.find(kind.encode())
+        return number_after(text[at:], b"total=") if at >= 0 else None
 
 
 class PsiTrigger:

@@ -77,33 +77,39 @@ class Procfs:
     @classmethod
     def best(cls, host: Host) -> tuple[Procfs, bool]:
         """Return a private one, or the ordinary one if none can be mounted; and whether it is private."""
-        procfs = _first(host)
+        procfs = detached(host)
         return (procfs, True) if procfs is not None else (Procfs(host.open("/proc")), False)
 
     def process(self, pid: int) -> OpenFd:
         """Open a process's directory for look-ups, for a ``with`` block; raise `OSError` if the process has ended."""
         return OpenFd(os.open(str(pid), os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC, dir_fd=self._fd))
 
-    def pids_from(self, offset: int) -> tuple[list[int], int | None]:
+    def read(self, name: str, limit: int) -> bytes:
+        """Read at most *limit* bytes of a file of a process, such as ``1/stat``, which come in one piece."""
+        with OpenFd(os.open(name, READ_FLAGS, dir_fd=self._fd)) as fd:
+            return os.read(fd, limit)
+
+    def pids_from(self, offset: int, most: int = RENEW_AFTER) -> tuple[list[int], int | None]:
         """
-        Return about `RENEW_AFTER` PIDs and the offset of the next one, ``None`` at the end.
+        Return about *most* PIDs, from *offset* (0: the first), and the offset of the next one, ``None`` at the end.
 
         The kernel computes offsets from PIDs, so one is valid in any procfs of the same PID namespace. Listing
         everything through one procfs would by itself leave an inode and a dentry per process.
         """
         os.lseek(self._fd, offset, os.SEEK_SET)
-        buffer = ctypes.create_string_buffer(RENEW_AFTER * ENTRY_BYTES)
+        buffer = ctypes.create_string_buffer(most * ENTRY_BYTES)
         size = call("getdents64", self._fd, buffer, ctypes.c_size_t(len(buffer)))
         raw = buffer.raw[:size]
         found, at, entries = [], 0, 0
-        while at < len(raw) and entries < RENEW_AFTER:
+        while at < len(raw) and entries < most:
             _inode, offset, length, _kind = ENTRY.unpack_from(raw, at)
             name = raw[at + ENTRY.size : at + length].partition(b"\0")[0]
             if name.isdigit():
                 found.append(int(name))
             at += length
             entries += 1
-        return found, offset if raw else None
+        # An entry takes at most `ENTRY_BYTES`: the kernel had room for more, if there were more.
+        return found, offset if entries == most else None
 
     def close(self) -> None:
         if self._fd >= 0:
@@ -124,7 +130,7 @@ def fits(host: Host, most: int) -> bool:
     """Return whether all processes can be read: through a private procfs, or because there are at most *most*."""
     if host.root != "/":
         return True
-    if (procfs := _first(host)) is not None:
+    if (procfs := detached(host)) is not None:
         procfs.close()
         return True
     return sum(1 for _ in islice(pids(host), most + 1)) <= most
@@ -143,14 +149,14 @@ def batches(host: Host, *, most: int | None = None) -> Generator[tuple[Procfs, l
     Raises:
         WalkError: If there are more, or a further procfs could not be mounted.
     """
-    procfs = _first(host)
+    procfs = detached(host)
     if procfs is None:
         yield from _ordinary(host, most if host.root == "/" else None)
     else:
         yield from _renewed(procfs)
 
 
-def _first(host: Host) -> Procfs | None:
+def detached(host: Host) -> Procfs | None:
     """Return a private procfs; ``None`` if none can be mounted, or if it would show other processes."""
     if host.root != "/" or not hasattr(LIBC, "getdents64"):
         return None

@@ -16,6 +16,7 @@ from dataclasses import replace
 
 import xxhash
 
+from collector.host.cgroup_membership import remember
 from collector.host.files import Host, OpenFd, read_at
 from collector.host.living_thread import TGID, whole_process
 from collector.host.own_procfs import Procfs
@@ -94,6 +95,7 @@ def _read(host: Host, number: int, dir_fd: int, stat: Stat, whole: str) -> Ident
         exe=_link(dir_fd, whole + "exe"),
         unit=unit_of(cgroup),
         system_unit=system_unit_of(cgroup),
+        cgroup=remember(host, cgroup),
         mounts=_mounts(host, dir_fd, whole),
         core_limit=limit[1].decode() if (limit := CORE_LIMIT.search(_perhaps(dir_fd, "limits"))) else None,
     )

@@ -12,7 +12,7 @@ from typing import NamedTuple
 
 import msgspec
 
-from collector.model.marker import SYSTEM_UNIT, Marker, MarkerKind, ProcessRef
+from collector.model.marker import CGROUP, SYSTEM_UNIT, Marker, MarkerKind, ProcessRef
 from collector.model.text import escape_name, printable
 
 COMM_LENGTH = 15  # TASK_COMM_LEN without the terminating zero: some sources know no more of a name
@@ -41,7 +41,8 @@ class Identity:
     uid of a set-id program is its owner's, who need not have started it. *mounts* is its mount namespace: only in
     `HOST_MOUNTS` do the names of its files mean the same here. *image* stands for the addresses of its program in
     memory, which are random and which its core has, too. *core_limit* is in bytes, or ``unlimited``. *unit* is the
-    innermost one, which may be of a user's own manager; *system_unit* is the system's that it is within.
+    innermost one, which may be of a user's own manager; *system_unit* is the system's that it is within. *cgroup* has
+    its cgroups with their inodes, as the collector `cgroup` reads them.
     """
 
     pid: int
@@ -55,6 +56,7 @@ class Identity:
     exe: str | None = None
     unit: str | None = None
     system_unit: str | None = None
+    cgroup: str | None = None
     mounts: str | None = None
     image: str | None = None
     core_limit: str | None = None
@@ -100,7 +102,12 @@ def is_the_reported(seen: Identity, marker: Marker, *, over: bool) -> bool:
 def with_identity(marker: Marker, who: Identity) -> Marker:
     """Return *marker*, about the process *who*: what was seen of it outweighs what was said of it."""
     comm = printable(who.comm)
-    seen = {"mount_namespace": who.mounts, "core_limit": who.core_limit, SYSTEM_UNIT: who.system_unit}
+    seen = {
+        "mount_namespace": who.mounts,
+        "core_limit": who.core_limit,
+        SYSTEM_UNIT: who.system_unit,
+        CGROUP: who.cgroup,
+    }
     return msgspec.structs.replace(
         marker,
         process=ProcessRef(pid=who.pid, start_time_ticks=who.start_ticks),

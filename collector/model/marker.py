@@ -27,6 +27,16 @@ program's own: what others report has keys in capitals.
 """
 
 
+CGROUP = "cgroup"
+"""
+The attribute with the cgroups that a process is in, one ``CONTROLLERS:INODE:PATH`` a line, as the kernel says. Another
+cgroup of the same path, such as that of the unit once it runs again, has another inode.
+"""
+
+OOM_CGROUP = "oom_cgroup"
+"""The attribute with the memory cgroup of a process that the kernel killed, as its log says, in the same form."""
+
+
 DUMP = "dump"
 """
 The attribute of a crash whose core the kernel offers to send: `HELD_DUMP` while it holds the process for that, else why

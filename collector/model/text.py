@@ -8,6 +8,7 @@ becomes ``\\xNN`` byte by byte, and a backslash ``\\\\``.
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterable, Iterator
 from functools import lru_cache
 from typing import Any
@@ -20,6 +21,7 @@ PIECE_BYTES = 65_536
 # Of 65,530 mapped files, as many as vm.max_map_count allows, the rows take 7 MiB; of 10,000 threads of a core 12 MiB.
 MAX_ROWS_BYTES = 16 << 20
 
+_ESCAPED = re.compile(rb"\\(?:x([0-9a-f]{2})|\\)")
 _encode = msgspec.json.Encoder().encode
 
 
@@ -35,6 +37,12 @@ def escape(raw: bytes) -> str:
 def escape_name(name: str) -> str:
     """Escape a file name as `os` functions return it."""
     return escape(name.encode("utf-8", "surrogateescape"))
+
+
+def unescape_name(text: str) -> str:
+    """Return the file name that `escape_name` made *text* of."""
+    raw = _ESCAPED.sub(lambda found: bytes([int(found[1], 16)]) if found[1] else b"\\", text.encode())
+    return raw.decode("utf-8", "surrogateescape")
 
 
 def escape_lines(raw: bytes) -> str:

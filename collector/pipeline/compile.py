@@ -25,6 +25,7 @@ from collector.model.conditions import MANUAL, Conditions
 from collector.model.diagnostics import Diagnostic, Mark, errors
 from collector.model.errors import ConfigError
 from collector.model.pressure import Budget, GateLimits, StepClass
+from collector.model.recording import MAX_ROWS, STEP
 from collector.model.signals import signal_number
 from collector.model.units import Bytes, quote
 from collector.pipeline.steps import CompiledTrigger, Pipeline, Step
@@ -95,6 +96,9 @@ class _Compiler(Generic[T]):
 
     def _step(self, pipeline: str, given: spec.StepSpec) -> Step | None:
         here = self._item(("pipelines", pipeline, "steps"), given.id)
+        if given.id == STEP:
+            hint = "give it another id; `recorder: {keep: 0s}` turns the flight recorder off"
+            self._note(_mark_of(here, "id"), f"{STEP} is the step of the flight recorder, in every pipeline", hint)
         kind = COLLECTORS.get(given.collector)
         if kind is None:
             self._unknown(here, "collector", given.collector, COLLECTORS)
@@ -155,6 +159,10 @@ class _Compiler(Generic[T]):
             # Empty in the file, not merely because all of its items were bad.
             if not pipeline.steps and place.line and not _items(tree, "pipelines", name, "steps"):
                 self._note(place, f"pipeline {name} has no steps", "add one, or remove the pipeline")
+        if self._config.recorder.rows > MAX_ROWS:
+            place = self._loaded.origins.get(("recorder", "keep")) or self._loaded.origins.get(("recorder",), top)
+            hint = "shorten recorder.keep, or lengthen recorder.period"
+            self._note(place, f"the recorder would keep {self._config.recorder.rows} rows, more than {MAX_ROWS}", hint)
         table = tree.get("defaults")
         options = table.get("with") if isinstance(table, MappingNode) else None
         for name, entry in options.entries.items() if isinstance(options, MappingNode) else ():
@@ -206,11 +214,16 @@ class _Compiler(Generic[T]):
     def _unknown(self, here: MappingNode, key: str, word: str, known: Any) -> None:
         """Note that the value of *key* does not exist."""
         noun = "trigger type" if key == "type" else key
-        entry = here.entries.get(key)  # of two items with the same id, *here* is the first, and may lack the key
-        self._note(entry.node.mark if entry else here.mark, f"there is no {noun} {quote(word)}", suggest(word, known))
+        self._note(_mark_of(here, key), f"there is no {noun} {quote(word)}", suggest(word, known))
 
     def _note(self, mark: Mark, message: str, hint: str | None = None) -> None:
         self.diagnostics.append(Diagnostic(mark=mark, message=message, hint=hint))
+
+
+def _mark_of(here: MappingNode, key: str) -> Mark:
+    """Return where the value of *key* is; of two items with the same id, *here* is the first, and may lack the key."""
+    entry = here.entries.get(key)
+    return entry.node.mark if entry else here.mark
 
 
 def _items(here: MappingNode, *keys: str) -> tuple[Node, ...]:

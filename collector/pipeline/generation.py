@@ -13,6 +13,7 @@ from collector.host.subordinates import owners
 from collector.model.copying import CopySettings
 from collector.model.errors import UsageError
 from collector.model.owners import Owners
+from collector.model.recording import RecorderSettings
 from collector.model.redaction import Redaction
 from collector.model.retention import RetentionRules
 from collector.model.units import Reserve
@@ -43,6 +44,7 @@ class Generation(Plan[Any]):
 
     settings: RunSettings
     runtime_directory: str
+    recorder: RecorderSettings
 
     def pipeline(self, name: str | None) -> Pipeline:
         """
@@ -76,5 +78,6 @@ def generate(path: str | None, triggers: Mapping[str, type[Any]], *, archive: st
             owners=owners(Host(), frozenset(config.storm.units)),
         ),
         warnings=plan.warnings,
+        recorder=config.recorder,
         runtime_directory=effective_runtime_directory(config, is_root=is_root, environ=os.environ),
     )

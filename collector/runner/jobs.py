@@ -21,7 +21,7 @@ from collector.model.pressure import Budget, StepClass
 from collector.model.text import printable
 from collector.pressure.feedback import GateFeedback
 from collector.pressure.sampler import Sampler
-from collector.runner import light_job
+from collector.runner import light_job, recorder_job
 from collector.runner.artifacts import ENDS, Writer
 from collector.runner.begin_job import begin
 from collector.runner.held_job import context_of, open_files
@@ -41,6 +41,8 @@ from collector.runner.protocol import (
     Release,
     RunStep,
     Seal,
+    VisitProcesses,
+    WriteSeconds,
     WriteSpool,
 )
 from collector.runner.recover_job import recover
@@ -73,6 +75,10 @@ def perform(  # noqa: PLR0911, PLR0912 - one per job
             with Store(job.archive) as store:
                 store.record_steps(job.incident, job.ends)
             return Done(), None
+        case WriteSeconds():
+            return recorder_job.write_seconds(job), None
+        case VisitProcesses():
+            return recorder_job.visit_processes(), None
         case Seal():
             return _seal(job), None
         case Recover():

@@ -89,6 +89,11 @@ class Pool:
         return len(self._idle)
 
     @property
+    def living(self) -> tuple[int, ...]:
+        """Process ids of all workers that can be given a job, now or later."""
+        return tuple(worker.pid for worker in (*self._idle, *self._busy))
+
+    @property
     def busy(self) -> tuple[int, ...]:
         """Process ids of the workers that have a job or are reserved for an incident."""
         return tuple(worker.pid for worker in self._busy)

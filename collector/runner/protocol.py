@@ -144,6 +144,18 @@ class Seal(IncidentJob, frozen=True, kw_only=True):
     hold: HoldRecord | None = None
 
 
+class WriteSeconds(IncidentJob, frozen=True, kw_only=True):
+    """Write the rows of the flight recorder since the incident began, at *since_s* since boot."""
+
+    since_s: float
+    reserve_bytes: int
+    copy: CopySettings
+
+
+class VisitProcesses(msgspec.Struct, frozen=True):
+    """Visit the next `recorder_job.VISITED` processes, for the flight recorder."""
+
+
 class Recover(ArchiveJob, frozen=True, kw_only=True):
     """Seal what a killed run left behind; wait up to *wait_s* for its workers, which may still sync a disk, to die."""
 
@@ -183,8 +195,8 @@ class FindUndigested(ArchiveJob, frozen=True, kw_only=True):
     limit: int
 
 
-IncidentJobs = Begin | ReadStep | OpenFiles | WriteSpool | RunStep | RecordSteps | Seal
-Job = IncidentJobs | Recover | Prune | KeepClock | Release | AddDigests | FindUndigested
+IncidentJobs = Begin | ReadStep | OpenFiles | WriteSpool | RunStep | RecordSteps | WriteSeconds | Seal
+Job = IncidentJobs | VisitProcesses | Recover | Prune | KeepClock | Release | AddDigests | FindUndigested
 
 
 class Progress(msgspec.Struct, frozen=True, tag="progress"):

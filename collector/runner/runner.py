@@ -15,6 +15,7 @@ from contextlib import closing
 import msgspec
 
 from collector.archive import layout
+from collector.host.clock import boot_s
 from collector.host.held_process import HeldProcess
 from collector.model.incident import IncidentHeader, StepStatus
 from collector.model.marker import Marker
@@ -30,15 +31,29 @@ from collector.runner.incident_run import IncidentRun
 from collector.runner.light_phase import LightPhase
 from collector.runner.pool import Pool
 from collector.runner.protocol import Begin, Done, Recover, Seal
+from collector.runner.recorder_phase import archive_seconds
 
 
 class Runner:
-    """Runs incidents: the light evidence of several at a time, the bulk of one."""
+    """
+    Runs incidents: the light evidence of several at a time, the bulk of one.
 
-    def __init__(self, pool: Pool, sampler: Sampler, report: Callable[[events.AnyEvent], None]) -> None:
+    Args:
+        report: Receives all events.
+        mark: Has the flight recorder write a row: called when an incident begins, and before it is sealed.
+    """
+
+    def __init__(
+        self,
+        pool: Pool,
+        sampler: Sampler,
+        report: Callable[[events.AnyEvent], None],
+        mark: Callable[[], None] = lambda: None,
+    ) -> None:
         self._pool = pool
         self._sampler = sampler
         self._report = report
+        self._mark = mark
         self._turns = BulkTurns()
         self._dumps = BulkTurns()
 
@@ -73,6 +88,8 @@ class Runner:
         return _ended(run, done)
 
     def _collect(self, run: IncidentRun) -> Task[Done]:
+        since_s = boot_s()
+        self._mark()
         with closing(HeldPhase(run, self._dumps)) as held:
             with closing(LightPhase(run)) as light:
                 yield from light.read(lambda: held.take(light))
@@ -84,6 +101,8 @@ class Runner:
                     run.report(events.JournalFailed(incident=run.id, reason=written.reason))
             yield from held.receive()
             yield from held.beside(run_remaining_steps(run, self._turns))
+        self._mark()
+        yield from archive_seconds(run, since_s)
         job = Seal(
             archive=run.archive,
             incident=run.id,

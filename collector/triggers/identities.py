@@ -103,5 +103,11 @@ def _completed(seen: Identity, known: Identity | None) -> Identity:
         exe=seen.exe or known.exe,
         unit=unit.unit,
         system_unit=unit.system_unit,
+        cgroup=max(seen.cgroup, known.cgroup, key=_hierarchies),
         mounts=seen.mounts or known.mounts,
     )
+
+
+def _hierarchies(cgroup: str | None) -> int:
+    """Return of how many hierarchies a cgroup is known: of a zombie only that of v2, v1 has moved it to the root."""
+    return cgroup.count("\n") if cgroup else 0

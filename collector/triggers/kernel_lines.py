@@ -17,10 +17,13 @@ _CONTEXT = re.compile(
     r"(?P<kdump>Kdump: loaded )?(?:Not tainted|Tainted: )",
     re.DOTALL,
 )
+OOM_TASK_MEMCG = "oom_task_memcg"
+"""The fact of an OOM kill that tells the control group of the process."""
+
 # mm/oom_kill.c, dump_oom_summary(), since 5.0.
 _OOM = re.compile(
     r"oom-kill:constraint=(?P<oom_constraint>[A-Z_]+),.*?,(?:global_oom|oom_memcg=(?P<oom_memcg>.+)),"
-    rf"task_memcg=(?P<oom_task_memcg>.+),task={COMM},pid=(?P<pid>[0-9]{{1,10}}),uid=[0-9]+\Z",
+    rf"task_memcg=(?P<{OOM_TASK_MEMCG}>/.*),task={COMM},pid=(?P<pid>[0-9]{{1,10}}),uid=[0-9]+\Z",
     re.DOTALL,
 )
 
@@ -92,8 +95,9 @@ def context_of(message: str) -> ProcessLine | None:
 
 def oom_summary_of(message: str) -> ProcessLine | None:
     """Return whom the line before an OOM kill names, with ``oom_constraint`` and the control groups as attributes."""
-    # A control group may have any name: with two readings, nothing of it counts.
-    if not message.startswith("oom-kill:") or message.count(",task_memcg=") != 1 or message.count(",oom_memcg=") > 1:
+    # Users name the control groups that are delegated to them, and their processes: with two readings, nothing counts.
+    once = all(message.count(mark) == 1 for mark in (",task_memcg=", ",task=", ",pid=", ",uid="))
+    if not message.startswith("oom-kill:") or not once or message.count(",oom_memcg=") > 1:
         return None
     return _process_of(_OOM.match(_bytes_of(message)))
 

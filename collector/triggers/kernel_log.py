@@ -12,6 +12,7 @@ from typing import ClassVar
 
 import msgspec
 
+from collector.host.cgroup_membership import memory_cgroup
 from collector.host.clock import boot_s
 from collector.host.files import Host
 from collector.host.identity import identify
@@ -21,15 +22,16 @@ from collector.host.procfs import CLOCK_TICKS_PER_S
 from collector.model.errors import DeniedError
 from collector.model.identity import is_the_named, with_identity
 from collector.model.knowledge import FACTS, Knowledge
-from collector.model.marker import Marker, MarkerKind, ProcessRef
+from collector.model.marker import OOM_CGROUP, Marker, MarkerKind, ProcessRef
 from collector.model.text import printable
 from collector.triggers.base import TriggerContext, Watch
 from collector.triggers.kernel_catalogue import DEFAULT, IN_CONTEXT, EventName
-from collector.triggers.kernel_lines import KernelEvent, LinePatterns
+from collector.triggers.kernel_lines import OOM_TASK_MEMCG, KernelEvent, LinePatterns
 from collector.triggers.kernel_reports import HOLD_S, OpenReports, Reported
 
 PSTORE = "/sys/fs/pstore"
 RECORDS_PER_READ = 256
+LONGEST_FACT = 1024
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -72,12 +74,16 @@ class KernelLog:
             raise DeniedError(f"trigger {ctx.id}: /dev/kmsg: {exc.strerror}", hint=hint) from exc
         boot, _, seq = (kept or "").partition(" ")
         left_at = int(seq) if boot == boot_id and seq.isdigit() else None
-        return KernelLogWatch(self, ctx, patterns, kmsg, boot_id, left_at)
+        return KernelLogWatch(self, ctx, patterns, kmsg, boot_id, left_at, kept is None)
 
 
 @dataclass(slots=True)
 class KernelLogWatch(Watch):
-    """An opened `KernelLog`; *left_at* is the last record that an earlier run of this boot has read."""
+    """
+    An opened `KernelLog`; *left_at* is the last record that an earlier run of this boot has read.
+
+    Once *caught_up*, what is read has just been logged.
+    """
 
     trigger: KernelLog
     ctx: TriggerContext
@@ -85,6 +91,7 @@ class KernelLogWatch(Watch):
     kmsg: Kmsg
     boot_id: str
     left_at: int | None
+    caught_up: bool
     _missed: int = 0
     _reports: OpenReports = field(default_factory=OpenReports)
     _read_to: int | None = None
@@ -109,7 +116,9 @@ class KernelLogWatch(Watch):
     def read(self) -> Iterator[Marker | None]:
         """Yield the markers among the next 256 records, and store the new position."""
         lost = self.kmsg.lost
+        count = 0
         for record in itertools.islice(self.kmsg.records(), RECORDS_PER_READ):
+            count += 1
             if self.kmsg.lost != lost:
                 lost = self.kmsg.lost  # and with them, perhaps, the end of one report and the beginning of another
                 yield from map(self._marker, self._reports.give_up())
@@ -118,6 +127,7 @@ class KernelLogWatch(Watch):
                 yield from map(self._marker, self._reports.take(record, self.patterns.find(record.message)))
             self._read_to = record.seq
             yield None
+        self.caught_up = self.caught_up or count < RECORDS_PER_READ
         self._remember()
 
     def poll(self) -> Iterator[Marker]:
@@ -159,7 +169,11 @@ class KernelLogWatch(Watch):
     def _marker(self, reported: Reported) -> Marker:
         record, found = reported.record, reported.event
         self._missed += found.event == "core_lost"
-        more = {key: printable(value, limit=1024) for key, value in found.facts}
+        facts = dict(found.facts)
+        group = facts.pop(OOM_TASK_MEMCG, "")
+        more = {key: printable(value, limit=LONGEST_FACT) for key, value in facts.items()}
+        if 0 < len(group) <= LONGEST_FACT:  # a path that was cut off would be another's
+            more[OOM_CGROUP] = memory_cgroup(self.ctx.host, group, identify=self.caught_up)
         if found.event == "segfault":
             more["core_dumped"] = "pending"
         if found.unclear:

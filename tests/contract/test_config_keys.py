@@ -97,6 +97,7 @@ USERS: dict[Where, Callable[[Generation, Key], Any]] = {
     ("runtime",): attribute(lambda g: g.loaded.config.runtime),
     ("runtime", "directory"): lambda g, _: g.runtime_directory,
     ("runtime", "incident_timeout"): lambda g, _: g.pipelines["crash"].timeout_s,
+    ("recorder",): attribute(lambda g: g.loaded.config.recorder),
     ("storm", "per_executable"): attribute(lambda g: g.loaded.config.storm.per_executable),
     ("storm", "per_uid"): attribute(lambda g: g.loaded.config.storm.per_uid),
     ("storm", "total"): attribute(lambda g: g.loaded.config.storm.total),

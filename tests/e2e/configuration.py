@@ -13,6 +13,7 @@ SHIPPED = yaml.safe_load((Path(__file__).parents[2] / "config/collector.yaml").r
 HERE = {
     "archive": {"path": "$archive", "reserve": "0%"},  # the disk of a test machine may be nearly full
     "runtime": {"directory": "$runtime"},
+    "recorder": {"keep": "0s"},  # a test that wants its step says so
 }
 
 CORES = '{id: cores, type: core_files, paths: [$cores], match: ["core*"], pipeline: crash}'

@@ -36,6 +36,7 @@ STEPS = (
     "{id: memory, collector: proc_files}",
     "{id: processes, collector: process_table}",
     "{id: process, collector: process}",
+    "{id: cgroup, collector: cgroup}",
     "{id: network, collector: network}",
     "{id: block, collector: block}",
     "{id: kernel_log, collector: dmesg}",

@@ -26,6 +26,7 @@ STEPS_OF_A_CRASH = {
     "memory",
     "processes",
     "process",
+    "cgroup",
     "network",
     "block",
     "kernel_log",

@@ -19,7 +19,7 @@ from watching import drain, of_process, opened, trigger_context
 from collector.host.files import Host
 from collector.host.identity import identify
 from collector.host.kmsg import Kmsg
-from collector.model.marker import MarkerKind
+from collector.model.marker import OOM_CGROUP, MarkerKind
 from collector.triggers.base import TriggerContext, Watch
 from collector.triggers.kernel_lines import ProcessLine, context_of
 from collector.triggers.kernel_log import KernelLog
@@ -107,8 +107,10 @@ def test_kernel_log_tells_the_control_group_of_a_real_oom_kill(watching: Opener,
     log.close()
     assert (marker.attributes["event"], marker.comm) == ("oom_kill", name)
     said = {key: value for key, value in marker.attributes.items() if key.startswith("oom_")}
-    told = {"oom_constraint": "CONSTRAINT_MEMCG", "oom_memcg": where, "oom_task_memcg": where}
+    told = {"oom_constraint": "CONSTRAINT_MEMCG", "oom_memcg": where}
+    group_of_it = said.pop(OOM_CGROUP, "")
     assert said == ({} if ",task=" in name else told)
+    assert group_of_it.endswith("" if ",task=" in name else f":{where}\n")
     named = [line._replace(cpu=None) for line in contexts if line is not None and line.pid == eater.pid]
     assert ProcessLine(eater.pid, name) in named
 

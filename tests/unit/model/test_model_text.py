@@ -9,7 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from collector.model.artifact import Truncated
-from collector.model.text import escape, escape_lines, escape_name, joined, jsonl, printable
+from collector.model.text import escape, escape_lines, escape_name, joined, jsonl, printable, unescape_name
 
 
 @pytest.mark.parametrize(
@@ -45,7 +45,9 @@ def test_escape_is_printable_and_reversible(raw: bytes) -> None:
     text = escape(raw)
     assert text == "" or text.isprintable()
     assert unescape(text) == raw
-    assert escape_name(raw.decode("utf-8", "surrogateescape")) == text
+    name = raw.decode("utf-8", "surrogateescape")
+    assert escape_name(name) == text
+    assert unescape_name(text) == name
 
 
 def test_escape_lines_keeps_lines_and_tabs() -> None:

@@ -37,8 +37,8 @@ def test_compile_of_the_shipped_file() -> None:
     """The default collects what vanishes first, and bulk last."""
     plan = prepare(None, TRIGGERS)
     steps = plan.pipelines["crash"].steps
-    light = ["memory", "processes", "process", "network", "block", "kernel_log"]
-    assert [step.id for step in steps] == [*light, "core", "segments"]
+    light = ["memory", "processes", "process", "cgroup", "network", "block", "kernel_log"]
+    assert [step.id for step in steps] == [*light, "journal", "core", "segments"]
     shm = steps[-1].collector
     assert isinstance(shm, Shm)
     assert (shm.from_, shm.max_total, steps[-1].timeout_s) == (From.CRASHED_PROCESS, 64 << 30, 600.0)
@@ -46,6 +46,7 @@ def test_compile_of_the_shipped_file() -> None:
         "memory": StepClass.LIGHT,
         "processes": StepClass.LIGHT,
         "process": StepClass.LIGHT,
+        "cgroup": StepClass.LIGHT,
         "network": StepClass.LIGHT,
         "block": StepClass.LIGHT,
         "kernel_log": StepClass.LIGHT,

@@ -147,3 +147,25 @@ def test_identities_take_a_zombie_but_nobody_who_lives(proc: Path, table: Identi
     who = table.take(7, 3)
     assert who is not None
     assert who.comm == "engine"
+
+
+def test_identities_keep_the_cgroups_of_v1_that_a_zombie_has_lost(proc: Path, table: Identities) -> None:
+    """At its end v1 moves a process to each hierarchy's root; v2 still has its path, so both are taken together."""
+    (proc / "self").mkdir()
+    mounts = [("memory", "cgroup", "rw,memory"), ("unified", "cgroup2", "rw")]
+    lines = [
+        f"3{number} 24 0:26 / /cg/{name} rw - {kind} {kind} {options}\n"
+        for number, (name, kind, options) in enumerate(mounts)
+    ]
+    (proc / "self" / "mountinfo").write_text("".join(lines), encoding="utf-8")
+    for name in ("memory", "unified"):
+        (proc.parent / "cg" / name / "a.service").mkdir(parents=True)
+    live(proc, 7, "engine", parent=3)
+    (proc / "7" / "cgroup").write_text("4:memory:/a.service\n0::/a.service\n", encoding="utf-8")
+    table.learn(7)
+    live(proc, 7, "engine", parent=3, state="Z")
+    (proc / "7" / "cgroup").write_text("4:memory:/\n0::/a.service\n", encoding="utf-8")
+    who = table.take(7, 3)
+    assert who is not None
+    ids = [(proc.parent / "cg" / name / "a.service").stat().st_ino for name in ("memory", "unified")]
+    assert who.cgroup == f"memory:{ids[0]}:/a.service\n:{ids[1]}:/a.service\n"

@@ -227,7 +227,9 @@ def test_open_reports_give_an_oom_kill_its_control_group() -> None:
 
 @pytest.mark.parametrize("line", [
     f"{SUMMARY},task_memcg=/c,task=engine,pid=41,uid=0", f"{SUMMARY},oom_memcg=/c,task=engine,pid=41,uid=0",
-    f"{SUMMARY},task=engine,pid=41", f"{SUMMARY},task={'x' * 16},pid=41,uid=0",
+    f"{SUMMARY},task=engine,pid=41", f"{SUMMARY},task=y,pid=41,uid=0,task=y,pid=41,uid=0",
+    f"{SUMMARY},task=,pid=41,uid=0,pid=43,uid=0", f"prefix {SUMMARY},task=engine,pid=41,uid=0",
+    f"{SUMMARY},task=,task=engine,pid=41,uid=0", f"{SUMMARY},task={'x' * 16},pid=41,uid=0",
 ])  # fmt: skip
 def test_oom_summary_is_not_read_when_a_control_group_has_a_name_that_lies(line: str) -> None:
     """Users name their own control groups."""
