@@ -12,6 +12,7 @@ from collector.archive.read import ArchiveReader, IncidentSummary, UnderWay
 from collector.cli.cgroup_summary import cgroup_facts
 from collector.cli.crash_summary import core_facts, crash_facts, short
 from collector.cli.options import archive_options, archive_path, parsed
+from collector.cli.stacks import show_stacks
 from collector.cli.text import escape_name, printable, size, when
 from collector.model.artifact import ArtifactRecord
 from collector.model.incident import Manifest, StepRecord, StepStatus
@@ -46,9 +47,12 @@ def list_command(*, since: str | None, archive: str | None, config: str | None, 
 
 @click.command("show")
 @click.argument("incident", metavar="ID")
+@click.option("--stacks", is_flag=True, help="Show the backtraces of all threads of its core instead.")
 @archive_options
-def show_command(*, incident: str, archive: str | None, config: str | None, as_json: bool) -> int:
+def show_command(*, incident: str, stacks: bool, archive: str | None, config: str | None, as_json: bool) -> int:
     """Show one incident. ID may be the start or the end of an id, or `latest`."""
+    if stacks:
+        return show_stacks(incident, archive_path(config, archive), as_json=as_json)
     with ArchiveReader(archive_path(config, archive)) as opened:
         known = opened.resolve(incident, unsealed=True)
         found = opened.read(known)

@@ -23,6 +23,7 @@ VERBS = {
     "copy": "collector.cli.copy:copy_command",
     "list": "collector.cli.incidents:list_command",
     "show": "collector.cli.incidents:show_command",
+    "debug": "collector.cli.debug:debug_command",
     "export": "collector.cli.export:export_command",
     "prune": "collector.cli.prune:prune_command",
     "verify": "collector.cli.verify:verify_command",

@@ -22,7 +22,7 @@ _MAGIC_BYTES = 16
 _NEXT_KEY = re.compile(rb"\n[^ \n]")
 
 
-def core_within(fd: int, report: CrashReport) -> CoreReader:
+def core_within(fd: int, report: CrashReport, *, whole: bool = False) -> CoreReader:
     """
     Return a reader of the core in the report *fd*.
 
@@ -36,7 +36,7 @@ def core_within(fd: int, report: CrashReport) -> CoreReader:
         raise CoreError("the core in the Apport report is not compressed")
     lacks_end = partial(_gzip_lacks_end, report.core_at) if compression.name == "gzip" else None
     ending = replace(compression, lacks_end=lacks_end)
-    return UnpackingReader(fd, ending, read_packed=Base64Lines(fd, report.core_at).read)
+    return UnpackingReader(fd, ending, read_packed=Base64Lines(fd, report.core_at).read, whole=whole)
 
 
 class Base64Lines:

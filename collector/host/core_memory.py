@@ -12,6 +12,7 @@ from collector.host.memory import PAGE_BYTES
 from collector.host.process_memory import ProcessMemory
 
 MAX_OFFSET = (1 << 63) - 1
+"""How far a file can reach; a damaged segment table claims more."""
 
 
 class CoreMemory(Protocol):

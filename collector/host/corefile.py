@@ -186,17 +186,19 @@ def _entries(directory_fd: int) -> Iterator[os.DirEntry[str]]:
         yield from entries
 
 
-def core_reader(fd: int) -> CoreReader:
+def core_reader(fd: int, *, whole: bool = False) -> CoreReader:
     """
     Return a reader of the core in *fd*, which the caller closes.
+
+    A compressed one is read up to a limit, which is far behind its notes, unless *whole*: then the caller bounds it.
 
     Raises:
         CoreError: If its compression is unknown, or an Apport report has no core.
     """
     if (report := read_report(fd)) is not None:
-        return core_within(fd, report)
+        return core_within(fd, report, whole=whole)
     compression = compression_of(os.pread(fd, 16, 0))
-    return UnpackingReader(fd, compression) if compression else FileReader(fd)
+    return UnpackingReader(fd, compression, whole=whole) if compression else FileReader(fd)
 
 
 def mapped_files(fd: int) -> Iterator[MappedFile]:

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import importlib
 import os
+import sys
 from collections.abc import Callable
 from dataclasses import dataclass
 from functools import partial
@@ -170,7 +171,12 @@ class UnpackingReader:
     """
 
     def __init__(
-        self, fd: int, compression: Compression, *, read_packed: Callable[[int, int], bytes] | None = None
+        self,
+        fd: int,
+        compression: Compression,
+        *,
+        read_packed: Callable[[int, int], bytes] | None = None,
+        whole: bool = False,
     ) -> None:
         """
         Begin to read.
@@ -179,6 +185,7 @@ class UnpackingReader:
             fd: The file.
             compression: Its format.
             read_packed: Returns *size* bytes from *offset* on, which only ever grows, if the file has them encoded.
+            whole: Read it to its end, however long; the caller bounds it.
 
         Raises:
             CoreError: If the library is not installed.
@@ -192,7 +199,9 @@ class UnpackingReader:
         self._packed_bytes = 0
         self._streams = 1
         self.position = 0
-        self._left = MAX_UNPACKED_BYTES
+        self._left = sys.maxsize if whole else MAX_UNPACKED_BYTES
+        self._most_packed_bytes = sys.maxsize if whole else MAX_PACKED_BYTES
+        self._most_streams = sys.maxsize if whole else MAX_STREAMS
         self._ended = False
 
     def read(self, size: int) -> bytes:
@@ -237,7 +246,7 @@ class UnpackingReader:
             packed = b""
             if self._decompressor.needs_input:
                 packed, self._packed = self._packed or self._read_packed(), b""
-                if not packed and self._packed_bytes < MAX_PACKED_BYTES:
+                if not packed and self._packed_bytes < self._most_packed_bytes:
                     self._ended = True
             # Without input, too: zlib may still hold output.
             if part := self._decompressor.decompress(packed, size):
@@ -248,13 +257,13 @@ class UnpackingReader:
 
     def _next_stream(self) -> bool:
         """Begin the next stream, if there is one behind zeros; anything else there does not belong to the core."""
-        if self._ended or self._streams == MAX_STREAMS:
+        if self._ended or self._streams == self._most_streams:
             return False
         rest = (self._decompressor.unused_data or b"").lstrip(b"\0")
         while len(rest) < 8 and (more := self._read_packed()):
             rest = (rest + more).lstrip(b"\0")
         if not rest.startswith(self._compression.magics):
-            self._ended = self._packed_bytes < MAX_PACKED_BYTES
+            self._ended = self._packed_bytes < self._most_packed_bytes
             return False
         self._decompressor = self._make()
         self._packed = rest
@@ -262,6 +271,6 @@ class UnpackingReader:
         return True
 
     def _read_packed(self) -> bytes:
-        packed = self._pread(min(PIECE, MAX_PACKED_BYTES - self._packed_bytes), self._packed_bytes)
+        packed = self._pread(min(PIECE, self._most_packed_bytes - self._packed_bytes), self._packed_bytes)
         self._packed_bytes += len(packed)
         return packed

@@ -1,0 +1,1 @@
+"""What an archived incident tells a person; only the command line imports it."""

@@ -1,0 +1,104 @@
+"""The backtraces of an archived core."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Sequence
+from contextlib import ExitStack
+
+from collector.host.elfcore import CoreError
+from collector.model.errors import ArchiveError
+from collector.model.text import printable
+from collector.report.archived_core import ArchivedCore, ArchivedThread, image_of
+from collector.report.core_modules import MAX_MODULES, VDSO, CoreModule, core_modules
+from collector.report.libdw import LIBRARY, NO_FILE
+from collector.report.memory_file import memory_file
+from collector.report.traces import ARCHIVED, LIBDW, REGISTERS, Backtraces, ThreadTrace, TraceFrame
+from collector.report.unwinding import TIMEOUT_S, UnwoundFrame, UnwoundThread, unwind
+
+NO_LIBDW = "libdw is not installed (`apt install libdw1`)"
+PROGRAM_COUNTERS = ("rip", "pc", "eip")
+
+
+def backtraces(core: ArchivedCore, *, library: str = LIBRARY, timeout_s: float = TIMEOUT_S) -> Backtraces:
+    """
+    Return the backtraces of a core, by libdw where it is installed, else as they were archived.
+
+    Never raises for what is wrong with the core: that is the *problem* of what is returned.
+
+    Args:
+        core: The core.
+        library: The name of libdw.
+        timeout_s: After this long, what was found is returned.
+    """
+    try:
+        with core.plain() as fd:
+            return _unwound(core, fd, library, timeout_s)
+    except (ArchiveError, CoreError, OSError) as exc:
+        return _archived(core, (), str(exc))
+
+
+def _unwound(core: ArchivedCore, fd: int, library: str, timeout_s: float) -> Backtraces:
+    image = image_of(fd)
+    modules = core_modules(image)
+    with ExitStack() as stack:
+        vdso = NO_FILE
+        if modules and modules[-1].path == VDSO.encode():
+            vdso = memory_file(image.memory.read(modules[-1].start, modules[-1].end - modules[-1].start))
+            stack.callback(os.close, vdso)
+        threads, problem = unwind(fd, modules, vdso, library=library, timeout_s=timeout_s)
+    if threads is None:
+        return _archived(core, modules, NO_LIBDW)
+    if not threads:
+        return _archived(core, modules, problem or "libdw finds no threads in the core")
+    left_out = f"only the first {MAX_MODULES} modules are known by name" if len(modules) >= MAX_MODULES else ""
+    return Backtraces(
+        by=LIBDW,
+        threads=tuple(_thread(thread, modules) for thread in threads),
+        problem=printable("; ".join(filter(None, (problem, core.missing, left_out)))),
+    )
+
+
+def _thread(thread: UnwoundThread, modules: Sequence[CoreModule]) -> ThreadTrace:
+    frames = tuple(_frame(frame, modules) for frame in thread.frames)
+    return ThreadTrace(tid=thread.tid or 0, frames=frames, ended=printable(thread.ended))
+
+
+def _frame(frame: UnwoundFrame, modules: Sequence[CoreModule]) -> TraceFrame:
+    known = 0 <= frame.module < len(modules)
+    line = f":{frame.line}" if frame.line else ""
+    return TraceFrame(
+        module=modules[frame.module].name if known else "",
+        offset=f"{frame.offset:#x}",
+        function=printable(frame.function),
+        source=printable(f"{frame.source}{line}") if frame.source else "",
+        inlined=frame.inlined,
+    )
+
+
+def _archived(core: ArchivedCore, modules: Sequence[CoreModule], problem: str) -> Backtraces:
+    """Return what was archived with the crash, and say why that is all."""
+    rows = core.rows()
+    by = ARCHIVED if any(row.frames for row in rows) else REGISTERS
+    threads = tuple(_archived_thread(row, modules) for row in rows)
+    return Backtraces(by=by, threads=threads, problem=printable(f"{problem}: {by}" if threads else problem))
+
+
+def _archived_thread(row: ArchivedThread, modules: Sequence[CoreModule]) -> ThreadTrace:
+    if row.frames:
+        frames = tuple(_split(printable(frame)) for frame in row.frames)
+        return ThreadTrace(tid=row.tid, frames=frames, ended=printable(row.frames_end))
+    text = next((row.registers[name] for name in PROGRAM_COUNTERS if name in row.registers), "")
+    try:
+        pc = int(text, 16)
+    except ValueError:
+        return ThreadTrace(tid=row.tid, ended="its registers are not known")
+    module = next((one for one in modules if one.start <= pc < one.end), None)
+    frame = TraceFrame(module=module.name if module else "", offset=f"{pc - module.start if module else pc:#x}")
+    return ThreadTrace(tid=row.tid, frames=(frame,))
+
+
+def _split(frame: str) -> TraceFrame:
+    """Return ``module+0xoffset`` as a frame."""
+    module, _, offset = frame.rpartition("+")
+    return TraceFrame(module=module, offset=offset)
