@@ -29,7 +29,6 @@ def status_command(*, config: str | None, as_json: bool, watching: bool) -> int:
         if as_json:
             raise UsageError("--watch and --json exclude each other", hint="`status --json` has the newest row")
         watch(directory)
-        return 0
     status = status_of(directory)
     click.echo(msgspec.json.encode(status) if as_json else "\n".join(_lines(status)))
     return 0

@@ -5,32 +5,32 @@ from __future__ import annotations
 import sys
 import time
 from collections.abc import Iterator, Sequence
+from typing import NoReturn
 
 import click
 
-from collector.cli.text import escape_name, size
+from collector.cli.text import size
 from collector.daemon.messages import Watched
 from collector.daemon.requests import watched_of
 from collector.host.disk_counters import disk_name
+from collector.host.procfs import PAGE_BYTES
 from collector.model.errors import UsageError
 from collector.model.recording import Second
 from collector.model.text import escape
 from collector.model.top_processes import TopProcess
 
 BARS = "▁▂▃▄▅▆▇█"
-ROWS_S = 60
 SHOWN = 5
 CLEAR = "\x1b[H\x1b[J"
 SECTOR = 512
 
 
-def watch(directory: str, *, count: int | None = None) -> None:
+def watch(directory: str) -> NoReturn:
     """
     Show the last minute until Ctrl-C: a table on a terminal, a line per second in a pipe.
 
     Args:
         directory: The daemon's runtime directory.
-        count: Refreshments; ``None`` for no end.
 
     Raises:
         UsageError: If the flight recorder is off.
@@ -38,22 +38,19 @@ def watch(directory: str, *, count: int | None = None) -> None:
     """
     live = sys.stdout.isatty()
     since_s, before = 0.0, None
-    while count is None or count > 0:
+    while True:
         watched = watched_of(directory, 0.0 if live else since_s)
         if not watched.columns:
             raise UsageError("the flight recorder is off", hint="set recorder.keep, and restart the daemon")
         if live:
             click.echo(CLEAR + "\n".join(table(watched)))
         else:
-            news = watched.seconds if since_s else watched.seconds[-1:]
-            for second in news:
+            for second in watched.seconds if since_s else watched.seconds[-1:]:
                 click.echo(line(before, second))
                 before = second
             sys.stdout.flush()
         since_s = max((second.at_s for second in watched.seconds), default=since_s)
-        count = None if count is None else count - 1
-        if count != 0:
-            time.sleep(max(1.0, watched.period_s))
+        time.sleep(max(1.0, watched.period_s))
 
 
 def figure(second: Second, name: str) -> float:
@@ -76,7 +73,7 @@ def stalled(before: Second | None, second: Second, resource: str) -> float:
 
 def reclaimed(before: Second | None, second: Second) -> float:
     """Return the bytes per second that were reclaimed."""
-    return 4096 * sum(rate(before, second, f"pgsteal_{who}") for who in ("direct", "kswapd"))
+    return PAGE_BYTES * sum(rate(before, second, f"pgsteal_{who}") for who in ("direct", "kswapd"))
 
 
 def disks(before: Second | None, second: Second) -> Iterator[str]:
@@ -148,4 +145,4 @@ def top(title: str, processes: Sequence[TopProcess]) -> Iterator[str]:
     yield f"largest {title}, in the last round:"
     for one in processes[:SHOWN]:
         cpu = "?" if one.cpu is None else f"{one.cpu / 10:.1f}%"
-        yield f"  {one.pid:>8} {escape_name(escape(one.comm)):<16} {size(one.rss_bytes):>10} {cpu:>7}"
+        yield f"  {one.pid:>8} {escape(one.comm):<16} {size(one.rss_bytes):>10} {cpu:>7}"

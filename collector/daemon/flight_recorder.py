@@ -11,7 +11,7 @@ from collector.daemon.messages import Watched
 from collector.model.incident import StepStatus
 from collector.model.pressure import Distress
 from collector.model.recording import COLUMNS, Recording, Second, read_second
-from collector.model.top_processes import ROUND_S, read_round
+from collector.model.top_processes import read_round
 from collector.pressure.sampler import Sampler
 from collector.runner import events
 from collector.runner.pool import Pool
@@ -26,7 +26,7 @@ VISIT_TIMEOUT_S = 10.0
 """Nothing that is read can hang, but a machine that starves is slow."""
 
 WATCHED_ROWS = 60
-"""A minute; as JSON at most 40 KiB, of the 64 that a message may have."""
+"""A minute at one row a second; as JSON at most 58 KiB, of the 64 that a message may have."""
 
 log = get_logger()
 
@@ -81,7 +81,7 @@ class FlightRecorder:
         return read_second(row) if row else None
 
     def watched(self, since_s: float) -> Watched:
-        """Return the last minute, as far as it is newer than *since_s* since boot, and the last round."""
+        """Return the last `WATCHED_ROWS` as far as they are newer than *since_s* since boot, and the last round."""
         if self._recorder is None:
             return Watched(period_s=0.0, columns=(), seconds=())
         recording = self._recorder.recording
@@ -103,7 +103,7 @@ class FlightRecorder:
             return
         self._visit_at_s = now_s + VISIT_S
         if starts:
-            self._round_at_s = now_s + ROUND_S
+            self._round_at_s = now_s + recording.settings.round_s
         self._visiting = True
         task = self._pool.perform(VisitProcesses(), deadline_s=now_s + VISIT_TIMEOUT_S)
         self._loop.spawn(task, lambda result: self._visited(recording, result))
@@ -114,7 +114,7 @@ class FlightRecorder:
             if recording.state.offset == 0:
                 recording.rounds.append(recording.state.row())
             return
-        self._round_at_s = self._visit_at_s = time.monotonic() + ROUND_S
+        self._round_at_s = self._visit_at_s = time.monotonic() + recording.settings.round_s
         self._complain(result.done)
 
     def _complain(self, done: Done) -> None:

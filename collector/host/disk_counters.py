@@ -12,7 +12,6 @@ from collector.host.kernelfile import OptionalFile
 DISKSTATS_BYTES = 65_536
 """What is read of it: about 600 disks and partitions."""
 
-
 SHOWN_FIELDS = (0, 1, 5, 9, 11, 12)
 
 
@@ -37,8 +36,11 @@ class BusiestDisks:
     """
 
     def __init__(self, host: Host, first: tuple[int, int] | None, count: int) -> None:
+        self._host = host
         self._file = OptionalFile(host, "/proc/diskstats", size=DISKSTATS_BYTES)
         self._first = first
+        number = f"{first[0]}:{first[1]}" if first else "-"
+        self._first_file = OptionalFile(host, f"{BY_NUMBER}/{number}/stat", size=512)
         self._count = count
         self._whole: dict[tuple[int, int], bool] = {}
         self._busy_ms: dict[tuple[int, int], int] = {}
@@ -50,21 +52,26 @@ class BusiestDisks:
 
         A disk that is shown stays until another is busier, so that what is read of an idle machine is continuous.
         """
-        found = {disk[:2]: disk for disk in parse_diskstats(self._file.read()) if self._is_whole(disk)}
+        listed = parse_diskstats(self._file.read())
+        self._whole = {key: self._is_whole(key) for key in [disk[:2] for disk in listed]}
+        found = {disk[:2]: disk for disk in listed if self._whole[disk[:2]]}
         others = [key for key in found if key != self._first]
         others.sort(key=lambda key: (self._busy_ms.get(key, 0) - found[key].busy_ms, key not in self._shown, key))
         others = others[: self._count - 1]
         self._busy_ms = {key: disk.busy_ms for key, disk in found.items()}
         self._shown = frozenset(others)
-        first = found.get(self._first) if self._first else None
+        first = found.get(self._first) or self._read(self._first) if self._first else None
         return [first, *(found[key] for key in others)]
 
-    def _is_whole(self, disk: DiskCounters) -> bool:
-        """Return whether it is a disk rather than a partition of one; asked of sysfs once per number."""
-        key = disk[:2]
-        if key not in self._whole:
-            self._whole[key] = not os.path.exists(f"{BY_NUMBER}/{disk.major}:{disk.minor}/partition")
-        return self._whole[key]
+    def _read(self, first: tuple[int, int]) -> DiskCounters | None:
+        """Return the counters of a disk that comes after what is read of ``/proc/diskstats``, from its own file."""
+        return next(iter(parse_diskstats(b"%d %d - " % first + self._first_file.read())), None)
+
+    def _is_whole(self, key: tuple[int, int]) -> bool:
+        """Return whether it is a disk rather than a partition of one; sysfs is asked once, until it is unplugged."""
+        if (known := self._whole.get(key)) is not None:
+            return known
+        return not os.path.exists(self._host.path(f"{BY_NUMBER}/{key[0]}:{key[1]}/partition"))
 
 
 def parse_diskstats(text: bytes) -> list[DiskCounters]:

@@ -18,11 +18,11 @@ from collector.host.journal_unpack import COMPRESSED, UnpackError, unpacked
 from collector.host.sparing_reader import SparingReader
 
 SIGNATURE = b"LPKSHHRH"
-HEADER = struct.Struct("<8sII8x16s16s16s16s8x8xQQ")
-"""Signature, flags, ids of the file, the machine, the last entry's boot and the sequence; where the hash table is."""
-TIMES_AT, TIMES = 184, struct.Struct("<QQQ")
-"""Wall clock of the first and the last entry, and the last one's monotonic time, in microseconds."""
-HEADER_BYTES = 208
+HEADER = struct.Struct("<12xI8x16s16x16s32xQQ80xQ")
+"""
+Flags, the file's id, the last entry's boot, where the hash table is and its size, and the last entry's time in
+microseconds on CLOCK_MONOTONIC.
+"""
 
 KEYED_HASH, COMPACT = 4, 16
 KNOWN_FLAGS = 1 | 2 | KEYED_HASH | 8 | COMPACT
@@ -77,17 +77,16 @@ class JournalFile:
         Read its header.
 
         Raises:
-            JournalDamagedError: If it is none, or has a feature that this program does not know.
+            JournalDamagedError: If it is not a journal, or has a feature that this program does not know.
         """
         self.name = name
         self.reader = SparingReader(fd)
-        head = self.reader.read(0, HEADER_BYTES)
-        if len(head) < HEADER_BYTES or not head.startswith(SIGNATURE):
+        head = self.reader.read(0, HEADER.size)
+        if len(head) < HEADER.size or not head.startswith(SIGNATURE):
             raise JournalDamagedError("it does not begin as a journal does")
-        _, _, flags, self._id, _, self.last_boot, _, self._table, self._table_bytes = HEADER.unpack_from(head)
+        flags, self._id, self.last_boot, self._table, self._table_bytes, self.last_monotonic_us = HEADER.unpack(head)
         if unknown := flags & ~KNOWN_FLAGS:
             raise JournalDamagedError(f"it has features that this program does not know (flags {unknown:#x})")
-        self.first_wall_us, self.last_wall_us, self.last_monotonic_us = TIMES.unpack_from(head, TIMES_AT)
         self._keyed = bool(flags & KEYED_HASH)
         self._item, self._payload_at = ("I", 72) if flags & COMPACT else ("QQ", 64)
         self._array_item = struct.Struct("<I" if flags & COMPACT else "<Q")
@@ -123,7 +122,7 @@ class JournalFile:
         Return the first *limit* bytes of the field at *offset*: ``NAME=value``.
 
         Raises:
-            JournalDamagedError: If it is none, or cannot be unpacked.
+            JournalDamagedError: If it is not a field, or cannot be unpacked.
         """
         flags, size = self._object(offset, DATA)
         return self._value(offset, flags, size, limit)
@@ -158,13 +157,13 @@ class JournalFile:
         """Return the flags and the size of the object at *offset*."""
         found, flags, size = OBJECT.unpack(self._exactly(offset, OBJECT.size))
         if found != kind or offset % 8 or size < OBJECT.size:
-            raise JournalDamagedError(f"at {offset} is no object of type {kind}")
+            raise JournalDamagedError(f"there is no object of type {kind} at {offset}")
         return flags, size
 
     def _exactly(self, offset: int, size: int) -> bytes:
         try:
             found = self.reader.read(offset, size)
-        except (OverflowError, OSError) as exc:
+        except OSError as exc:
             raise JournalDamagedError(f"{size} bytes at {offset} cannot be read: {exc}") from exc
         if len(found) != size:
             raise JournalDamagedError(f"it ends before {offset + size}")

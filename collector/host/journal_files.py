@@ -11,7 +11,7 @@ from contextlib import ExitStack
 from dataclasses import dataclass, field
 
 from collector.host.clock import boot_s
-from collector.host.files import DIRECTORY_FLAGS, Host, OpenFd, open_regular
+from collector.host.files import READ_FLAGS, Host, OpenFd, open_regular
 from collector.host.journal_file import JournalDamagedError, JournalFile
 from collector.model.errors import StepError
 from collector.model.text import escape_name
@@ -104,7 +104,7 @@ def _files(directory: str, found: JournalFiles) -> Iterator[tuple[int, str]]:
 
 def _names(directory: str, found: JournalFiles) -> list[str]:
     try:
-        with OpenFd(os.open(directory, DIRECTORY_FLAGS)) as fd:
+        with OpenFd(os.open(directory, READ_FLAGS | os.O_DIRECTORY)) as fd:
             return sorted(os.listdir(fd))[:MAX_NAMES]
     except (FileNotFoundError, NotADirectoryError):
         return []

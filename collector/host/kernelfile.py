@@ -45,9 +45,12 @@ class OptionalFile:
             self._file = None
 
     def read(self) -> bytes:
-        """Return the current contents."""
+        """Return the current contents; nothing while it cannot be read: its disk was unplugged."""
         if self._file is not None:
-            self.text = self._file.read()
+            try:
+                self.text = self._file.read()
+            except OSError:
+                self.text = b""
         return self.text
 
 

@@ -78,7 +78,7 @@ class MachineCounters:
             space = os.statvfs(self._shm)
         except OSError:
             return None, None
-        return (space.f_blocks - space.f_bfree) * space.f_frsize, space.f_blocks * space.f_frsize
+        return max(0, space.f_blocks - space.f_bfree) * space.f_frsize, space.f_blocks * space.f_frsize
 
     def _disk_figures(self) -> list[int]:
         figures: list[int] = []

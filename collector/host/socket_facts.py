@@ -12,11 +12,13 @@ import ctypes
 import fcntl
 import socket
 import struct
+from collections.abc import Callable
 
 from collector.host.syscalls import call
 from collector.model.text import escape
 
 ADDRESS_BYTES = 128  # struct sockaddr_storage
+ANY_VSOCK = 0xFFFFFFFF  # VMADDR_CID_ANY, VMADDR_PORT_ANY
 
 
 def option(fd: int, level: int, name: int, size: int) -> bytes:
@@ -67,15 +69,49 @@ def show_address(raw: bytes) -> str:
     """
     Return a ``struct sockaddr`` as text, names escaped.
 
-    Of a family that is not known here, the bytes after it in hexadecimal. Source: ip(7), ipv6(7), unix(7), netlink(7).
+    Of a family that is not known here, the bytes after it in hexadecimal. Source: ip(7), ipv6(7), unix(7), netlink(7),
+    packet(7), vsock(7).
     """
-    family, rest = int.from_bytes(raw[:2], "little" if struct.pack("=H", 1)[0] else "big"), raw[2:]
-    if family == socket.AF_INET and len(raw) >= 8:
-        return f"{socket.inet_ntop(family, raw[4:8])}:{int.from_bytes(raw[2:4], 'big')}"
-    if family == socket.AF_INET6 and len(raw) >= 24:
-        return f"[{socket.inet_ntop(family, raw[8:24])}]:{int.from_bytes(raw[2:4], 'big')}"
-    if family == socket.AF_UNIX:
-        return "@" + escape(rest[1:]) if rest[:1] == b"\0" else escape(rest.rstrip(b"\0"))
-    if family == socket.AF_NETLINK and len(raw) >= 12:
-        return "{}:{:#x}".format(*struct.unpack_from("=II", raw, 4))
-    return rest.hex()
+    family = int.from_bytes(raw[:2], "little" if struct.pack("=H", 1)[0] else "big")
+    least, show = _FAMILIES.get(family, (0, _hexadecimal))
+    return show(raw) if len(raw) >= least else _hexadecimal(raw)
+
+
+def _hexadecimal(raw: bytes) -> str:
+    return raw[2:].hex()
+
+
+def _inet(raw: bytes) -> str:
+    return f"{socket.inet_ntop(socket.AF_INET, raw[4:8])}:{int.from_bytes(raw[2:4], 'big')}"
+
+
+def _inet6(raw: bytes) -> str:
+    return f"[{socket.inet_ntop(socket.AF_INET6, raw[8:24])}]:{int.from_bytes(raw[2:4], 'big')}"
+
+
+def _unix(raw: bytes) -> str:
+    return "@" + escape(raw[3:]) if raw[2:3] == b"\0" else escape(raw[2:].rstrip(b"\0"))
+
+
+def _netlink(raw: bytes) -> str:
+    return "{}:{:#x}".format(*struct.unpack_from("=II", raw, 4))
+
+
+def _packet(raw: bytes) -> str:
+    return f"{int.from_bytes(raw[2:4], 'big'):#06x}:{struct.unpack_from('=i', raw, 4)[0] or '*'}"
+
+
+def _vsock(raw: bytes) -> str:
+    port, cid = ("*" if one == ANY_VSOCK else str(one) for one in struct.unpack_from("=II", raw, 4))
+    return f"{cid}:{port}"
+
+
+_FAMILIES: dict[int, tuple[int, Callable[[bytes], str]]] = {
+    socket.AF_INET: (8, _inet),
+    socket.AF_INET6: (24, _inet6),
+    socket.AF_UNIX: (2, _unix),
+    socket.AF_NETLINK: (12, _netlink),
+    socket.AF_PACKET: (8, _packet),
+    socket.AF_VSOCK: (12, _vsock),
+}
+"""How an address of each family is shown, and the bytes that this takes."""

@@ -8,6 +8,7 @@ import os
 from collector.host.syscalls import cachestat
 
 PAGE = mmap.PAGESIZE
+LARGEST_OFFSET = (1 << 63) - 1
 MAX_SEEN = (2 << 20) // PAGE
 """Pages that are read before those that this brought into the page cache are dropped: 2 MiB."""
 
@@ -34,6 +35,8 @@ class SparingReader:
 
     def read(self, offset: int, size: int) -> bytes:
         """Return *size* bytes from *offset* on, fewer at the end of the file."""
+        if offset + size > LARGEST_OFFSET:  # in a damaged file; beyond what any system call takes
+            return b""
         new = [page for page in range(offset // PAGE, -(-(offset + size) // PAGE)) if page not in self._seen]
         if len(self._seen) + len(new) > MAX_SEEN:
             self.drop()

@@ -22,6 +22,9 @@ STEP = "recorder"
 MAX_ROWS = 3600
 """An hour at one row per second: 1.3 MiB of memory, and as much of the 3 MiB for the evidence read first."""
 
+MAX_ROUNDS = 360
+"""Rounds over the processes, of 824 bytes, as text 1.2 KiB: an hour at one every 10 s."""
+
 MISSING = (1 << 64) - 1
 """In place of what this kernel does not have."""
 
@@ -43,6 +46,11 @@ class RecorderSettings(msgspec.Struct, frozen=True, kw_only=True):
     def rows(self) -> int:
         """Rows to keep; 0 if it is off."""
         return -int(-self.keep_s // self.period_s)
+
+    @property
+    def round_s(self) -> float:
+        """Shortest time between the beginnings of two rounds over the processes."""
+        return max(ROUND_S, self.keep_s / MAX_ROUNDS)
 
 
 class Column(NamedTuple):
@@ -160,7 +168,7 @@ def memory_bytes(settings: RecorderSettings) -> int:
 
 
 def _sizes(settings: RecorderSettings) -> tuple[int, ...]:
-    rounds = int(settings.keep_s // ROUND_S) + 1
+    rounds = int(settings.keep_s // settings.round_s) + 1
     seconds = ring_bytes(settings.rows, SECOND.size)
     return ORIGIN.size, STATE_BYTES, VISITS_BYTES, ring_bytes(rounds, ROUND.size), seconds
 

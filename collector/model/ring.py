@@ -13,11 +13,11 @@ class Ring:
     """
     The last rows of fixed length.
 
-    How many were ever written stands before the rows, and is written last, and there is a place more than rows that are
-    kept, for the one that is being written: a reader beside the writer takes no row for whole that is not.
+    The count of all rows ever written comes first and is updated last, and there is one slot more than rows that are
+    kept, for the row being written: a concurrent reader never takes a row that is half written for a whole one.
 
     Args:
-        memory: Zeroed, or a ring of the same length of row; `ring_bytes` of it are used best.
+        memory: Zeroed, or a ring with rows of the same length; `ring_bytes` is the right size.
         row_bytes: Length of a row.
 
     Raises:
@@ -27,8 +27,8 @@ class Ring:
     def __init__(self, memory: memoryview, row_bytes: int) -> None:
         self._memory = memory
         self._row_bytes = row_bytes
-        self._places = (len(memory) - COUNT.size) // row_bytes
-        self.capacity = self._places - 1
+        self._slots = (len(memory) - COUNT.size) // row_bytes
+        self.capacity = self._slots - 1
         if self.capacity < 1:
             raise ValueError(f"{len(memory)} bytes have no room for a row of {row_bytes}")
 
@@ -58,7 +58,7 @@ class Ring:
         for number in range(max(0, end - count), end):
             at = self._offset(number)
             row = bytes(self._memory[at : at + self._row_bytes])
-            if number + self._places > self.written:  # else the writer may be at work on it
+            if number + self._slots > self.written:  # else the writer may be at work on it
                 yield row
 
     def last(self) -> bytes | None:
@@ -69,7 +69,7 @@ class Ring:
         return bytes(self._memory[at : at + self._row_bytes])
 
     def _offset(self, number: int) -> int:
-        return COUNT.size + number % self._places * self._row_bytes
+        return COUNT.size + number % self._slots * self._row_bytes
 
 
 def ring_bytes(rows: int, row_bytes: int) -> int:

@@ -15,10 +15,10 @@ from typing import NamedTuple
 
 LARGEST = 10
 ROUND_S = 10.0
-"""Shortest time between the beginnings of two rounds."""
+"""Shortest time between the beginnings of two rounds, unless the recorder goes back by more than an hour."""
 
 FRESH_TICKS = 6000
-"""Of a process that is not known and younger than a minute, the share of the CPU is that of its whole life."""
+"""A process that is visited for the first time, and younger than a minute, has the share of its whole life."""
 
 UNKNOWN = (1 << 32) - 1
 ENTRY = struct.Struct("<IIQQ16s")
@@ -31,8 +31,8 @@ STATE_BYTES = OFFSET.size + ROUND.size
 VISIT = struct.Struct("<IIII")
 VISITS = 8192
 """
-Processes whose CPU time at the last visit is remembered, each at the place that its PID gives it. Of two at one place,
-one has no share of the CPU in this round: among 2,000 with consecutive PIDs, none.
+Slots for the CPU time of a process at its last visit, by PID modulo this. Of two processes with one slot, one has no
+share of the CPU in this round; 2,000 with consecutive PIDs have a slot each.
 """
 VISITS_BYTES = VISITS * VISIT.size
 LOW = 0xFFFF_FFFF
@@ -113,8 +113,10 @@ class Visits:
             if now_ticks - start_ticks > FRESH_TICKS:
                 return None
             before, then = 0, start_ticks & LOW
-        passed = max(1, (now_ticks - then) & LOW)
-        share: int = ((ticks - before) & LOW) * 1000 // passed
+        used = (ticks - before) & LOW
+        if used > LOW // 2:  # less than before: the kernel shows 0 of a process that is just being reaped
+            return None
+        share: int = used * 1000 // max(1, (now_ticks - then) & LOW)
         return min(UNKNOWN - 1, share)
 
 

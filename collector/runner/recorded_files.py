@@ -11,10 +11,11 @@ import msgspec
 
 from collector.host.clock import boot_id, boot_s
 from collector.host.disk_counters import disk_name
+from collector.host.procfs import PAGE_BYTES
 from collector.model.artifact import Artifact
 from collector.model.recording import COLUMNS, DISK_COLUMNS, Column, Recording, Second, read_second
 from collector.model.text import escape, joined
-from collector.model.top_processes import LARGEST, Round, TopProcess, read_round
+from collector.model.top_processes import Round, TopProcess, read_round
 
 FORMAT = 1
 NO_DAEMON = "there was no daemon: these are the seconds of the run itself"
@@ -50,6 +51,7 @@ class RecordingHead(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=Tru
     boot_id: str
     period_s: float
     keep_s: float
+    page_bytes: int
     started: Moments
     read: Moments
     note: str = ""
@@ -96,9 +98,8 @@ def seconds(recording: Recording, since_s: float = 0.0) -> Iterator[bytes]:
 
 def rounds(recording: Recording) -> Iterator[bytes]:
     """Yield the head and a line for each complete round, the oldest first."""
-    found = [read_round(row) for row in recording.rounds.rows()]
-    yield _line(_head(recording, TOP_COLUMNS, note="" if found else NO_ROUND))
-    yield from (_line(_round_line(one)) for one in found)
+    yield _line(_head(recording, TOP_COLUMNS, note="" if recording.rounds.written else NO_ROUND))
+    yield from (_line(_round_line(read_round(row))) for row in recording.rounds.rows())
 
 
 def _rows(recording: Recording, since_s: float) -> Iterator[Second]:
@@ -111,8 +112,8 @@ def _round_line(one: Round) -> RoundLine:
         began_s=round(one.began_s, 3),
         ended_s=round(one.ended_s, 3),
         processes=one.processes,
-        by_memory=tuple(map(_process, one.by_memory[:LARGEST])),
-        by_cpu=tuple(map(_process, one.by_cpu[:LARGEST])),
+        by_memory=tuple(map(_process, one.by_memory)),
+        by_cpu=tuple(map(_process, one.by_cpu)),
     )
 
 
@@ -127,6 +128,7 @@ def _head(recording: Recording, columns: Iterable[Column], **more: Any) -> Recor
         boot_id=boot_id(),
         period_s=recording.settings.period_s,
         keep_s=recording.settings.keep_s,
+        page_bytes=PAGE_BYTES,
         started=Moments(boottime_s=round(boot_ns / 1e9, 3), wall_s=round(wall_ns / 1e9, 3)),
         read=Moments(boottime_s=round(boot_s(), 3), wall_s=round(time.time(), 3)),
         columns=tuple(map(_column, columns)),

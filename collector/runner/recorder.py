@@ -88,7 +88,7 @@ class Recorder:
                 self._moved[event.incident] = 0
                 self._finished += event.size_bytes
             case events.IncidentArchived() | events.IncidentRefused():
-                self._moved.pop(event.incident, None)
+                self._finished += self._moved.pop(event.incident, 0)
 
     def _write(self, now_s: float) -> None:
         figures, disks = self._counters.read(self._sampler.vmstat.text, self._sampler.psi)

@@ -13,9 +13,9 @@ from collector.runner.protocol import WriteSeconds, Written
 
 def archive_seconds(run: IncidentRun, since_s: float) -> Task[None]:
     """
-    Write the rows since *since_s* since boot, and enter in the end of the recorder's step what of them was lost.
+    Write the rows from *since_s* since boot on; what cannot be written goes into how the recorder's step ended.
 
-    What was before was read when the incident began: it may take longer than the recorder goes back.
+    Earlier rows were read when the incident began: it may take longer than the recorder goes back.
     """
     place = next((place for place, end in enumerate(run.ends) if end.id == STEP), None)
     if place is None or run.ends[place].status is StepStatus.NOT_APPLICABLE:

@@ -1,4 +1,4 @@
-"""The step that each incident has beside those of the file: it archives what the flight recorder holds."""
+"""The step that each incident has besides those of its pipeline: it archives what the flight recorder holds."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ from collector.runner.recorded_files import history
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class RecorderHistory:
-    """Archive what the flight recorder has seen until now; not for the file, but part of every incident."""
+    """Archive what the flight recorder holds; no pipeline lists it, and every incident has it."""
 
     name: ClassVar[str] = "recorder"
     footprint: ClassVar[Footprint] = Footprint(step_class=StepClass.LIGHT, peak_bytes=1 << 20, timeout_s=10.0)
@@ -35,7 +35,7 @@ class RecorderHistory:
 
 
 def with_recorder(pipeline: Pipeline, generation: Generation) -> Pipeline:
-    """Return *pipeline* with that step, the last of the light ones: no other waits for it; as it is if that is off."""
+    """Return *pipeline* with that step, the last of the light ones: no other waits for it; unchanged if it is off."""
     if not generation.recorder.rows:
         return pipeline
     footprint = RecorderHistory.footprint

@@ -29,7 +29,7 @@ EventName = Literal[
     "netdev_watchdog",
 ]
 ON_REQUEST: tuple[EventName, ...] = ("warning", "ubsan", "list_corruption", "md", "multipath", "ata", "netdev_watchdog")
-"""Events that only who names them gets: they repeat, and nothing has crashed."""
+"""Events that are markers only where the file names them: they repeat, and nothing has crashed."""
 IN_CONTEXT: frozenset[str] = frozenset(
     {"oops", "bug", "warning", "ubsan", "list_corruption", "hard_lockup", "rcu_stall"}
 )
@@ -113,8 +113,9 @@ EVENTS: dict[EventName, tuple[str, ...]] = {
         r"(?:NMI )?watchdog: (?:CPU ?[0-9]+:? )?Watchdog detected hard LOCKUP on cpu (?P<cpu>[0-9]+)",
         r"(?:NMI )?watchdog: CPU ?(?P<cpu>[0-9]+):? self-detected hard LOCKUP",
         r"(?:NMI )?watchdog: (?:CPU ?[0-9]+:? )?(?:Watchdog )?detected hard LOCKUP",
-        r"[Ww]atchdog:? CPU[: ][0-9]+ (?:detected )?Hard LOCKUP|BUG: NMI Watchdog detected LOCKUP",
-        r"(?:smp: )?csd: Detected non-responsive CSD lock ",
+        r"[Ww]atchdog:? CPU[: ](?P<cpu>[0-9]+) Hard LOCKUP",
+        r"[Ww]atchdog:? CPU[: ][0-9]+ detected Hard LOCKUP|BUG: NMI Watchdog detected LOCKUP",
+        r"(?:smp: )?csd: Detected non-responsive CSD lock (?:.* for CPU#(?P<cpu>[0-9]+))?",
     ),
     # kernel/rcu/tree_stall.h, tree_exp.h and tasks.h; without "rcu: " until 4.18
     "rcu_stall": (r"(?:rcu: )?INFO: [A-Za-z0-9_-]+ (?:self-)?detected (?:expedited )?stalls?\b",),
@@ -128,7 +129,7 @@ EVENTS: dict[EventName, tuple[str, ...]] = {
         r"(?:traps: )?PANIC: double fault|Unrecoverable [A-Za-z/ ]*[Ee]xception [0-9a-f]+ at "
         r"|Fixing recursive fault but reboot is needed",
         rf"(?:Oops\b[^\[]*|general protection fault[,:][^\[]*|Internal error: [^\[]*: [0-9a-f]+|"
-        rf"[A-Za-z][A-Za-z0-9 ,/().-]*: [0-9a-f]{{4,16}}(?: ilc:[0-9])?){DIED}",
+        rf"[A-Za-z][A-Za-z0-9 #,/().-]*: [0-9a-f]{{4,16}}(?: ilc:[0-9])?){DIED}",
         rf"(?:Kernel bug detected|[A-Za-z ]+ in kernel code|Unhandled kernel unaligned access){DIED}",
     ),
     # kernel/sched/core.c; lib/bug.c; mm/slub.c, slab_bug(); mm/slab.c until 6.7; mm/kasan, mm/kfence; fs/super.c
@@ -136,7 +137,7 @@ EVENTS: dict[EventName, tuple[str, ...]] = {
         rf"BUG: scheduling while atomic: {COMM}/{PID}/0x[0-9a-f]{{8}}\Z",
         rf"BUG: using [A-Za-z0-9_]+\(\) in preemptible \[[0-9a-f]{{8}}\] code: {COMM}/{PID}\Z",
         rf"BUG: (?:spin|rw)lock [a-z ]+ on CPU#[0-9]+, {COMM}/{PID}(?:, [0-9a-f]+)?\Z",
-        rf"[Kk]ernel BUG (?:at |{DIED})|BUG: (?!soft lockup)|BUG [^ :]+ \(.*\): |CFI failure (?:at |\()",
+        rf"[Kk]ernel BUG (?:at |{DIED})|BUG: (?!soft lockup)|BUG [^ :][^ ]* \(.*\): |CFI failure (?:at |\()",
         r"(?:Slab corruption|slab error in ).*: |[^ ]+:[0-9]+: bad p(?:gd|4d|ud|md|te) |"
         r"VFS: Busy inodes after unmount of |usercopy: Kernel memory ",
     ),
@@ -178,12 +179,14 @@ EVENTS: dict[EventName, tuple[str, ...]] = {
         r"nvme [^ ]+: (?:I/O .* timeout|Removing after probe failure|Disabling device after reset failure|"
         r"controller is down|Device not ready|frozen state error|starting error recovery|queue [0-9]+: timeout|"
         r"failed nvme_keep_alive)|nvme[^ ]+: [^ ]+.* @ LBA .* \(sct 0x",
-        r"(?:sd|sr|st|scsi) [0-9:]+: (?:\[[a-z]+\] )?(?:rejecting I/O to (?:offline|dead) device|Device offlined|"
-        r"Medium access timeout failure|timing out command)| ?rport-[0-9:-]+: blocked FC remote port time ?out|"
+        r"(?:sd|sr|st|scsi) [0-9:]+: (?:\[[a-z]+\] )?(?:tag#[0-9]+ )?(?:Device offlined|"
+        r"rejecting I/O to (?:offline|dead) device|Medium access timeout failure|timing out command)|"
+        r" ?rport-[0-9:-]+: blocked FC remote port time ?out|"
         r" ?session[0-9]+: session recovery timed out| ?connection[0-9:]+: (?:ping timeout of |detected conn error)|"
         r"mmcblk[^ ]+: (?:error -|timed out )|mmc[0-9]+: (?:Timeout waiting for hardware |cache flush error)|"
         r"block nbd[0-9]+: (?:Connection timed out|Receive control failed|Possible stuck request)",
         r"device-mapper: (?:thin: .*: switching pool to (?:out-of-data-space|read-only|fail)|integrity: .*failed at |"
+        r"crypt: .*INTEGRITY AEAD ERROR|"
         r"verity: .* is corrupted|snapshots: Invalidating snapshot)",
         r"[^ ]+ [0-9a-f:.]+: (?:AER: (?:Multiple )?Uncorrect|PCIe Bus Error: severity=Uncorrect|DPC: containment|"
         r"AER: device recovery failed)|EEH: (?:Frozen |PHB.* failure)",
@@ -205,7 +208,10 @@ EVENTS: dict[EventName, tuple[str, ...]] = {
         r"Cannot continue operation|not enough operational)|md: (?:super_written gets error|kicking non-fresh )",
     ),
     # drivers/md/dm-mpath.c, drivers/nvme/host/multipath.c
-    "multipath": (r"device-mapper: multipath: .*Failing path |block nvme[^ ]+: no (?:usable|available) path",),
+    "multipath": (
+        r"device-mapper: multipath: .*(?:Failing path |queue_if_no_path timeout on )|"
+        r"block nvme[^ ]+: no (?:usable|available) path",
+    ),
     # drivers/ata/libata-eh.c and libata-core.c
     "ata": (
         r"ata[0-9.]+: (?:exception Emask |disable|(?:COMRESET|SRST|softreset|hardreset|reset) failed|"

@@ -74,7 +74,7 @@ class LinePatterns:
 
     def find(self, message: str) -> KernelEvent | None:
         """Return what *message*, escaped, reports; events match at its start, the user's own patterns anywhere."""
-        known = _first_known(self._known, _bytes_of(message))
+        known = _first_known(self._known, bytes_of(message))
         if known and known.event in self._chosen:
             return known
         return next(filter(None, (_first_own(own, message) for own in self._own)), None)
@@ -86,7 +86,7 @@ def _names(pattern: str) -> bool:
 
 def context_of(message: str) -> ProcessLine | None:
     """Return whom *message* names, if it is the line that begins every dump of registers or of a stack."""
-    found = _CONTEXT.match(_bytes_of(message)) if message.startswith("CPU: ") else None
+    found = _CONTEXT.match(bytes_of(message)) if message.startswith("CPU: ") else None
     # "b Kdump: loaded" can be a name, or "b" with a crash kernel that is loaded.
     either = found is not None and not found["kdump"] and found["comm"].endswith(" Kdump: loaded")
     line = _process_of(found)
@@ -99,7 +99,7 @@ def oom_summary_of(message: str) -> ProcessLine | None:
     once = all(message.count(mark) == 1 for mark in (",task_memcg=", ",task=", ",pid=", ",uid="))
     if not message.startswith("oom-kill:") or not once or message.count(",oom_memcg=") > 1:
         return None
-    return _process_of(_OOM.match(_bytes_of(message)))
+    return _process_of(_OOM.match(bytes_of(message)))
 
 
 def _process_of(found: re.Match[str] | None) -> ProcessLine | None:
@@ -168,7 +168,7 @@ def _first_own(pattern: re.Pattern[str], message: str) -> KernelEvent | None:
     return KernelEvent("pattern", pid, groups.get("comm"), uid)
 
 
-def _bytes_of(message: str) -> str:
+def bytes_of(message: str) -> str:
     """Return an escaped message as the kernel's bytes, one character (U+0000 to U+00FF) each."""
     raw = message.encode("utf-8", "surrogateescape").decode("latin-1")
     return _ESCAPE.sub(lambda found: chr(int(found[1], 16)) if found[1] else "\\", raw)

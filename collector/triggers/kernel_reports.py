@@ -14,7 +14,7 @@ from typing import NamedTuple
 
 from collector.host.kmsg import KmsgRecord
 from collector.triggers.kernel_catalogue import DIED, IN_CONTEXT
-from collector.triggers.kernel_lines import KernelEvent, ProcessLine, context_of, oom_summary_of
+from collector.triggers.kernel_lines import KernelEvent, ProcessLine, bytes_of, context_of, oom_summary_of
 
 HOLD_S = 1.0
 """How long an event waits for its process, by the log's own clock: a slow serial console takes 10 ms per line."""
@@ -30,10 +30,13 @@ _DUMPED = IN_CONTEXT | {"segfault"}
 _DIES = re.compile(rf".*{DIED}")
 # What begins another report, or a dump that belongs to none of the events.
 _BEGINS = re.compile(
-    r"-+\[ cut here \]|WARNING: |BUG: |UBSAN: |INFO: (?!task )|(?:rcu|watchdog|NMI watchdog|sysrq): |"
-    r"NMI backtrace for cpu|CPU[0-9]+: stopping|.{0,15} invoked oom-killer: |.{0,15}: page allocation "
+    r"-+\[ cut here \]|WARNING: |BUG: |UBSAN: |(?:rcu: )?INFO: (?!task )|(?:watchdog|NMI watchdog|sysrq): |"
+    r"NMI backtrace for cpu|CPU[0-9]+: stopping|.{0,15} invoked oom-killer: |.{0,15}: page allocation ",
+    re.DOTALL,
 )
 _CUT_HERE = re.compile(r"-+\[ cut here \]")
+# kernel/rcu/tree_stall.h, print_cpu_stall_info(): of a stall that a CPU finds on itself, that CPU.
+_STALLED_CPU = re.compile(r"(?:rcu: )?\\x09(?P<cpu>[0-9]{1,5})-[.A-Za-z?!]{4}: \(")
 
 
 class Reported(NamedTuple):
@@ -102,7 +105,7 @@ class OpenReports:
             yield from self._begin(record, found)
         else:
             yield Reported(record, self._with_summary(found))
-            if not record.caller and _BEGINS.match(record.message):
+            if not record.caller and _BEGINS.match(bytes_of(record.message)):
                 yield from self._begin(record, None)
 
     def give_up(self) -> Iterator[Reported]:
@@ -136,10 +139,18 @@ class OpenReports:
     def _continue(self, record: KmsgRecord) -> Iterator[Reported]:
         if (line := context_of(record.message)) is not None:
             yield from self._complete(record, line)
+        elif (stalled := _STALLED_CPU.match(record.message)) is not None:
+            self._note_cpu(record, int(stalled["cpu"]))
         elif (summary := oom_summary_of(record.message)) is not None:
             self._summary = summary
-        elif not record.caller and _BEGINS.match(record.message):
+        elif not record.caller and _BEGINS.match(bytes_of(record.message)):
             yield from self._begin(record, None)
+
+    def _note_cpu(self, record: KmsgRecord, cpu: int) -> None:
+        """Take in which CPU a stall is about: what follows are dumps of several."""
+        report = self._open.get(record.caller)
+        if report is not None and report.event is not None and report.event.event == "rcu_stall":
+            report.event = report.event._replace(cpu=cpu)
 
     def _complete(self, record: KmsgRecord, line: ProcessLine) -> Iterator[Reported]:
         """End the report that *line* belongs to."""
@@ -172,7 +183,9 @@ class OpenReports:
 
 
 def _waits(found: KernelEvent, message: str) -> bool:
-    """Return whether a later line will say in which process; a stalled CPU that another one has noticed does not."""
+    """Return whether a later line will say in which process; whoever notices that another CPU is stalled is not it."""
     if found.event == "rcu_stall":
         return "self-detected" in message
+    if found.event == "hard_lockup" and found.cpu is None:
+        return False
     return found.event in _DUMPED and (found.pid is None or found.comm is None)

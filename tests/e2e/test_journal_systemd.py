@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 from configuration import NOTIFY, config_of
-from harness import wait_for
+from harness import steps_of, wait_for
 from machine import core_pattern
 from systemd_machine import COLLECTOR, UNITS, Machine
 
@@ -52,24 +52,12 @@ def test_journal_of_a_crashed_service_has_its_last_words(machine: Machine) -> No
     with core_pattern("core"):
         machine.run("systemctl", "start", "engine.service")
         (manifest,) = wait_for(machine.incidents, "incident")
-    (step,) = manifest["steps"]
+    step = steps_of(manifest)["journal"]
     assert (manifest["state"], step["status"], step["verdict"]["step_class"]) == ("complete", "ok", "cached")
     found = rows(machine, manifest)
     pid = str(manifest["markers"][0]["process"]["pid"])
     own = [row["fields"]["MESSAGE"] for row in found if row["fields"]["_PID"] == pid]
-    print(
-        own[:3],
-        own[-3:],
-        len(own),
-        [(r["fields"]["_PID"], r["fields"]["MESSAGE"]) for r in found if r["fields"]["_PID"] != pid],
-    )
     assert own == [f"line {n}" for n in range(1, 301)] + ["last words, password=[redacted]"]
-    print(
-        own[:3],
-        own[-3:],
-        len(own),
-        [(r["fields"]["_PID"], r["fields"]["MESSAGE"]) for r in found if r["fields"]["_PID"] != pid],
-    )
     of_systemd = [row["fields"]["MESSAGE"] for row in found if row["fields"]["_PID"] == "1"]
     assert any("Main process exited" in message for message in of_systemd)
 
@@ -81,7 +69,7 @@ def test_journal_of_a_crashed_service_is_found_in_rotated_files(machine: Machine
     with core_pattern("core"):
         machine.run("systemctl", "start", "engine.service")
         (manifest,) = wait_for(lambda: machine.incidents()[before:], "incident")
-    (journal,) = (one for one in manifest["steps"][0]["artifacts"] if one["media"] == "jsonl")
+    (journal,) = (one for one in steps_of(manifest)["journal"]["artifacts"] if one["media"] == "jsonl")
     assert len(journal["source"].split()) == 2
     runs = {row["fields"].get("_SYSTEMD_INVOCATION_ID") for row in rows(machine, manifest)}
     assert len(runs - {None}) >= 2

@@ -156,3 +156,18 @@ def test_block_reads_a_bounded_number_of_disks(tmp_path: Path) -> None:
     queues = [row["name"] for row in collected.rows("queues.jsonl")]
     assert (len(queues), queues[0]) == (128, "sd139")
     assert collected.artifacts["queues.jsonl"].cut == "only the queues of the 128 busiest of 140 disks were read"
+
+
+def test_block_says_that_mounts_were_cut_off(tmp_path: Path) -> None:
+    """Of overlays with a hundred layers each a line has 4 KiB; half a line is no file system."""
+    machine_with(tmp_path, {"sda": {"size": "8\n"}})
+    line = b"%d 1 0:%d / /m%d rw,relatime - overlay overlay rw,lowerdir=" + b"x" * 4000 + b"\n"
+    (tmp_path / "proc/1").mkdir()
+    for process in ("1", "self"):
+        mounts = b"".join(line % (number, number, number) for number in range(100, 700))
+        (tmp_path / "proc" / process / "mountinfo").write_bytes(mounts)
+    collected = collect(Block(), context(root=str(tmp_path)))
+    rows = collected.rows("filesystems.jsonl")
+    assert len(rows) == (2 << 20) // len(line % (100, 100, 100))
+    assert collected.artifacts["filesystems.jsonl"].cut == f"only the first {len(rows)} mounts were looked at"
+    assert collected.artifacts["mountinfo"].cut is not None

@@ -270,7 +270,9 @@ def test_cgroup_finds_the_limit_on_a_level_above(tmp_path: Path) -> None:
         (slice_ / name).write_text(text + "\n", encoding="utf-8")
     collected = collect(Cgroup(), context(marker, root=str(tmp_path)))
     document = collected.document("cgroup.json")
-    assert document["findings"] == ["/a.slice: 999000 of 1000000 bytes allowed by memory.max, max 7, oom 1"]
+    assert document["findings"] == [
+        "/a.slice: 999000 of 1000000 bytes allowed by memory.max, peak 1000000, max 7, oom 1"
+    ]
     assert document["nearest"]["directory"] == "v2/1"
     assert document["hierarchies"][0]["levels"][0]["events"] == {"memory.events": {"oom_kill": 1}}
 
@@ -299,7 +301,17 @@ def test_cgroup_of_a_process_that_exits_is_the_one_it_was_in(tmp_path: Path, sta
     assert (collected.missing, collected.not_applicable) == ("", "")
     assert collected.text("v2/0/memory.current") == "1\n"
     nothing_known = msgspec.structs.replace(marker, attributes={})
-    assert "nothing tells" in collect(Cgroup(), context(nothing_known, root=str(tmp_path))).not_applicable
+    reason = collect(Cgroup(), context(nothing_known, root=str(tmp_path))).not_applicable
+    assert reason == "nothing tells the cgroup: process 42: it is exiting, and shows no cgroup any more"
+
+
+def test_cgroup_that_is_not_mounted_here_is_missing(tmp_path: Path) -> None:
+    """The trigger saw a hierarchy that this process cannot: nothing was read, and that is said."""
+    marker = fake(tmp_path, "/a", {"memory.current": b"1\n"})
+    marker = msgspec.structs.replace(marker, attributes={CGROUP: "memory:7:/a\n"})
+    collected = collect(Cgroup(), context(marker, root=str(tmp_path)))
+    assert collected.not_applicable == "its cgroups are not mounted here"
+    assert not collected.artifacts
 
 
 def fake(root: Path, path: str, files: dict[str, bytes]) -> Marker:

@@ -17,11 +17,19 @@ from collector.collectors.journal import journal_search
 from collector.collectors.journal.journal import AFTER_LINES, Journal
 from collector.collectors.journal.journal_query import JournalQuery
 from collector.collectors.journal.journal_search import JournalSearch
+from collector.host.process_identity import system_unit_of
 from collector.host.procfs import CLOCK_TICKS_PER_S
 from collector.model.marker import SYSTEM_UNIT, Marker, MarkerKind
 from collector.model.redaction import Redaction
 
 OTHER_BOOT = "f" * 32
+IN_USER_SLICE = f"0::/user.slice/user-1000.slice/user@1000.service/app.slice/{UNIT}"
+
+
+def system_unit(cgroup: str) -> dict[str, str]:
+    """Return the attribute that the marker of a process in *cgroup* has."""
+    found = system_unit_of(f"{cgroup}\n".encode())
+    return {SYSTEM_UNIT: found} if found else {}
 
 
 @pytest.fixture
@@ -140,17 +148,32 @@ def test_journal_of_a_process_is_not_crowded_out_by_its_siblings(lab: JournalLab
 
 
 def test_journal_of_a_users_own_unit_is_that_users(lab: JournalLab) -> None:
-    """Two users may have units of one name."""
+    """Two users, and the system, may have units of one name; of a session, too, only the user's lines count."""
     fields = {"_SYSTEMD_USER_UNIT": UNIT, "_SYSTEMD_UNIT": "user@1000.service"}
-    lab.write(lab.entry(9 - n, f"{uid}", _PID=4000080 + n, _UID=uid, **fields) for n, uid in enumerate((1000, 1001)))
-    assert messages(run(lab, crash(lab, attributes={SYSTEM_UNIT: "user@1000.service"}))) == ["1000"]
+    lines = [lab.entry(9 - n, f"{uid}", _PID=4000080 + n, _UID=uid, **fields) for n, uid in enumerate((1000, 1001))]
+    systems = lab.entry(5, "the system's", **of_unit(UNIT, PID + 1, uid=0))
+    started = lab.entry(4, "the system's was started", _PID=1, _UID=0, UNIT=UNIT)
+    session = [lab.entry(3, f"session {uid}", **of_unit("session-3.scope", PID + 2, uid=uid)) for uid in (1000, 0)]
+    lab.write([*lines, systems, started, *session])
+    assert messages(run(lab, crash(lab, attributes=system_unit(IN_USER_SLICE)))) == ["1000"]
+    assert messages(run(lab, crash(lab, unit="session-3.scope", attributes={}))) == ["session 1000"]
+
+
+def test_journal_of_a_unit_within_a_unit_is_the_outer_ones(lab: JournalLab) -> None:
+    """Below a unit, whoever it is delegated to names units as he likes; journald goes by the outermost, too."""
+    outer = "systemd-nspawn@guest.service"
+    lab.write([lab.entry(3, "the system's", **of_unit(UNIT)), lab.entry(2, "its own", **of_unit(outer, PID + 1))])
+    marker = crash(lab, lived_s=1, attributes=system_unit(f"0::/machine.slice/{outer}/payload/{UNIT}"))
+    assert messages(run(lab, marker)) == ["its own"]
 
 
 def test_journal_of_what_an_ordinary_user_claims_is_nobodys(lab: JournalLab) -> None:
     """A unit and a number that nobody confirmed must not lead to another one's lines."""
-    lab.write([lab.entry(2, "theirs", **of_unit(UNIT))])
+    lab.write([lab.entry(2, "theirs", **of_unit(UNIT, uid=0))])
     got = run(lab, crash(lab, kind=MarkerKind.NOTIFICATION, doubtful=True, attributes={}))
     assert (len(got.artifacts), bool(got.missing)) == (0, True)
+    got = run(lab, crash(lab, kind=MarkerKind.NOTIFICATION, process=None, attributes={}))
+    assert (len(got.artifacts), bool(got.not_applicable)) == (0, True)
 
 
 def test_journal_hides_secrets(lab: JournalLab) -> None:
@@ -173,9 +196,41 @@ def test_journal_escapes_what_is_binary(lab: JournalLab) -> None:
     assert got.text("journal.txt").rstrip("\n").isprintable()
 
 
+DRIVER = {"_TRANSPORT": "driver", "MESSAGE_ID": "a596d6fe7bfa4994828e72309e95d61e", "N_DROPPED": 7}
+
+ESCAPED = r"my\x2dengine.service"
+
+
+@pytest.mark.parametrize(
+    ("unit", "facts"),
+    [
+        (ESCAPED, {"unit": ESCAPED, "attributes": {SYSTEM_UNIT: ESCAPED}}),
+        ("user@1000.service", {"attributes": system_unit(IN_USER_SLICE)}),
+    ],
+    ids=["a name with a backslash", "a user's own unit"],
+)
+def test_journal_says_what_journald_suppressed_of_its_unit(lab: JournalLab, unit: str, facts: dict[str, Any]) -> None:
+    """journald counts by the unit of the system's manager, and says its name as it is."""
+    names = (unit, UNIT, "b.service")
+    lab.write(lab.entry(9 - n, f"Suppressed {n} messages from {name}", **DRIVER) for n, name in enumerate(names))
+    got = run(lab, crash(lab, **facts))
+    assert len(got.rows("journal.jsonl")) == 1
+    assert got.missing.startswith("journald: Suppressed 0 messages from ")
+
+
+def test_journal_says_nothing_of_what_was_suppressed_of_a_unit_that_is_only_claimed(lab: JournalLab) -> None:
+    """What journald dropped of somebody else's is not about this crash."""
+    messages_of = (
+        lab.entry(9 - n, f"Suppressed {n} messages from {name}", **DRIVER) for n, name in enumerate((UNIT, "b"))
+    )
+    lab.write([*messages_of, lab.entry(2, "mine", **of_unit("b"))])
+    marker = crash(lab, kind=MarkerKind.NOTIFICATION, doubtful=True, attributes={SYSTEM_UNIT: "b"})
+    assert messages(run(lab, marker)) == ["Suppressed 1 messages from b", "mine"]
+
+
 def test_journal_says_what_journald_suppressed(lab: JournalLab) -> None:
     """A unit that says too much loses lines before they reach the journal: its last words may be among them."""
-    fields = {"_TRANSPORT": "driver", "MESSAGE_ID": "a596d6fe7bfa4994828e72309e95d61e", "N_DROPPED": 7}
+    fields = DRIVER
     lines = [lab.entry(9 - n, f"Suppressed {n} messages from {unit}", **fields) for n, unit in enumerate((UNIT, "b"))]
     lab.write([*lines, lab.entry(1, "mine", **of_unit(UNIT), N_DROPPED=3)])
     got = run(lab, crash(lab))
@@ -227,7 +282,7 @@ def test_journal_of_nobody_does_not_apply(lab: JournalLab) -> None:
 def test_journal_marker_of_a_notification_names_the_unit_only(lab: JournalLab) -> None:
     """systemd reports a failed unit without a process."""
     lab.write([lab.entry(2, "mine", **of_unit(UNIT))])
-    marker = msgspec.structs.replace(crash(lab), process=None, uid=None, attributes={})
+    marker = msgspec.structs.replace(crash(lab), process=None, uid=None)
     assert messages(run(lab, marker)) == ["mine"]
 
 
@@ -269,6 +324,19 @@ def test_journal_waits_until_journald_has_written(monkeypatch: pytest.MonkeyPatc
     search = GrowingSearch(1 << 60)
     journal_search.wait_for_journald(search, [JournalQuery("", (), (), 0)])
     assert 0 < search.found < 1 << 60
+
+
+def test_journal_waits_on_a_machine_that_said_nothing_for_long(
+    lab: JournalLab, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The last words may be the first line since the beginning of `since`."""
+    monkeypatch.setattr(
+        "collector.collectors.journal.journal.wait_for_journald",
+        lambda *_: lab.write([lab.entry(0, "late", **of_unit(UNIT))]),
+    )
+    lab.write([lab.entry(900, "long ago", **of_unit(UNIT))])
+    just_now = int(time.clock_gettime(time.CLOCK_BOOTTIME) * CLOCK_TICKS_PER_S)
+    assert messages(run(lab, crash(lab, noticed_ticks=just_now))) == ["late"]
 
 
 def test_journal_has_what_came_while_it_waited(lab: JournalLab, monkeypatch: pytest.MonkeyPatch) -> None:

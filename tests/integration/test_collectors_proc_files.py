@@ -119,3 +119,14 @@ def test_proc_files_finds_huge_pages_nodes_and_memory_errors_of_any_machine(tmp_
     expected = {f"/{path}": value.strip() for path, value in files.items() if "power" not in path}
     expected["/sys/devices/system/edac/mc/mc0/dimm3/dimm_label"] = "CPU\\x1b_SrcID#0"
     assert found == expected
+
+
+def test_proc_files_say_that_a_machine_has_more_values_than_are_read(tmp_path: Path) -> None:
+    """Four of each of 300 memory modules; those that are left out may be the broken ones."""
+    for number in range(300):
+        module = tmp_path / f"sys/devices/system/edac/mc/mc0/dimm{number}"
+        module.mkdir(parents=True)
+        (module / "dimm_ce_count").write_text("1\n", encoding="utf-8")
+    collected = collect(ProcFiles(), context(root=str(tmp_path)))
+    assert len(collected.text("values.tsv").splitlines()) < 300
+    assert "only 1024 values" in str(collected.artifacts["values.tsv"].cut)

@@ -5,6 +5,7 @@ import os
 import subprocess
 import sys
 import tempfile
+import time
 from collections.abc import Iterator
 from contextlib import ExitStack
 from pathlib import Path
@@ -265,6 +266,17 @@ def test_process_table_looks_at_the_threads_of_all_users_though_one_has_very_man
     collected = collect(ProcessTable(), context(root=str(tmp_path)))
     assert 20 in {row["pid"] for row in collected.rows("blocked.jsonl")}
     assert "not looked at (uid 1000: " in str(collected.artifacts["blocked.jsonl"].cut)
+
+
+def test_process_table_says_whose_stacks_it_could_not_read(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Where a lock is held, the task is missing from its own file, not from the command lines."""
+    _fake_process(tmp_path, 10, 1000, threads=2)
+    (tmp_path / "proc/uptime").write_text("9 9\n", encoding="utf-8")
+    monkeypatch.setattr("collector.collectors.process_table.blocked._task", lambda *_: time.sleep(0.5))
+    collected = collect(ProcessTable(read_timeout=0.05), context(root=str(tmp_path)))  # type: ignore[arg-type]
+    assert "1 tasks were not read" in str(collected.artifacts["blocked.jsonl"].cut)
+    assert collected.artifacts["commands.tsv"].cut is None
+    assert [row["path"] for row in collected.rows("unread.jsonl")] == ["/proc/10/task/1001/stack"]
 
 
 def _fake_process(root: Path, pid: int, uid: int, threads: int) -> None:

@@ -101,6 +101,16 @@ def test_journal_survives_any_damage(lab: JournalLab) -> None:
     assert "system.journal: it does not begin" in got.missing
 
 
+@pytest.mark.parametrize("name", [b"ME\0SAGE", b"\0ESSAGE"])
+def test_journal_field_whose_name_is_damaged_costs_one_entry(lab: JournalLab, name: bytes) -> None:
+    """The environment of a process, by whose rules secrets are found, has a NUL between its variables."""
+    path = lab.write([lab.entry(3, "before", **of_unit(UNIT)), lab.entry(2, "mine", **of_unit(UNIT))])
+    path.write_bytes(path.read_bytes().replace(b"MESSAGE=mine", name + b"=mine"))
+    got = run(lab, crash(lab))
+    assert messages(got) == ["before"]
+    assert "there is no field at" in got.missing
+
+
 def test_journal_file_takes_nothing_for_what_it_is_not(lab: JournalLab) -> None:
     """A damaged offset may lead anywhere: each object says its type, and begins at a multiple of eight."""
     path = lab.write([lab.entry(2, "mine", **of_unit(UNIT))])
@@ -113,9 +123,10 @@ def test_journal_file_takes_nothing_for_what_it_is_not(lab: JournalLab) -> None:
         for read in (file.entry, file.array):
             with pytest.raises(JournalDamagedError):
                 read(data.offset)
-        for at in (0, offset, data.offset + 4, 1 << 60, (1 << 64) - 8):
+        for at in (0, offset, data.offset + 4, 1 << 60, (1 << 63) - 8, 1 << 63, (1 << 64) - 8):
             with pytest.raises(JournalDamagedError):
                 file.field(at, 100)
+        file.reader.drop()
 
 
 def test_journal_of_a_later_systemd_is_refused(lab: JournalLab) -> None:
@@ -133,6 +144,16 @@ def test_journal_of_another_machine_is_not_looked_at(lab: JournalLab) -> None:
     lab.directory.rename(lab.directory.with_name("remote"))
     assert run(lab, crash(lab)).not_applicable.startswith("this machine keeps no journal")
     lab.directory.with_name("remote").rename(lab.directory.with_name(f"{MACHINE}.engine"))
+    assert messages(run(lab, crash(lab))) == ["mine"]
+
+
+@pytest.mark.parametrize("below", ["", MACHINE], ids=["journal", "machine"])
+def test_journal_may_be_elsewhere(lab: JournalLab, below: str) -> None:
+    """Operators move it to a larger disk and leave a symbolic link, which journald follows; only root can make one."""
+    lab.write([lab.entry(2, "mine", **of_unit(UNIT))])
+    directory = lab.directory.parent / below
+    directory.rename(lab.root / "elsewhere")
+    directory.symlink_to(lab.root / "elsewhere")
     assert messages(run(lab, crash(lab))) == ["mine"]
 
 

@@ -14,7 +14,7 @@ from typing import ClassVar, TypeVar
 from collector.collectors.base import Context
 from collector.collectors.block.disks import FOLDER, DiskRow, disk_names, settings_of, state_of
 from collector.collectors.block.mounts import FileSystemRow, Mount, ask, file_systems, parse_mounts
-from collector.host.files import Host
+from collector.host.files import Host, body
 from collector.host.guarded_read import ExhaustedError, Guard, WedgedError
 from collector.host.read_errors import ReadErrors
 from collector.model.artifact import Artifact, Footprint, SourceInfo, Truncated
@@ -72,11 +72,11 @@ def _mountinfo(host: Host, unread: ReadErrors) -> Iterator[Artifact]:
     """Yield the first process's mounts: this one's have what its sandbox mounts over them."""
     path = MOUNTINFO[0]
     try:
-        data = host.read(path, limit=MOUNTINFO_BYTES)
+        content = body(host.open(path), limit=MOUNTINFO_BYTES)
     except OSError as exc:
         unread.add(path, exc)
         return
-    yield Artifact(path=PurePosixPath("mountinfo"), body=(data,) if data else b"", source=SourceInfo(path=path))
+    yield Artifact(path=PurePosixPath("mountinfo"), body=content, source=SourceInfo(path=path))
 
 
 def _file_system_rows(ctx: Context, guard: Guard, unread: ReadErrors) -> Iterator[FileSystemRow]:
@@ -84,15 +84,16 @@ def _file_system_rows(ctx: Context, guard: Guard, unread: ReadErrors) -> Iterato
         text = ctx.host.read(MOUNTINFO[1], limit=MOUNTINFO_BYTES)
     except OSError as exc:
         raise Truncated(f"{MOUNTINFO[1]}: {exc.strerror}") from exc
-    mounts = list(islice(parse_mounts(text), MAX_MOUNTS + 1))
+    whole, _, cut_off = text.rpartition(b"\n")
+    mounts = list(islice(parse_mounts(whole), MAX_MOUNTS + 1))
     pairs = file_systems(mounts[:MAX_MOUNTS])
 
     def asked(pair: tuple[FileSystemRow, Mount | None]) -> FileSystemRow:
         return pair[0] if pair[1] is None else ask(ctx.host, pair[0], pair[1])
 
     yield from _guarded(ctx, guard, unread, ((pair[0].path, pair[0], partial(asked, pair)) for pair in pairs))
-    if len(mounts) > MAX_MOUNTS:
-        raise Truncated(f"only the first {MAX_MOUNTS} mounts were looked at")
+    if len(mounts) > MAX_MOUNTS or cut_off:
+        raise Truncated(f"only the first {min(len(mounts), MAX_MOUNTS)} mounts were looked at")
 
 
 def _queues(ctx: Context, states: list[DiskRow], guard: Guard, unread: ReadErrors) -> Iterator[DiskRow]:

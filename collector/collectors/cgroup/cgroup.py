@@ -66,7 +66,7 @@ class Cgroup:
             with ExitStack() as stack:
                 selection = _selected(one, mounted, limit=self.max_levels, place=place, stack=stack)
                 members = tuple(chain.member for chain in selection.chains) if selection is not None else ()
-                if selection is not None and members not in read:
+                if selection is not None and selection.chains and members not in read:
                     yield from _read(selection, reader)
                 missing.add(one.marker, selection, reader)
                 read.add(members)

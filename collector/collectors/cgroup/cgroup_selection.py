@@ -40,7 +40,11 @@ class CgroupSource(enum.StrEnum):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Selection:
-    """The crash's cgroups; *lost* is why its process was not asked, *confirmed* that it was there all the while."""
+    """
+    The crash's cgroups; *lost* is why its process was not asked, *confirmed* that it was there all the while.
+
+    Without *chains*, nothing else tells them either, or they are not mounted here.
+    """
 
     source: CgroupSource
     chains: tuple[Chain, ...]
@@ -53,7 +57,7 @@ def select(
     ctx: Context, mounted: tuple[Hierarchy, ...], *, limit: int, place: int, stack: ExitStack
 ) -> Selection | None:
     """
-    Return the crash's cgroups, opened; ``None`` if nothing tells which they are.
+    Return the crash's cgroups, opened; ``None`` if the marker tells nothing about them.
 
     Only the kernel and root say to which unit a process belongs: a name that an ordinary user reports is not looked up.
     """
@@ -68,7 +72,7 @@ def select(
     source = CgroupSource.REMEMBERED
     if not remembered and (unit := ctx.marker.attributes.get(SYSTEM_UNIT)):
         source, remembered = CgroupSource.UNIT, _unit(ctx.host, unit, mounted)
-    if not remembered:
+    if not remembered and not lost:
         return None
     return Selection(
         source=source,

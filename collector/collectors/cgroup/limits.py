@@ -28,11 +28,13 @@ class LimitFiles(NamedTuple):
 
 # The local events come first: those of v2 without `.local` count the cgroups below, too (since 5.2).
 V2_MEMORY = ("memory.events.local", "memory.events")
+FORKS, FORKS_LOCAL = "pids.events", "pids.events.local"
+"""Without the second (v1, and before 6.11) the first counts the forks that failed here, whoever's limit it was."""
 LIMITS = (
     LimitFiles("memory.max", "memory.current", "memory.peak", V2_MEMORY),
     LimitFiles("memory.high", "memory.current", "memory.peak", V2_MEMORY),
     LimitFiles("memory.swap.max", "memory.swap.current", "memory.swap.peak", ("memory.swap.events",)),
-    LimitFiles("pids.max", "pids.current", "pids.peak", ("pids.events.local", "pids.events")),
+    LimitFiles("pids.max", "pids.current", "pids.peak", (FORKS_LOCAL,)),
     LimitFiles("memory.limit_in_bytes", "memory.usage_in_bytes", "memory.max_usage_in_bytes", ("memory.failcnt",)),
     LimitFiles(
         "memory.memsw.limit_in_bytes",
@@ -42,10 +44,18 @@ LIMITS = (
     ),
 )
 COUNTED = {
-    "memory.max": frozenset({"max", "oom", "oom_kill", "oom_group_kill"}),
+    "memory.max": frozenset({"max", "oom"}),
     "memory.high": frozenset({"high"}),
+    "memory.swap.max": frozenset({"max"}),
 }
-"""Of the events of v2, those that belong to one limit; without an entry all of them do."""
+"""Of the events of v2, those that say that one limit was met; without an entry all of them do."""
+FOLLOWING = {
+    "memory.max": frozenset({"oom_kill", "oom_group_kill"}),
+    "memory.swap.max": frozenset({"fail"}),
+}
+"""
+What happens when it is met, but also otherwise: for want of memory in a cgroup above or on the machine, or of swap.
+"""
 EVENT_FILES = (
     "memory.events.local", "memory.events", "memory.swap.events", "pids.events.local", "pids.events", "misc.events",
     "cpu.stat", "memory.failcnt", "memory.memsw.failcnt", "memory.kmem.failcnt", "memory.oom_control",
@@ -76,9 +86,10 @@ class LimitUse(msgspec.Struct, frozen=True, kw_only=True):
     events: dict[str, int]
 
     def sentence(self) -> str:
+        most = f", peak {self.peak}" if self.peak is not None and self.peak > self.used else ""
         counts = "".join(f", {name} {count}" for name, count in self.events.items())
         unit = "processes" if self.name.startswith("pids") else "bytes"
-        return f"{self.cgroup}: {self.used} of {self.limit} {unit} allowed by {self.name}{counts}"
+        return f"{self.cgroup}: {self.used} of {self.limit} {unit} allowed by {self.name}{most}{counts}"
 
 
 def limits_of(directory: str, cgroup: str, texts: Mapping[str, bytes]) -> Iterator[LimitUse]:
@@ -87,9 +98,8 @@ def limits_of(directory: str, cgroup: str, texts: Mapping[str, bytes]) -> Iterat
         limit, used = _number(texts.get(files.limit)), _number(texts.get(files.usage))
         if limit is None or used is None or limit >= UNLIMITED:
             continue
-        counted = COUNTED.get(files.limit)
-        events = next((events_of(name, texts[name]) for name in files.events if name in texts), {})
-        share = used / limit if limit else 1.0
+        hits = _hits(files.limit, next((events_of(name, texts[name]) for name in files.events if name in texts), {}))
+        share = used / limit if limit else float(used > 0 or bool(hits))  # 0 forbids, and is met by who wants any
         yield LimitUse(
             directory=directory,
             cgroup=cgroup,
@@ -99,8 +109,21 @@ def limits_of(directory: str, cgroup: str, texts: Mapping[str, bytes]) -> Iterat
             peak=_number(texts.get(files.peak)),
             share=round(share, 4),
             at_limit=share >= AT_LIMIT,
-            events={name: count for name, count in events.items() if counted is None or name in counted},
+            events=hits,
         )
+
+
+def _hits(limit: str, events: dict[str, int]) -> dict[str, int]:
+    """Return which of a cgroup's *events* are those of *limit*; none if it was not met."""
+    counted = COUNTED.get(limit, frozenset(events))
+    wanted = counted | FOLLOWING.get(limit, frozenset())
+    return {name: count for name, count in events.items() if name in wanted} if counted & events.keys() else {}
+
+
+def refused_forks(cgroup: str, texts: Mapping[str, bytes]) -> str | None:
+    """Return a sentence on forks that failed in a cgroup, if this kernel does not say whose limit it was."""
+    count = 0 if FORKS_LOCAL in texts else events_of(FORKS, texts.get(FORKS, b"")).get("max", 0)
+    return f"{cgroup}: {count} forks refused by pids.max of this cgroup or of one above it" if count else None
 
 
 def events_of(name: str, text: bytes) -> dict[str, int]:

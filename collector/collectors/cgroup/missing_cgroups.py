@@ -28,6 +28,10 @@ class MissingCgroups:
             pid = f"process {marker.process.pid}" if marker.process else "the process"
             self.unknown.append(f"nothing tells the cgroup: {pid} was not seen, and the marker names no unit")
             return
+        if not selection.chains:
+            lost = selection.lost and f"nothing tells the cgroup: {selection.lost}"
+            self.unknown.append(lost or "its cgroups are not mounted here")
+            return
         for one in selection.chains:
             if one.missing:
                 (self.reasons if one.missing == ELSEWHERE else self.gone).append(f"{shown(one)} is {one.missing}")

@@ -9,7 +9,7 @@ import msgspec
 from collector.collectors.cgroup.cgroup_selection import CgroupSource, Selection
 from collector.collectors.cgroup.level_reader import LevelReader
 from collector.collectors.cgroup.levels import REMOVED, Chain, Level, label
-from collector.collectors.cgroup.limits import LimitUse, events_of, is_event_file, limits_of
+from collector.collectors.cgroup.limits import LimitUse, events_of, is_event_file, limits_of, refused_forks
 from collector.model.text import escape_name
 
 
@@ -53,17 +53,20 @@ class CgroupSummary(msgspec.Struct, frozen=True, kw_only=True):
 def summarize(selection: Selection, reader: LevelReader) -> CgroupSummary:
     """Return the document for what was read."""
     levels = sorted((level for chain in selection.chains for level in chain.levels), key=lambda level: level.number)
-    limits = tuple(
-        found
-        for level in levels
-        for found in limits_of(level.directory, escape_name(level.path), reader.texts.get(level.directory, {}))
-    )
+    limits: list[LimitUse] = []
+    findings: list[str] = []
+    for level in levels:
+        cgroup, texts = escape_name(level.path), reader.texts.get(level.directory, {})
+        found = tuple(limits_of(level.directory, cgroup, texts))
+        limits += found
+        findings += (limit.sentence() for limit in found if limit.at_limit or limit.events)
+        findings += filter(None, (refused_forks(cgroup, texts),))
     return CgroupSummary(
         source=selection.source,
         process=selection.lost,
-        findings=tuple(limit.sentence() for limit in limits if limit.at_limit or limit.events),
+        findings=tuple(findings),
         nearest=max(limits, key=lambda limit: limit.share, default=None),
-        limits=limits,
+        limits=tuple(limits),
         hierarchies=tuple(_hierarchy(selection, chain, reader) for chain in selection.chains),
     )
 

@@ -12,7 +12,7 @@ from typing import ClassVar
 import msgspec
 
 from collector.collectors.base import Context, names_nobody
-from collector.collectors.journal.journal_query import JournalQuery, JournalWindow, queries
+from collector.collectors.journal.journal_query import JournalQuery, JournalWindow, queries, suppressed_unit
 from collector.collectors.journal.journal_rows import JournalRow, JournalRows, is_suppression, text_lines, value_of
 from collector.collectors.journal.journal_search import FoundEntry, JournalSearch, nearest, wait_for_journald
 from collector.host.clock import boot_id, boot_s
@@ -25,7 +25,7 @@ from collector.model.constrained import Count, Window
 from collector.model.errors import StepError
 from collector.model.marker import Marker
 from collector.model.pressure import StepClass
-from collector.model.text import joined, jsonl
+from collector.model.text import escape_name, joined, jsonl
 from collector.model.units import Bytes, Seconds
 
 AFTER_LINES = 50
@@ -70,13 +70,16 @@ class Journal:
             _nobody(ctx.marker)
         if window.is_fresh:
             with ExitStack() as stack:
-                wait_for_journald(JournalSearch(_opened(ctx.host, stack, window).files, window), wanted)
+                found = _opened(ctx.host, stack, window)
+                if found.seen:  # even if nobody has said anything for long: the last words may be the first line since
+                    wait_for_journald(JournalSearch(found.files, window), wanted)
         rows: list[JournalRow] = []
         with ExitStack() as stack:
             found = _opened(ctx.host, stack, window)
+            _check_there_is_a_journal(found)
             search = JournalSearch(found.files, window, in_time=lambda: ctx.remaining_s() > MARGIN_S)
             entries = self._search(search, wanted, window.crash_us)
-            missing = self._read(entries, JournalRows(ctx.redaction), ctx.marker.unit or "", rows)
+            missing = self._read(entries, JournalRows(ctx.redaction), suppressed_unit(ctx.marker), rows)
         missing += [*search.problems, *found.unread]
         missing += [f"{found.refused} files may not be read"] if found.refused else []
         if rows:
@@ -109,7 +112,7 @@ class Journal:
                 missing[f"{one.file.name}: {exc}"] = None
                 continue
             if is_suppression(row):
-                if not value_of(row, "MESSAGE").endswith(f" messages from {unit}"):
+                if not value_of(row, "MESSAGE").endswith(f" messages from {escape_name(unit)}"):
                     continue
                 missing[f"journald: {value_of(row, 'MESSAGE')}"] = None
             left -= len(msgspec.json.encode(row))
@@ -140,9 +143,7 @@ def _window(ctx: Context, since_s: float) -> JournalWindow:
 
 
 def _opened(host: Host, stack: ExitStack, window: JournalWindow) -> JournalFiles:
-    found = open_journal(host, stack, boot=window.boot, since_us=window.since_us)
-    _check_there_is_a_journal(found)
-    return found
+    return open_journal(host, stack, boot=window.boot, since_us=window.since_us)
 
 
 def _nobody(marker: Marker) -> None:

@@ -13,7 +13,6 @@ LATE_US = 2_000_000
 Last words were received up to 1.6 s after the end. In this time nobody else gets the number of the process but by
 32,768 forks (``pid_max``, where it is least), and then only a process of the same user counts.
 """
-USER_MANAGER = "user@"
 MAX_UNIT_BYTES = 255  # systemd's UNIT_NAME_MAX
 
 # "Suppressed 123 messages from foo.service", and the message of systemd-coredump.
@@ -89,12 +88,20 @@ def queries(marker: Marker, window: JournalWindow) -> list[JournalQuery]:
     return found
 
 
+def suppressed_unit(marker: Marker) -> str:
+    """Return the unit whose lines journald limits, by its name in `SUPPRESSED`; empty if there is none."""
+    unit, of_user = _unit(marker)
+    return f"user@{marker.uid}.service" if of_user else unit or ""
+
+
 def _unit(marker: Marker) -> tuple[str | None, bool]:
-    """Return the unit, and whether it is one of a user's own manager; what an ordinary user claims is none."""
+    """
+    Return the unit, and whether it is one of a user's own manager; what an ordinary user claims is none.
+
+    Only the system's own unit is known to be what its name says. Any other is a name that a user has chosen.
+    """
     system = marker.attributes.get(SYSTEM_UNIT)
-    if is_a_claim(marker) or marker.unit is None:
-        return system, False
-    return marker.unit, bool(system and system != marker.unit and system.startswith(USER_MANAGER))
+    return (system, False) if system or is_a_claim(marker) else (marker.unit, True)
 
 
 def _of_unit(unit: bytes) -> tuple[FieldMatch, ...]:
@@ -107,11 +114,12 @@ def _of_unit(unit: bytes) -> tuple[FieldMatch, ...]:
 
 
 def _of_user_unit(unit: bytes, uid: int | None) -> tuple[FieldMatch, ...]:
-    """Two users may have units of one name; without the user, it is nobody's."""
+    """Users and the system may have units of one name: only those of *uid* count; the first is for sessions."""
     if uid is None:
         return ()
     own = b"_UID=%d" % uid
     return (
+        FieldMatch(b"_SYSTEMD_UNIT=" + unit, (own,)),
         FieldMatch(b"_SYSTEMD_USER_UNIT=" + unit, (own,)),
         FieldMatch(b"USER_UNIT=" + unit, (own,)),
         *_of_coredump(b"COREDUMP_USER_UNIT=" + unit, b"COREDUMP_UID=%d" % uid),

@@ -85,8 +85,8 @@ class JournalRows:
     def _read(self, file: JournalFile, offset: int) -> tuple[str, str, bool] | None:
         payload = file.field(offset, FIELD_BYTES + 1)
         name, equals, value = payload[:FIELD_BYTES].partition(b"=")
-        if not equals:
-            raise JournalDamagedError(f"at {offset} is no field")
+        if not equals or b"\0" in name:
+            raise JournalDamagedError(f"there is no field at {offset}")
         if name == b"COREDUMP" or name.startswith(LEFT_OUT):
             return None
         is_cut = len(payload) > FIELD_BYTES

@@ -16,10 +16,10 @@ from typing import ClassVar
 
 from collector.collectors.base import Context
 from collector.collectors.network.counters import counters
+from collector.collectors.network.named_processes import MAX_PROCESSES, NamedProcesses
 from collector.collectors.network.sockets import SocketRow, read_socket, socket_inode
 from collector.host.files import OpenFd
 from collector.host.guarded_read import ExhaustedError, Guard, WedgedError
-from collector.host.named_processes import NamedProcesses
 from collector.host.procfs import Process, ReplacedError
 from collector.host.read_errors import ReadErrors
 from collector.model.artifact import Artifact, Footprint, HeldUse, NotApplicable, SourceInfo, Truncated
@@ -29,7 +29,7 @@ from collector.model.pressure import StepClass
 from collector.model.text import json, jsonl
 from collector.model.units import Seconds
 
-# Each leaves the link that is read in the kernel's caches, 0.95 KB, until the process has ended.
+# Of all processes. Each leaves the link that is read in the kernel's caches, 0.95 KB, until its process has ended.
 MAX_FDS = 8192
 # Sockets per hand-over to the helper thread: 5,001 took 0.27 s of CPU one by one.
 BATCH = 64
@@ -60,7 +60,7 @@ class Network:
 
         Raises:
             StepError: At the end, if a PID of the marker belongs to another process.
-            Truncated: At the end, if a process given by hand is gone.
+            Truncated: At the end, if a process given by hand is gone, or there are too many.
             NotApplicable: At the end, if the marker is about no process, or its process had ended.
         """
         unread = ReadErrors()
@@ -72,8 +72,11 @@ class Network:
         yield from unread.artifacts()
         if named.replaced:
             raise StepError("; ".join(named.replaced), hint="the crashed process is gone; its sockets are closed")
-        if named.ended and ctx.marker.kind is MarkerKind.MANUAL:
-            raise Truncated("; ".join(named.ended))
+        missing = named.ended if ctx.marker.kind is MarkerKind.MANUAL else []
+        if named.left_out:
+            missing = [*missing, f"{named.left_out} more than {MAX_PROCESSES} processes"]
+        if missing:
+            raise Truncated("; ".join(missing))
         if not named.found:
             raise NotApplicable("; ".join(named.ended) or "no process that is known for certain: it has no sockets")
 
@@ -83,7 +86,8 @@ class Network:
         kinds: Counter[str] = Counter()
         missing: list[str] = []
         with closing(Guard(patience_s)) as guard:
-            rows = (row for process in found for row in _of_process(ctx, process, guard, unread, missing))
+            share = MAX_FDS // len(found)
+            rows = (row for process in found for row in _of_process(ctx, process, share, guard, unread, missing))
             chosen = heapq.nlargest(self.max_sockets, _counted(rows, kinds), key=lambda row: row.waiting)
         if kinds.total() > len(chosen):
             missing.append(f"only {len(chosen)} of {kinds.total()} sockets are listed (max_sockets)")
@@ -99,12 +103,12 @@ def _counted(rows: Iterator[SocketRow], kinds: Counter[str]) -> Iterator[SocketR
         yield row
 
 
-def _of_process(
-    ctx: Context, process: Process, guard: Guard, unread: ReadErrors, missing: list[str]
+def _of_process(  # noqa: PLR0917 - what one process needs
+    ctx: Context, process: Process, most_fds: int, guard: Guard, unread: ReadErrors, missing: list[str]
 ) -> Iterator[SocketRow]:
     """Yield a process's sockets, each once, as long as it is this process; add to *missing* why some are not there."""
     try:
-        sockets = list(_sockets_of(process, missing))
+        sockets = list(_sockets_of(process, most_fds, missing))
         while sockets:
             if ctx.remaining_s() < guard.longest_s:
                 missing.append("the step's time was used up")
@@ -139,24 +143,24 @@ def _read(process: Process, fd: int) -> SocketRow | None:
         raise
 
 
-def _sockets_of(process: Process, missing: list[str]) -> Iterator[int]:
+def _sockets_of(process: Process, most_fds: int, missing: list[str]) -> Iterator[int]:
     """Yield a descriptor of each socket."""
     seen: set[int] = set()
-    for fd in _descriptors(process, missing):
+    for fd in _descriptors(process, most_fds, missing):
         inode = socket_inode(process, fd)
         if inode is not None and inode not in seen:
             seen.add(inode)
             yield fd
 
 
-def _descriptors(process: Process, missing: list[str]) -> Iterator[int]:
-    """Yield the numbers of a process's descriptors, at most `MAX_FDS`."""
+def _descriptors(process: Process, most: int, missing: list[str]) -> Iterator[int]:
+    """Yield the numbers of a process's descriptors, at most *most*."""
     try:
         directory = process.open("fd")
     except OSError as exc:
         missing.append(f"/proc/{process.pid}/fd: {exc.strerror}")
         return
     with OpenFd(directory), os.scandir(directory) as entries:
-        yield from (int(entry.name) for entry in islice(entries, MAX_FDS))
+        yield from (int(entry.name) for entry in islice(entries, most))
         if next(entries, None) is not None:
-            missing.append(f"only the first {MAX_FDS} descriptors were looked at")
+            missing.append(f"only the first {most} descriptors of process {process.pid} were looked at")

@@ -92,7 +92,7 @@ def read_socket(process: Process, fd: int) -> SocketRow | None:
 
 
 def _row(pid: int, fd: int, own: int, status: os.stat_result) -> SocketRow:
-    family, protocol = number(own, socket.SO_DOMAIN), number(own, socket.SO_PROTOCOL)
+    family, kind, protocol = (number(own, one) for one in (socket.SO_DOMAIN, socket.SO_TYPE, socket.SO_PROTOCOL))
     state = "LISTEN" if number(own, socket.SO_ACCEPTCONN) else ""
     tcp: dict[str, int] = {}
     if protocol in TCP_PROTOCOLS and family in INTERNET:
@@ -107,7 +107,7 @@ def _row(pid: int, fd: int, own: int, status: os.stat_result) -> SocketRow:
         inode=status.st_ino,
         uid=status.st_uid,
         family=FAMILIES.get(family, str(family)),
-        type=TYPES.get(number(own, socket.SO_TYPE), ""),
+        type=TYPES.get(kind, str(kind or "")),
         protocol=PROTOCOLS.get(protocol, str(protocol or "")) if family in INTERNET else str(protocol or ""),
         state=state,
         local=local(own),

@@ -6,6 +6,7 @@ import os
 import re
 from collections.abc import Iterator
 from dataclasses import dataclass
+from itertools import chain
 from pathlib import PurePosixPath
 from typing import ClassVar
 
@@ -75,8 +76,9 @@ class ProcFiles:
         unread = ReadErrors()
         missing: list[str] = []
         yield from self._files(ctx, (*PATHS, *_node_files(ctx.host)), unread, missing)
-        if values := b"".join(value_rows(ctx.host)):  # at most 100 KiB
-            yield Artifact(path=VALUES, body=joined((values,)))
+        values = joined(value_rows(ctx.host))  # at most 100 KiB
+        if first := next(values, b""):
+            yield Artifact(path=VALUES, body=chain((first,), values))
         yield from self._files(ctx, (*self.paths, *LAST), unread, missing)
         yield from unread.artifacts()
         if missing:

@@ -12,6 +12,7 @@ from collections.abc import Iterator
 from itertools import islice
 
 from collector.host.files import Host
+from collector.model.artifact import Truncated
 from collector.model.text import escape
 
 VALUE_BYTES = 1024
@@ -72,13 +73,23 @@ MODULE = ("dimm_label", "dimm_location", "dimm_ce_count", "dimm_ue_count")
 
 
 def value_rows(host: Host) -> Iterator[bytes]:
-    """Yield path and value with a tab between, white space as one blank; files that are not there are left out."""
-    for path in (*PATHS, *islice(_found(host), MAX_FOUND)):
+    """
+    Yield path and value with a tab between, white space as one blank; files that are not there are left out.
+
+    Raises:
+        Truncated: At the end, if the machine has more of them than are read.
+    """
+    found = _found(host)
+    for path in (*PATHS, *islice(found, MAX_FOUND)):
         try:
             value = host.read(path, limit=VALUE_BYTES)
         except OSError:  # not this kernel, or not permitted, which differs for hardly any
             continue
         yield f"{path}\t{escape(b' '.join(value.split()))}\n".encode()
+    if (left_out := next(found, None)) is not None:
+        raise Truncated(
+            f"only {MAX_FOUND} values of huge pages, nodes and memory modules were read, none of {left_out}"
+        )
 
 
 def _found(host: Host) -> Iterator[str]:

@@ -90,6 +90,7 @@ def blocked(
     users = owners(host)
     chosen: FairChoice[tuple[int, int]] = FairChoice(MAX_BLOCKED, rank=lambda _: 0.0)
     reasons = _search(host, suspects, users, chosen)
+    before = len(unread)
     if left_out := chosen.left_out:
         reasons.append(f"{left_out.total()} beyond {MAX_BLOCKED} tasks were left out ({by_owner(left_out)})")
     with closing(Procfs.best(host)[0]) as procfs:
@@ -110,6 +111,8 @@ def blocked(
                 continue
             if task is not None:
                 yield task
+    if stuck := len(unread) - before:
+        reasons.append(f"{stuck} tasks were not read: their processes or others of their user hold their locks")
     if reasons:
         raise Truncated("; ".join(reasons))
 

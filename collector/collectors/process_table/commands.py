@@ -38,6 +38,7 @@ def commands(
     yield "\t".join(COMMAND_COLUMNS).encode() + b"\n"
     if not fits(host, WHOLE):
         raise Truncated(f"command lines and I/O counters were not read, {LIMIT_REASON}")
+    before = len(unread)
     try:
         users = owners(host)
         with closing(batches(host, most=WHOLE)) as found:
@@ -47,8 +48,8 @@ def commands(
                     yield from _guarded(read, listed[at : at + BATCH], owner, guard, unread, remaining_s)
     except WalkError as exc:
         raise Truncated(str(exc)) from exc
-    if len(unread):
-        raise Truncated(f"{len(unread)} processes were not read: they or others of their user hold their locks")
+    if stuck := len(unread) - before:
+        raise Truncated(f"{stuck} processes were not read: they or others of their user hold their locks")
 
 
 def _guarded(  # noqa: PLR0917 - what one batch needs

@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import subprocess
+import sys
 from pathlib import Path
 
 from collector.host.disk_counters import BusiestDisks, disk_name, disk_of, parse_diskstats
 from collector.host.files import Host
+from collector.host.kernelfile import OptionalFile
 from collector.host.machine_counters import MachineCounters
 from collector.host.memory import Psi, allocstall
 from collector.model.recording import COLUMNS, DISKS, INDEX, MISSING, NO_DISK
@@ -75,6 +78,14 @@ def test_machine_counters_are_missing_where_there_are_no_files(tmp_path: Path) -
     assert disks == [*NO_DISK] * DISKS
 
 
+def test_kernel_file_that_cannot_be_read_any_more_is_empty() -> None:
+    """A process that has ended, in place of a disk that was unplugged: the supervisor goes on."""
+    with subprocess.Popen([sys.executable, "-c", "input()"], stdin=subprocess.PIPE) as process:
+        file = OptionalFile(Host(), f"/proc/{process.pid}/stat", size=512)
+        assert file.read().startswith(b"%d " % process.pid)
+    assert file.read() == b""
+
+
 def test_vmstat_allocstall_is_summed_over_zones() -> None:
     """Wherever its lines stand, and if there are none."""
     assert allocstall(VMSTAT) == allocstall(VMSTAT[: VMSTAT.index(b"pgmajfault")]) == 7
@@ -94,6 +105,37 @@ def test_disks_are_the_archives_and_the_busiest(tmp_path: Path) -> None:
     (tmp_path / "proc/diskstats").write_text("".join(disk(minor, busy=10 + 10 * (minor == 5)) for minor in range(1, 8)))
     assert shown() == [7, 5, 1]
     assert shown() == [7, 1, 5], "what is equally busy stays"
+
+
+def test_disks_of_the_archive_are_found_behind_any_number_of_others(tmp_path: Path) -> None:
+    """Of ``/proc/diskstats`` the first 600 lines are read; 500 LUNs with four paths each have 2,500, dm's the last."""
+    host = machine(tmp_path, {"diskstats": "".join(disk(minor, busy=10) for minor in range(1, 2001))})
+    stat = tmp_path / "sys/dev/block/4000:2000/stat"
+    stat.parent.mkdir(parents=True)
+    stat.write_text(disk(2000, busy=44).partition(" d2000 ")[2], encoding="utf-8")
+    disks = BusiestDisks(host, (4_000, 2000), 2)
+    first, other = disks.read()
+    assert first == (4_000, 2000, 2100, 2200, 7, 44)
+    assert other is not None
+    assert other.minor == 1
+
+
+def test_disks_are_told_from_partitions_anew_when_a_number_comes_back(tmp_path: Path) -> None:
+    """Numbers of NVMe disks and of partitions come from one supply, and what is unplugged gives its own back."""
+    host = machine(tmp_path, {"diskstats": disk(1, busy=5) + disk(2, busy=5)})
+    disks = BusiestDisks(host, None, 3)
+    partition = tmp_path / "sys/dev/block/4000:2/partition"
+    partition.parent.mkdir(parents=True)
+    partition.touch()
+
+    def shown(*minors: int) -> list[int]:
+        (tmp_path / "proc/diskstats").write_text("".join(disk(minor, busy=5) for minor in minors), encoding="utf-8")
+        return sorted(one.minor for one in disks.read() if one)
+
+    assert shown(1, 2) == [1]
+    assert shown(1) == [1]
+    partition.unlink()
+    assert shown(1, 2) == [1, 2]
 
 
 def test_disks_are_parsed_as_far_as_they_were_read() -> None:

@@ -15,6 +15,10 @@ ADDRESSES = {
     "@a\\x00b\\x1b": struct.pack("=H", socket.AF_UNIX) + b"\0a\0b\x1b",
     "": struct.pack("=H", socket.AF_UNIX),
     "7:0x3": struct.pack("=HHII", socket.AF_NETLINK, 0, 7, 3),
+    "0x0003:*": struct.pack("=H2siHBB8x", socket.AF_PACKET, b"\0\3", 0, 1, 0, 6),
+    "0x0800:2": struct.pack("=H2siHBB8x", socket.AF_PACKET, b"\10\0", 2, 1, 0, 6),
+    "2:1024": struct.pack("=HHII4x", socket.AF_VSOCK, 0, 1024, 2),
+    "*:*": struct.pack("=HHII4x", socket.AF_VSOCK, 0, 0xFFFFFFFF, 0xFFFFFFFF),
     "beef": struct.pack("=H", 250) + b"\xbe\xef",
     "7f": struct.pack("=H", socket.AF_INET) + b"\x7f",
 }

@@ -5,9 +5,22 @@ from __future__ import annotations
 from hypothesis import given
 from hypothesis import strategies as st
 
-from collector.model.recording import COLUMNS, DISKS, MISSING, NO_DISK, SECOND, disk_key, read_second
+from collector.model.recording import (
+    COLUMNS,
+    DISKS,
+    MAX_ROUNDS,
+    MISSING,
+    NO_DISK,
+    SECOND,
+    RecorderSettings,
+    Recording,
+    disk_key,
+    memory_bytes,
+    read_second,
+)
 from collector.model.top_processes import (
     LARGEST,
+    ROUND_S,
     STATE_BYTES,
     VISITS,
     VISITS_BYTES,
@@ -16,6 +29,7 @@ from collector.model.top_processes import (
     Visits,
     read_round,
 )
+from collector.model.units import Seconds
 
 PROCESSES = st.lists(
     st.builds(
@@ -78,3 +92,23 @@ def test_recording_cpu_share_is_that_since_the_last_visit() -> None:
     assert visits.cpu(pid, old + 1500, 100, now_ticks=old + 2000) == 200
     assert visits.cpu(pid + VISITS, 10, 5, now_ticks=old + 2000) is None
     assert visits.cpu(pid, old + 1500, 200, now_ticks=old + 20_000) is None
+
+
+def test_recording_cpu_share_is_unknown_of_a_process_that_is_being_reaped() -> None:
+    """The kernel says 0 then; a count that went beyond 32 bits is none such: 128 busy CPUs need four days for it."""
+    visits = Visits(memoryview(bytearray(VISITS_BYTES)))
+    assert visits.cpu(4_000_077, 10, 300, now_ticks=20) == 30_000
+    assert visits.cpu(4_000_077, 10, 0, now_ticks=1020) is None
+    assert visits.cpu(4_000_078, 10, (1 << 32) - 100, now_ticks=50_000) is None
+    assert visits.cpu(4_000_078, 10, (1 << 32) + 400, now_ticks=51_000) == 500
+
+
+def test_recording_rounds_are_bounded_however_far_it_goes_back() -> None:
+    """A day at a row a minute takes no more than an hour at a row a second, and its rounds are spread over the day."""
+    day = RecorderSettings(period_s=Seconds(60.0), keep_s=Seconds(86_400.0))
+    hour = RecorderSettings(keep_s=Seconds(3600.0))
+    assert memory_bytes(day) < memory_bytes(hour)
+    assert (hour.round_s, day.round_s) == (ROUND_S, 86_400 / MAX_ROUNDS)
+    for settings in (day, hour):
+        recording = Recording(memoryview(bytearray(memory_bytes(settings))), settings)
+        assert recording.rounds.capacity * settings.round_s >= settings.keep_s

@@ -107,6 +107,7 @@ def test_open_reports_tell_callers_apart() -> None:
 @pytest.mark.parametrize("other", [
     (NULL,), (CUT,), ("WARNING: CPU: 1 PID: 43 at f+0x1/0x2",), ("NMI backtrace for cpu 1",),
     ("x invoked oom-killer: gfp_mask=0xcc0",), ("x: page allocation failure: order:4",), ("rcu: INFO: a detected",),
+    (15 * r"\x0a" + " invoked oom-killer: gfp_mask=0xcc0",), (r"\\\\: page allocation failure: order:4",),
     ("watchdog: BUG: soft lockup - CPU#1 stuck for 22s! [x:43]",), ("BUG: scheduling while atomic: x/43/0x00000002",),
 ])  # fmt: skip
 @pytest.mark.parametrize("first", [True, False])
@@ -161,6 +162,32 @@ def test_open_reports_name_whom_a_cpu_finds_on_itself(stall: str, pid: int | Non
     """Whoever notices that another CPU is stalled has nothing to do with it."""
     told = reported(lines(stall, "rcu: \t3-....: (5249 ticks this GP)", CPU, caller="C3"))
     assert [(one.event.event, one.event.pid) for one in told] == [("rcu_stall", pid)]
+
+
+@pytest.mark.parametrize(("lockup", "engine"), [
+    ("smp: csd: Detected non-responsive CSD lock (#1) on CPU#1, waiting 5000000000 ns for CPU#03 f+0x0/0x1(0).", True),
+    ("watchdog: CPU 3 Hard LOCKUP", True),
+    ("watchdog: CPU 3 self-detected hard LOCKUP @ f+0x1/0x2", True),
+    ("watchdog: CPU 1 detected hard LOCKUP on other CPUs 3", False),
+])  # fmt: skip
+@pytest.mark.parametrize("caller", ["", "C1"])
+def test_open_reports_do_not_blame_who_waits_for_another_cpu(lockup: str, caller: str, *, engine: bool) -> None:
+    """Its own dump follows, too."""
+    other = "CPU: 1 PID: 43 Comm: x Not tainted 6.1.0 #1"
+    assert said(reported(lines(lockup, other, caller=caller))) == [("hard_lockup", None, None)]
+    named = [("hard_lockup", *(ENGINE if engine else (None, None)))]
+    assert said(reported(lines(lockup, other, "C3 | NMI backtrace for cpu 3", f"C3 | {CPU}", caller="C1"))) == named
+
+
+@pytest.mark.parametrize("rcu", ["", "rcu: "])
+def test_open_reports_find_a_stall_by_its_cpu(rcu: str) -> None:
+    """Lines of the stall itself begin no other report; dumps of other CPUs, which it waits for too, may come first."""
+    told = reported(lines(
+        f"{rcu}INFO: rcu_sched self-detected stall on CPU", f"{rcu}\\x093-....: (5249 ticks this GP) idle=1ba/1/0x40",
+        f"{rcu}\\x09(t=5250 jiffies g=1 q=5 ncpus=4)", f"{rcu}rcu_sched kthread starved for 5250 jiffies! g1 f0x0",
+        "NMI backtrace for cpu 1", "CPU: 1 PID: 43 Comm: x Not tainted 6.1.0 #1", "NMI backtrace for cpu 3", CPU,
+    ))  # fmt: skip
+    assert said(told) == [("rcu_stall", *ENGINE)]
 
 
 def test_open_reports_name_no_idle_task() -> None:

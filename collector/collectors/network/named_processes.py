@@ -25,17 +25,19 @@ class NamedProcesses:
         found: Those that live, or are held.
         ended: Why others are not there.
         replaced: Which PIDs belong to other processes by now.
+        left_out: How many are beyond `MAX_PROCESSES`.
     """
 
     found: list[Process] = field(default_factory=list)
     ended: list[str] = field(default_factory=list)
     replaced: list[str] = field(default_factory=list)
+    left_out: int = 0
 
     @classmethod
     def of(cls, host: Host, marker: Marker, stack: ExitStack) -> Self:
         """Open the processes of *marker*, at most `MAX_PROCESSES`; *stack* closes them."""
-        named = cls()
         references = {one.pid: one for one in (marker.process, *marker.also) if one is not None}
+        named = cls(left_out=max(0, len(references) - MAX_PROCESSES))
         for one in islice(references.values(), MAX_PROCESSES):
             if one.start_time_ticks is not None:
                 named._open(host, one.pid, one.start_time_ticks, stack)
