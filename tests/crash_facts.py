@@ -8,9 +8,9 @@ from collections.abc import Callable, Iterable
 import fake_core
 from fake_core import AARCH64, I386, X86_64
 
+from collector.collectors.core.auxv import AT_EXECFN
 from collector.collectors.core.diagnosis_facts import CrashFacts, MappedFileState
 from collector.collectors.core.image import CoreImage
-from collector.collectors.core.modules import AT_EXECFN
 from collector.collectors.core.notes import parse_thread
 from collector.host.core_segments import Segment, core_head
 from collector.host.core_stream import DumpHead

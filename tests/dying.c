@@ -80,9 +80,30 @@ static void raise_again(int number)
     raise(number);
 }
 
+static void abort_within(int number)
+{
+    (void)number;
+    abort();
+}
+
 static sigjmp_buf before;
 
 static void recover(int number) { siglongjmp(before, number); }
+
+__attribute__((noinline)) static void recovered(void)
+{
+    if (!sigsetjmp(before, 1))
+        sink = *(volatile int *)0x18;
+}
+
+__attribute__((noinline)) static void raise_deeper(void)
+{
+    volatile char room[40000];
+    __asm__ volatile("" ::"r"(room) : "memory");
+    signal(SIGSEGV, SIG_DFL);
+    raise(SIGSEGV);
+    sink = room[0];
+}
 
 static void alternate_stack(void)
 {
@@ -222,11 +243,18 @@ static void stacks(const char *way)
             sink = *(volatile int *)0x18;
         signal(SIGSEGV, SIG_DFL);
         raise(SIGSEGV);
+    } else if (!strcmp(way, "recovered-and-raised-deeper")) { /* the frame of the first lies in a later one's room */
+        handled(SIGSEGV, SA_SIGINFO, recover);
+        recovered();
+        raise_deeper();
     } else if (!strcmp(way, "sent-within")) {
         handled(SIGSEGV, SA_NODEFER | SA_SIGINFO, wait_for_another);
         *(volatile int *)0x18 = 1;
     } else if (!strcmp(way, "raised-within")) {
         handled(SIGSEGV, SA_NODEFER | SA_SIGINFO, raise_again);
+        *(volatile int *)0x18 = 1;
+    } else if (!strcmp(way, "aborted-within")) {
+        handled(SIGSEGV, SA_SIGINFO, abort_within);
         *(volatile int *)0x18 = 1;
     } else if (!strncmp(way, "raised-again", 12)) {
         handled(SIGSEGV, strstr(way, "plain") ? 0 : SA_SIGINFO, raise_again);

@@ -10,13 +10,15 @@ Source: elf(5), ``Elf64_Phdr``; elf_core_dump() in fs/binfmt_elf.c (Linux 6.18).
 from __future__ import annotations
 
 import struct
+from array import array
 from bisect import bisect_right
 from collections.abc import Iterable, Iterator, Sequence
+from functools import cached_property
 from typing import NamedTuple, overload
 
 from collector.host.elfcore import PT_LOAD, PT_NOTE, Layout, entry_bytes, header_bytes, program_header
 
-PF_X, PF_W = 1, 2
+PF_X, PF_W, PF_R = 1, 2, 4
 MAX_ENTRIES = 0xFFFE
 """More need a section header at the end of the file: PN_XNUM."""
 
@@ -85,7 +87,13 @@ class SegmentTable(Sequence[Segment]):
         return self[index] if index < len(self) else None
 
     def _before(self, address: int) -> int:
-        return bisect_right(range(len(self)), address, key=lambda index: self[index].start) - 1
+        return bisect_right(self._starts, address) - 1
+
+    @cached_property
+    def _starts(self) -> array[int]:
+        raw = memoryview(self._raw)[self._first * self._entry : (self._first + self._count) * self._entry]
+        form, at = ("IIQQQQQQ", 3) if self._layout.word == 8 else ("IIIIIIII", 2)
+        return array("Q", (entry[at] for entry in struct.iter_unpack(self._layout.order + form, raw)))
 
 
 def core_head(

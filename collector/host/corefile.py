@@ -12,10 +12,11 @@ from functools import partial
 from collector.host.apport import read_report
 from collector.host.apport_core import core_within
 from collector.host.corehead import fingerprint, holds
-from collector.host.elfcore import NT_FILE, CoreError, CoreReader, MappedFile, notes, parse_mapped_files
+from collector.host.elfcore import NT_FILE, CoreError, CoreReader, MappedFile, notes
 from collector.host.filehandle import open_handle
 from collector.host.files import PIECE, REGULAR_FLAGS, Host, OpenFd, open_regular
 from collector.host.filesystem import nearest_directory
+from collector.host.mapped_files import MappedFileTable
 from collector.host.successor import is_kept, stem
 from collector.host.syscalls import being_written
 from collector.host.unpack import UnpackingReader, compression_of
@@ -223,20 +224,18 @@ def mapped_files(fd: int) -> Iterator[MappedFile]:
 
 def files_of(reader: CoreReader) -> Iterator[MappedFile]:
     """Yield the mapped files of NT_FILE; raise as `mapped_files` does."""
-    count = 0
     header, found = notes(reader)
     note = next((note for note in found if note.type == NT_FILE), None)
     if note is None:
         if reader.is_cut_off(header.note_offset + header.note_bytes):
             raise Truncated("the core was cut off before its list of mapped files")
         raise Truncated("the core has no list of mapped files: the kernel leaves it out beyond 4 MiB")
-    for file in parse_mapped_files(header.layout, note.desc):
-        yield file
-        count += 1
+    files = MappedFileTable(header.layout, note.desc)
+    yield from files
     if note.size_bytes > len(note.desc):
         raise Truncated(f"only the first {len(note.desc)} bytes of the list of mapped files were read")
-    if len(note.desc) < header.layout.word or header.layout.unpack("W", note.desc)[0] > count:
-        raise Truncated(f"only {count} entries of the list of mapped files can be read")
+    if len(note.desc) < header.layout.word or header.layout.unpack("W", note.desc)[0] > len(files):
+        raise Truncated(f"only {len(files)} entries of the list of mapped files can be read")
 
 
 class FileReader:

@@ -256,26 +256,3 @@ def _notes(reader: CoreReader, header: CoreHeader, gap: int) -> Iterator[Note]:
 def padded(size: int) -> int:
     """Round up to a multiple of 4, to which names and descriptions are padded in 64-bit cores too."""
     return (size + 3) & ~3
-
-
-def parse_mapped_files(layout: Layout, desc: bytes) -> Iterator[MappedFile]:
-    """
-    Yield the complete mappings of an NT_FILE note.
-
-    The note is a count, a page size, *count* triples (start, end, offset in pages), then *count* names, of which
-    each is cut at `MAX_PATH_BYTES`.
-    """
-    word = layout.word
-    if len(desc) < 2 * word:
-        return
-    count, page_bytes = layout.unpack("WW", desc)
-    name_at = (2 + 3 * count) * word
-    if name_at > len(desc):
-        return
-    for index in range(count):
-        end_of_name = desc.find(b"\0", name_at)
-        if end_of_name < 0:
-            return
-        start, end, offset = layout.unpack("WWW", desc, (2 + 3 * index) * word)
-        yield MappedFile(start, end, offset * page_bytes, desc[name_at : min(end_of_name, name_at + MAX_PATH_BYTES)])
-        name_at = end_of_name + 1

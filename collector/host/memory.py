@@ -212,3 +212,8 @@ def _ranges(text: str) -> Iterator[int]:
     for part in filter(None, text.strip().split(",")):
         first, _, last = part.partition("-")
         yield from range(int(first), int(last or first) + 1)
+
+
+def page(address: int) -> int:
+    """Return where the page of *address* begins."""
+    return address & -PAGE_BYTES

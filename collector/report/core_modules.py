@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from functools import partial
 
@@ -66,7 +66,7 @@ def executable(image: CoreImage, modules: list[CoreModule]) -> CoreModule | None
     return next((module for module in modules if module.start <= at < module.end), None)
 
 
-def _groups(files: tuple[MappedFile, ...]) -> Iterator[list[MappedFile]]:
+def _groups(files: Sequence[MappedFile]) -> Iterator[list[MappedFile]]:
     """Yield the mappings of each module: one of a file's beginning, then others of the same file."""
     group: list[MappedFile] = []
     for file in files:

@@ -17,7 +17,7 @@ import msgspec
 from collector.host.held_process import HeldProcess
 from collector.model.artifact import HeldUse
 from collector.model.case import merge
-from collector.model.incident import StepStatus
+from collector.model.incident import StepEnd, StepStatus
 from collector.model.pressure import Budget, Decision, StepClass, Verdict
 from collector.pipeline.steps import Step
 from collector.pressure.gate import decide
@@ -29,7 +29,7 @@ from collector.runner.held_job import fds_of, held_job
 from collector.runner.incident_run import IncidentRun, step_end
 from collector.runner.light_job import READ, with_losses
 from collector.runner.pool import ensure_worker
-from collector.runner.protocol import Done, RecordSteps, RunStep
+from collector.runner.protocol import Done, RecordSteps, RunStep, Written
 
 BACK_OFF_S = (0.25, 2.0)
 """First and longest pause between two checks of the gate by a waiting step."""
@@ -39,6 +39,7 @@ TURN_S = 0.1
 
 
 LET_GO = "the process was let go before all of this was read"
+ENDED = "the process ended before all of this was read"
 
 
 def run_remaining_steps(run: IncidentRun, turns: BulkTurns) -> Task[None]:
@@ -105,8 +106,8 @@ def run_step(run: IncidentRun, step: Step, held: HeldProcess | None = None) -> T
     written = early.written if early else None
     if written is not None:
         end = with_losses(end, (written,))
-    if early and step.held is HeldUse.READ and run.was_held and not (held and held.is_held) and end.status in READ:
-        reason = "; ".join(filter(None, (LET_GO, end.reason)))
+    if early and step.held is HeldUse.READ and end.status in READ and (why := _too_late(run, held, end, written)):
+        reason = "; ".join(filter(None, (why, end.reason)))
         end = msgspec.structs.replace(end, status=StepStatus.TRUNCATED, reason=reason)
     run.ends.append(end)
     run.begun[step.id] = end.status
@@ -114,6 +115,13 @@ def run_step(run: IncidentRun, step: Step, held: HeldProcess | None = None) -> T
     if recorded.reason:
         run.report(events.JournalFailed(incident=run.id, reason=recorded.reason))
     run.report_finished(end, done, written)
+
+
+def _too_late(run: IncidentRun, held: HeldProcess | None, end: StepEnd, early: Written | None) -> str:
+    """Return why the rest of what a step has read of the process could not be read; else, an empty string."""
+    if run.was_held:
+        return "" if held and held.is_held else LET_GO
+    return ENDED if early and early.artifacts and end.status is StepStatus.NOT_APPLICABLE else ""
 
 
 def _ask_gate(run: IncidentRun, step: Step) -> Task[Verdict]:

@@ -90,8 +90,8 @@ class Pool:
 
     @property
     def living(self) -> tuple[int, ...]:
-        """Process ids of all workers that can be given a job, now or later."""
-        return tuple(worker.pid for worker in (*self._idle, *self._busy))
+        """Process ids of all workers that have not been waited for, those that hang included."""
+        return (*(worker.pid for worker in (*self._idle, *self._busy)), *self.abandoned)
 
     @property
     def busy(self) -> tuple[int, ...]:

@@ -19,6 +19,7 @@ from collector.model.top_processes import Round, TopProcess, read_round
 
 FORMAT = 1
 NO_DAEMON = "there was no daemon: these are the seconds of the run itself"
+LONGER = "the incident took longer than the recorder goes back"
 NO_ROUND = "no round over the processes was complete yet"
 TOP_COLUMNS = (
     Column("pid", "", "identity"),
@@ -77,8 +78,10 @@ def history(recording: Recording) -> Iterator[Artifact]:
 
 
 def during(recording: Recording, since_s: float) -> Iterator[Artifact]:
-    """Yield ``during.jsonl``: the seconds since the incident began, at *since_s* since boot."""
-    yield _artifact("during.jsonl", seconds(recording, since_s))
+    """Yield ``during.jsonl``: the seconds since the incident began, at *since_s* since boot, or those left of them."""
+    lost_s = _lost_s(recording, since_s)
+    truncated = f"{LONGER}: its first {lost_s:.0f} s are missing" if lost_s > recording.settings.period_s / 2 else ""
+    yield _artifact("during.jsonl", seconds(recording, since_s), truncated=truncated)
 
 
 def seconds(recording: Recording, since_s: float = 0.0) -> Iterator[bytes]:
@@ -100,6 +103,13 @@ def rounds(recording: Recording) -> Iterator[bytes]:
     """Yield the head and a line for each complete round, the oldest first."""
     yield _line(_head(recording, TOP_COLUMNS, note="" if recording.rounds.written else NO_ROUND))
     yield from (_line(_round_line(read_round(row))) for row in recording.rounds.rows())
+
+
+def _lost_s(recording: Recording, since_s: float) -> float:
+    """Return how much of the time since *since_s* is overwritten."""
+    ring = recording.seconds
+    oldest = next(ring.rows(), None) if ring.written > ring.capacity else None
+    return 0.0 if oldest is None else read_second(oldest).at_s - since_s
 
 
 def _rows(recording: Recording, since_s: float) -> Iterator[Second]:
@@ -145,5 +155,5 @@ def _line(what: Any) -> bytes:
     return msgspec.json.encode(what) + b"\n"
 
 
-def _artifact(name: str, lines: Iterable[bytes]) -> Artifact:
-    return Artifact(path=PurePosixPath(name), body=joined(lines), media="jsonl")
+def _artifact(name: str, lines: Iterable[bytes], *, truncated: str = "") -> Artifact:
+    return Artifact(path=PurePosixPath(name), body=joined(lines), truncated=truncated, media="jsonl")

@@ -123,7 +123,7 @@ def test_recorder_archives_the_seconds_of_the_incident(daemon_factory: Callable[
 
 
 def test_recorder_history_outlasts_a_long_incident(daemon_factory: Callable[..., Daemon]) -> None:
-    """What came before is read at the beginning: at the end, the ring holds only the incident."""
+    """What came before is read at the beginning: at the end, the ring holds only the incident, and not all of it."""
     recorder = {"period": "500ms", "keep": "1s"}
     daemon = daemon_factory(config_of(MEMORY, HOLD, triggers=(), recorder=recorder), start=False)
     os.mkfifo(fifo := daemon.directory / "hold")
@@ -132,8 +132,11 @@ def test_recorder_history_outlasts_a_long_incident(daemon_factory: Callable[...,
     with subprocess.Popen([*COLLECTOR, "run", "--now", "--config", daemon.config], stdout=subprocess.DEVNULL) as run:
         with held(fifo):
             wait_for(lambda: watched(daemon).seconds[0].at_s > before_s + 2, "ring full of the incident")
-        assert run.wait(30) == 0
+        assert run.wait(30) == 3
     manifest = daemon.incidents()[-1]
+    step = steps_of(manifest)["recorder"]
+    assert (manifest["state"], step["status"]) == ("incomplete", "truncated")
+    assert "took longer than the recorder goes back" in step["reason"]
     history = column(archived(daemon, manifest["id"], "recorder.jsonl"), "boottime")
     during = column(archived(daemon, manifest["id"], "during.jsonl"), "boottime")
     assert history[0] < during[0] - 1

@@ -36,10 +36,11 @@ from collector.host.core_memory import PickedMemory
 from collector.host.corefile import core_reader, mapped_files
 from collector.host.corehead import HEAD_BYTES, fingerprint, whole_bytes
 from collector.host.corepattern import CorePattern
-from collector.host.elfcore import MAX_KEPT_BYTES, CoreError, Layout, notes, parse_mapped_files
+from collector.host.elfcore import MAX_KEPT_BYTES, CoreError, Layout, notes
 from collector.host.files import Host
 from collector.host.kernelfile import numbers
 from collector.host.kmsg import KmsgRecord, parse_record
+from collector.host.mapped_files import MappedFileTable
 from collector.host.maps import parse_maps
 from collector.host.process_identity import CORE_LIMIT, INNER_PID, REAL_UID, TGID, image_of, unit_of
 from collector.host.process_stat import parse_stat
@@ -129,7 +130,7 @@ def core(data: bytes) -> None:
 def of_a_note(layout: Layout, desc: bytes) -> None:
     for parsed in (parse_thread(layout, desc), parse_process(layout, desc), parse_signal(layout, desc)):
         assert len(msgspec.json.encode(parsed)) <= 16 * len(desc) + 4096
-    assert sum(len(mapped.path) for mapped in parse_mapped_files(layout, desc)) <= len(desc)
+    assert sum(len(mapped.path) for mapped in MappedFileTable(layout, desc)) <= len(desc)
 
 
 def note(data: bytes) -> None:

@@ -64,7 +64,7 @@ WAYS = {
     ),
     "jump-stack": Way("execute_data", "in anonymous memory, which is not executable"),
     "jump-nowhere": Way("execute_unmapped", "a jump to 0x123456789000, where nothing is mapped; the top"),
-    "non-canonical": Way("general_protection", " holds 0x5a5a5a5a5a5a5a5a"),
+    "non-canonical": Way("no_address", " holds 0x5a5a5a5a5a5a5a5a)"),
     "misaligned-vector": Way("no_address", "not a null pointer"),
     "privileged": Way("no_address", "not a null pointer"),
     "bad-stack-pointer": Way("unmapped", "where nothing is mapped"),
@@ -78,8 +78,10 @@ WAYS = {
     "sent-within": Way("sent", "SIGSEGV was sent by process "),
     "raised-within": Way("null_pointer", "write at 0x18: a null pointer plus 0x18"),
     "overflow-raised-again": Way("stack_overflow", "; its handler then sent SIGSEGV again"),
-    "general-protection-raised-again": Way("general_protection", "rax holds 0x5a5a5a5a5a5a5a5a"),
+    "general-protection-raised-again": Way("no_address", "rax holds 0x5a5a5a5a5a5a5a5a)"),
     "recovered-and-raised": Way("sent", "by the process itself, perhaps by its handler"),
+    "recovered-and-raised-deeper": Way("sent", "by the process itself, perhaps by its handler"),
+    "aborted-within": Way("null_pointer", "; its handler then sent SIGABRT"),
     "truncated": Way("past_end_of_file", ", which is past its 4096 bytes: ", "plain"),
     "truncated-on-tmpfs": Way("past_end_of_file", ", which is past its 4096 bytes: ", "small"),
     "full": Way("tmpfs_full", ", within its 8388608 bytes: its tmpfs is full", "small"),
@@ -334,6 +336,17 @@ def test_state_of_a_file_knows_a_tmpfs_without_a_limit(tmp_path: Path) -> None:
             found = state_by_name(context(marker), core.fileno(), file)
     assert found is not None
     assert (found.size_bytes, found.file_system, found.free_bytes) == (4096, "tmpfs", None)
+
+
+def test_diagnosis_knows_the_abort_of_a_containers_first_process(dying: Path, tmp_path: Path) -> None:
+    """SIGABRT does not kill it: abort() goes on to an instruction that it may not execute, which looks like a fault."""
+    need("unshare")
+    with core_pattern(tmp_path / "%e"):
+        command = ["unshare", "--pid", "--fork", dying, "assert"]
+        subprocess.run(command, preexec_fn=unlimited, stderr=subprocess.DEVNULL, check=False)
+    said = said_of(tmp_path / dying.name)
+    assert said["diagnosis_kind"] == "abort"
+    assert "Assertion `zero == 42' failed.; as process 1 of its PID namespace" in str(said["diagnosis"])
 
 
 def test_diagnosis_of_a_deleted_file_needs_the_process(dying: Path, tmp_path: Path) -> None:

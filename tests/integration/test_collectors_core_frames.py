@@ -185,9 +185,12 @@ def test_held_process_has_the_same_facts_as_its_core(program: Path, tmp_path: Pa
     assert all(row["build_id"] for row in rows)
 
 
-@pytest.mark.parametrize("pack", [zstd.compress, lzma.compress])
-def test_compressed_core_has_the_same_facts(program: Path, tmp_path: Path, pack: Any) -> None:
-    (core,) = cores(tmp_path, [[program, "strlen", "thread"]])
+@pytest.mark.parametrize(
+    ("way", "pack"), [("strlen", zstd.compress), ("strlen", lzma.compress), ("overflow", zstd.compress)]
+)
+def test_compressed_core_has_the_same_facts(program: Path, tmp_path: Path, way: str, pack: Any) -> None:
+    """Of a stack that has run into its guard, too."""
+    (core,) = cores(tmp_path, [[program, way, "thread"]])
     packed = tmp_path / "packed"
     packed.write_bytes(pack(core.read_bytes()))
     plain, compressed = collected_of(core), collected_of(packed)

@@ -16,7 +16,8 @@ from hypothesis import strategies as st
 from collector.collectors.core.notes import parse_process, parse_signal, parse_thread
 from collector.host.compression import zstd
 from collector.host.corefile import core_reader
-from collector.host.elfcore import MAX_KEPT_BYTES, CoreError, Layout, notes, parse_mapped_files
+from collector.host.elfcore import MAX_KEPT_BYTES, CoreError, Layout, notes
+from collector.host.mapped_files import MappedFileTable
 
 NT_FILE_AND_NAME = fake_core.NT_FILE.to_bytes(4, "little") + b"CORE\0\0\0\0"
 WHOLE = fake_core.core(fake_core.crash())
@@ -45,7 +46,7 @@ def read_all(data: bytes) -> int:
                 parse_thread(header.layout, note.desc)
                 parse_process(header.layout, note.desc)
                 parse_signal(header.layout, note.desc)
-                total += sum(len(mapped.path) for mapped in parse_mapped_files(header.layout, note.desc))
+                total += sum(len(mapped.path) for mapped in MappedFileTable(header.layout, note.desc))
             reader.is_cut_off(header.end_bytes)
         except CoreError:
             return 0
@@ -90,7 +91,7 @@ def test_notes_of_any_bytes_are_parsed_or_refused(layout: Layout, desc: bytes) -
     parse_thread(layout, desc)
     parse_process(layout, desc)
     parse_signal(layout, desc)
-    assert sum(len(mapped.path) for mapped in parse_mapped_files(layout, desc)) <= len(desc)
+    assert sum(len(mapped.path) for mapped in MappedFileTable(layout, desc)) <= len(desc)
 
 
 def test_a_core_that_is_one_hole_costs_nothing() -> None:

@@ -12,9 +12,10 @@ from __future__ import annotations
 import itertools
 from collections.abc import Iterator
 
+from collector.collectors.core.auxv import AT_PHDR
 from collector.collectors.core.image import CoreImage
-from collector.collectors.core.modules import AT_PHDR, C_LIBRARY
-from collector.host.core_segments import PF_W, Segment
+from collector.collectors.core.modules import C_LIBRARY
+from collector.host.core_segments import PF_R, PF_W, Segment
 from collector.host.memory import PAGE_BYTES
 
 MAX_DATA_BYTES = 128 << 10
@@ -29,14 +30,13 @@ MAX_PAGES = 64
 MAX_POINTERS = 1024
 """Most addresses that are tried: the C library's data hold a dozen, those of a hostile program 32,768."""
 
-READ_WRITE = 4 | PF_W
+READ_WRITE = PF_R | PF_W
 
 
 def abort_message(image: CoreImage) -> bytes:
     """Return the message, without its end of line; empty if there is none, or more than one that it might be."""
-    starts = frozenset(file.start for file in image.files)
     data = itertools.islice(_data(image), MAX_DATA)
-    pointers = (word for segment in data for word in _page_pointers(image, segment) if word not in starts)
+    pointers = (word for segment in data for word in _page_pointers(image, segment) if image.files.find(word) is None)
     tried = itertools.islice(dict.fromkeys(pointers), MAX_POINTERS)
     found = {message for word in tried if (message := _message(image, word))}
     return found.pop() if len(found) == 1 else b""
@@ -47,8 +47,8 @@ def _data(image: CoreImage) -> Iterator[Segment]:
     program = image.auxv.get(AT_PHDR, 0)
     files = [file for file in image.files if C_LIBRARY.search(file.path)]
     if not files:
-        own = next((file.path for file in image.files if file.start <= program < file.end), None)
-        files = [file for file in image.files if file.path == own]
+        own = image.files.find(program)
+        files = [file for file in image.files if own is not None and file.path == own.path]
     for file in files:
         segment = image.segments.find(file.start)
         if segment is None or segment.flags != READ_WRITE:

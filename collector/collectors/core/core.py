@@ -180,5 +180,5 @@ def _summary(fd: int, source: SourceInfo, ctx: Context) -> tuple[CoreSummary, Tr
         summary.problem = str(exc)
     if (report := read_report(fd)) is not None:
         add_report(summary, report, ctx.redaction)
-    add_diagnosis(summary, ctx, image, partial(state_by_name, ctx, fd))
+    add_diagnosis(summary, ctx, image, partial(state_by_name, ctx, fd), traced)
     return summary, traced

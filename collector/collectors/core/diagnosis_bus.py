@@ -7,10 +7,10 @@ Source: filemap_fault() in mm/filemap.c, shmem_fault() in mm/shmem.c, hugetlb_no
 from __future__ import annotations
 
 from collector.collectors.core.diagnosis import Diagnosis, DiagnosisKind
-from collector.collectors.core.diagnosis_facts import CLOCK_STEP_NS, CrashFacts, MappedFileState, page_of, shown
+from collector.collectors.core.diagnosis_facts import CLOCK_STEP_NS, CrashFacts, MappedFileState, shown
 from collector.host.elfcore import MappedFile
 from collector.host.filesystem import HUGETLBFS, TMPFS
-from collector.host.memory import PAGE_BYTES
+from collector.host.memory import PAGE_BYTES, page
 
 ANONYMOUS_HUGE = b"/anon_hugepage"
 
@@ -32,7 +32,7 @@ def bus(facts: CrashFacts) -> Diagnosis | None:
         return Diagnosis(DiagnosisKind.MISALIGNED, f"misaligned access{where}{facts.by}")
     if code != "BUS_ADRERR" or file is None:
         return None
-    return _file_page(facts, file, file.offset + page_of(address) - file.start)
+    return _file_page(facts, file, file.offset + page(address) - file.start)
 
 
 def _file_page(facts: CrashFacts, file: MappedFile, page: int) -> Diagnosis:

@@ -9,12 +9,10 @@ from typing import NamedTuple
 from collector.collectors.core.image import CoreImage
 from collector.collectors.core.notes import CoreSignal, CoreThread
 from collector.collectors.core.thread_state import ThreadState
-from collector.host.core_segments import PF_W, PF_X, Segment
+from collector.host.core_segments import PF_R, PF_W, PF_X, Segment
 from collector.host.elfcore import MappedFile
-from collector.host.memory import PAGE_BYTES
 from collector.model.text import escape
 
-PF_R = 4
 MAX_PATH_SHOWN = 256
 CLOCK_STEP_NS = 20_000_000
 """The times of files are as fine as the kernel's tick, of at most 10 ms; and the notice of a crash takes a few more."""
@@ -46,6 +44,7 @@ class CrashFacts:
         thread: The crashed thread.
         state: Where that thread was; ``None`` for a machine whose registers are not known.
         file_state: Returns the state of a mapped file at the crash, ``None`` if it cannot be known.
+        handlers: The stack pointers with which the handlers return that the crashed thread is in.
         access: What a fault was, as far as that is known: an access, or whether it was a read or a write.
     """
 
@@ -55,6 +54,7 @@ class CrashFacts:
     thread: CoreThread | None
     state: ThreadState | None
     file_state: Callable[[MappedFile], MappedFileState | None]
+    handlers: frozenset[int] = frozenset()
     access: str = "access"
 
     @property
@@ -74,15 +74,12 @@ class CrashFacts:
 
     def file(self, address: int) -> MappedFile | None:
         """Return the file mapped at *address*."""
-        return next((file for file in self.image.files if file.start <= address < file.end), None)
+        return self.image.files.find(address)
 
     def place(self, address: int) -> str:
         """Return an address as offset from where its file begins in memory, else as it is."""
-        file = self.file(address)
-        if file is None:
-            return f"{address:#x}"
-        firsts = (one.start for one in self.image.files if one.path == file.path and one.start <= file.start)
-        return f"{shown(file.path)}+{address - min(firsts):#x}"
+        first = self.image.files.first_of(address)
+        return f"{address:#x}" if first is None else f"{shown(first.path)}+{address - first.start:#x}"
 
     @property
     def by(self) -> str:
@@ -99,10 +96,6 @@ class CrashFacts:
 def shown(path: bytes) -> str:
     """Return a path as it is shown: escaped, of a long one the end."""
     return escape(path if len(path) <= MAX_PATH_SHOWN else b"..." + path[-MAX_PATH_SHOWN:])
-
-
-def page_of(address: int) -> int:
-    return address & -PAGE_BYTES
 
 
 def allows(segment: Segment, access: int) -> bool:

@@ -19,13 +19,17 @@ from collector.model.text import escape
 def diagnose(facts: CrashFacts, redaction: Redaction) -> Diagnosis | None:
     """Return what a crash was; ``None`` if the facts do not allow to say."""
     name = facts.signal.name
-    sent = sent_signal(facts, _why_aborted(facts, redaction) if name == "SIGABRT" else "")
+    why = _why_aborted(facts, redaction) if name == "SIGABRT" else ""
+    sent = sent_signal(facts, why)
     if sent is None:
-        return _raised(facts)
-    by_itself = sent.kind is DiagnosisKind.SENT and facts.signal.sender_pid == facts.pid
-    earlier = earlier_fault(facts) if by_itself else None
+        return _aborted_as_init(facts, redaction) or _raised(facts)
+    by_itself = sent.kind in {DiagnosisKind.SENT, DiagnosisKind.ABORT} and facts.signal.sender_pid == facts.pid
+    earlier = earlier_fault(facts) if by_itself and not why else None
     found = None if earlier is None else _raised(earlier)
-    return sent if found is None else found._replace(text=f"{found.text}; its handler then sent {name} again")
+    if earlier is None or found is None:
+        return sent
+    again = " again" if earlier.signal.name == name else ""
+    return found._replace(text=f"{found.text}; its handler then sent {name}{again}")
 
 
 def _why_aborted(facts: CrashFacts, redaction: Redaction) -> str:
@@ -38,6 +42,19 @@ def _why_aborted(facts: CrashFacts, redaction: Redaction) -> str:
     name, text = exception
     shown = f" with the C++ exception {name}" if name else " with a C++ exception"
     return shown + (": " + escape(redaction.text(text)) if text else "")
+
+
+def _aborted_as_init(facts: CrashFacts, redaction: Redaction) -> Diagnosis | None:
+    """
+    Return why the first process of a PID namespace aborted; ``None`` if it did not.
+
+    SIGABRT does not kill a container's first process; abort() then executes an instruction that it may not.
+    """
+    if facts.pid != 1 or facts.signal.name != "SIGSEGV" or facts.signal.code_name != "SI_KERNEL":
+        return None
+    why = _why_aborted(facts, redaction)
+    text = f"aborted{why}{facts.in_thread}; as process 1 of its PID namespace it died of the instruction in abort()"
+    return Diagnosis(DiagnosisKind.ABORT, text) if why else None
 
 
 def _raised(facts: CrashFacts) -> Diagnosis | None:

@@ -7,10 +7,10 @@ Source: arch/x86/mm/fault.c and kernel/traps.c, arch/arm64/mm/fault.c (Linux 6.1
 from __future__ import annotations
 
 from collector.collectors.core.diagnosis import Diagnosis, DiagnosisKind
-from collector.collectors.core.diagnosis_facts import PF_R, CrashFacts, allows, is_accessible, page_of
-from collector.collectors.core.diagnosis_stack import stack_overflow
-from collector.host.core_segments import PF_W, PF_X, Segment
-from collector.host.memory import PAGE_BYTES
+from collector.collectors.core.diagnosis_facts import CrashFacts, allows, is_accessible
+from collector.collectors.core.diagnosis_stack import REACH_BYTES, stack_overflow
+from collector.host.core_segments import PF_R, PF_W, PF_X, Segment
+from collector.host.memory import PAGE_BYTES, page
 
 NULL_BYTES = PAGE_BYTES
 """An address in the first page is called near null: no process has it, unless it asks for it as root."""
@@ -19,9 +19,6 @@ LOWEST_MAPPING = 1 << 16
 """``vm.mmap_min_addr``: a process that has something below it uses small addresses on purpose."""
 
 LONGEST_INSTRUCTION_BYTES = 15
-SIGNAL_FRAME_BYTES = 16 << 10
-"""More than the frame of a signal takes: with the registers of AMX 11 KiB."""
-
 # Those whose value is an address, or may be.
 GENERAL = ("rax", "rbx", "rcx", "rdx", "rsi", "rdi", "rbp", "rsp", "rip",
            "r8", "r9", "r10", "r11", "r12", "r13", "r14", "r15")  # fmt: skip
@@ -85,18 +82,23 @@ def _not_mapped(facts: CrashFacts, address: int) -> Diagnosis | None:
     at = f"{facts.access} at {address:#x}"
     if segments.find(address) is not None:  # another thread may have mapped it since
         return None
-    if is_near_null(facts, address):
+    if is_near_null(facts, address) and not _is_of_the_stack(facts, address):
         return Diagnosis(DiagnosisKind.NULL_POINTER, null_pointer(facts.access, address) + facts.by)
     if address >= (1 << bits) - NULL_BYTES:
         text = f"{at}, which is the number {address - (1 << bits)} taken for a pointer{facts.by}"
         return Diagnosis(DiagnosisKind.NEGATIVE_ADDRESS, text)
     if facts.is_x86 and bits == 64 and address >> 63:
         return Diagnosis(DiagnosisKind.KERNEL_ADDRESS, f"{at}, which is the kernel's memory{facts.by}")
-    before = segments.find(page_of(address) - 1)
+    before = segments.find(page(address) - 1)
     if before is not None and is_accessible(before):
         text = f"{at}, {address - before.end} bytes behind the end of {_memory(facts, before.end - 1, named=True)}"
         return Diagnosis(DiagnosisKind.PAST_MAPPING, text + facts.by)
     return Diagnosis(DiagnosisKind.UNMAPPED, f"{at}, where nothing is mapped{facts.by}")
+
+
+def _is_of_the_stack(facts: CrashFacts, address: int) -> bool:
+    """Return whether the stack pointer leads to the address: then that is what is wrong, not a pointer to data."""
+    return facts.state is not None and facts.state.sp > 0 and abs(address - facts.state.sp) <= REACH_BYTES
 
 
 def null_pointer(access: str, address: int) -> str:
@@ -135,14 +137,10 @@ def _memory(facts: CrashFacts, address: int, *, named: bool = False) -> str:
 def _no_address(facts: CrashFacts) -> Diagnosis:
     """Return a SIGSEGV of the kernel for which it names no address; its 0 is none."""
     strange = [f"{name} holds {value:#x}" for name in GENERAL if _is_no_address(value := facts.register(name) or 0)]
-    segment = facts.image.segments.find(facts.state.sp) if facts.state is not None else None
-    roomy = segment is not None and facts.state is not None and facts.state.sp - segment.start > SIGNAL_FRAME_BYTES
-    if strange and roomy:
-        text = "general protection fault: not a null pointer, but an address that cannot exist; "
-        return Diagnosis(DiagnosisKind.GENERAL_PROTECTION, text + ", ".join(strange[:3]) + facts.by)
+    perhaps = f" (perhaps: {', '.join(strange[:3])})" if strange else ""  # or it is a hash, a text, a number
     text = (
-        "the kernel gives no address: not a null pointer, but an address that cannot exist, a misaligned vector "
-        "access, a privileged instruction, or a signal that could not be delivered"
+        f"the kernel gives no address: not a null pointer, but an address that cannot exist{perhaps}, a misaligned "
+        "vector access, a privileged instruction, or a signal that could not be delivered"
     )
     return Diagnosis(DiagnosisKind.NO_ADDRESS, text + facts.by)
 

@@ -98,5 +98,5 @@ def _file_size(facts: CrashFacts) -> Diagnosis | None:
     if facts.image.layout.machine != "x86_64":
         return None
     if facts.register("rax") == FILE_TOO_LARGE:
-        return Diagnosis(DiagnosisKind.FILE_SIZE_LIMIT, "a write beyond the limit of a file's size (RLIMIT_FSIZE)")
+        return Diagnosis(DiagnosisKind.FILE_SIZE_LIMIT, "a file was to become longer than its limit (RLIMIT_FSIZE)")
     return Diagnosis(DiagnosisKind.SENT, "SIGXFSZ was sent by the process itself")

@@ -6,11 +6,11 @@ That an address is near a guard, or below a stack, shows nothing: any pointer ma
 
 from __future__ import annotations
 
+from collector.collectors.core.auxv import AT_EXECFN
 from collector.collectors.core.diagnosis import Diagnosis, DiagnosisKind
-from collector.collectors.core.diagnosis_facts import PF_R, CrashFacts, allows, is_accessible
-from collector.collectors.core.modules import AT_EXECFN
+from collector.collectors.core.diagnosis_facts import CrashFacts, allows, is_accessible
 from collector.collectors.core.thread_state import ThreadState
-from collector.host.core_segments import PF_W, Segment
+from collector.host.core_segments import PF_R, PF_W, Segment
 
 REACH_BYTES = 128 + 8
 """How far below its stack pointer code may write: the red zone of x86-64, or the word that a call pushes."""

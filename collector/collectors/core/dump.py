@@ -74,7 +74,7 @@ def _traced(summary: CoreSummary, head: DumpHead, ctx: Context, held: HeldProces
             memory = stack.enter_context(closing(MappedMemory(held_memory, files, open_file)))
         image = CoreImage(head=head, memory=memory)
         traced = add_trace(summary, image, open_file)
-        add_diagnosis(summary, ctx, image, partial(state_of_held, ctx, held))
+        add_diagnosis(summary, ctx, image, partial(state_of_held, ctx, held), traced)
         return traced
 
 

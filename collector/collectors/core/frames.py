@@ -34,13 +34,15 @@ class Frame(NamedTuple):
     One frame.
 
     *address* is the program counter, or where a call returns to; *in_code*: it is executable. *function* is what the
-    module's unwind table says about it. *handled* is the signal whose handler returns here.
+    module's unwind table says about it. *handled* is the signal whose handler returns here, with the stack pointer
+    *handler_sp*.
     """
 
     address: int
     module: Module | None
     function: FunctionEntry | None = None
     handled: int = 0
+    handler_sp: int = 0
     in_code: bool = True
 
     @property
@@ -92,7 +94,7 @@ class FrameWalker:
                 return Walk((frame,), end)
             if frame.function is not None and frame.function.is_signal:
                 sp = registers.get(self._machine.sp, 0)
-                frame = frame._replace(handled=handled_signal(self._layout, sp, self._code.read))
+                frame = frame._replace(handled=handled_signal(self._layout, sp, self._code.read), handler_sp=sp)
             frames.append(frame)
             if len(frames) == MAX_FRAMES or not self._left:
                 return Walk(tuple(frames), LIMIT)
@@ -109,7 +111,7 @@ class FrameWalker:
         at = pc if exact else pc - 1
         module = self._modules.find(at)
         if module is None:
-            return Frame(pc, None)
+            return Frame(pc, None, in_code=self._is_code(at))
         return Frame(pc, module, self._function(module, at), in_code=self._is_code(at))
 
     def _function(self, module: Module, at: int) -> FunctionEntry | None:

@@ -5,14 +5,15 @@ from __future__ import annotations
 from dataclasses import dataclass
 from functools import cached_property
 
-from collector.collectors.core.modules import parse_auxv
+from collector.collectors.core.auxv import parse_auxv
 from collector.collectors.core.notes import CoreSignal, parse_signal
 from collector.collectors.core.thread_state import ThreadState, thread_states
 from collector.host.core_memory import CoreMemory
 from collector.host.core_segments import SegmentTable
 from collector.host.core_stream import DumpHead
 from collector.host.elf_notes import raw_notes
-from collector.host.elfcore import NT_AUXV, NT_FILE, NT_SIGINFO, Layout, MappedFile, parse_mapped_files
+from collector.host.elfcore import NT_AUXV, NT_FILE, NT_SIGINFO, Layout
+from collector.host.mapped_files import MappedFileTable
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -53,10 +54,10 @@ class CoreImage:
         return {} if desc is None else parse_auxv(self.layout, desc)
 
     @cached_property
-    def files(self) -> tuple[MappedFile, ...]:
+    def files(self) -> MappedFileTable:
         """The mapped files, by address."""
         desc = self._note(NT_FILE)
-        return () if desc is None else tuple(parse_mapped_files(self.layout, bytes(desc)))
+        return MappedFileTable(self.layout) if desc is None else MappedFileTable(self.layout, desc)
 
     def words(self, address: int, count: int) -> tuple[int, ...]:
         """Return as many of *count* words at *address* as are there."""

@@ -3,15 +3,14 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Iterable
 
 from collector.collectors.core.code_reader import READ_TIMEOUT_S, OpenFile
-from collector.collectors.core.saved_pages import page
 from collector.host.core_memory import CoreMemory
 from collector.host.elfcore import MappedFile
 from collector.host.files import OpenFd
 from collector.host.guarded_read import Guard, WedgedError
-from collector.host.memory import PAGE_BYTES
+from collector.host.mapped_files import MappedFileTable
+from collector.host.memory import PAGE_BYTES, page
 from collector.model.errors import StepError
 
 
@@ -28,10 +27,11 @@ class MappedMemory:
         open_file: Opens what is mapped.
     """
 
-    def __init__(self, memory: CoreMemory, files: Iterable[MappedFile], open_file: OpenFile) -> None:
+    def __init__(self, memory: CoreMemory, files: MappedFileTable, open_file: OpenFile) -> None:
         self._memory = memory
-        self._files = {file.start: file for file in files if file.offset == 0}
+        self._files = files
         self._open_file = open_file
+        self._is_wedged = False
         self._pages: dict[int, bytes] = {}
         self._guard = Guard(READ_TIMEOUT_S)
 
@@ -47,13 +47,13 @@ class MappedMemory:
         return self._pages[start][address - start : address - start + size]
 
     def _first_page(self, start: int) -> bytes:
-        file = self._files.get(start)
-        if file is None:
+        file = self._files.find(start)
+        if file is None or file.start != start or file.offset or self._is_wedged:
             return b""
         try:
             return self._guard.call(lambda: self._read_first(file))
         except WedgedError:
-            self._files.clear()
+            self._is_wedged = True
         except (OSError, StepError):
             pass
         return b""

@@ -9,6 +9,7 @@ from dataclasses import dataclass, replace
 
 import msgspec
 
+from collector.collectors.core.auxv import AT_SYSINFO_EHDR
 from collector.collectors.core.image import CoreImage
 from collector.host.core_segments import PF_X
 from collector.host.elf_notes import raw_notes
@@ -23,7 +24,6 @@ from collector.host.elfcore import (
 )
 from collector.model.text import escape
 
-AT_ENTRY, AT_SYSINFO_EHDR = 9, 33
 PT_GNU_EH_FRAME = 0x6474E550
 NT_GNU_BUILD_ID, NT_FDO_PACKAGE = 3, 0xCAFE1A7E
 VDSO = b"[vdso]"

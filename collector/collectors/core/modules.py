@@ -12,12 +12,12 @@ import itertools
 import re
 from collections.abc import Iterable
 
+from collector.collectors.core.auxv import AT_BASE, AT_EXECFN, AT_PHDR, AT_PHNUM, AT_PLATFORM
 from collector.collectors.core.saved_pages import SavedPages
 from collector.host.core_segments import PF_W
-from collector.host.elfcore import PT_LOAD, Layout, MappedFile, entry_bytes, program_header
+from collector.host.elfcore import PT_LOAD, MappedFile, entry_bytes, program_header
 from collector.host.memory import PAGE_BYTES
 
-AT_PHDR, AT_PHNUM, AT_BASE, AT_PLATFORM, AT_EXECFN = 3, 5, 7, 15, 31
 PT_DYNAMIC, PT_PHDR = 2, 6
 DT_DEBUG = 21
 MAX_PROGRAM_HEADERS, MAX_TAGS = 64, 256
@@ -28,12 +28,6 @@ MAX_DATA_BYTES = 256 << 10
 DYNAMIC_BYTES = 1024
 # Whose data name the threads: gdb's libthread_db reads them.
 C_LIBRARY = re.compile(rb"/(?:libc|libpthread)[.-][^/]*$|/ld-[^/]*$")
-
-
-def parse_auxv(layout: Layout, desc: bytes | memoryview) -> dict[int, int]:
-    """Return NT_AUXV by type."""
-    words = layout.unpack(f"{len(desc) // layout.word}W", desc)
-    return dict(zip(words[::2], words[1::2], strict=False))
 
 
 def save_modules(saved: SavedPages, auxv: dict[int, int], files: Iterable[MappedFile]) -> int:

@@ -106,7 +106,7 @@ def parse_signal(layout: Layout, desc: bytes) -> CoreSignal | None:
         signal.sender_pid, signal.sender_uid = layout.unpack("iI", desc, union)
     elif name == "SIGSYS" and code_name in CODES[name].values():
         (signal.system_call,) = layout.unpack("i", desc, union + layout.word)
-    elif name in CODES and name != "SIGSYS":
+    elif name in CODES and name != "SIGSYS" and code > 0:  # others are of timers, queues and the like
         signal.fault_address = f"{layout.unpack('W', desc, union)[0]:#x}"
     return signal
 

@@ -4,16 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
+from collector.collectors.core.auxv import AT_EXECFN, AT_SYSINFO_EHDR
 from collector.collectors.core.image import CoreImage
-from collector.collectors.core.module import AT_SYSINFO_EHDR
-from collector.collectors.core.modules import AT_EXECFN
-from collector.collectors.core.saved_pages import page
 from collector.collectors.core.stacks import RED_ZONE_BYTES
 from collector.host.core_memory import NO_MEMORY, FileMemory, PickedMemory
 from collector.host.core_stream import head_of
 from collector.host.corefile import core_reader
 from collector.host.elfcore import CoreError, CoreReader
-from collector.host.memory import PAGE_BYTES
+from collector.host.memory import PAGE_BYTES, page
 from collector.host.unpack import LOOKAHEAD_BYTES, UnpackingReader
 
 CRASHED_BYTES, OTHER_BYTES = 256 << 10, 16 << 10
@@ -71,6 +69,8 @@ def _wanted(image: CoreImage) -> Iterator[tuple[int, int, int]]:
 
 def _part(image: CoreImage, start: int, size: int) -> Iterator[tuple[int, int, int]]:
     segment = image.segments.find(start) or image.segments.after(start)
+    while segment is not None and not segment.file_bytes and segment.start <= start + size:
+        segment = image.segments.after(segment.start)  # behind a guard that a stack ran into
     if segment is None or segment.start > start + size:
         return
     start, end = max(start, segment.start), min(start + size, segment.start + segment.file_bytes)

@@ -6,7 +6,7 @@ from collections.abc import Iterator
 
 from collector.host.core_segments import PF_W, SegmentTable
 from collector.host.elfcore import Layout
-from collector.host.memory import PAGE_BYTES
+from collector.host.memory import PAGE_BYTES, page
 from collector.host.process_memory import ProcessMemory
 
 
@@ -95,8 +95,3 @@ class SavedPages:
     def content(self, low: int, high: int) -> Iterator[bytes]:
         """Yield the pages of a run."""
         return (self._pages[address] for address in range(low, high, PAGE_BYTES))
-
-
-def page(address: int) -> int:
-    """Return where the page of *address* begins."""
-    return address & -PAGE_BYTES

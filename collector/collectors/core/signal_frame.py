@@ -1,5 +1,5 @@
 """
-The fault that a signal handler was called for, and then passed on by sending the signal again.
+The fault that a signal handler was called for, and then passed on by sending the signal again, or SIGABRT.
 
 Crash handlers do that: the core's own signal then has a sender and no address. What the kernel put on the stack for the
 handler has the first one's, if the handler asked for it (``SA_SIGINFO``, as glog and abseil do), and the registers of
@@ -17,10 +17,10 @@ from collections.abc import Iterator
 
 import msgspec
 
-from collector.collectors.core.diagnosis_facts import CrashFacts, page_of
+from collector.collectors.core.diagnosis_facts import CrashFacts
 from collector.collectors.core.notes import SENT, parse_signal
 from collector.collectors.core.thread_state import ThreadState
-from collector.host.memory import PAGE_BYTES
+from collector.host.memory import PAGE_BYTES, page
 
 BELOW_BYTES, SCANNED_BYTES = 16 << 10, 64 << 10
 """
@@ -35,31 +35,36 @@ SEGMENT_REGISTERS = struct.pack("<HHHH", 0x33, 0, 0, 0x2B)
 REGISTERS_AT, SEGMENT_REGISTERS_AT, ERROR_AT, SIGNAL_AT, FRAME_BYTES = 48, 192, 200, 312, 440
 NAMES = ("r8", "r9", "r10", "r11", "r12", "r13", "r14", "r15", "rdi", "rsi", "rbp", "rbx", "rdx", "rax", "rcx", "rsp",
          "rip", "eflags")  # fmt: skip
+RETURN_ADDRESS_BYTES = 8
 PAGE_FAULT, WRITE, FETCH = 14, 2, 16
 
 
 def earlier_fault(facts: CrashFacts) -> CrashFacts | None:
     """
-    Return the facts of the fault that the process's handler of the same signal has passed on, if there is one.
+    Return the facts of the fault that the process's handler has passed on, if there is one.
 
-    The frame is where the thread still is, within the handler; or below its stack pointer, if the signal was blocked
-    until the handler had returned: then the thread is where that frame says.
+    The thread is still within the handler, as its frames show: what else lies on a stack may be of a fault that was
+    recovered from. Or the frame is below its stack pointer, if the signal was blocked until the handler had returned:
+    then the thread is where that frame says.
     """
     state = facts.state
     if state is None or facts.image.layout.machine != "x86_64" or facts.image.layout.word != 8:
         return None
     for at, raw in _frames(facts, state.sp):
         found = _fault(facts, raw)
-        if found is not None and (at >= state.sp or found.state == state):
+        if found is None:
+            continue
+        same = found.signal.number == facts.signal.number
+        if at + RETURN_ADDRESS_BYTES in facts.handlers or (same and found.state == state):
             return found
     return None
 
 
 def _frames(facts: CrashFacts, sp: int) -> Iterator[tuple[int, bytes]]:
     """Yield what may be the frame of a signal, by address."""
-    low = max(0, page_of(sp - BELOW_BYTES))
+    low = max(0, page(sp - BELOW_BYTES))
     raw = bytearray()
-    for at in range(low, page_of(sp) + SCANNED_BYTES, PAGE_BYTES):
+    for at in range(low, page(sp) + SCANNED_BYTES, PAGE_BYTES):
         piece = facts.image.memory.read(at, PAGE_BYTES)
         if len(piece) < PAGE_BYTES and at > sp:
             break
@@ -73,10 +78,10 @@ def _frames(facts: CrashFacts, sp: int) -> Iterator[tuple[int, bytes]]:
 
 
 def _fault(facts: CrashFacts, frame: bytes) -> CrashFacts | None:
-    """Return the facts of a frame; ``None`` if it is not one of this signal's, raised by the kernel."""
+    """Return the facts of a frame; ``None`` if it is not that of a signal which the kernel raised."""
     signal = parse_signal(facts.image.layout, frame[SIGNAL_AT:])
     error, trap, _, address = struct.unpack_from("<QQQQ", frame, ERROR_AT)
-    if signal is None or signal.number != facts.signal.number or signal.code in SENT or (signal.code or 0) < 0:
+    if signal is None or signal.code in SENT or (signal.code or 0) < 0:
         return None
     if trap == PAGE_FAULT and signal.fault_address != f"{address:#x}":
         return None

@@ -15,7 +15,7 @@ import xxhash
 from collector.collectors.core.frames import END, LIMIT, MAX_FRAMES, Frame, Walk
 from collector.collectors.core.notes import SENT, CoreSignal
 
-FRAMES = 5
+FRAMES, MAX_ABORT_FRAMES = 5, 16
 VERSION = "sig1:"
 RUNTIME = re.compile(rb"/(?:libc|libpthread|ld|ld-linux[^/]*|ld-musl[^/]*|libstdc\+\+|libgcc_s|libc\+\+abi)[-.][^/]*$")
 """The C and C++ runtime: who calls abort() or memcpy() is to blame, not these."""
@@ -64,19 +64,51 @@ def signature_of(signal: CoreSignal | None, program: str, walk: Walk, *, overflo
         return Signature(reason="its signal is not known")
     cycle = _recursion(walk.frames) if overflow else ()
     telling = cycle or _telling(signal, walk.frames)
-    named = [_named(frame) for frame in telling[:FRAMES]]
-    text = "|".join((f"{signal.name}/{_code_class(signal)}", *(["recursion"] if cycle else ()), *named))
-    key = "|".join((program.replace("|", "_"), signal.name, _coarse(signal, telling)))
-    return Signature(VERSION + xxhash.xxh3_128_hexdigest(text.encode()), text, key, _reason(telling, walk))
+    if not _tells(signal, telling, walk):
+        return Signature(reason=f"no frame tells where it was: {walk.end}")
+    first = telling[: _length(signal, telling)]
+    text = "|".join((f"{signal.name}/{_code_class(signal)}", *(["recursion"] if cycle else ()), *map(_named, first)))
+    place = _coarse(signal, telling)
+    key = "|".join((program.replace("|", "_"), signal.name, place)) if place else ""
+    return Signature(VERSION + xxhash.xxh3_128_hexdigest(text.encode()), text, key, _reason(first, walk))
 
 
 def _reason(telling: Sequence[Frame], walk: Walk) -> str:
     """Return why a signature says less than it could."""
     if len(telling) < FRAMES and walk.end not in {END, LIMIT}:
         return f"it has {len(telling)} frames: {walk.end}"
-    if any(frame.module is not None and not frame.module.build_id for frame in telling[:FRAMES]):
+    if any(frame.module is not None and not frame.module.build_id for frame in telling):
         return "a build-id is not in the core: the module's name stands in its place"
+    if any(frame.module is None and frame.in_code for frame in telling):
+        return "some of its code is in no file: other places in it look the same"
     return ""
+
+
+def _tells(signal: CoreSignal, telling: Sequence[Frame], walk: Walk) -> bool:
+    """
+    Return whether the frames tell this crash from others.
+
+    Without a stack there is but the first frame: of all aborts the same one, in raise().
+    """
+    only_raise = signal.name == "SIGABRT" and signal.code in SENT and len(walk.frames) == 1 and walk.end != END
+    return not only_raise and any(frame.module is not None for frame in telling)
+
+
+def _length(signal: CoreSignal, telling: Sequence[Frame]) -> int:
+    """
+    Return how many frames are named.
+
+    Those that end in a call which does not return are on the way to abort(), and do not count: a panic of Rust has a
+    dozen frames of its own, the same for all of a program, of which half end so.
+    """
+    if signal.name != "SIGABRT":
+        return min(FRAMES, len(telling))
+    counted = 0
+    for at, frame in enumerate(telling[:MAX_ABORT_FRAMES]):
+        counted += frame.function is None or frame.address != frame.function.start + frame.function.size
+        if counted == FRAMES:
+            return at + 1
+    return min(MAX_ABORT_FRAMES, len(telling))
 
 
 def _recursion(frames: Sequence[Frame]) -> Sequence[Frame]:
@@ -143,7 +175,7 @@ def _coarse(signal: CoreSignal, frames: Sequence[Frame]) -> str:
         names.append(_by_function(frame))
         if frame.function is None or frame.function.size >= telling:
             break
-    return "<".join(names) or "?"
+    return "<".join(names)
 
 
 def _by_function(frame: Frame) -> str:

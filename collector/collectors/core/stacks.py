@@ -5,14 +5,16 @@ from __future__ import annotations
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
-from collector.collectors.core.modules import AT_EXECFN, parse_auxv, save_modules
-from collector.collectors.core.saved_pages import SavedPages, page
+from collector.collectors.core.auxv import AT_EXECFN, parse_auxv
+from collector.collectors.core.modules import save_modules
+from collector.collectors.core.saved_pages import SavedPages
 from collector.collectors.core.thread_state import ThreadState, thread_states
-from collector.host.core_segments import PF_X, Segment
+from collector.host.core_segments import PF_R, PF_X, Segment
 from collector.host.core_stream import DumpHead
 from collector.host.elf_notes import raw_notes
-from collector.host.elfcore import NT_AUXV, NT_FILE, MappedFile, parse_mapped_files
-from collector.host.memory import PAGE_BYTES
+from collector.host.elfcore import NT_AUXV, NT_FILE, MappedFile
+from collector.host.mapped_files import MappedFileTable
+from collector.host.memory import PAGE_BYTES, page
 
 PAGES_BYTES = 8 << 20
 """Most memory in all. Measured: 20 threads of a C program take 0.2 MiB, 20 of Python 0.9."""
@@ -30,7 +32,6 @@ THREAD_BLOCK_BYTES = 4096
 """glibc's ``struct pthread`` takes 2304 bytes; from the thread pointer up on x86, down on others."""
 
 SCANNED_BYTES = 64 << 10
-PF_R = 4
 
 
 @dataclass(slots=True, kw_only=True)
@@ -85,7 +86,7 @@ def _facts(head: DumpHead) -> tuple[dict[int, int], Iterable[MappedFile]]:
         if note.name == b"CORE" and note.type == NT_AUXV:
             auxv = parse_auxv(head.layout, note.desc)
         elif note.name == b"CORE" and note.type == NT_FILE:
-            files = parse_mapped_files(head.layout, bytes(note.desc))
+            files = MappedFileTable(head.layout, note.desc)
     return auxv, files
 
 

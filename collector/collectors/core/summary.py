@@ -24,8 +24,8 @@ from collector.host.elfcore import (
     CoreReader,
     MappedFile,
     notes,
-    parse_mapped_files,
 )
+from collector.host.mapped_files import MappedFileTable
 from collector.model.redaction import Redaction
 from collector.model.text import escape
 
@@ -107,7 +107,7 @@ def fill(summary: CoreSummary, reader: CoreReader, redaction: Redaction) -> Core
         elif note.type == NT_SIGINFO:
             summary.signal = summary.signal or parse_signal(layout, note.desc)
         elif note.type == NT_FILE and not summary.mapped_files:  # the kernel writes one
-            summary.mapped_files = sum(1 for _ in parse_mapped_files(layout, note.desc))
+            summary.mapped_files = len(MappedFileTable(layout, note.desc))
         elif note.type == NT_PRPSINFO and (process := parse_process(layout, note.desc)) is not None:
             summary.pid, summary.ppid = process.pid, process.ppid
             summary.uid, summary.gid = process.uid, process.gid

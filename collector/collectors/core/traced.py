@@ -5,12 +5,12 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from typing import NamedTuple
 
+from collector.collectors.core.auxv import AT_ENTRY, AT_EXECFN, AT_PHDR
 from collector.collectors.core.code_reader import CodeReader, OpenFile
 from collector.collectors.core.dwarf_registers import machine_of, registers_of
 from collector.collectors.core.frames import END, FrameWalker, Walk
 from collector.collectors.core.image import CoreImage
-from collector.collectors.core.module import AT_ENTRY, Module, ModuleRow, ModuleTable, modules_of, package_of, row_of
-from collector.collectors.core.modules import AT_EXECFN, AT_PHDR
+from collector.collectors.core.module import Module, ModuleRow, ModuleTable, modules_of, package_of, row_of
 from collector.collectors.core.signature import signature_of
 from collector.collectors.core.stacks import GUARD_BYTES
 from collector.collectors.core.summary import CoreSummary

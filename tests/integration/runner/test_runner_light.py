@@ -20,12 +20,13 @@ from collector.config.spec import RuntimeSettings
 from collector.copying.buffers import SPOOL_BYTES
 from collector.daemon.loop import Loop
 from collector.host.process import URGENT_NICE
-from collector.model.artifact import Artifact, Bulk, Footprint, SourceInfo, Truncated
+from collector.model.artifact import Artifact, Bulk, Footprint, HeldUse, NotApplicable, SourceInfo, Truncated
 from collector.model.errors import StepError
 from collector.model.incident import IncidentState, StepStatus
 from collector.model.pressure import GateLimits, Policy, StepClass
 from collector.pipeline.steps import Pipeline
 from collector.runner import events
+from collector.runner.bulk_phase import ENDED
 from collector.runner.pool import Claim, Pool
 from collector.runner.protocol import Done
 
@@ -88,6 +89,25 @@ class Large:
     def collect(self, ctx: Context) -> Iterator[Artifact]:
         for number in range(self.count):
             yield Artifact(path=PurePosixPath(str(number)), body=(bytes([number]) * 65_536 for _ in range(16)))
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Dying:
+    """Reads a process that is gone by the time its evidence is streamed; of what fits into memory, *early* MiB."""
+
+    name: ClassVar[str] = "dying"
+    footprint: ClassVar[Footprint] = Footprint(
+        step_class=StepClass.LIGHT, peak_bytes=1, timeout_s=10.0, held=HeldUse.READ
+    )
+    early: int
+
+    def collect(self, ctx: Context) -> Iterator[Artifact]:
+        if not ctx.in_memory:
+            yield Artifact(path=PurePosixPath("inventory"), body=b"gone\n")
+            raise NotApplicable("it had ended")
+        for number in range(self.early):
+            yield Artifact(path=PurePosixPath(str(number)), body=bytes(MIB))
+        yield Artifact(path=PurePosixPath("large"), body=bytes(SPOOL_BYTES))
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -204,6 +224,19 @@ def test_light_evidence_that_does_not_fit_is_streamed(lab: Lab) -> None:
     assert read_s[fitted - 1] < witness.artifacts[0].read_s < read_s[fitted]
     finished = [event for event in lab.events if isinstance(event, events.StepFinished)]
     assert {(event.end.id, event.artifacts) for event in finished} == {("step0", count), ("step1", 1)}
+
+
+@pytest.mark.parametrize(
+    ("early", "status", "reason"),
+    [(1, StepStatus.TRUNCATED, f"{ENDED}; it had ended"), (0, StepStatus.NOT_APPLICABLE, "it had ended")],
+)
+def test_process_that_ends_before_all_is_streamed_is_not_read_whole(
+    lab: Lab, early: int, status: StepStatus, reason: str
+) -> None:
+    """It lived while a part was read: the rest is missing. Of one that was never read, nothing is."""
+    (step,) = lab.collect(Dying(early=early)).steps
+    assert (step.status, step.reason) == (status, reason)
+    assert len(step.artifacts) == early + 1
 
 
 def test_light_head_of_a_bulk_step_is_read_first(lab: Lab, tmp_path: Path) -> None:

@@ -31,6 +31,7 @@ from collector.runner import events
 from collector.runner.coroutine import drive
 from collector.runner.pool import Pool
 from collector.runner.protocol import VisitProcesses
+from collector.runner.recorded_files import during
 from collector.runner.recorder import Recorder
 from collector.runner.recorder_job import VISITED
 
@@ -96,6 +97,30 @@ def test_recorder_marks_where_an_incident_begins(recording: Recording) -> None:
     assert [read_second(row).at_s for row in recording.seconds.rows()] == [100.0, 100.2, 100.3, 101.3]
 
 
+@pytest.mark.parametrize(("began_s", "lost"), [(141.0, ""), (130.0, "its first 11 s are missing")])
+def test_recorder_says_which_seconds_of_a_long_incident_are_gone(
+    recording: Recording, began_s: float, lost: str
+) -> None:
+    """A minute is kept: of an incident that takes longer, the first seconds are overwritten before it ends."""
+    now_s = [100.0]
+    recorder = recorder_of(recording, now_s)
+    for second in range(101):
+        now_s[0] = 100.0 + second
+        recorder.read_and_tick()
+    (artifact,) = during(recording, began_s)
+    assert artifact.truncated.endswith(lost)
+    assert bool(artifact.truncated) == bool(lost)
+
+
+def test_recorder_misses_nothing_while_its_memory_is_not_full(recording: Recording) -> None:
+    """A daemon that has just started has no older rows; the incident's own are all there."""
+    now_s = [100.0]
+    recorder = recorder_of(recording, now_s)
+    recorder.read_and_tick()
+    (artifact,) = during(recording, 90.0)
+    assert not artifact.truncated
+
+
 def test_recorder_counts_what_the_collector_itself_does(recording: Recording) -> None:
     """CPU of its workers, dead ones included, bytes written into incidents, and how many are under way."""
     pool = Pool(1, RuntimeSettings())
@@ -109,12 +134,29 @@ def test_recorder_counts_what_the_collector_itself_does(recording: Recording) ->
     recorder.mark()
     pool.close()
     recorder.mark()
-    during, after, closed = map(read_second, recording.seconds.rows())
-    assert (during.figure("own_written"), during.figure("own_incidents")) == (700, 1)
+    working, after, closed = map(read_second, recording.seconds.rows())
+    assert (working.figure("own_written"), working.figure("own_incidents")) == (700, 1)
     assert (after.figure("own_written"), after.figure("own_incidents")) == (700, 0), "a counter does not fall"
-    used = [row.figure("own_cpu") or 0 for row in (during, after, closed)]
+    used = [row.figure("own_cpu") or 0 for row in (working, after, closed)]
     assert used == sorted(used)
     assert used[0] > 0
+
+
+def test_recorder_counts_the_cpu_of_workers_that_are_not_buried_yet(recording: Recording) -> None:
+    """A counter never falls: one that hangs in the kernel, or has just been dropped, has used what it has used."""
+    pool = Pool(1, RuntimeSettings())
+    sampler = Sampler()
+    flight = FlightRecorder(recording, loop=Stub(), pool=pool, sampler=sampler, archive="/", busy=lambda: True)  # type: ignore[arg-type]
+    try:
+        with pool.widened():
+            pool.fill()
+            flight.mark()
+        flight.mark()
+        assert len(pool.abandoned) == 1
+        before, after = (read_second(row).figure("own_cpu") or 0 for row in recording.seconds.rows())
+        assert after >= before
+    finally:
+        pool.close()
 
 
 @pytest.fixture

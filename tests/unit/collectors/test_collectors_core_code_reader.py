@@ -24,11 +24,13 @@ from collector.host.core_stream import head_of
 from collector.host.corehead import HeadReader
 from collector.host.elfcore import MACHINES, Layout, MappedFile
 from collector.host.files import Host, OpenFd
+from collector.host.mapped_files import MappedFileTable
 from collector.host.procfs import Process
 from collector.host.syscalls import LIBC, call
 from collector.model.errors import StepError
 
 COUNT, STEP = 4, 0x100000
+LAYOUT = Layout(word=8, order="<", machine="x86_64")
 FIRST_PAGE_BYTES = 4096
 
 
@@ -154,8 +156,9 @@ def test_first_page_that_is_not_in_memory_comes_from_the_mapped_file(library: Pa
     need("root")
     with library.open("rb") as file, mapped(file.fileno()) as mapping, Process(Host(), os.getpid()) as process:
         image = image_of_files([os.fsencode(library)])
-        other = mapping._replace(start=STEP, end=STEP + FIRST_PAGE_BYTES)
-        with closing(MappedMemory(NO_MEMORY, [other], lambda _: mapping_opener(process)(mapping))) as memory:
+        desc = fake_core.nt_file([(STEP, STEP + FIRST_PAGE_BYTES, 0, b"")])
+        other = MappedFileTable(LAYOUT, desc)
+        with closing(MappedMemory(NO_MEMORY, other, lambda _: mapping_opener(process)(mapping))) as memory:
             object.__setattr__(image, "memory", memory)
             assert [module.build_id for module in modules_of(image)] == [bytes(range(20)).hex()]
             assert memory.read(STEP + FIRST_PAGE_BYTES, 8) == b""

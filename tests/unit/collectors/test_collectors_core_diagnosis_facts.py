@@ -16,6 +16,7 @@ from collector.host.core_segments import Segment
 from collector.model.marker import Marker, MarkerKind
 from collector.model.redaction import Redaction
 
+R9 = 8
 SEGV, BUS, ILL, TRAP, ABRT, FPE, SYS, QUIT = 11, 7, 4, 5, 6, 8, 31, 3
 MAPERR, ACCERR, SI_KERNEL, SI_USER, SI_TKILL = 1, 2, 0x80, 0, -6
 THREAD_STACK = Segment(0x7F00_0010_0000, 0x10_0000, 0, 0, 6)
@@ -70,6 +71,18 @@ def test_diagnosis_says_what_the_codes_mean(facts: tuple[int, int, int], kind: s
     found = said(crash_facts(*facts))
     assert found[0] == kind, found
     assert words in found[1]
+
+
+def test_diagnosis_blames_no_register_for_a_fault_without_address() -> None:
+    """A hash or a text in a register is no address either; the fault may be a misaligned access all the same."""
+    found = said(crash_facts(SEGV, SI_KERNEL, 0, registers={R9: 0x6F77_206F_6C6C_6568}))
+    assert found[0] == "no_address"
+    assert "cannot exist (perhaps: r9 holds 0x6f77206f6c6c6568), a misaligned vector access, " in found[1]
+
+
+def test_diagnosis_calls_no_pointer_null_where_the_stack_pointer_is() -> None:
+    assert said(crash_facts(SEGV, MAPERR, 0xFF8, sp=0x1000))[0] == "unmapped"
+    assert said(crash_facts(SEGV, MAPERR, 0xFF8, sp=0x2000))[0] == "null_pointer"
 
 
 @pytest.mark.parametrize("machine", [X86_64, AARCH64, I386])

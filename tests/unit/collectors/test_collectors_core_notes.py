@@ -26,7 +26,8 @@ from fake_core import (
 
 from collector.collectors.core.notes import parse_process, parse_signal, parse_thread
 from collector.host.corefile import core_reader
-from collector.host.elfcore import Layout, notes, parse_mapped_files
+from collector.host.elfcore import Layout, notes
+from collector.host.mapped_files import MappedFileTable
 
 MACHINES = [
     (X86_64, 8, "<", 27),
@@ -72,7 +73,7 @@ def test_core_has_signal_process_threads_and_files(
     process = parse_process(layout, by_type[fake_core.NT_PRPSINFO])
     signal = parse_signal(layout, by_type[fake_core.NT_SIGINFO])
     threads = [parse_thread(layout, note.desc) for note in found if note.type == fake_core.NT_PRSTATUS]
-    files = list(parse_mapped_files(layout, by_type[fake_core.NT_FILE]))
+    files = list(MappedFileTable(layout, by_type[fake_core.NT_FILE]))
     assert process is not None
     assert (process.pid, process.uid, process.gid, process.ppid) == (42, 1000, 1001, 1)
     assert (process.command, process.arguments) == (b"engine", b"engine --token abc")
@@ -121,6 +122,13 @@ def test_core_signal_names_its_sender() -> None:
     signal = parse_signal(LAYOUT, fake_core.siginfo(6, -6, 7 | 1000 << 32))
     assert signal is not None
     assert (signal.code_name, signal.sender_pid, signal.sender_uid, signal.fault_address) == ("SI_TKILL", 7, 1000, None)
+
+
+def test_core_signal_of_a_timer_has_no_address() -> None:
+    """Codes below zero are of what a program asked for: in place of the address is the timer's number."""
+    signal = parse_signal(LAYOUT, fake_core.siginfo(11, -2, 0x1234))
+    assert signal is not None
+    assert (signal.code_name, signal.sender_pid, signal.fault_address) == ("SI_TIMER", None, None)
 
 
 @pytest.mark.parametrize("loose", [0, 6])

@@ -45,7 +45,6 @@ def named(signal: CoreSignal, *frames: Frame, overflow: bool = False) -> tuple[s
         (FAULT, [at(LIBC, 1), at(ENGINE, 0x20)], "SIGSEGV/MAPERR|cc+0x1|aa+0x20", "engine+0x20"),
         (FAULT, [at(LIBC, 1), at(LIBC, 2)], "SIGSEGV/MAPERR|cc+0x1|cc+0x2", "libc.so+0x1"),
         (FAULT, [Frame(5, None), at(ENGINE, 0x20)], "SIGSEGV/MAPERR|?|aa+0x20", "engine+0x20"),
-        (FAULT, [Frame(5, None)], "SIGSEGV/MAPERR|?", "?"),
         (FAULT, [at(PLUGIN, 0x20)], "SIGSEGV/MAPERR|libplug.so+0x20", "libplug.so+0x20"),
         (FAULT, [at(ENGINE, 0x10, size=9), at(ENGINE, 0x20, size=99), at(ENGINE, 0x30)],
          "SIGSEGV/MAPERR|aa+0x10|aa+0x20|aa+0x30", "engine+0x8/0x9<engine+0x8/0x63"),
@@ -57,7 +56,6 @@ def named(signal: CoreSignal, *frames: Frame, overflow: bool = False) -> tuple[s
          "SIGABRT/SENT|aa+0x30", "engine+0x30"),
         (ABORT, [at(LIBC, 1), at(ENGINE, 0x20), at(LIBC, 3, handled=14), at(ENGINE, 0x30)],
          "SIGABRT/SENT|aa+0x20|cc+0x3|aa+0x30", "engine+0x20"),
-        (ABORT, [at(LIBC, 1), at(LIBC, 2)], "SIGABRT/SENT", "?"),
     ],
 )  # fmt: skip
 def test_signature_begins_where_it_went_wrong(signal: CoreSignal, frames: list[Frame], text: str, key: str) -> None:
@@ -67,6 +65,36 @@ def test_signature_begins_where_it_went_wrong(signal: CoreSignal, frames: list[F
 
 def test_signature_has_at_most_five_frames() -> None:
     assert named(FAULT, *(at(ENGINE, offset) for offset in range(9)))[0].count("|") == 5
+
+
+def test_signature_of_a_panic_reaches_whoever_panicked() -> None:
+    """The frames of a runtime that end in a call which does not return are the same for all of a program."""
+    panic = [at(LIBC, 1), *(at(ENGINE, 0x100 * number, size=8) for number in range(1, 7))]
+    texts = {named(ABORT, *panic, at(ENGINE, 0x900 + bug, size=99), at(ENGINE, 0xA00))[0] for bug in range(2)}
+    assert len(texts) == 2
+    endless = [at(ENGINE, 0x100 * number, size=8) for number in range(1, 60)]
+    assert named(ABORT, *endless)[0].count("|") == 16
+
+
+@pytest.mark.parametrize(
+    ("signal", "frames", "end"),
+    [
+        (FAULT, [Frame(5, None)], "it is not where a call leads to"),
+        (FAULT, [Frame(5, None), Frame(6, None)], END),  # code made at run time, or no list of mapped files
+        (ABORT, [at(LIBC, 1), at(LIBC, 2)], END),
+        (ABORT, [at(LIBC, 1)], "its stack is not in the core"),
+        (ABORT, [at(ENGINE, 1)], "no unwind table"),  # a static program: its own raise()
+    ],
+)
+def test_signature_is_none_where_all_crashes_have_the_same(signal: CoreSignal, frames: list[Frame], end: str) -> None:
+    """Two bugs must not have one name: better none."""
+    found = signature_of(signal, "engine", Walk(tuple(frames), end))
+    assert found == ("", "", "", f"no frame tells where it was: {end}")
+
+
+def test_coarse_key_is_none_without_code() -> None:
+    data = at(ENGINE, 0x10)._replace(in_code=False)
+    assert named(FAULT, data) == ("SIGSEGV/MAPERR|aa+0x10", "")
 
 
 @pytest.mark.parametrize("first", [0, 1, 2])
@@ -83,6 +111,9 @@ def test_signature_says_why_it_is_short() -> None:
     walk = Walk((at(ENGINE, 0x10),), "no unwind table")
     assert signature_of(FAULT, "engine", walk).reason == "it has 1 frames: no unwind table"
     assert signature_of(FAULT, "engine", Walk((at(PLUGIN, 1),), END)).reason.startswith("a build-id is not in the core")
+    assert signature_of(FAULT, "engine", Walk((at(ENGINE, 1), Frame(5, None)), END)).reason.startswith(
+        "some of its code"
+    )
     assert signature_of(FAULT, "engine", Walk((at(ENGINE, 1),), END)).reason == ""
     assert signature_of(None, "engine", walk) == ("", "", "", "its signal is not known")
 

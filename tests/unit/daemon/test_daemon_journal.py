@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import json
 import os
+import subprocess
+import sys
 
 from collector.daemon.journal import LineWriter
 
@@ -29,3 +31,16 @@ def test_line_writer_survives_the_end_of_its_reader() -> None:
     os.close(reader)
     lines = LineWriter(writer)
     lines.error("nobody is there")
+
+
+def test_daemon_imports_nothing_that_it_never_uses() -> None:
+    """They are megabytes in the daemon and in each worker; who needs one afterwards gets the real one."""
+    heavy = {"asyncio", "ssl", "rich"}
+    program = (
+        "import sys, collector.cli.daemon, collector.daemon.supervisor\n"
+        f"print(*({heavy!r} & sys.modules.keys()))\n"
+        "import asyncio\n"
+        "print(asyncio.run.__module__)\n"
+    )
+    run = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True)
+    assert run.stdout == "\nasyncio.runners\n"

@@ -15,9 +15,9 @@ from collector.host.elfcore import (
     Layout,
     MappedFile,
     notes,
-    parse_mapped_files,
     read_header,
 )
+from collector.host.mapped_files import MappedFileTable
 
 LAYOUT = Layout(word=8, order="<", machine="x86_64")
 
@@ -61,7 +61,7 @@ def test_core_note_of_a_gigabyte_is_not_read(core_fd: int) -> None:
 
 def test_core_file_list_with_an_absurd_count_is_empty() -> None:
     """The count is checked against the note's length before anything is allocated."""
-    assert list(parse_mapped_files(LAYOUT, b"\xff" * 64)) == []
+    assert list(MappedFileTable(LAYOUT, b"\xff" * 64)) == []
 
 
 def test_core_notes_of_other_owners_are_ignored(core_fd: int) -> None:
@@ -238,9 +238,9 @@ def test_core_file_list_gives_whole_entries_only() -> None:
     """A name that is cut off is left out; offsets are in pages."""
     desc = fake_core.nt_file([(0x1000, 0x3000, 2, b"/a"), (0x3000, 0x4000, 0, b"/bc")])
     one, two = MappedFile(0x1000, 0x3000, 8192, b"/a"), MappedFile(0x3000, 0x4000, 0, b"/bc")
-    assert list(parse_mapped_files(LAYOUT, desc)) == [one, two]
-    assert list(parse_mapped_files(LAYOUT, desc[:-1])) == [one]
-    assert list(parse_mapped_files(LAYOUT, desc[:15])) == []
+    assert list(MappedFileTable(LAYOUT, desc)) == [one, two]
+    assert list(MappedFileTable(LAYOUT, desc[:-1])) == [one]
+    assert list(MappedFileTable(LAYOUT, desc[:15])) == []
     assert (one.addresses, two.addresses) == ("1000-3000", "3000-4000")
 
 
