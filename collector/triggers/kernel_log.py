@@ -17,13 +17,13 @@ from collector.host.clock import boot_s
 from collector.host.files import Host
 from collector.host.identity import identify
 from collector.host.kmsg import Kmsg, KmsgRecord
-from collector.host.process_identity import identify_task, thread_group
+from collector.host.process_identity import identify_task, system_unit_of, thread_group
 from collector.host.procfs import CLOCK_TICKS_PER_S
 from collector.model.errors import DeniedError
 from collector.model.identity import is_the_named, with_identity
 from collector.model.knowledge import FACTS, Knowledge
-from collector.model.marker import OOM_CGROUP, Marker, MarkerKind, ProcessRef
-from collector.model.text import printable
+from collector.model.marker import OOM_CGROUP, SYSTEM_UNIT, Marker, MarkerKind, ProcessRef
+from collector.model.text import printable, unescape_name
 from collector.triggers.base import TriggerContext, Watch
 from collector.triggers.kernel_catalogue import DEFAULT, IN_CONTEXT, EventName
 from collector.triggers.kernel_lines import OOM_TASK_MEMCG, KernelEvent, LinePatterns
@@ -174,6 +174,8 @@ class KernelLogWatch(Watch):
         more = {key: printable(value, limit=LONGEST_FACT) for key, value in facts.items()}
         if 0 < len(group) <= LONGEST_FACT:  # a path that was cut off would be another's
             more[OOM_CGROUP] = memory_cgroup(self.ctx.host, group, identify=self.caught_up)
+            unit = system_unit_of(b"0::" + os.fsencode(unescape_name(group)))
+            more |= {} if unit is None else {SYSTEM_UNIT: unit}
         if found.event == "segfault":
             more["core_dumped"] = "pending"
         if found.unclear:
@@ -191,6 +193,7 @@ class KernelLogWatch(Watch):
             reason=printable(record.message, limit=512),
             comm=printable(found.comm) if found.comm and found.event not in IN_CONTEXT else None,
             uid=found.uid,
+            unit=more.get(SYSTEM_UNIT),
             signal=signal.SIGKILL if found.event == "oom_kill" and found.pid else None,
             attributes={
                 "event": found.event,

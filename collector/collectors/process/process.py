@@ -14,6 +14,7 @@ from collector.collectors.base import Context, names_nobody, names_of
 from collector.collectors.process.process_files import (
     EXEC_FILES,
     FILES,
+    LARGE_FILES,
     MEMORY_FILES,
     THREAD_EXEC_FILES,
     THREAD_FILES,
@@ -79,7 +80,7 @@ class ProcessDetails:
 
     def collect(self, ctx: Context) -> Iterator[Artifact]:
         """
-        Yield what cannot hang, of all processes; then what can, with deadlines.
+        Yield what cannot hang, of all processes; then what can, with deadlines; then what may be large.
 
         Raises:
             StepError: At the end, if a PID of the marker belongs to another process.
@@ -117,6 +118,9 @@ class ProcessDetails:
                     yield from _while_the_same(process, row, self._guarded(process, row, ctx.redaction, guard, unread))
                 if guard.gave_up > gave_up:
                     guard.blame(owner)
+            for process, row in held:
+                if row.outcome not in {ProcessOutcome.REPLACED, *ENDED}:
+                    yield from _while_the_same(process, row, self._large(process, row, guard, unread))
         incomplete = [f"{row.pid} is {row.outcome} ({row.detail})" for row in rows if row.outcome in INCOMPLETE]
         lines = jsonl(rows, cut=f"process {incomplete[0]}" if incomplete else None)
         yield Artifact(path=PurePosixPath("inventory.jsonl"), body=lines, media="jsonl")
@@ -160,9 +164,6 @@ class ProcessDetails:
         found = json(links(process, unread))
         process.check()
         yield _artifact(process, "links.json", found, media="json")
-        ids = thread_ids(process, unread, limit=self.max_threads)
-        rows = (thread_row(process, tid, THREAD_FILES, unread) for tid in ids)
-        yield _artifact(process, "threads.jsonl", table(rows), media="jsonl")
         fds = open_files(process, unread, limit=self.max_fds)
         yield _artifact(process, "fds.jsonl", table(fds), media="jsonl")
 
@@ -180,6 +181,15 @@ class ProcessDetails:
                 yield from self._file(process, name, unread, redaction=redaction, guard=guard)
         if guard.gave_up > gave_up:
             row.end(ProcessOutcome.WEDGED, "it holds a lock that reading its memory files takes")
+
+    def _large(self, process: Process, row: ProcessRow, guard: Guard, unread: ReadErrors) -> Iterator[Artifact]:
+        """Yield what can be larger than the memory for light evidence, and would keep out all that follows it."""
+        ids = thread_ids(process, unread, limit=self.max_threads)
+        rows = (thread_row(process, tid, THREAD_FILES, unread) for tid in ids)
+        yield _artifact(process, "threads.jsonl", table(rows), media="jsonl")
+        if row.outcome is ProcessOutcome.READ:
+            for name in LARGE_FILES:
+                yield from self._file(process, name, unread, guard=guard)
 
     def _file(
         self,

@@ -12,7 +12,7 @@ import pytest
 from watching import told, trigger_context
 
 from collector.model.identity import is_about_a_process
-from collector.model.marker import Marker
+from collector.model.marker import OOM_CGROUP, SYSTEM_UNIT, Marker
 from collector.triggers import kernel_log
 from collector.triggers.kernel_catalogue import DEFAULT, EventName
 from collector.triggers.kernel_log import KernelLog, KernelLogWatch
@@ -182,3 +182,28 @@ def test_kernel_log_has_events_that_only_who_names_them_gets(
         log.say(line)
         assert [marker.attributes["event"] for marker in (*read(watch), *told(watch.poll()))] == expected
         watch.close()
+
+
+@pytest.mark.parametrize(
+    ("group", "unit"),
+    [
+        ("/system.slice/my\\x5cx2dengine.service", "my\\x2dengine.service"),
+        ("/system.slice/engine.service/worker.service", "engine.service"),  # whatever it names its own
+        ("/user.slice/user-1000.slice/user@1000.service/app.slice/sshd.service", None),
+        ("/docker/0123", None),
+    ],
+)
+def test_kernel_log_knows_the_unit_of_a_process_that_was_killed_for_memory(
+    log: Log, group: str, unit: str | None
+) -> None:
+    """The process is gone when its line is read: the cgroup in the line before names the unit, and so its journal."""
+    watch = log.watch()
+    log.say(
+        f"oom-kill:constraint=CONSTRAINT_MEMCG,nodemask=(null),cpuset=/,mems_allowed=0,oom_memcg=/a,task_memcg={group}"
+        ",task=engine,pid=4000077,uid=0",
+        "Memory cgroup out of memory: Killed process 4000077 (engine) total-vm:1kB, anon-rss:1kB, file-rss:0kB, "
+        "shmem-rss:0kB, UID:0 pgtables:1kB oom_score_adj:0",
+    )
+    (marker,) = read(watch)
+    assert (marker.unit, marker.attributes.get(SYSTEM_UNIT)) == (unit, unit)
+    assert OOM_CGROUP in marker.attributes
