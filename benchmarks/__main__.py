@@ -19,7 +19,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from benchmarks import core_dump, prompt, report, slab, stall, starving, throughput
+from benchmarks import core_dump, prompt, report, slab, stall, starving, throughput, verbs
 from benchmarks.machine import GIB, SCRATCH, disk, run
 
 DISK = 10 * GIB  # the largest copy and some room
@@ -71,6 +71,7 @@ PARTS: dict[str, Part] = {
     "second": lambda settings: prompt.second(settings.scratch, settings.runs or prompt.ROUNDS),
     "core-dump": lambda settings: core_dump.rounds(settings.scratch, settings.runs or core_dump.RUNS),
     "slab": lambda settings: slab.rounds(settings.scratch, settings.runs or RUNS),
+    "verbs": lambda settings: verbs.rounds(settings.scratch, settings.runs or RUNS),
 }
 DEFAULT = ["dense", "memory", "holes", "stall"]
 """The others have to be named: *starving* takes all but 50 MiB of the machine's memory."""

@@ -156,8 +156,11 @@ def read(name: str, dir_fd: int, *, limit: int) -> bytes:
         size = os.fstat(fd).st_size
         if size > limit:
             raise ArchiveError(f"{name} is {size} bytes long, more than {limit}")
-        with os.fdopen(os.dup(fd), "rb") as file:
-            return file.read(limit)
+        pieces = []
+        while size > 0 and (piece := os.read(fd, size)):
+            pieces.append(piece)
+            size -= len(piece)
+        return b"".join(pieces)
 
 
 def sync(path: str, dir_fd: int) -> None:

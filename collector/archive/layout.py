@@ -27,6 +27,7 @@ CLOCK = "clock.json"
 
 ID = re.compile(r"\d{8}T\d{6}\.\d{6}Z-[0-9a-f]{6}")
 COMPONENT = re.compile(r"[A-Za-z0-9_][A-Za-z0-9._-]{0,127}")
+_PATH = re.compile(f"{COMPONENT.pattern}(?:/{COMPONENT.pattern})*")
 
 
 def new_id(at_s: float) -> str:
@@ -47,4 +48,4 @@ def id_before(name: str, suffix: str) -> str | None:
 
 def is_artifact_path(path: str) -> bool:
     """Return whether *path* is relative, has no ``..``, and consists of names that this program generates."""
-    return len(path) < 1024 and all(COMPONENT.fullmatch(part) for part in path.split("/"))
+    return len(path) < 1024 and _PATH.fullmatch(path) is not None

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 from typing import NamedTuple, TypeVar
 
@@ -54,28 +55,41 @@ class RecordedMarkers(msgspec.Struct, frozen=True):
 
 
 class Pruned(NamedTuple):
-    """What was deleted, or would be, and what could not be, each with its reason."""
+    """What was deleted, or would be, what could not be, each with its reason, and what was there before."""
 
     gone: list[Kept]
     problems: list[str]
+    found: list[Kept]
 
 
-def inventory(archive: ArchiveReader) -> list[Kept]:
+def inventory(archive: ArchiveReader, *, enough_bytes: int = 0) -> list[Kept]:
     """
     Return every sealed incident that is a directory, with the bytes that it took when it was sealed.
 
     Its files are measured as well: what a damaged or foreign manifest says must not make others give way.
+
+    Args:
+        archive: The archive.
+        enough_bytes: Nothing is measured if all together say that they took no more. It is nearly all of the work: of
+            500 incidents with 33,000 files, 0.6 of 0.65 s, and 35,000 inodes in the kernel's caches.
     """
-    found = []
     now_s = clock.read(archive.fd).clock_s
+    stamps: dict[str, clock.Stamp] = {}
     for incident in archive.names():
-        try:
-            with archive.incident(incident) as fd:
-                stamp = clock.stamp_of(fd)
-                size = _size(fd, stamp)
-                owner = stamp.owner or _earlier_owner(fd)
-        except OSError:
-            continue  # not a directory
+        with contextlib.suppress(OSError), archive.incident(incident) as fd:  # not a directory
+            stamps[incident] = clock.stamp_of(fd)
+    said = [stamp.sealed_bytes for stamp in stamps.values()]
+    believed = sum(size or 0 for size in said) <= enough_bytes
+    found = []
+    for incident, stamp in stamps.items():
+        size, owner = stamp.sealed_bytes, stamp.owner
+        if not believed or size is None or not owner:
+            try:
+                with archive.incident(incident) as fd:
+                    size = size if believed and size is not None else _size(fd, stamp)
+                    owner = owner or _earlier_owner(fd)
+            except OSError:
+                continue  # deleted meanwhile
         age_s = None if stamp.archive_clock_s is None else now_s - stamp.archive_clock_s
         found.append(Kept(id=incident, number=stamp.number, age_s=age_s, size_bytes=size, owner=owner))
     return found
@@ -147,12 +161,12 @@ def prune(
         spare: The id of an incident to keep.
         dry_run: Return all that would be deleted in the end; else at most the oldest `BATCH` are.
     """
-    found = inventory(archive)
     rules = rules_for(rules, usable_bytes(archive, reserve))
+    found = inventory(archive, enough_bytes=rules.size_bytes or 0)
     by_id = {kept.id: kept for kept in found}
     doomed = to_delete(found, rules, spare=spare)
     if dry_run:
-        return Pruned([by_id[incident] for incident in doomed], [])
+        return Pruned([by_id[incident] for incident in doomed], [], found)
     clock.advance(archive.fd, seen=max((kept.number for kept in found), default=0))
     gone, problems = [], []
     for incident in doomed[:BATCH]:
@@ -168,4 +182,4 @@ def prune(
                 tree.remove_tree(name, archive.fd)
             except OSError as exc:
                 problems.append(f"{name} cannot be deleted: {exc.strerror}")
-    return Pruned(gone, problems)
+    return Pruned(gone, problems, found)

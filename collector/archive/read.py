@@ -4,42 +4,23 @@ from __future__ import annotations
 
 import fcntl
 import os
-from collections.abc import Iterator
 from contextlib import AbstractContextManager
 
 import msgspec
 
 from collector.archive import clock, directory, layout
 from collector.archive.store import checked, header_of, journal
-from collector.model.case import merge
+from collector.archive.summary import IncidentSummary, Outline, header_summary, summarize
+from collector.archive.tree import written
 from collector.model.decode import MalformedError, decode
 from collector.model.errors import ArchiveError, DeniedError, UsageError
-from collector.model.incident import IncidentHeader, Manifest, StepRecord
+from collector.model.incident import IncidentHeader, Manifest, StepEnd, StepRecord
 
 RUNNING = "running"
 UNFINISHED = "unfinished"
 """The states of an incident without a manifest: a run is working on it, or it is yet to be sealed."""
 
 MANIFEST_LIMIT = 64 << 20
-
-
-class IncidentSummary(msgspec.Struct, frozen=True, kw_only=True):
-    """One line of ``collector list``; *ended_s* is ``None`` if the incident is not sealed."""
-
-    id: str
-    state: str
-    started_s: float
-    ended_s: float | None
-    trigger: str
-    reason: str
-    size_bytes: int
-    steps: dict[str, str]
-    comm: str | None = None
-    pid: int | None = None
-    signal: int | None = None
-    owner: str = ""
-    number: int = 0
-    """The archive's count: the order, whatever the times say; 0 in incidents of earlier releases."""
 
 
 class UnderWay(IncidentHeader, frozen=True, kw_only=True):
@@ -130,15 +111,33 @@ class ArchiveReader(directory.ArchiveDirectory):
             return self.manifest(incident)
         return self.under_way(incident)
 
-    def summaries(self) -> Iterator[IncidentSummary | str]:
-        """Yield a summary of each incident, oldest first; for one that cannot be read, a sentence that says why."""
-        sealed = set(self.names())
-        for incident in self.ids(unsealed=True):
+    def summaries(self) -> list[IncidentSummary | str]:
+        """Return a summary of each incident, oldest first; for one that cannot be read, a sentence that says why."""
+        incidents = {*self.unfinished(), *self.names()}
+        found = [placed for incident in incidents if (placed := self._placed(incident)) is not None]
+        return [summary for _, _, summary in sorted(found, key=lambda one: one[:2])]
+
+    def _placed(self, incident: str) -> tuple[int, str, IncidentSummary | str] | None:
+        """Return the number, id and summary of an incident; ``None`` if it is deleted meanwhile."""
+        # It may be sealed between the first look and the second.
+        for name, summary_of in ((incident, _sealed), (incident + layout.PARTIAL, _unsealed), (incident, _sealed)):
             try:
-                yield _summarize(self.read(incident))
-            except ArchiveError as exc:
-                if incident in sealed or incident in self.unfinished():  # else it was sealed or deleted meanwhile
-                    yield f"{incident}: {exc}"
+                with directory.opened(name, self.fd) as fd:
+                    summary = summary_of(fd, incident)
+            except (ArchiveError, OSError) as exc:
+                if self._has(name):
+                    why = exc if isinstance(exc, ArchiveError) else f"it cannot be read: {exc.strerror}"
+                    return clock.number_of(name, self.fd), incident, f"{incident}: {why}"
+            else:
+                return summary.number, incident, summary
+        return None
+
+    def _has(self, name: str) -> bool:
+        try:
+            os.stat(name, dir_fd=self.fd, follow_symlinks=False)
+        except OSError:
+            return False
+        return True
 
 
 def encode_manifest(manifest: Manifest) -> bytes:
@@ -165,6 +164,25 @@ def read_manifest(fd: int, incident: str) -> Manifest:
     return manifest
 
 
+def _sealed(fd: int, incident: str) -> IncidentSummary:
+    try:
+        found = decode(directory.read(layout.MANIFEST, fd, limit=MANIFEST_LIMIT), Outline)
+    except MalformedError as exc:
+        raise ArchiveError(f"the manifest cannot be read: {exc}") from exc
+    return summarize(checked(found, "manifest", incident))
+
+
+def _unsealed(fd: int, incident: str) -> IncidentSummary:
+    steps = {step.id: str(step.status) for step in journal(fd, layout.STEPS, StepEnd)}
+    return header_summary(
+        header_of(fd, incident),
+        state=RUNNING if _is_held(fd) else UNFINISHED,
+        ended_s=None,
+        size_bytes=written(fd),
+        steps=steps,
+    )
+
+
 def _is_held(fd: int) -> bool:
     """Return whether another process holds the lock of the incident's directory."""
     try:
@@ -180,22 +198,3 @@ def _is_roots(path: str) -> bool:
         return os.lstat(path).st_uid == 0
     except OSError:
         return False
-
-
-def _summarize(manifest: Manifest | UnderWay) -> IncidentSummary:
-    marker = merge(manifest.markers)
-    return IncidentSummary(
-        id=manifest.id,
-        state=manifest.state,
-        started_s=manifest.started_s,
-        ended_s=manifest.ended_s if isinstance(manifest, Manifest) else None,
-        trigger=marker.trigger,
-        reason=marker.reason,
-        size_bytes=sum(artifact.data_bytes for step in manifest.steps for artifact in step.artifacts),
-        steps={step.id: step.status for step in manifest.steps},
-        comm=marker.comm,
-        pid=marker.process.pid if marker.process else None,
-        signal=marker.signal,
-        owner=manifest.owner,
-        number=manifest.number,
-    )

@@ -13,7 +13,9 @@ import stat
 from collections.abc import Iterator
 from itertools import islice
 
-from collector.archive import directory
+from collector.archive import directory, layout
+from collector.host.holes import data_ranges
+from collector.model.errors import ArchiveError
 
 BATCH = 1000
 """Entries of a directory that are in memory at a time."""
@@ -48,6 +50,19 @@ def files(dir_fd: int) -> Iterator[tuple[str, os.stat_result]]:
 def space(dir_fd: int) -> int:
     """Return the bytes on disk that the files below *dir_fd* take."""
     return sum(status.st_blocks * 512 for _, status in files(dir_fd))
+
+
+def written(dir_fd: int) -> int:
+    """Return the bytes of data in the files of an incident's steps: what is only reserved for a copy is none."""
+    return sum(_data(path, dir_fd, status) for path, status in files(dir_fd) if "/" in path)
+
+
+def _data(path: str, dir_fd: int, status: os.stat_result) -> int:
+    if not path.endswith(layout.PART):
+        return min(status.st_size, status.st_blocks * 512)
+    with contextlib.suppress(OSError, ArchiveError), directory.opened_file(path, dir_fd) as fd:
+        return sum(end - start for start, end in data_ranges(fd, 0, status.st_size))
+    return 0  # complete meanwhile, and renamed
 
 
 def _listed(prefix: str, fd: int) -> tuple[list[tuple[str, os.stat_result]], list[str]]:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 
 from collector.archive import directory
-from collector.archive.read import ArchiveReader, IncidentSummary
+from collector.archive.read import ArchiveReader
 from collector.cli.text import printable
 from collector.collectors.core.summary import CoreSummary as Core
 from collector.model.case import merge
@@ -21,13 +21,6 @@ SHOWN = 200
 
 DIAGNOSIS_SHOWN = 1000
 """Likewise of a diagnosis, which may name two files."""
-
-
-def short(summary: IncidentSummary) -> str:
-    """Return ``COMM[PID] SIGNAL``, as far as known."""
-    pid = f"[{summary.pid}]" if summary.pid is not None else ""
-    signal = f" {signal_name(summary.signal)}" if summary.signal is not None else ""
-    return printable(f"{(summary.comm or '')[:SHOWN]}{pid}{signal}".strip())
 
 
 def crash_facts(markers: tuple[Marker, ...]) -> list[str]:

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import functools
 import os
 import resource
+import sys
 from collections.abc import Callable, Iterator
 from typing import Literal
 
@@ -39,18 +41,33 @@ MEMLOCK_BYTES = 64 << 20
 @json_option
 def doctor_command(*, config: str | None, as_json: bool) -> int:
     """Check what the collector depends on: privileges, kernel, memory, configuration, cores, daemon."""
-    generation = generate(find(config), TRIGGERS)
-    checks = [check for probe in PROBES for check in _guarded(probe, generation)]
+    checks: list[Check] = []
+    for check in _checks(config):
+        checks.append(check)
+        if not as_json:
+            _show(check)
     if as_json:
         click.echo(msgspec.json.encode(checks))
-    for check in () if as_json else checks:
-        click.echo(f"{check.level:<8} {check.about:<12} {escape_name(check.said)}")
-        if check.hint:
-            click.echo(f"{'':<8} {'':<12} hint: {check.hint}")
     return 73 if any(check.level == "bad" for check in checks) else 0
 
 
-def _privileges(_: Generation) -> Iterator[Check]:
+def _checks(config: str | None) -> Iterator[Check]:
+    """Yield what can be said before the configuration is read, then the rest."""
+    for probe in MACHINE:
+        yield from _guarded(probe)
+    generation = generate(find(config), TRIGGERS)
+    for of_configuration in PROBES:
+        yield from _guarded(functools.partial(of_configuration, generation), of_configuration.__name__)
+
+
+def _show(check: Check) -> None:
+    click.echo(f"{check.level:<8} {check.about:<12} {escape_name(check.said)}")
+    if check.hint:
+        click.echo(f"{'':<8} {'':<12} hint: {check.hint}")
+    sys.stdout.flush()  # the last probe looks at the machine for two seconds
+
+
+def _privileges() -> Iterator[Check]:
     if os.geteuid() == 0:
         yield Check("ok", "privileges", "runs as root")
     else:
@@ -62,7 +79,7 @@ def _privileges(_: Generation) -> Iterator[Check]:
         yield Check("warning", "memlock", said, "LimitMEMLOCK=infinity, or root")
 
 
-def _kernel(_: Generation) -> Iterator[Check]:
+def _kernel() -> Iterator[Check]:
     with open("/proc/self/exe", "rb") as file:
         if syscalls.direct_alignment(file.fileno()) is None:
             said = "statx(2) reports no direct I/O alignment here: 4096 is assumed"
@@ -138,22 +155,21 @@ def _daemon(generation: Generation) -> Iterator[Check]:
             yield Check("warning", "ledger", status.ledger_problem)
 
 
-def _guarded(probe: Callable[[Generation], Iterator[Check]], generation: Generation) -> Iterator[Check]:
+def _guarded(probe: Callable[[], Iterator[Check]], name: str = "") -> Iterator[Check]:
     """Yield the checks of *probe*; if it fails, report that, so that the others still run."""
     try:
-        yield from probe(generation)
+        yield from probe()
     except (OSError, CollectorError) as exc:
-        yield Check("warning", probe.__name__.strip("_"), str(exc), AS_ROOT)
+        yield Check("warning", (name or probe.__name__).strip("_"), str(exc), AS_ROOT)
 
 
+MACHINE: tuple[Callable[[], Iterator[Check]], ...] = (_privileges, _kernel)
 PROBES: tuple[Callable[[Generation], Iterator[Check]], ...] = (
-    _privileges,
-    _kernel,
-    _pressure,
     _configuration,
     _incidents,
     cores,
     kernel_cores,
     crashes,
     _daemon,
+    _pressure,
 )

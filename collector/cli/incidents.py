@@ -1,48 +1,25 @@
-"""``collector list`` and ``collector show``: what is in the archive."""
+"""``collector show``: what an incident holds."""
 
 from __future__ import annotations
 
-import time
 from typing import Any
 
 import click
 import msgspec
 
-from collector.archive.read import ArchiveReader, IncidentSummary, UnderWay
+from collector.archive.read import ArchiveReader, UnderWay
 from collector.cli.cgroup_summary import cgroup_facts
-from collector.cli.crash_summary import core_facts, crash_facts, short
-from collector.cli.options import archive_options, archive_path, parsed
+from collector.cli.crash_summary import core_facts, crash_facts
+from collector.cli.options import archive_options, archive_path
 from collector.cli.stacks import show_stacks
 from collector.cli.text import escape_name, printable, size, when
 from collector.model.artifact import ArtifactRecord
-from collector.model.incident import Manifest, StepRecord, StepStatus
+from collector.model.incident import Manifest, StepRecord
 from collector.model.marker import Marker, MarkerKind
 from collector.model.pressure import SpeedChange
 from collector.model.signals import signal_name
-from collector.model.units import parse_seconds
 
 OWNER_SHOWN = 80
-
-
-@click.command("list")
-@click.option("--since", metavar="AGE", help="Only incidents of the last AGE, such as 1h or 14d, by the times shown.")
-@archive_options
-def list_command(*, since: str | None, archive: str | None, config: str | None, as_json: bool) -> int:
-    """List the incidents in the archive. Oldest first, including those in progress."""
-    oldest_s = 0.0 if since is None else time.time() - parsed(parse_seconds, since)
-    with ArchiveReader(archive_path(config, archive)) as opened:
-        found = [one for one in opened.summaries() if isinstance(one, str) or one.started_s >= oldest_s]
-    known = [one for one in found if isinstance(one, IncidentSummary)]
-    if as_json:
-        problems = [one for one in found if isinstance(one, str)]
-        click.echo(msgspec.json.encode({"incidents": known, "problems": problems}))
-        return 0
-    width = max((len(short(one)) for one in known), default=0)
-    for one in found:
-        click.echo(_line(one, width) if isinstance(one, IncidentSummary) else printable(one))
-    if not found:
-        click.echo("the archive is empty" if since is None else f"no incident in the last {since}", err=True)
-    return 0
 
 
 @click.command("show")
@@ -65,15 +42,6 @@ def show_command(*, incident: str, stacks: bool, archive: str | None, config: st
     for line in _describe(found, path, core, cgroup):
         click.echo(line)
     return 0
-
-
-def _line(summary: IncidentSummary, width: int) -> str:
-    bad = [f"{step}: {status}" for step, status in summary.steps.items() if not StepStatus(status).nothing_missing]
-    what = f"{short(summary):<{width}}  " if width else ""
-    text = (
-        f"{summary.id}  {summary.state:<11} {size(summary.size_bytes):>10}  {what}{summary.trigger}: {summary.reason}"
-    )
-    return printable(f"{text}  [{', '.join(bad)}]" if bad else text)
 
 
 def _describe(found: Manifest | UnderWay, path: str, core: list[str], cgroup: list[str]) -> list[str]:

@@ -14,7 +14,8 @@ from collector.model.errors import ConfigError, UsageError
 
 F = TypeVar("F", bound=Callable[..., Any])
 T = TypeVar("T")
-
+ID_END = 6
+"""Digits at the end of an id that tell it apart on a narrow terminal; `collector show` takes them."""
 
 config_option = click.option("--config", metavar="PATH", help="Configuration file [/etc/collector/collector.yaml].")
 archive_option = click.option("--archive", metavar="DIR", help="Archive directory, instead of archive.path.")
@@ -57,3 +58,17 @@ def archive_path(config: str | None, archive: str | None) -> str:
         known = load_lenient(path)
         click.echo("collector: note: the configuration has mistakes: `collector config check`", err=True)
     return effective_archive_path(known, is_root=os.geteuid() == 0, environ=os.environ)
+
+
+def last_rows_options(function: F) -> F:
+    """``-n N``, ``-r`` and ``--no-legend``: which rows of a table, and in which order."""
+    last = click.option("-n", "last", metavar="N", type=click.IntRange(min=0), help="Only the newest N.")
+    reverse = click.option("-r", "--reverse", "newest_first", is_flag=True, help="Newest first.")
+    legend = click.option("--no-legend", is_flag=True, help="Leave out the line with the names of the columns.")
+    return last(reverse(legend(function)))
+
+
+def taken(rows: list[T], last: int | None, *, newest_first: bool) -> list[T]:
+    """Return the *last* rows, which are oldest first, or all; *newest_first* if so."""
+    rows = rows if last is None else rows[max(0, len(rows) - last) :]
+    return rows[::-1] if newest_first else rows

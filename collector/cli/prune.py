@@ -5,7 +5,7 @@ from __future__ import annotations
 import click
 import msgspec
 
-from collector.archive.prune import inventory, prune
+from collector.archive.prune import prune
 from collector.archive.read import ArchiveReader
 from collector.archive.retention import holds_most
 from collector.cli.options import archive_options, archive_path
@@ -28,8 +28,7 @@ def prune_command(*, dry_run: bool, archive: str | None, config: str | None, as_
     """
     settings = load(find(config)).config.archive
     with ArchiveReader(archive_path(config, archive)) as opened:
-        found = inventory(opened)
-        gone, problems = prune(opened, settings.keep, reserve=settings.reserve, dry_run=dry_run)
+        gone, problems, found = prune(opened, settings.keep, reserve=settings.reserve, dry_run=dry_run)
     freed = sum(kept.size_bytes for kept in gone)
     if as_json:
         document = {

@@ -101,7 +101,7 @@ def perform(  # noqa: PLR0911, PLR0912 - one per job
 
 
 def _prune(archive: ArchiveReader, job: Prune) -> Done:
-    gone, problems = prune(archive, job.rules, reserve=job.reserve, spare=job.spare)
+    gone, problems, _ = prune(archive, job.rules, reserve=job.reserve, spare=job.spare)
     owners = tuple(printable(kept.owner, limit=OWNER_SHOWN) for kept in gone)
     return Done(ids=tuple(kept.id for kept in gone), owners=owners, reason="; ".join(problems[:SHOWN]))
 

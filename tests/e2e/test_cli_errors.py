@@ -6,6 +6,7 @@ import json
 import os
 import shlex
 import subprocess
+import termios
 from pathlib import Path
 
 import pytest
@@ -74,7 +75,7 @@ def test_output_that_the_encoding_lacks_is_escaped(config: Path, encoding: str, 
     environment = {**os.environ, "PYTHONIOENCODING": encoding}
     done = subprocess.run(command, env=environment, capture_output=True, check=False)
     assert (done.returncode, done.stderr) == (0, b"")
-    assert said + b"\n" in done.stdout
+    assert b"manual: " + said + b"  " in done.stdout
 
 
 @pytest.mark.parametrize(("locale", "said"), [("C", rb"\xe9\u2192"), ("C.UTF-8", ARROW)])
@@ -84,13 +85,15 @@ def test_output_to_a_terminal_is_in_its_encoding(config: Path, locale: str, said
     command = [*COLLECTOR, "list", "--config", str(config)]
     environment = {**os.environ, "LC_ALL": locale}
     ours, theirs = os.openpty()
+    termios.tcsetwinsize(theirs, (24, 160))
     try:
         subprocess.run(command, env=environment, stdout=theirs, check=True)
-        assert said + b"\r\n" in os.read(ours, 4096)
+        assert b"manual: " + said + b"  " in os.read(ours, 4096)
     finally:
         os.close(ours)
         os.close(theirs)
-    assert ARROW + b"\n" in subprocess.run(command, env=environment, stdout=subprocess.PIPE, check=True).stdout
+    piped = subprocess.run(command, env=environment, stdout=subprocess.PIPE, check=True).stdout
+    assert b"manual: " + ARROW + b"  " in piped
 
 
 def test_json_errors_are_one_document(config: Path) -> None:
@@ -106,8 +109,8 @@ def test_json_errors_are_one_document(config: Path) -> None:
 def test_bug_is_reported_with_its_traceback(config: Path) -> None:
     """An unexpected exception has exit status 70, and a traceback for the report."""
     broken = (
-        "import sys, collector.cli.main as main, collector.cli.incidents as incidents\n"
-        "incidents.ArchiveReader = None\n"
+        "import sys, collector.cli.main as main, collector.cli.listing as listing\n"
+        "listing.ArchiveReader = None\n"
         f"main.main(['list', '--json', '--config', {str(config)!r}])"
     )
     done = subprocess.run([COLLECTOR[0], "-c", broken], capture_output=True, text=True, check=False)

@@ -19,8 +19,9 @@ from msgspec.structs import replace
 
 from collector.archive import layout
 from collector.archive.ledger_entry import identity, readable, short_identity
-from collector.archive.read import ArchiveReader, IncidentSummary, read_manifest
+from collector.archive.read import ArchiveReader, read_manifest
 from collector.archive.store import header_of, journal
+from collector.archive.summary import IncidentSummary
 from collector.collectors.core.code_reader import opener
 from collector.collectors.core.dwarf_reader import DwarfError
 from collector.collectors.core.module import ModuleRow

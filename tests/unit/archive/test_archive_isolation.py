@@ -18,8 +18,10 @@ from machine import need
 from collector.archive import clock, layout
 from collector.archive.digests import add_digests, undigested, verify
 from collector.archive.prune import inventory, prune
-from collector.archive.read import ArchiveReader, IncidentSummary, encode_manifest
-from collector.cli.incidents import list_command, show_command
+from collector.archive.read import ArchiveReader, encode_manifest
+from collector.archive.summary import IncidentSummary
+from collector.cli.incidents import show_command
+from collector.cli.listing import list_command
 from collector.cli.prune import prune_command
 from collector.cli.verify import verify_command
 from collector.copying import hashing

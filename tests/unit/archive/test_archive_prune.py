@@ -13,7 +13,7 @@ from collector.archive.read import ArchiveReader
 from collector.host.clock import Moment
 from collector.model.owners import UNKNOWN
 from collector.model.retention import RetentionRules
-from collector.model.units import Reserve
+from collector.model.units import Bytes, Reserve
 
 
 def test_prune_counts_a_hard_linked_core_only_when_its_other_name_is_gone(tmp_path: Path) -> None:
@@ -145,3 +145,17 @@ def test_prune_goes_by_the_disk_without_the_reserve(tmp_path: Path) -> None:
     with ArchiveReader(str(tmp_path)) as archive:
         assert usable_bytes(archive, Reserve(size_bytes=4096)) == total_bytes - 4096
         assert usable_bytes(archive, Reserve(percent=25.0)) == total_bytes - int(total_bytes * 25.0 / 100)
+
+
+def test_prune_measures_what_manifests_say_only_where_it_matters(tmp_path: Path) -> None:
+    """A false size deletes nothing; if all together are within the bound whatever they say, no file is looked at."""
+    tmp_path.chmod(0o700)
+    for number in (1, 2):
+        incident = tmp_path / layout.new_id(1_700_000_000.0 + number)
+        incident.mkdir()
+        (incident / layout.MANIFEST).write_text(f'{{"number": {number}, "owner": "root", "sealed_bytes": 1048576}}')
+    with ArchiveReader(str(tmp_path)) as archive:
+        assert [kept.size_bytes for kept in inventory(archive, enough_bytes=2 << 20)] == [1 << 20] * 2
+        assert all(kept.size_bytes < 1 << 16 for kept in inventory(archive, enough_bytes=(2 << 20) - 1))
+        assert prune(archive, RetentionRules(size_bytes=Bytes(1 << 20), count=None, age_s=None)).gone == []
+        assert len(archive.names()) == 2
