@@ -6,132 +6,52 @@ import contextlib
 import os
 import tarfile
 from collections.abc import Callable, Iterable, Iterator
+from io import BytesIO
 from typing import BinaryIO, NamedTuple, cast
 
-from collector.archive import directory, tree
+from collector.archive import directory
+from collector.archive.dropping import DroppingReader, DroppingWriter, writing
 from collector.archive.read import ArchiveReader
 from collector.archive.sparse import SparseMap, describe_sparse
 from collector.host.compression import zstd
-from collector.host.filesystem import flush_and_drop, holds_memory
+from collector.host.filesystem import holds_memory, is_memory
 from collector.host.holes import data_ranges
 from collector.model.errors import ArchiveError
 
-LEVEL = 3
-DROP_BYTES = 8 << 20
-"""Most bytes that are in the page cache, or dirty, at any time."""
+PACKING = {zstd.CompressionParameter.compression_level: 3, zstd.CompressionParameter.checksum_flag: 1}
+"""The checksum lets ``zstd -t``, and whoever unpacks it, notice a damaged file; it takes 4 bytes."""
+
+STDOUT = 1
 
 
-class DroppingReader:
-    """
-    Ranges of a file for `tarfile`, which only calls `read`; their pages are dropped from the cache once they are read.
+class Composed(NamedTuple):
+    """A member that is written for the export: its name below ``ID/``, its content, and its time since the epoch."""
 
-    Args:
-        fd: The file.
-        name: For errors.
-        ranges: What to read of it, in order: first byte, and last byte plus one.
-        head: What comes first.
-        check: Called before each read.
-
-    Raises:
-        ArchiveError: If the file cannot be read, or has become shorter.
-    """
-
-    def __init__(
-        self, fd: int, name: str, ranges: Iterable[tuple[int, int]], head: bytes, check: Callable[[], None]
-    ) -> None:
-        self._fd = fd
-        self._name = name
-        self._ranges = iter(ranges)
-        self._head = head
-        self._check = check
-        self._at = self._end = self._dropped = 0
-
-    def read(self, size: int) -> bytes:
-        """Return the next *size* bytes."""
-        self._check()
-        data, self._head = self._head[:size], self._head[size:]
-        while len(data) < size:
-            if self._at == self._end:
-                self._drop()
-                self._at, self._end = next(self._ranges)
-                self._dropped = self._at
-            data += self._read(min(size - len(data), self._end - self._at))
-        if self._at - self._dropped >= DROP_BYTES:
-            self._drop()
-        return data
-
-    def _read(self, size: int) -> bytes:
-        try:
-            data = os.pread(self._fd, size, self._at)
-        except OSError as exc:
-            raise ArchiveError(f"cannot read {self._name}: {exc.strerror}") from exc
-        if not data:
-            raise ArchiveError(f"cannot read {self._name}: it has become shorter")
-        self._at += len(data)
-        return data
-
-    def _drop(self) -> None:
-        os.posix_fadvise(self._fd, self._dropped, self._at - self._dropped, os.POSIX_FADV_DONTNEED)
-        self._dropped = self._at
+    name: str
+    content: bytes
+    at_s: float
 
 
-class Exported(NamedTuple):
-    """The new file's length in bytes, and the artifacts that are missing from it or have another length."""
+class Copied(NamedTuple):
+    """A member that is a file of the incident: its *path* there, and its *name* below ``ID/``."""
 
-    size_bytes: int
-    missing: tuple[str, ...]
+    path: str
+    name: str
 
 
-class DroppingWriter:
-    """
-    A file that is synced and dropped from the cache as it grows.
-
-    Raises:
-        ArchiveError: From all methods, if the file cannot be written.
-    """
-
-    def __init__(self, fd: int, path: str) -> None:
-        self._fd = fd
-        self._path = path
-        self._at = self._dropped = 0
-
-    def write(self, data: bytes) -> int:
-        with _writing(self._path):
-            directory.write_all(self._fd, data)
-        self._at += len(data)
-        if self._at - self._dropped >= DROP_BYTES:
-            self.flush()
-        return len(data)
-
-    def flush(self) -> None:
-        """Sync what is not on the disk yet."""
-        with _writing(self._path):
-            flush_and_drop(self._fd, self._dropped, self._at - self._dropped)
-        self._dropped = self._at
+Member = Composed | Copied
 
 
 @contextlib.contextmanager
-def _writing(path: str) -> Iterator[None]:
-    try:
-        yield
-    except OSError as exc:
-        raise ArchiveError(f"cannot write {path}: {exc.strerror}", hint="export it to a disk with more room") from exc
-
-
-def export(archive: ArchiveReader, incident: str, path: str, *, check: Callable[[], None]) -> Exported:
+def created(path: str) -> Iterator[int]:
     """
-    Write *incident* to a new file at *path*, mode 0600: ``ID/…`` with every file in it.
-
-    Args:
-        incident: A sealed incident's id; its manifest is checked first.
-        path: Must not exist.
-        check: Called before each read; what it raises ends the export.
+    Yield a descriptor of a new file at *path*, mode 0600, which is removed if the block raises, else synced.
 
     Raises:
-        ArchiveError: If *path* cannot be created or written; nothing is left behind.
+        ArchiveError: If it exists, cannot be created, or is on tmpfs.
     """
-    manifest = archive.manifest(incident)
-    _refuse_memory(path)
+    with contextlib.suppress(OSError):  # creating the file gives a better message
+        _refuse_memory(path, in_memory=holds_memory(os.path.dirname(path)))
     try:
         out = os.open(path, directory.CREATE_FLAGS, 0o600)
     except FileExistsError as exc:
@@ -141,12 +61,9 @@ def export(archive: ArchiveReader, incident: str, path: str, *, check: Callable[
             f"cannot create {path}: {exc.strerror}", hint="name a file in a directory that you may write to"
         ) from exc
     try:
-        there = _write(archive, incident, DroppingWriter(out, path), check)
-        with _writing(path):
+        yield out
+        with writing(path):
             os.fsync(out)
-        lengths = {artifact.path: artifact.size_bytes for artifact in manifest.artifacts()}
-        missing = tuple(sorted(artifact for artifact, size in lengths.items() if there.get(artifact) != size))
-        return Exported(os.fstat(out).st_size, missing)
     except BaseException:
         with contextlib.suppress(OSError):
             os.unlink(path)
@@ -155,25 +72,46 @@ def export(archive: ArchiveReader, incident: str, path: str, *, check: Callable[
         os.close(out)
 
 
-def _refuse_memory(path: str) -> None:
-    with contextlib.suppress(OSError):  # creating the file gives a better message
-        if holds_memory(os.path.dirname(path)):
-            raise ArchiveError(f"{path} is on tmpfs: the export would take memory", hint="name a file on a disk")
+@contextlib.contextmanager
+def standard_output() -> Iterator[int]:
+    """Yield standard output; raise `ArchiveError` if that is a file on tmpfs."""
+    _refuse_memory("standard output", in_memory=os.path.isfile("/dev/fd/1") and is_memory(STDOUT))
+    yield STDOUT
 
 
-def _write(archive: ArchiveReader, incident: str, out: DroppingWriter, check: Callable[[], None]) -> dict[str, int]:
-    """Write all files; return their lengths by path."""
+def _refuse_memory(name: str, *, in_memory: bool) -> None:
+    if in_memory:
+        raise ArchiveError(f"{name} is on tmpfs: the export would take memory", hint="name a file on a disk")
+
+
+def export(
+    archive: ArchiveReader, incident: str, members: Iterable[Member], out: DroppingWriter, *, check: Callable[[], None]
+) -> dict[str, int]:
+    """
+    Write *members*, in their order, as ``ID/NAME`` to *out*; return the lengths of those copied, by their paths.
+
+    Args:
+        check: Called before each read; what it raises ends the export.
+
+    Raises:
+        ArchiveError: If a file cannot be read, or *out* cannot be written.
+        BrokenPipeError: If nobody reads *out* any more.
+    """
     there: dict[str, int] = {}
     with (
         archive.incident(incident) as fd,
-        zstd.ZstdFile(out, "w", level=LEVEL) as packed,  # type: ignore[call-overload]  # only write() is called
+        zstd.ZstdFile(out, "w", options=PACKING) as packed,  # type: ignore[call-overload]  # only write() is called
         tarfile.open(fileobj=packed, mode="w|", format=tarfile.PAX_FORMAT) as tar,
     ):
-        for name, _ in tree.files(fd):
-            with directory.opened_file(name, fd) as file:
+        for member in members:
+            if isinstance(member, Composed):
+                info = _described(f"{incident}/{member.name}", len(member.content), member.at_s)
+                tar.addfile(info, BytesIO(member.content))
+                continue
+            with directory.opened_file(member.path, fd) as file:
                 status = os.fstat(file)
-                _add(tar, _member(f"{incident}/{name}", status), file, check)
-            there[name] = status.st_size
+                _add(tar, _described(f"{incident}/{member.name}", status.st_size, status.st_mtime), file, check)
+            there[member.path] = status.st_size
     out.flush()
     return there
 
@@ -188,8 +126,8 @@ def _add(tar: tarfile.TarFile, member: tarfile.TarInfo, file: int, check: Callab
     tar.addfile(member, cast("BinaryIO", DroppingReader(file, name, ranges, head, check)))
 
 
-def _member(name: str, status: os.stat_result) -> tarfile.TarInfo:
+def _described(name: str, size: int, mtime_s: float) -> tarfile.TarInfo:
     """Describe a member: no owner, and mode 0600 like everything in the archive."""
     member = tarfile.TarInfo(name)
-    member.size, member.mtime, member.mode = status.st_size, status.st_mtime, 0o600
+    member.size, member.mtime, member.mode = size, mtime_s, 0o600
     return member

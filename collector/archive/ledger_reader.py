@@ -123,6 +123,17 @@ class LedgerReader:
             except msgspec.ValidationError:
                 self.problems.append("a count is damaged")
 
+    def of_executable(self, executable: str) -> tuple[set[str], dict[str, int]]:
+        """Return the incidents of one executable, and how many markers have none, by fate; empty if that fails."""
+        incidents = "SELECT DISTINCT incident FROM markers WHERE executable = ? AND incident <> ''"
+        others = "SELECT fate, count(*) FROM markers WHERE executable = ? AND incident IS NULL GROUP BY fate"
+        try:
+            found = {str(row[0]) for row in self._db.execute(incidents, (executable,))}
+            return found, dict(self._db.execute(others, (executable,)))
+        except sqlite3.Error as exc:
+            self.problems.append(f"the ledger cannot be read: {exc}")
+            return set(), {}
+
     def _rows(self, table: str, names: tuple[str, ...], where: str, values: tuple[float, ...]) -> Iterator[Any]:
         """Yield rows in their order; around a damaged page, those before and those behind it."""
         known = self._columns(table)

@@ -10,7 +10,7 @@ import msgspec
 
 from collector.archive import clock, directory, layout, tree
 from collector.archive.read import ArchiveReader
-from collector.archive.retention import Kept, rules_for, to_delete
+from collector.archive.retention import KeptIncident, rules_for, to_delete
 from collector.model.case import merge, owner_of
 from collector.model.decode import MalformedError, decode
 from collector.model.errors import ArchiveError
@@ -57,12 +57,12 @@ class RecordedMarkers(msgspec.Struct, frozen=True):
 class Pruned(NamedTuple):
     """What was deleted, or would be, what could not be, each with its reason, and what was there before."""
 
-    gone: list[Kept]
+    gone: list[KeptIncident]
     problems: list[str]
-    found: list[Kept]
+    found: list[KeptIncident]
 
 
-def inventory(archive: ArchiveReader, *, enough_bytes: int = 0) -> list[Kept]:
+def inventory(archive: ArchiveReader, *, enough_bytes: int = 0) -> list[KeptIncident]:
     """
     Return every sealed incident that is a directory, with the bytes that it took when it was sealed.
 
@@ -91,7 +91,7 @@ def inventory(archive: ArchiveReader, *, enough_bytes: int = 0) -> list[Kept]:
             except OSError:
                 continue  # deleted meanwhile
         age_s = None if stamp.archive_clock_s is None else now_s - stamp.archive_clock_s
-        found.append(Kept(id=incident, number=stamp.number, age_s=age_s, size_bytes=size, owner=owner))
+        found.append(KeptIncident(id=incident, number=stamp.number, age_s=age_s, size_bytes=size, owner=owner))
     return found
 
 

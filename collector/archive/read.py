@@ -44,7 +44,8 @@ class ArchiveReader(directory.ArchiveDirectory):
             super().__init__(path, create=False)
         except ArchiveError as exc:
             if os.geteuid() != 0 and _is_roots(path):
-                raise DeniedError(f"the archive {path} is root's", hint="run it as root (sudo)") from exc
+                hint = "run it as root (sudo); members of archive.group may ask for `collector list`"
+                raise DeniedError(f"the archive {path} is root's", hint=hint) from exc
             if isinstance(exc.__cause__, PermissionError):
                 raise DeniedError(str(exc), hint="run it as the archive's owner, or as root (sudo)") from exc
             if isinstance(exc.__cause__, FileNotFoundError):
@@ -120,7 +121,11 @@ class ArchiveReader(directory.ArchiveDirectory):
     def _placed(self, incident: str) -> tuple[int, str, IncidentSummary | str] | None:
         """Return the number, id and summary of an incident; ``None`` if it is deleted meanwhile."""
         # It may be sealed between the first look and the second.
-        for name, summary_of in ((incident, _sealed), (incident + layout.PARTIAL, _unsealed), (incident, _sealed)):
+        for name, summary_of in (
+            (incident, sealed_summary),
+            (incident + layout.PARTIAL, _unsealed),
+            (incident, sealed_summary),
+        ):
             try:
                 with directory.opened(name, self.fd) as fd:
                     summary = summary_of(fd, incident)
@@ -164,7 +169,8 @@ def read_manifest(fd: int, incident: str) -> Manifest:
     return manifest
 
 
-def _sealed(fd: int, incident: str) -> IncidentSummary:
+def sealed_summary(fd: int, incident: str) -> IncidentSummary:
+    """Return a summary of the sealed *incident* in *fd*; raise `ArchiveError` or `OSError` if it cannot be read."""
     try:
         found = decode(directory.read(layout.MANIFEST, fd, limit=MANIFEST_LIMIT), Outline)
     except MalformedError as exc:

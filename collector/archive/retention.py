@@ -14,7 +14,7 @@ from collector.model.units import Bytes
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Kept:
+class KeptIncident:
     """
     A sealed incident as retention sees it.
 
@@ -48,7 +48,7 @@ def rules_for(rules: RetentionRules, usable_bytes: int) -> RetentionRules:
     return msgspec.structs.replace(rules, size_bytes=Bytes(size))
 
 
-def to_delete(incidents: Iterable[Kept], rules: RetentionRules, *, spare: str = "") -> list[str]:
+def to_delete(incidents: Iterable[KeptIncident], rules: RetentionRules, *, spare: str = "") -> list[str]:
     """
     Return the ids to delete, oldest first.
 
@@ -71,7 +71,7 @@ def to_delete(incidents: Iterable[Kept], rules: RetentionRules, *, spare: str = 
     return [kept.id for kept in found if kept.id in gone]
 
 
-def holds_most(incidents: Iterable[Kept]) -> str:
+def holds_most(incidents: Iterable[KeptIncident]) -> str:
     """Return the owner whose incidents take the most space; empty if there are none."""
     held: dict[str, int] = {}
     for kept in incidents:
@@ -96,22 +96,24 @@ def room_for(*, free_bytes: int, held_bytes: int, roots_bytes: int) -> int:
     return max(0, free_bytes - reserved) // 2
 
 
-def _is_too_old(kept: Kept, rules: RetentionRules) -> bool:
+def _is_too_old(kept: KeptIncident, rules: RetentionRules) -> bool:
     return rules.age_s is not None and kept.age_s is not None and kept.age_s > rules.age_s
 
 
-def _one(_: Kept) -> int:
+def _one(_: KeptIncident) -> int:
     return 1
 
 
-def _bytes(kept: Kept) -> int:
+def _bytes(kept: KeptIncident) -> int:
     return kept.size_bytes
 
 
-def _beyond(limit: int, size_of: Callable[[Kept], int], found: Sequence[Kept], stays: set[str]) -> set[str]:
+def _beyond(
+    limit: int, size_of: Callable[[KeptIncident], int], found: Sequence[KeptIncident], stays: set[str]
+) -> set[str]:
     """Return the ids of those that have to go so that the others are within *limit*."""
     held: dict[str, float] = {}
-    mortal: dict[str, list[Kept]] = {}
+    mortal: dict[str, list[KeptIncident]] = {}
     for kept in reversed(found):
         held[kept.owner] = held.get(kept.owner, 0.0) + size_of(kept)
         own = mortal.setdefault(kept.owner, [])

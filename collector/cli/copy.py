@@ -77,7 +77,10 @@ def copy_command(
         directory_fd, name = _target(source, destination)
         stack.callback(os.close, directory_fd)
         info = describe(source_fd, escape_name(source), xattrs="")
-        with _progress(name, source_fd, quiet=as_json) as draw, interruptible("copy") as check:
+        with (
+            _progress(name, source_fd, quiet=as_json) as draw,
+            interruptible("the unfinished copy was removed") as check,
+        ):
 
             def ask() -> Feedback:
                 check()

@@ -9,12 +9,13 @@ import msgspec
 
 from collector.archive.read import RUNNING, ArchiveReader
 from collector.archive.summary import IncidentSummary
+from collector.cli.asked import told_summaries
 from collector.cli.options import ID_END, archive_options, archive_path, last_rows_options, taken
 from collector.cli.running import RunProgress, running_now
 from collector.cli.table import TableColumn, echo_table, terminal_columns
 from collector.cli.text import printable, size
 from collector.cli.time_range import TimeRange, time_range, time_range_options
-from collector.model.errors import ArchiveError
+from collector.model.errors import ArchiveError, DeniedError
 from collector.report.grouping import IncidentGroup, grouped
 from collector.report.signatures import SameCrash, how_it_ended, same_crash
 from collector.report.text import local, utc
@@ -73,10 +74,16 @@ def list_command(
     kind given, one has to. Exit status 1 if none does, 73 if an incident cannot be read.
     """
     limits = time_range(since, until)
-    with ArchiveReader(archive_path(config, archive)) as opened:
-        found = opened.summaries()
-        known = _chosen(opened, found, matches, limits)
-        signed = {one.id: same_crash(opened, one) for one in known} if group or as_json else {}
+    try:
+        with ArchiveReader(archive_path(config, archive)) as opened:
+            found = opened.summaries()
+            known = _chosen(opened, found, matches, limits)
+            signed = {one.id: same_crash(opened, one) for one in known} if group or as_json else {}
+    except DeniedError:
+        if (told := told_summaries(config, archive)) is None:
+            raise
+        found, known = told, _chosen(None, told, matches, limits)
+        signed = {one.id: same_crash(None, one) for one in known}
     problems = [one for one in found if isinstance(one, str)]
     known = taken(known, last, newest_first=newest_first)
     if group:
@@ -93,7 +100,7 @@ def list_command(
 
 
 def _chosen(
-    opened: ArchiveReader, found: Sequence[IncidentSummary | str], matches: tuple[str, ...], limits: TimeRange
+    opened: ArchiveReader | None, found: Sequence[IncidentSummary | str], matches: tuple[str, ...], limits: TimeRange
 ) -> list[IncidentSummary]:
     known = [one for one in found if isinstance(one, IncidentSummary) and limits.holds(one.started_s)]
     if not matches:

@@ -10,7 +10,9 @@ import click
 
 from collector.config.directories import effective_archive_path
 from collector.config.load import find, load, load_lenient
-from collector.model.errors import ConfigError, UsageError
+from collector.model.errors import ConfigError, DeniedError, UsageError
+
+AS_ROOT = "run it as root (sudo); members of archive.group may ask for `collector list`"
 
 F = TypeVar("F", bound=Callable[..., Any])
 T = TypeVar("T")
@@ -46,6 +48,7 @@ def archive_path(config: str | None, archive: str | None) -> str:
 
     Raises:
         ConfigError: If there is no such file.
+        DeniedError: If this user has no archive, and the machine's is root's.
     """
     if archive is not None:
         return os.path.abspath(archive)
@@ -57,7 +60,10 @@ def archive_path(config: str | None, archive: str | None) -> str:
             raise
         known = load_lenient(path)
         click.echo("collector: note: the configuration has mistakes: `collector config check`", err=True)
-    return effective_archive_path(known, is_root=os.geteuid() == 0, environ=os.environ)
+    own = effective_archive_path(known, is_root=os.geteuid() == 0, environ=os.environ)
+    if own != known.archive.path and os.path.lexists(known.archive.path) and not os.path.lexists(own):
+        raise DeniedError(f"the archive {known.archive.path} is root's, and this user has none", hint=AS_ROOT)
+    return own
 
 
 def last_rows_options(function: F) -> F:

@@ -2,18 +2,25 @@
 
 from __future__ import annotations
 
+import os
 import sys
+from contextlib import suppress
 from typing import Any
 
 import click
 import msgspec
 
-from collector.cli.text import size
+from collector.cli.progress_line import ProgressLine, fitting
+from collector.cli.text import printable, size
 from collector.daemon.messages import Answer, Reply
 from collector.model.incident import StepStatus
+from collector.model.recording import STEP as RECORDER
 from collector.runner import events
 
 ERASE_LINE = "\r\033[K"
+STOPPING = "stopping: the running step ends, and what was collected is sealed; this takes a few seconds"
+NOTHING_APPLIED = 3
+"""Exit status of a run whose steps all did not apply: whoever asked for them has nothing."""
 
 
 class Renderer:
@@ -24,6 +31,7 @@ class Renderer:
         self._steps: list[dict[str, Any]] = []
         self._archived: events.IncidentArchived | None = None
         self._live = not as_json and sys.stderr.isatty()
+        self._progress = ProgressLine()
 
     def __enter__(self) -> Renderer:
         self._show_now("collecting")
@@ -43,10 +51,12 @@ class Renderer:
             case events.StepStarted():
                 self._show_now(event.step)
             case events.StepWaiting():
-                self._print(f"  {event.step:<16} waits: {event.reason}")
-                self._show_now(f"{event.step}: waiting for memory")
+                self._print(f"  {event.step:<16} waits: {printable(event.reason)}")
+                self._show_now(f"{event.step}: waits: {event.reason}")
+            case events.StepQueued():
+                self._show_now(f"{event.step}: waits: {event.reason}")
             case events.StepProgressed():
-                self._show_now(f"{event.step}: {size(event.size_bytes)}")
+                self._show_now(self._progress.text(event))
             case events.StepFinished():
                 self._finished(event)
             case events.IncidentArchived():
@@ -57,9 +67,10 @@ class Renderer:
         """Print how the run ended; return the exit status."""
         self._show_now("")
         done = self._archived
+        exit_code = NOTHING_APPLIED if done is not None and self._nothing_applied() else reply.exit_code
         if self._as_json:
             document = {
-                "exit_code": reply.exit_code,
+                "exit_code": exit_code,
                 "incident": reply.incident,
                 "path": done.path if done else None,
                 "state": done.state if done else None,
@@ -73,12 +84,25 @@ class Renderer:
         elif done is not None:
             figures = f"{done.artifacts} artifacts, {size(done.size_bytes)} in {done.duration_s:.2f} s"
             click.echo(f"{done.state}: {figures}", err=True)
+            if exit_code != reply.exit_code:
+                click.echo("collector: none of these steps applies: nothing was collected", err=True)
             click.echo(done.path)
         else:
             click.echo(f"collector: nothing was archived: {reply.message}", err=True)
             if reply.hint:
                 click.echo(f"  hint: {reply.hint}", err=True)
-        return reply.exit_code
+        return exit_code
+
+    def stopping(self) -> None:
+        """Say on Ctrl-C what happens now; may be called from a signal handler, which must not use the streams."""
+        if not self._as_json:
+            with suppress(OSError):
+                os.write(2, f"{ERASE_LINE if self._live else ''}{STOPPING}\n".encode())
+
+    def _nothing_applied(self) -> bool:
+        """Return whether no step had anything to collect, apart from the flight recorder, which is always there."""
+        ends = [step["status"] for step in self._steps if step["id"] != RECORDER]
+        return bool(ends) and set(ends) == {StepStatus.NOT_APPLICABLE}
 
     def _finished(self, event: events.StepFinished) -> None:
         end = event.end
@@ -97,4 +121,4 @@ class Renderer:
     def _show_now(self, text: str) -> None:
         """Show *text* on a terminal until the next line replaces it."""
         if self._live:
-            click.echo(f"{ERASE_LINE}{text}", err=True, nl=False)
+            click.echo(f"{ERASE_LINE}{fitting(text)}", err=True, nl=False)

@@ -124,8 +124,13 @@ def _run_here(generation: Generation, request: RunRequest, renderer: Renderer) -
             yield from add_digests(pool, generation, outcome.incident)
         return outcome
 
-    # Ctrl-C ends the running step, and what was collected is sealed; a second Ctrl-C changes nothing.
-    with on_signal(lambda _: pool.stop(time.monotonic() + STOP_GRACE_S)):
+    def stop(_: int) -> None:
+        """End the running step on Ctrl-C; what was collected is sealed. A second Ctrl-C changes nothing."""
+        if not pool.stopping:
+            renderer.stopping()
+        pool.stop(time.monotonic() + STOP_GRACE_S)
+
+    with on_signal(stop):
         outcome = drive(recorded(task(), recorder) if recorder else task())
     pool.close()
     return renderer.reply(reply_of(outcome))

@@ -34,20 +34,20 @@ def on_signal(act: Callable[[int], None], *, afterwards: signal.Handlers | None 
 
 
 @contextmanager
-def interruptible(product: str) -> Iterator[Callable[[], None]]:
+def interruptible(left: str) -> Iterator[Callable[[], None]]:
     """
     Yield a function that raises `SignalError` once an ending signal has arrived.
 
     The handler only records the signal: an exception raised there could strike between the creation of a file and
     the code that removes it. After the block the outcome is settled, and further signals are ignored.
-    The message names the *product*, which the command removes when it is interrupted.
+    The message says what is *left* of the work when it is interrupted.
     """
     noted: list[int] = []
 
     def check() -> None:
         if noted:
             name = signal.Signals(noted[0]).name
-            raise SignalError(f"ended by {name}; the unfinished {product} was removed", number=noted[0])
+            raise SignalError(f"ended by {name}; {left}", number=noted[0])
 
     with on_signal(noted.append, afterwards=signal.SIG_IGN):
         yield check

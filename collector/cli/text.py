@@ -2,10 +2,9 @@
 
 from __future__ import annotations
 
-from datetime import UTC, datetime
-
 from collector.model.text import escape_name, printable
 from collector.model.units import size
+from collector.report.text import local, utc
 
 __all__ = ["escape_name", "printable", "printable_lines", "size", "when"]
 
@@ -16,8 +15,5 @@ def printable_lines(text: str) -> str:
 
 
 def when(at_s: float) -> str:
-    """Return a UTC time, to the second; the bare number if it is out of the calendar's range."""
-    try:
-        return f"{datetime.fromtimestamp(at_s, UTC):%Y-%m-%d %H:%M:%SZ}"
-    except (OverflowError, ValueError, OSError):
-        return f"{at_s:g} s"
+    """Return a time, as `report.text.local` does; the bare number if it is out of the calendar's range."""
+    return local(utc(at_s)) or f"{at_s:g} s"

@@ -10,7 +10,7 @@ from typing import ClassVar, Protocol, runtime_checkable
 from collector.host.files import Host
 from collector.host.held_process import HeldProcess
 from collector.model.artifact import Artifact, Footprint
-from collector.model.marker import Marker
+from collector.model.marker import Marker, MarkerKind
 from collector.model.redaction import Redaction
 from collector.model.text import escape_name
 
@@ -64,6 +64,13 @@ def names_nobody(marker: Marker) -> bool:
     """Return whether a marker is about the machine rather than about a process: a run by hand without a PID."""
     about = (marker.process, marker.core, marker.comm, marker.exe, marker.signal, marker.unit)
     return not marker.also and all(fact is None for fact in about)
+
+
+def about_nobody(marker: Marker) -> str:
+    """Return why a step that examines a process has nothing: what to do about it, if somebody asked for the run."""
+    if marker.kind is MarkerKind.MANUAL:
+        return "nobody was named: --pid PID names a process"
+    return "the marker is about no process"
 
 
 def names_of(missing: Sequence[str]) -> str:

@@ -64,11 +64,14 @@ class ArchiveSettings(msgspec.Struct, frozen=True, kw_only=True):
             crash leave more: a quarter of the archive's space for root and the configured units, and half of
             the rest for others.
         keep: Which incidents stay.
+        group: Members of this group may ask the daemon for the list of incidents, without reasons and command
+            lines; empty: nobody may. The files stay their owner's.
     """
 
     path: Directory = ARCHIVE_PATH
     reserve: Reserve = Reserve(percent=5.0)
     keep: RetentionRules = RetentionRules()
+    group: Annotated[str, msgspec.Meta(pattern=r"^([A-Za-z_][A-Za-z0-9_.-]{0,31})?$")] = ""
 
 
 class RuntimeSettings(msgspec.Struct, frozen=True, kw_only=True):
@@ -76,8 +79,8 @@ class RuntimeSettings(msgspec.Struct, frozen=True, kw_only=True):
     The daemon and its workers.
 
     Args:
-        directory: Sockets and locks, mode 0700. The default becomes ``$RUNTIME_DIRECTORY`` where
-            systemd sets it, and ``$XDG_RUNTIME_DIR/collector`` without root.
+        directory: Sockets and locks, mode 0700, or 0710 with ``archive.group``. The default becomes
+            ``$RUNTIME_DIRECTORY`` where systemd sets it, and ``$XDG_RUNTIME_DIR/collector`` without root.
         workers: Processes kept warm: one runs a step, the others take over when it hangs.
         nice: Niceness of workers, except while they read light evidence.
         io_class: I/O class of workers, likewise: ``idle``, ``best-effort`` or ``none`` (unchanged). Only a hint:

@@ -35,11 +35,12 @@ class Activity:
             case events.EvidenceRead() | events.IncidentOpened():
                 self._change(event)
             case events.StepStarted():
-                self._change(event, step=event.step, waiting_for=None, size_bytes=0)
-            case events.StepWaiting():
+                self._change(event, step=event.step, waiting_for=None, size_bytes=0, total_bytes=None)
+            case events.StepWaiting() | events.StepQueued():
                 self._change(event, step=event.step, waiting_for=event.reason)
             case events.StepProgressed():
-                self._change(event, size_bytes=event.size_bytes)
+                slowed = event.slowed or None
+                self._change(event, size_bytes=event.size_bytes, total_bytes=event.total_bytes, waiting_for=slowed)
             case events.StepFinished():
                 self._change(event, waiting_for=None)
             case events.IncidentArchived():

@@ -6,6 +6,7 @@ from typing import Any
 
 import msgspec
 
+from collector.archive.summary import IncidentSummary
 from collector.model.incident import IncidentState
 from collector.model.marker import ProcessRef
 from collector.model.pressure import Sample
@@ -17,6 +18,8 @@ from collector.runner.protocol import Done
 PROTOCOL = 3
 MESSAGE_LIMIT = 65_536
 SOCKET_NAME = "control.sock"
+MEMBERS_SOCKET_NAME = "members.sock"
+"""For the members of ``archive.group``; they cannot take root's place on the other one."""
 
 
 class RunRequest(msgspec.Struct, frozen=True, kw_only=True, tag="run"):
@@ -42,16 +45,21 @@ class WatchRequest(msgspec.Struct, frozen=True, tag="watch"):
     since_s: float = 0.0
 
 
+class SummariesRequest(msgspec.Struct, frozen=True, tag="summaries"):
+    """Ask for `Summaries`: all that the members of ``archive.group`` may ask for."""
+
+
 Request = RunRequest | StatusRequest | ReloadRequest | WatchRequest
 
 
 class Running(msgspec.Struct, frozen=True, kw_only=True):
-    """An incident under way."""
+    """An incident under way; *total_bytes* is how long the step's files are in all, if that is known."""
 
     incident: str
     step: str | None = None
     waiting_for: str | None = None
     size_bytes: int = 0
+    total_bytes: int | None = None
     seconds: float = 0.0
 
 
@@ -110,6 +118,14 @@ class Watched(msgspec.Struct, frozen=True, kw_only=True, tag_field="event", tag=
     top: Round | None = None
 
 
+class Summaries(msgspec.Struct, frozen=True, kw_only=True, tag_field="event", tag="summaries"):
+    """The newest incidents, the oldest of these first, without what may be secret; *left_out* counts older ones."""
+
+    archive: str
+    incidents: tuple[IncidentSummary, ...]
+    left_out: int = 0
+
+
 class Reply(msgspec.Struct, frozen=True, kw_only=True, tag_field="event", tag="reply"):
     """The last message: the exit status for the command line, and the reason unless it is 0 or 3."""
 
@@ -119,7 +135,7 @@ class Reply(msgspec.Struct, frozen=True, kw_only=True, tag_field="event", tag="r
     incident: str | None = None
 
 
-Answer = AnyEvent | Status | Watched | Reply
+Answer = AnyEvent | Status | Watched | Summaries | Reply
 
 
 def reply_of(done: Done) -> Reply:

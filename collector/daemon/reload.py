@@ -34,7 +34,11 @@ def used_at_start(generation: Generation) -> dict[str, object]:
     runtime = generation.loaded.config.runtime
     keys = {field.encode_name: getattr(runtime, field.name) for field in msgspec.structs.fields(runtime)}
     values: dict[str, object] = {f"runtime.{key}": value for key, value in keys.items() if key not in RELOADED}
-    effective = {"archive.path": generation.settings.archive, "runtime.directory": generation.runtime_directory}
+    effective = {
+        "archive.path": generation.settings.archive,
+        "archive.group": generation.loaded.config.archive.group,
+        "runtime.directory": generation.runtime_directory,
+    }
     recorder = generation.loaded.config.recorder
     keys = {field.encode_name: getattr(recorder, field.name) for field in msgspec.structs.fields(type(recorder))}
     return values | effective | {f"recorder.{key}": value for key, value in keys.items()}

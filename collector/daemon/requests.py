@@ -13,6 +13,7 @@ import msgspec
 from collector.config.directories import effective_runtime_directory
 from collector.config.load import load_lenient
 from collector.daemon.messages import (
+    MEMBERS_SOCKET_NAME,
     MESSAGE_LIMIT,
     SOCKET_NAME,
     Answer,
@@ -20,13 +21,15 @@ from collector.daemon.messages import (
     Request,
     Status,
     StatusRequest,
+    Summaries,
+    SummariesRequest,
     Watched,
     WatchRequest,
 )
 from collector.model.decode import MalformedError, decode
 from collector.model.errors import CollectorError, DeniedError, PressureError, UnreachableError, UsageError
 
-A = TypeVar("A", Status, Watched)
+A = TypeVar("A", Status, Watched, Summaries)
 
 AS_ROOT = "run it as root (sudo)"
 LOOK_AT_ITS_LOG = "see its log: journalctl -u collector"
@@ -38,15 +41,15 @@ def runtime_directory(config: str | None) -> str:
 
 
 @contextlib.contextmanager
-def connected(directory: str) -> Iterator[socket.socket]:
+def connected(directory: str, name: str = SOCKET_NAME) -> Iterator[socket.socket]:
     """
-    Connect to the daemon that listens in *directory*.
+    Connect to the daemon that listens in *directory*, on the socket called *name*.
 
     Raises:
         UnreachableError: If none listens there.
         DeniedError: If this user may not connect.
     """
-    path = os.path.join(directory, SOCKET_NAME)
+    path = os.path.join(directory, name)
     with socket.socket(socket.AF_UNIX, socket.SOCK_SEQPACKET | socket.SOCK_CLOEXEC) as sock:
         try:
             sock.connect(path)
@@ -59,9 +62,9 @@ def connected(directory: str) -> Iterator[socket.socket]:
         yield sock
 
 
-def ask(sock: socket.socket, request: Request) -> Iterator[Answer]:
+def ask(sock: socket.socket, request: Request | SummariesRequest) -> Iterator[Answer]:
     """
-    Send *request* and yield the answers, the last one a `Reply`, a `Status` or a `Watched`.
+    Send *request* and yield the answers, the last one a `Reply`, a `Status`, a `Watched` or `Summaries`.
 
     Raises:
         UnreachableError: If the daemon ends before it answers.
@@ -72,7 +75,7 @@ def ask(sock: socket.socket, request: Request) -> Iterator[Answer]:
         while data := sock.recv(MESSAGE_LIMIT):
             answer: Answer = decode(data, Answer)
             yield answer
-            if isinstance(answer, Reply | Status | Watched):
+            if isinstance(answer, Reply | Status | Watched | Summaries):
                 return
     except (ConnectionError, MalformedError) as exc:
         raise UnreachableError(f"{gone}: {exc}", hint=LOOK_AT_ITS_LOG) from exc
@@ -99,8 +102,18 @@ def watched_of(directory: str, since_s: float) -> Watched:
     return _answer(directory, WatchRequest(since_s), Watched)
 
 
-def _answer(directory: str, request: Request, kind: type[A]) -> A:
-    with connected(directory) as sock:
+def summaries_of(directory: str) -> Summaries:
+    """
+    Return the list of incidents as the daemon that listens in *directory* tells it to members of ``archive.group``.
+
+    Raises:
+        CollectorError: If there is none, or this user is not a member.
+    """
+    return _answer(directory, SummariesRequest(), Summaries, name=MEMBERS_SOCKET_NAME)
+
+
+def _answer(directory: str, request: Request | SummariesRequest, kind: type[A], *, name: str = SOCKET_NAME) -> A:
+    with connected(directory, name) as sock:
         for answer in ask(sock, request):
             if isinstance(answer, kind):
                 return answer

@@ -19,6 +19,7 @@ from collector.daemon.journal import get_logger
 from collector.daemon.limits import Limits
 from collector.daemon.loop import Loop
 from collector.daemon.maintenance import Maintenance
+from collector.daemon.members import Members
 from collector.daemon.messages import ReloadRequest, Request, RunRequest, StatusRequest, WatchRequest, reply_of
 from collector.daemon.reload import Configuration
 from collector.daemon.runtime_directory import RuntimeDirectory
@@ -68,7 +69,7 @@ class Supervisor:
     def __init__(self, config: str | None, archive: str | None) -> None:
         self._manager = ServiceManager()
         self._configuration = Configuration(config, archive)
-        self._directory = RuntimeDirectory(self._generation.runtime_directory)
+        self._directory = RuntimeDirectory(self._generation)
         self._identity = identify()
         self._sampler = Sampler()
         capabilities.set_aside(*WORKERS_ONLY)
@@ -89,7 +90,7 @@ class Supervisor:
             pool=self._pool,
             sampler=self._sampler,
             archive=self._generation.settings.archive,
-            busy=lambda: self._recovering or bool(self._collecting),
+            busy=self._busy,
         )
         self._events = EventSink(self._recorder.note)
         self._report = StatusReport(
@@ -107,7 +108,7 @@ class Supervisor:
             pool=self._pool,
             sampler=self._sampler,
             generation=lambda: self._generation,
-            busy=lambda: self._recovering or bool(self._collecting),
+            busy=self._busy,
             report=self._events,
         )
 
@@ -149,7 +150,8 @@ class Supervisor:
             holding=self._holding,
         )
         self._intake.resume(done.sealed)
-        self._directory.serve(self._loop, self._handle)
+        members = Members(self._loop, self._pool, self._generation.settings.archive, self._busy)
+        self._directory.serve(self._loop, self._handle, members.handle)
         self._triggers = TriggerSet(
             self._loop,
             self._intake,
@@ -174,6 +176,9 @@ class Supervisor:
         self._loop.call_every(CHECK_FILES_S, self._follow_files)
         self._next()
         self._loop.call_every(TEND_S, self._tend)
+
+    def _busy(self) -> bool:
+        return self._recovering or bool(self._collecting)
 
     def _own_pids(self) -> frozenset[int]:
         return frozenset((os.getpid(), *self._pool.pids, *self._holding.pids))

@@ -183,10 +183,10 @@ def _renewed(procfs: Procfs) -> Iterator[tuple[Procfs, list[int]]]:
 
 
 def _ordinary(host: Host, most: int | None) -> Iterator[tuple[Procfs, list[int]]]:
-    everything = pids(host)
-    listing = islice(everything, most)
-    with closing(Procfs(host.open("/proc"))) as procfs:
+    # Closed at once: an error keeps what it left behind alive, and its directory open.
+    with closing(pids(host)) as everything, closing(Procfs(host.open("/proc"))) as procfs:
+        listing = islice(everything, most)
         while listed := list(islice(listing, RENEW_AFTER)):
             yield procfs, listed
-    if most is not None and next(everything, None) is not None:
-        raise WalkError(f"only {most} processes were read, {LIMIT_REASON}")
+        if most is not None and next(everything, None) is not None:
+            raise WalkError(f"only {most} processes were read, {LIMIT_REASON}")

@@ -6,7 +6,7 @@ import contextlib
 import errno
 import os
 import signal
-from collections.abc import Iterator
+from collections.abc import Generator, Iterator
 from functools import partial
 from typing import Self
 
@@ -35,7 +35,7 @@ def boot_ticks() -> int:
     return int(boot_s() * CLOCK_TICKS_PER_S)
 
 
-def pids(host: Host) -> Iterator[int]:
+def pids(host: Host) -> Generator[int, None, None]:
     """Yield the PIDs in ``/proc`` one by one, so that the list is never in memory as a whole."""
     with os.scandir(host.path("/proc")) as entries:
         for entry in entries:

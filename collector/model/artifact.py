@@ -90,6 +90,7 @@ class Bulk:
         fd: Open for reading; the receiver closes it.
         limit_bytes: Most bytes to copy; ``None`` for all.
         offset: First byte to copy; a multiple of 4096 (the engine maps whole pages).
+        ahead_bytes: Data of the files that the collector yields after this one, as far as it knows: for the progress.
         instead: Ways to keep the whole file that are tried first, in this order: `Method.LINK`, only if nobody will
             write to it any more, and `Method.REFLINK`.
     """
@@ -97,6 +98,7 @@ class Bulk:
     fd: int
     limit_bytes: int | None = None
     offset: int = 0
+    ahead_bytes: int = 0
     instead: tuple[Method, ...] = ()
 
 

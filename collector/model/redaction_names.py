@@ -74,6 +74,7 @@ _LABELS = _set(
     "realm region repeat samesite scheme scope scopes server service storage style type types user username "
     "version zone"
 )
+_MESSAGES = _set("error errors exception")  # Python's KeyError: 'price' is what a program died of
 _PUBLIC = _set("public pub foreign primary partition sort routing host known")  # ... KEY
 _DESKTOP = _set("desktop gnome xdg")  # ... SESSION_ID
 # ``--no-password``, ``--list-keys``: what follows is not their value.
@@ -161,7 +162,7 @@ class SecretNames:
             return NameKind.ALWAYS
         words = _words(name)
         found = self._found(words)
-        if not found or words[-1] in _LABELS:
+        if not found or words[-1] in _LABELS or (words[-1] in _MESSAGES and found <= _WEAK):
             return None
         if words[-1] in _MEASURES or words[0] in _FLAGS:
             return NameKind.MEASURE

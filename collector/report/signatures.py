@@ -36,9 +36,9 @@ class _Core(msgspec.Struct, frozen=True):
     crash_key: str = ""
 
 
-def same_crash(archive: ArchiveReader, summary: IncidentSummary) -> SameCrash:
-    """Return by what *summary* is recognized; a ``core.json`` that cannot be read is none."""
-    core = _core(archive, summary)
+def same_crash(archive: ArchiveReader | None, summary: IncidentSummary) -> SameCrash:
+    """Return by what *summary* is recognized; a ``core.json`` that cannot be read, or without an *archive*, is none."""
+    core = _Core() if archive is None else _core(archive, summary)
     if core.signature:
         return SameCrash("signature", core.signature)
     if core.crash_key:

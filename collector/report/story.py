@@ -70,7 +70,7 @@ class KeptSegment(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True)
     why: str = ""
 
 
-class KeptEvidence(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
+class Kept(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
     """What the incident holds; *core* is the artifact's path, empty if there is none."""
 
     files: int
@@ -112,7 +112,12 @@ class Witness(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
 
 
 class Story(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
-    """An incident as a person reads it."""
+    """
+    An incident as a person reads it.
+
+    *limits* are those of its cgroups that were met, a sentence each. *writing_bytes*: of the files that are being
+    written, if it is under way.
+    """
 
     id: str
     state: str
@@ -124,7 +129,7 @@ class Story(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
     kernel: str
     subject: Subject
     cause: Cause
-    kept: KeptEvidence
+    kept: Kept
     owner: str = ""
     trace: Backtraces | None = None
     threads: int = 0
@@ -134,8 +139,10 @@ class Story(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
     build_id: str = ""
     said: tuple[LogLine, ...] = ()
     kernel_lines: tuple[LogLine, ...] = ()
+    limits: tuple[str, ...] = ()
     memory: MemoryThen | None = None
     missing: tuple[Missing, ...] = ()
     witnesses: tuple[Witness, ...] = ()
     repeats: Repeats | None = None
     next: tuple[str, ...] = ()
+    writing_bytes: int = 0

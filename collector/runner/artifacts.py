@@ -19,7 +19,17 @@ from collector.copying import deferred_sync, engine, share, stream
 from collector.copying.incoming import receive
 from collector.copying.rate.throttle import Stopped
 from collector.copying.sink import failed
-from collector.model.artifact import Artifact, Bulk, CopyResult, Incoming, Method, NotApplicable, SourceInfo, Truncated
+from collector.model.artifact import (
+    Artifact,
+    Body,
+    Bulk,
+    CopyResult,
+    Incoming,
+    Method,
+    NotApplicable,
+    SourceInfo,
+    Truncated,
+)
 from collector.model.copying import CopyReport, CopySettings, Feedback
 from collector.model.errors import CopyError, StepError
 from collector.model.incident import StepStatus
@@ -48,7 +58,7 @@ class Writer:
         step: The step's id and the name of its directory.
         reserve_bytes: Free space that the archive's file system must keep.
         ask: Returns the gate's advice, between chunks.
-        progress: Called with the bytes written so far.
+        progress: Called with the bytes written so far, and how many it will be, if that is known.
         skipped: Paths of artifacts that are written already.
         replaces: Replace files that exist: an attempt that died left them.
     """
@@ -58,11 +68,12 @@ class Writer:
     copy: CopySettings
     reserve_bytes: int
     ask: Callable[[], Feedback]
-    progress: Callable[[int], None]
+    progress: Callable[[int, int | None], None] = lambda _size, _total: None
     skipped: frozenset[str] = frozenset()
     replaces: bool = False
     count: int = 0
     size_bytes: int = 0
+    total_bytes: int | None = None
     truncated: list[str] = field(default_factory=list)
     _directories: set[str] = field(default_factory=set)
 
@@ -77,6 +88,7 @@ class Writer:
         with ExitStack() as stack:
             if isinstance(artifact.body, Bulk):
                 stack.callback(os.close, artifact.body.fd)
+            self.total_bytes = _total(artifact.body, self.size_bytes)
             if (path := f"{self.step}/{artifact.path}") not in self.skipped:
                 self._write(artifact, path, time.time() if read_s is None else read_s)
 
@@ -171,7 +183,7 @@ class Writer:
         return max(0, sample_disk(self.incident_fd).free_bytes - self.reserve_bytes)
 
     def _moved(self, size_bytes: int) -> None:
-        self.progress(self.size_bytes + size_bytes)
+        self.progress(self.size_bytes + size_bytes, self.total_bytes)
 
     def _record(self, artifact: Artifact, path: str, report: CopyReport, read_s: float) -> None:
         line = ArtifactLine(
@@ -192,7 +204,18 @@ class Writer:
         self.size_bytes += report.data_bytes
         if line.truncated:
             self.truncated.append(f"{path}: {line.truncated_reason}")
-        self.progress(self.size_bytes)
+        self.progress(self.size_bytes, self.total_bytes)
+
+
+def _total(body: Body, before_bytes: int) -> int | None:
+    """Return how many bytes a step will have written with *body* and what follows it, if that is known."""
+    if isinstance(body, Incoming):
+        return None if body.compress or body.size_bytes is None else before_bytes + body.size_bytes
+    if not isinstance(body, Bulk):
+        return None
+    status = os.fstat(body.fd)
+    data = max(0, min(status.st_size - body.offset, status.st_blocks * 512))
+    return before_bytes + (data if body.limit_bytes is None else min(data, body.limit_bytes)) + body.ahead_bytes
 
 
 def _remove_leftovers(directory_fd: int, name: str) -> None:

@@ -29,7 +29,7 @@ from collector.runner.held_job import fds_of, held_job
 from collector.runner.incident_run import IncidentRun, step_end
 from collector.runner.light_job import READ, with_losses
 from collector.runner.pool import ensure_worker
-from collector.runner.protocol import Done, RecordSteps, RunStep, Written
+from collector.runner.protocol import Done, Progress, RecordSteps, RunStep, Written
 
 BACK_OFF_S = (0.25, 2.0)
 """First and longest pause between two checks of the gate by a waiting step."""
@@ -38,6 +38,7 @@ TURN_S = 0.1
 """How often an incident checks whether it is its turn to copy: usually that takes minutes."""
 
 
+NOT_ITS_TURN = "another incident's files are copied first"
 LET_GO = "the process was let go before all of this was read"
 ENDED = "the process ended before all of this was read"
 
@@ -77,6 +78,8 @@ def _copy_in_turn(run: IncidentRun, steps: Sequence[Step], turns: BulkTurns) -> 
     turns.enter(run.id, run.header.owner)
     try:
         since_s = time.monotonic()
+        if not turns.is_its(run.id):
+            run.report(events.StepQueued(incident=run.id, step=steps[0].id, reason=NOT_ITS_TURN))
         while not turns.is_its(run.id) and not run.pool.stopping:
             yield from sleep(TURN_S)
         run.deadline_s += time.monotonic() - since_s
@@ -192,8 +195,8 @@ def _perform(run: IncidentRun, step: Step, held: HeldProcess | None) -> Task[Don
     )
     fds = (*fds_of(held), *((opened.fd,) if opened is not None else ()))
 
-    def progress(size_bytes: int) -> None:
-        run.report(events.StepProgressed(incident=run.id, step=step.id, size_bytes=size_bytes))
+    def progress(known: Progress) -> None:
+        run.report(events.StepProgressed(incident=run.id, step=step.id, **msgspec.structs.asdict(known)))
 
     result = yield from run.pool.perform(job, deadline_s=deadline_s, progress=progress, stoppable=True, fds=fds)
     return result.done

@@ -41,11 +41,20 @@ class StepWaiting(RunEvent, frozen=True, kw_only=True, tag="step.waiting"):
     reason: str
 
 
+class StepQueued(RunEvent, frozen=True, kw_only=True, tag="step.queued"):
+    """The bulk of another incident is copied first."""
+
+    step: str
+    reason: str
+
+
 class StepProgressed(RunEvent, frozen=True, kw_only=True, tag="step.progressed"):
-    """Bytes written so far."""
+    """Bytes written so far, of how many if that is known, and why the gate holds the copy back, if it does."""
 
     step: str
     size_bytes: int
+    total_bytes: int | None = None
+    slowed: str = ""
 
 
 class StepFinished(RunEvent, frozen=True, kw_only=True, tag="step.finished"):
@@ -93,6 +102,7 @@ AnyEvent = (
     | IncidentOpened
     | StepStarted
     | StepWaiting
+    | StepQueued
     | StepProgressed
     | StepFinished
     | JournalFailed

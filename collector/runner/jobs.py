@@ -41,12 +41,14 @@ from collector.runner.protocol import (
     Release,
     RunStep,
     Seal,
+    Summarize,
     VisitProcesses,
     WriteSeconds,
     WriteSpool,
 )
 from collector.runner.recover_job import recover
 from collector.runner.reporter import Reporter
+from collector.runner.summaries_job import summarize
 
 SHOWN = 3
 """Problems of a job that its reply lists; it is limited in length."""
@@ -95,6 +97,8 @@ def perform(  # noqa: PLR0911, PLR0912 - one per job
             return Done(), None
         case AddDigests():
             return _add_digests(job, sampler, report), None
+        case Summarize():
+            return summarize(job)
         case FindUndigested():
             with ArchiveReader(job.archive) as archive:
                 return Done(ids=tuple(undigested(archive, job.limit))), None
@@ -124,7 +128,7 @@ def _run_step(job: RunStep, fds: Sequence[int], sampler: Sampler, report: Report
         )
 
         def ask() -> Feedback:
-            return Feedback(Advice.STOP, "the collector was stopped") if report.stopped() else gate()
+            return Feedback(Advice.STOP, "the collector was stopped") if report.stopped() else report.heard(gate())
 
         writer = Writer(
             incident_fd=incident_fd,

@@ -10,7 +10,7 @@ import msgspec
 
 from collector.archive.store import Store
 from collector.copying import buffers
-from collector.copying.rate.throttle import always_go, ignore
+from collector.copying.rate.throttle import always_go
 from collector.model.artifact import Bulk, HeldUse, Incoming, NotApplicable, Truncated
 from collector.model.errors import CollectorError
 from collector.model.incident import StepEnd, StepStatus
@@ -73,7 +73,6 @@ def write(job: WriteSpool, memories: Sequence[int]) -> Done:
                             copy=job.copy,
                             reserve_bytes=job.reserve_bytes,
                             ask=always_go,  # the few MiB are in memory already: writing them must not wait
-                            progress=ignore,
                             skipped=recorded,
                             replaces=True,
                         )

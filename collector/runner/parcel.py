@@ -48,6 +48,7 @@ class PackedArtifact(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=Tr
     cut: str = ""
     offset: int = 0
     limit_bytes: int | None = None
+    ahead_bytes: int = 0
     instead: tuple[Method, ...] = ()
 
 
@@ -82,8 +83,8 @@ class ParcelSender:
             truncated=artifact.truncated,
         )
         if isinstance(body, Bulk):
-            limits = {"offset": body.offset, "limit_bytes": body.limit_bytes, "instead": body.instead}
-            self._add(msgspec.structs.replace(packed, **limits), body.fd)
+            facts = {name: getattr(body, name) for name in ("offset", "limit_bytes", "ahead_bytes", "instead")}
+            self._add(msgspec.structs.replace(packed, **facts), body.fd)
             return
         fd = os.memfd_create("collector-text", os.MFD_CLOEXEC)
         stream = SourceStream((body,) if isinstance(body, bytes) else body)
@@ -178,7 +179,8 @@ def _received(sock: socket.socket, waiting: list[int]) -> Iterator[int]:
 
 def _artifact(packed: PackedArtifact, fd: int) -> Iterator[Artifact]:
     """Yield one artifact as its collector did; a file is closed by whoever writes it."""
-    body: Body = Bulk(fd=fd, offset=packed.offset, limit_bytes=packed.limit_bytes, instead=packed.instead)
+    facts = {name: getattr(packed, name) for name in ("offset", "limit_bytes", "ahead_bytes", "instead")}
+    body: Body = Bulk(fd=fd, **facts)
     with contextlib.ExitStack() as stack:
         if packed.text:
             stack.callback(os.close, fd)

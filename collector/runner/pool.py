@@ -21,7 +21,7 @@ from collector.model.units import Bytes, Seconds
 from collector.pressure.gate import decide
 from collector.pressure.sampler import Sampler
 from collector.runner.coroutine import Task, Wait, sleep, until
-from collector.runner.protocol import INTERRUPT, STOP, Done, Job, Release
+from collector.runner.protocol import INTERRUPT, STOP, Done, Job, Progress, Release
 from collector.runner.worker_process import JobResult, WorkerLostError, WorkerProcess, fork_worker
 
 KILL_GRACE_S = 1.0
@@ -171,7 +171,7 @@ class Pool:
         job: Job,
         *,
         deadline_s: float,
-        progress: Callable[[int], None] = lambda _: None,
+        progress: Callable[[Progress], None] = lambda _: None,
         stoppable: bool = False,
         claim: Claim | None = None,
         fds: Sequence[int] = (),
@@ -182,7 +182,7 @@ class Pool:
         Args:
             job: What to do.
             deadline_s: Monotonic; the worker is killed then.
-            progress: Called with the bytes written so far.
+            progress: Called with how far it is, at most ten times a second.
             stoppable: `stop` ends the job.
             claim: Use only the worker that it holds.
             fds: Descriptors that go with the job; they stay the caller's.

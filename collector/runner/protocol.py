@@ -195,14 +195,24 @@ class FindUndigested(ArchiveJob, frozen=True, kw_only=True):
     limit: int
 
 
+class Summarize(ArchiveJob, frozen=True, kw_only=True):
+    """Summarize the newest incidents for others than root; the reply brings a descriptor with the summaries."""
+
+
 IncidentJobs = Begin | ReadStep | OpenFiles | WriteSpool | RunStep | RecordSteps | WriteSeconds | Seal
-Job = IncidentJobs | VisitProcesses | Recover | Prune | KeepClock | Release | AddDigests | FindUndigested
+Job = IncidentJobs | VisitProcesses | Recover | Prune | KeepClock | Release | AddDigests | FindUndigested | Summarize
 
 
-class Progress(msgspec.Struct, frozen=True, tag="progress"):
-    """A step is alive: bytes written so far."""
+class Progress(msgspec.Struct, frozen=True, tag="progress", omit_defaults=True):
+    """
+    A step is alive: bytes written so far.
+
+    *total_bytes* is how many it will be, as far as its collector knows; *slowed* is why the gate holds it back, if so.
+    """
 
     size_bytes: int
+    total_bytes: int | None = None
+    slowed: str = ""
 
 
 class Written(msgspec.Struct, frozen=True, kw_only=True):

@@ -5,7 +5,7 @@ from __future__ import annotations
 from contextlib import closing
 
 from collector.archive.store import Store
-from collector.copying.rate.throttle import always_go, ignore
+from collector.copying.rate.throttle import always_go
 from collector.host.files import Host
 from collector.host.own_procfs import Procfs, detached
 from collector.host.process_stat import STAT_LIMIT
@@ -31,7 +31,6 @@ def write_seconds(job: WriteSeconds) -> Done:
             copy=job.copy,
             reserve_bytes=job.reserve_bytes,
             ask=always_go,
-            progress=ignore,
             skipped=store.recorded(job.incident),
             replaces=True,
         )

@@ -8,10 +8,15 @@ import time
 import msgspec
 
 from collector.host.passing import send_fds
+from collector.model.copying import Advice, Feedback
 from collector.runner.coroutine import Wait, until
 from collector.runner.protocol import INTERRUPT, STOP, Done, Progress
 
 PROGRESS_S = 0.1
+"""Interval of reports: what a person can read, and far below what the supervisor allows a worker."""
+
+NO_PROGRESS = Progress(0)
+SLOWED_LIMIT = 500
 
 
 class Reporter:
@@ -21,13 +26,25 @@ class Reporter:
         self._sock = sock
         self._reported_s = float("-inf")
         self._stopped = False
+        self._known = self._reported = NO_PROGRESS
 
-    def progress(self, size_bytes: int) -> None:
-        """Report the bytes written so far, at most ten times a second."""
+    def progress(self, size_bytes: int, total_bytes: int | None = None) -> None:
+        """Report the bytes written so far, of how many if that is known, at most ten times a second."""
+        self._report(msgspec.structs.replace(self._known, size_bytes=size_bytes, total_bytes=total_bytes))
+
+    def heard(self, feedback: Feedback) -> Feedback:
+        """Report what the gate says of a copy if that is news: while it is paused, nothing else is reported."""
+        slowed = "" if feedback.advice is Advice.GO else f"{feedback.advice}: {feedback.reason}"[:SLOWED_LIMIT]
+        if slowed != self._reported.slowed:
+            self._report(msgspec.structs.replace(self._known, slowed=slowed))
+        return feedback
+
+    def _report(self, progress: Progress) -> None:
+        self._known = progress
         now = time.monotonic()
         if now - self._reported_s >= PROGRESS_S:
-            self._reported_s = now
-            self._sock.send(msgspec.json.encode(Progress(size_bytes)))
+            self._reported_s, self._reported = now, progress
+            self._sock.send(msgspec.json.encode(progress))
 
     def interrupted(self) -> bool:
         """Return whether the supervisor needs this worker for something else."""
@@ -41,4 +58,5 @@ class Reporter:
 
     def done(self, done: Done, fd: int | None = None) -> None:
         """End the job; *fd* goes to the supervisor."""
+        self._known = self._reported = NO_PROGRESS
         send_fds(self._sock, msgspec.json.encode(done), [] if fd is None else [fd])

@@ -79,7 +79,7 @@ class WorkerProcess:
         fds: Sequence[int],
         *,
         deadline_s: float,
-        progress: Callable[[int], None],
+        progress: Callable[[Progress], None],
         overdue: Callable[[], str],
     ) -> Task[JobResult]:
         """
@@ -98,7 +98,7 @@ class WorkerProcess:
                 reply, fd = self._receive()
                 if isinstance(reply, Done):
                     return JobResult(reply, fd)
-                progress(reply.size_bytes)
+                progress(reply)
             if reason := overdue():
                 raise WorkerLostError(StepStatus.TIMEOUT, reason)
         raise WorkerLostError(StepStatus.FAILED, f"the worker sent more than {replies - 1} replies")

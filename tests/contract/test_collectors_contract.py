@@ -120,6 +120,14 @@ def test_collector_has_a_test_of_its_own(cls: type[Collector]) -> None:
     assert any(cls.__name__ in words for words in words_of_tests(files))
 
 
+@every
+def test_collector_that_has_nothing_of_nobody_says_so(cls: type[Collector]) -> None:
+    """A step without a byte is not ok because nobody was named: it would be evidence that nothing was there."""
+    collected = collect(make(cls), context(manual()))
+    nothing = not any(taken.data for taken in collected.artifacts.values())
+    assert not nothing or collected.not_applicable or collected.missing or collected.error
+
+
 def test_collector_modules_are_those_of_the_registry() -> None:
     """A collector without its registry line would never be found."""
     modules = {path.stem for path in (ROOT / "collector" / "collectors").iterdir() if not path.name.startswith("__")}

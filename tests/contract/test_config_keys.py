@@ -90,6 +90,7 @@ def attribute(owner: Callable[[Generation], Any]) -> Callable[[Generation, Key],
 USERS: dict[Where, Callable[[Generation, Key], Any]] = {
     ("archive", "path"): lambda g, _: g.settings.archive,
     ("archive", "reserve"): lambda g, _: g.settings.reserve,
+    ("archive", "group"): lambda g, _: g.loaded.config.archive.group,
     ("archive", "keep"): attribute(lambda g: job_of(prune, g).rules),
     ("pressure",): attribute(lambda g: step_of(g).limits),
     ("copy",): attribute(lambda g: g.settings.copy),

@@ -119,21 +119,22 @@ def open_up(directory: Path) -> None:
             closed.chmod(0o755)
 
 
-def as_nobody(scratch: Path) -> list[str]:
+def as_nobody(scratch: Path, *, gid: int | None = None) -> list[str]:
     """
-    Return what to put before a command to run it as nobody.
+    Return what to put before a command to run it as nobody, as a member of the group *gid* only.
 
     The interpreter and this checkout may be in directories that only root can enter, such as /root. In a mount
     namespace for the command, such directories are covered by an overlay that everybody can enter.
     """
     needed = {Path(sys.executable), Path(sys.executable).resolve(), Path(__file__).resolve()}
     closed = {parent for path in needed for parent in path.parents if parent.stat().st_mode & 0o5 != 0o5}
+    groups = "--clear-groups" if gid is None else f"--groups={gid}"
     script = ["set -e"]
     for number, directory in enumerate(sorted(closed)):
         upper, work = scratch / f"upper{number}", scratch / f"work{number}"
         script.append(f"mkdir -p -m 755 {upper} {work}")
         script.append(f"mount -t overlay -o lowerdir={directory},upperdir={upper},workdir={work} none {directory}")
-    script.append(f'exec setpriv --reuid={NOBODY} --clear-groups "$@"')
+    script.append(f'exec setpriv --reuid={NOBODY} {groups} "$@"')
     return ["unshare", "--mount", "sh", "-c", "\n".join(script), "sh"]
 
 

@@ -95,10 +95,17 @@ def test_cgroup_of_a_process_killed_for_memory_names_the_limit(daemon_factory: C
         own = [one for one in daemon.incidents() if str(process.pid) in str(one["markers"])]
         findings = summary(daemon, own[0])["findings"]
         assert any(group.name in finding and str(24 * MIB) in finding for finding in findings)
-        assert f"\ncgroup    {findings[0]}" in daemon.run("show", own[0]["id"]).stdout
+        shown = daemon.run("show", own[0]["id"]).stdout
+        assert "  killed for memory by the kernel" in shown
+        assert f"/{group.name}: 24 MiB of 24 MiB ({limit}" in " ".join(shown.split())
         document = daemon.archive / own[0]["id"] / "cgroup/cgroup.json"
         document.write_bytes(document.read_bytes().replace(group.name.encode(), rb"\u001b[2J"))
         again = daemon.run("show", own[0]["id"])
-        assert (again.returncode, "\x1b" in again.stdout, "\ncgroup    " in again.stdout) == (0, False, True)
+        assert (again.returncode, "\x1b" in again.stdout, r"\x1b[2J: 24 MiB of" in " ".join(again.stdout.split())) == (
+            0,
+            False,
+            True,
+        )
         document.write_text("{" * 100_000, encoding="utf-8")
-        assert "cgroup/cgroup.json cannot be read" in daemon.run("show", own[0]["id"]).stdout
+        damaged = daemon.run("show", own[0]["id"]).stdout
+        assert "MISSING  cgroup: cgroup/cgroup.json cannot be read" in damaged

@@ -14,7 +14,7 @@ pytestmark = pytest.mark.root
 
 
 def test_list_and_show_say_first_what_crashed(daemon_factory: Callable[..., Daemon], crasher: Path) -> None:
-    """Program, PID and signal in the list; what the core says before the artifacts; the end of an id is enough."""
+    """Name, PID and signal in the list; one screen that begins with them; the end of an id is enough."""
     daemon = daemon_factory()
     with core_pattern(f"{daemon.cores}/core.%e.%p"):
         pid = Victim(crasher).die()
@@ -24,15 +24,19 @@ def test_list_and_show_say_first_what_crashed(daemon_factory: Callable[..., Daem
     nothing = daemon.run("list", "--since", "0.001s")
     assert (nothing.returncode, nothing.stderr) == (1, "no incident matches\n")
     shown = daemon.run("show", manifest["id"][-6:]).stdout
-    facts, _, artifacts = shown.partition("\n\n")
-    assert f"crash     {crasher.name}[{pid}]" in facts
-    assert "core      access at 0x" in facts
-    assert "core      SIGSEGV" in facts
-    assert "core      threads: 1" in facts
-    assert "core/core.json" in artifacts
+    lines = shown.splitlines()
+    assert lines[0].startswith(f"{crasher.name}[{pid}]  SIGSEGV at 0x")
+    assert max(map(len, lines)) <= 80
+    assert len(lines) < 24
+    assert "\nwhere    main (" in shown
+    assert f"incident {manifest['id']} complete\nnext     collector debug {manifest['id'][-6:]}" in shown
+    assert "core/core.json" in daemon.run("show", "--files").stdout
+    assert "core/core.json" not in daemon.run("show", "latest", "memory", "--files").stdout
     core = daemon.archive / manifest["id"] / "core/core.json"
-    core.write_text(json.dumps({"path": "\x1b[2J", "size_bytes": 1, "command": "\x1b]0;owned\x07" * 99}))
+    hostile = {"path": "\x1b[2J", "size_bytes": 1, "command": "\x1b]0;owned\x07" * 99, "diagnosis": "\x1b[2J\n" * 999}
+    core.write_text(json.dumps(hostile))
     again = daemon.run("show", "latest")
     assert (again.returncode, "\x1b" in again.stdout) == (0, False)
+    assert max(map(len, again.stdout.splitlines())) <= 80
     core.write_text("{" * 100_000)
-    assert "core/core.json cannot be read" in daemon.run("show", "latest").stdout
+    assert "MISSING  core: core/core.json cannot be read" in daemon.run("show", "latest").stdout

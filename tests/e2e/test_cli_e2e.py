@@ -7,7 +7,6 @@ import os
 import pty
 import signal
 import subprocess
-import tarfile
 from pathlib import Path
 from typing import Any
 
@@ -16,8 +15,6 @@ from configuration import MEMORY, config_of, write_config
 from copying_fixtures import segment
 from harness import COLLECTOR, wait_for
 from machine import core_pattern
-
-from collector.host.compression import zstd
 
 NOTHING = "{id: nothing, collector: files, with: {paths: [/does/not/exist]}}"
 CORES = "{id: cores, type: core_files, paths: [/var/lib/systemd/coredump, /var/crash/no/such], pipeline: crash}"
@@ -59,16 +56,16 @@ def test_list_show_and_verify_agree_on_an_incident(config: Path) -> None:
 
 
 def test_run_by_hand_lacks_nothing_that_does_not_apply_to_it(config: Path, tmp_path: Path) -> None:
-    """Without a PID there is no crashed process: complete, status 0, with the reasons; a missing log is missing."""
+    """Without a PID there is no crashed process: complete, with reasons, and no success; a missing log is missing."""
     steps = [f"{{id: {name}, collector: {name}}}" for name in ("process", "core", "shm")]
     write_config(tmp_path, config_of(*steps, NOTHING, triggers=()))
     done = collector(config, "run", "--now", "--json", "--only", "process", "--only", "core", "--only", "shm")
     made = document(done)
-    assert (done.returncode, made["state"]) == (0, "complete")
+    assert (done.returncode, made["state"]) == (3, "complete")
     assert {step["status"] for step in made["steps"]} == {"not_applicable"}
     assert all(step["reason"] for step in made["steps"])
     assert collector(config, "list", "--no-legend").stdout.endswith("  -\n"), "nothing is missing"
-    assert "not_applicable" in collector(config, "show", "latest").stdout
+    assert "not_applicable" in collector(config, "show", "--steps").stdout
     made = document(collector(config, "run", "--now", "--json"))
     assert made["state"] == "incomplete"
     assert made["steps"][-1]["reason"] == "no file matches /does/not/exist"
@@ -86,7 +83,7 @@ def test_show_names_the_steps_that_their_conditions_left_out(config: Path, tmp_p
     )
     manifest = document(collector(config, "show", "latest", "--json"))
     assert manifest["left_out"] == [{"id": "extra", "reason": "signal is unknown, not SIGSEGV"}]
-    assert "\nleft out: extra: signal is unknown, not SIGSEGV\n" in collector(config, "show", "latest").stdout
+    assert "\nleft out: extra: signal is unknown, not SIGSEGV\n" in collector(config, "show", "--steps").stdout
     (path,) = (tmp_path / "archive").glob("*Z-??????/manifest.json")
     path.write_text(json.dumps({key: value for key, value in manifest.items() if key != "left_out"}))
     assert document(collector(config, "show", "latest", "--json"))["left_out"] == []
@@ -191,36 +188,6 @@ def test_run_shows_the_running_step_on_a_terminal_only(config: Path) -> None:
     assert "\033" not in collector(config, "run", "--now", "--only", "memory").stderr
 
 
-def test_export_holds_every_file_of_the_incident(config: Path, tmp_path: Path) -> None:
-    """One file that tar and zstd can read; an existing one is never replaced."""
-    made = document(collector(config, "run", "--now", "--json", "--only", "memory"))
-    bundle = tmp_path / "incident.tar.zst"
-    done = collector(config, "export", "latest", "-o", str(bundle))
-    assert done.returncode == 0, done.stderr
-    assert bundle.stat().st_mode & 0o777 == 0o600
-    with zstd.open(bundle) as packed, tarfile.open(fileobj=packed, mode="r|") as tar:
-        names = {member.name: (tar.extractfile(member) or packed).read() for member in tar}
-    incident = Path(made["path"])
-    on_disk = {f"{incident.name}/{path.relative_to(incident)}": path for path in incident.rglob("*") if path.is_file()}
-    assert names.keys() == on_disk.keys()
-    assert all(path.read_bytes() == names[name] for name, path in on_disk.items())
-    again = collector(config, "export", "latest", "-o", str(bundle))
-    assert (again.returncode, "does not exist" in again.stderr) == (73, True)
-    (incident / "memory/proc/loadavg").unlink()
-    short = collector(config, "export", "latest", "-o", str(tmp_path / "short"))
-    assert (short.returncode, "memory/proc/loadavg" in short.stderr, "note:" in short.stderr) == (3, True, True)
-
-
-def test_export_refuses_tmpfs(config: Path) -> None:
-    """Writing there would use the memory that is short; the file is not created."""
-    collector(config, "run", "--now", "--only", "memory")
-    bundle = Path(f"/dev/shm/collector-test-{os.getpid()}.tar.zst")
-    done = collector(config, "export", "latest", "-o", str(bundle))
-    assert done.returncode == 73
-    assert "hint: name a file on a disk" in done.stderr
-    assert not bundle.exists()
-
-
 def test_incidents_are_found_despite_mistakes_in_the_configuration(config: Path) -> None:
     """Reading still works; `prune`, which deletes, insists on a valid file."""
     collector(config, "run", "--now", "--only", "memory")
@@ -236,7 +203,7 @@ def test_show_says_what_to_do_about_a_step(config: Path, tmp_path: Path) -> None
     """The hint stands below the reason."""
     write_config(tmp_path, config_of("{id: tool, collector: command, with: {argv: [/no/such/tool]}}", triggers=()))
     assert collector(config, "run", "--now", "--only", "tool").returncode == 3
-    assert "\n  hint   is it installed, and executable?\n" in collector(config, "show", "latest").stdout
+    assert "\n  hint   is it installed, and executable?\n" in collector(config, "show", "--steps").stdout
 
 
 @pytest.mark.root
@@ -255,20 +222,6 @@ def test_doctor_doubts_a_program_that_takes_the_cores(config: Path, tmp_path: Pa
     with core_pattern("/var/crash/no/such/core.%p"):
         (cores,) = [one for one in document(collector(config, "doctor", "--json")) if one["about"] == "cores"]
     assert "does not exist" in cores["said"]
-
-
-def test_export_to_a_full_disk_is_one_line(config: Path, tmp_path: Path) -> None:
-    """Exit status 73, the file's name and the kernel's reason; no partial file is left."""
-    collector(config, "run", "--now", "--only", "memory")
-    bundle = tmp_path / "incident.tar.zst"
-    command = " ".join([*COLLECTOR, "export", "latest", "-o", str(bundle), "--config", str(config)])
-    # A file size limit (EFBIG) stands in for a full disk (ENOSPC).
-    limited = ["sh", "-c", f"ulimit -f 8; trap '' XFSZ; exec {command}"]
-    done = subprocess.run(limited, capture_output=True, text=True, check=False)
-    assert done.returncode == 73
-    assert f"cannot write {bundle}: File too large" in done.stderr
-    assert "Traceback" not in done.stderr
-    assert not bundle.exists()
 
 
 def test_run_says_so_when_no_step_is_meant_for_it(config: Path, tmp_path: Path) -> None:
@@ -301,21 +254,3 @@ def test_run_cuts_a_copy_short_and_seals_it_when_a_signal_ends_it(tmp_path: Path
         with source.open("rb") as file:
             assert data == file.read(len(data))
         assert len(data) < 400 << 20
-
-
-@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM, signal.SIGHUP])
-def test_export_leaves_nothing_when_a_signal_ends_it(config: Path, tmp_path: Path, number: int) -> None:
-    """A partial export must not be mistaken for a complete one."""
-    assert collector(config, "run", "--now", "--only", "memory").returncode == 0
-    (incident,) = (tmp_path / "archive").glob("*Z-??????")
-    with (incident / "memory" / "bulk").open("wb") as file:
-        for _ in range(200):
-            file.write(os.urandom(1 << 20))
-    out = tmp_path / "out.tar.zst"
-    running = subprocess.Popen(
-        [*COLLECTOR, "export", "latest", "-o", str(out), "--config", str(config)], stderr=subprocess.DEVNULL
-    )
-    wait_for(out.exists, "export")
-    running.send_signal(number)
-    assert running.wait(60) == 128 + number
-    assert not out.exists()

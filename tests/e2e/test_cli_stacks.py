@@ -60,7 +60,7 @@ def test_show_stacks_needs_no_root(room: Path, tmp_path: Path) -> None:
 def test_show_stacks_of_an_incident_without_a_core_says_so(tmp_path: Path, step: str, why: bytes) -> None:
     """A run by hand has none."""
     run = [*COLLECTOR, "run", "--now", "--only", step, "--archive", str(tmp_path / "archive")]
-    subprocess.run(run, capture_output=True, check=True)
+    assert subprocess.run(run, capture_output=True, check=False).returncode in {0, 3}
     shown = stacks("--archive", tmp_path / "archive")
     assert (shown.returncode, shown.stdout) == (73, b"")
     assert why in shown.stderr

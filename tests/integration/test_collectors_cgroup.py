@@ -332,7 +332,7 @@ def fake(root: Path, path: str, files: dict[str, bytes]) -> Marker:
 
 def test_cgroup_is_not_applicable_where_the_marker_names_nobody() -> None:
     """A run by hand has no crash; a core of a process that nobody saw has no cgroup."""
-    assert "no process" in collect(Cgroup(), context()).not_applicable
+    assert "nobody was named" in collect(Cgroup(), context()).not_applicable
     core = Marker(kind=MarkerKind.KERNEL_LOG, trigger="test", at_s=0.0, comm="engine")
     assert "nothing tells" in collect(Cgroup(), context(core)).not_applicable
 

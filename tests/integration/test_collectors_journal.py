@@ -276,7 +276,7 @@ def test_journal_of_nobody_does_not_apply(lab: JournalLab) -> None:
     """A run by hand without a PID."""
     lab.write([lab.entry(3, "mine", **of_unit(UNIT))])
     marker = Marker(kind=MarkerKind.MANUAL, trigger="test", at_s=time.time())
-    assert run(lab, marker).not_applicable == "the marker is about no process and no unit"
+    assert run(lab, marker).not_applicable == "nobody was named: --pid PID names a process"
 
 
 def test_journal_marker_of_a_notification_names_the_unit_only(lab: JournalLab) -> None:

@@ -124,7 +124,7 @@ def test_process_that_could_not_be_read_is_not_taken_for_gone(tmp_path: Path) ->
 
 def test_process_without_anybody_to_read_says_so() -> None:
     """By hand without a PID there is nobody; a crash whose process is not known, or a glob, lacks somebody."""
-    assert collect(ProcessDetails()).not_applicable == "the marker is about no process"
+    assert collect(ProcessDetails()).not_applicable == "nobody was named: --pid PID names a process"
     nameless = msgspec.structs.replace(manual(), kind=MarkerKind.KERNEL_LOG, comm="engine")
     assert collect(ProcessDetails(), context(nameless)).missing == "the marker names no process"
     core = CoreRef(path="/cores/core", device=1, inode=1, size_bytes=1, mtime_ns=1, uid=0)

@@ -402,7 +402,7 @@ def test_shm_of_a_killed_process_without_a_core_is_truncated() -> None:
 def test_shm_of_a_run_by_hand_without_a_pid_is_not_applicable(own: Path) -> None:
     """There is no crashed process; a segment that is named counts all the same."""
     collected = collect(Shm())
-    assert (collected.not_applicable, collected.missing) == ("the marker is about no process", "")
+    assert (collected.not_applicable, collected.missing) == ("nobody was named: --pid PID names a process", "")
     assert "inventory.jsonl" in collected
     segment(own / "a")
     named = collect(shm(segments=(f"{own.name}/*",)))

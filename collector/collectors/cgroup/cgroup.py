@@ -8,7 +8,7 @@ from dataclasses import dataclass, replace
 from pathlib import PurePosixPath
 from typing import ClassVar
 
-from collector.collectors.base import Context, names_nobody
+from collector.collectors.base import Context, about_nobody, names_nobody
 from collector.collectors.cgroup.cgroup_files import huge_page_sizes
 from collector.collectors.cgroup.cgroup_selection import Selection, select
 from collector.collectors.cgroup.level_reader import LevelReader
@@ -57,7 +57,7 @@ class Cgroup:
             NotApplicable: At the end, if nothing tells the cgroup, or it is gone; its parents are kept.
         """
         if names_nobody(ctx.marker):
-            raise NotApplicable("the marker is about no process and no unit")
+            raise NotApplicable(about_nobody(ctx.marker))
         mounted = _mounted(ctx.host)
         reader = LevelReader(huge_sizes=huge_page_sizes(ctx.host), unread=ReadErrors())
         missing = MissingCgroups()

@@ -116,9 +116,11 @@ class Files:
         cut = f"{left_out.total()} files are beyond max_total or max_files ({by_owner(left_out)})" if left_out else None
         yield Artifact(path=PurePosixPath("files.jsonl"), body=jsonl(rows, cut=cut), media="jsonl")
         lost: list[str] = []
+        ahead = sum(map(self._cost, rows))
         for file, row in zip(choice.chosen, rows, strict=True):
+            ahead -= self._cost(row)
             try:
-                yield self._artifact(ctx.host, file, row)
+                yield self._artifact(ctx.host, file, row, ahead)
             except (OSError, StepError) as exc:
                 lost.append(file.path)
                 unread.add(file.path, exc)
@@ -180,10 +182,14 @@ class Files:
             offset = -(-(size - self.max_bytes) // ALIGN) * ALIGN
         return FileRow(path=escape_name(found.path), artifact=f"files/{number:04}", size_bytes=size, offset=offset)
 
-    def _artifact(self, host: Host, found: Found, row: FileRow) -> Artifact:
+    def _cost(self, row: FileRow) -> int:
+        """Return the bytes that are copied of a file."""
+        return min(row.size_bytes - row.offset, int(self.max_bytes))
+
+    def _artifact(self, host: Host, found: Found, row: FileRow, ahead_bytes: int) -> Artifact:
         fd = open_found(host, found)
         status, source = os.fstat(fd), describe(fd, row.path)
-        content: Body = Bulk(fd=fd, limit_bytes=self.max_bytes, offset=row.offset)
+        content: Body = Bulk(fd=fd, limit_bytes=self.max_bytes, offset=row.offset, ahead_bytes=ahead_bytes)
         if status.st_size == 0:  # it may still have contents (FUSE, the kernel's own file systems)
             content = body(fd, limit=self.max_bytes)
         return Artifact(

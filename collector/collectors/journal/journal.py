@@ -11,7 +11,7 @@ from typing import ClassVar
 
 import msgspec
 
-from collector.collectors.base import Context, names_nobody
+from collector.collectors.base import Context, about_nobody, names_nobody
 from collector.collectors.journal.journal_query import JournalQuery, JournalWindow, queries, suppressed_unit
 from collector.collectors.journal.journal_rows import JournalRow, JournalRows, is_suppression, text_lines, value_of
 from collector.collectors.journal.journal_search import FoundEntry, JournalSearch, nearest, wait_for_journald
@@ -148,7 +148,7 @@ def _opened(host: Host, stack: ExitStack, window: JournalWindow) -> JournalFiles
 
 def _nobody(marker: Marker) -> None:
     if names_nobody(marker):
-        raise NotApplicable("the marker is about no process and no unit")
+        raise NotApplicable(about_nobody(marker))
     if marker.core is not None or marker.thread is not None or marker.inner_pid is not None:
         raise NotApplicable("neither its process nor its unit is known for certain: no lines are known to be its own")
     raise Truncated("the marker names neither a process nor a unit")

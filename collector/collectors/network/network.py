@@ -14,7 +14,7 @@ from itertools import islice
 from pathlib import PurePosixPath
 from typing import ClassVar
 
-from collector.collectors.base import Context
+from collector.collectors.base import Context, about_nobody, names_nobody
 from collector.collectors.network.counters import counters
 from collector.collectors.network.named_processes import MAX_PROCESSES, NamedProcesses
 from collector.collectors.network.sockets import SocketRow, read_socket, socket_inode
@@ -78,7 +78,9 @@ class Network:
         if missing:
             raise Truncated("; ".join(missing))
         if not named.found:
-            raise NotApplicable("; ".join(named.ended) or "no process that is known for certain: it has no sockets")
+            unknown = "no process that is known for certain: it has no sockets"
+            nobody = about_nobody(ctx.marker) if names_nobody(ctx.marker) else unknown
+            raise NotApplicable("; ".join(named.ended) or nobody)
 
     def _sockets(self, ctx: Context, found: list[Process], unread: ReadErrors) -> Iterator[Artifact]:
         """Yield the sockets in which most is waiting, and how many there are of each kind."""

@@ -10,7 +10,7 @@ from functools import partial
 from pathlib import PurePosixPath
 from typing import ClassVar
 
-from collector.collectors.base import Context, names_nobody, names_of
+from collector.collectors.base import Context, about_nobody, names_nobody, names_of
 from collector.collectors.process.process_files import (
     EXEC_FILES,
     FILES,
@@ -146,17 +146,17 @@ class ProcessDetails:
         ended = [f"process {row.pid}: {row.detail}" for row in own if row.outcome in ENDED]
         if marker.kind is MarkerKind.MANUAL:
             reasons += ended
-        about_nobody = "the marker is about no process"
+        why = about_nobody(marker)
         if marker.core is not None:
-            about_nobody = "its process had ended; the core says the rest"
+            why = "its process had ended; the core says the rest"
         elif marker.thread is not None or marker.inner_pid is not None:
-            about_nobody = f"process: {UNCONFIRMED}"
+            why = f"process: {UNCONFIRMED}"
         elif not own and not self.match and not names_nobody(marker):
             reasons.append("the marker names no process")
         if reasons:
             raise Truncated("; ".join(reasons))
         if not self.match and len(ended) == len(own):
-            raise NotApplicable("; ".join(ended) or about_nobody)
+            raise NotApplicable("; ".join(ended) or why)
 
     def _state(self, process: Process, unread: ReadErrors) -> Iterator[Artifact]:
         for name in FILES:

@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from pathlib import PurePosixPath
 from typing import ClassVar
 
-from collector.collectors.base import Context, names_nobody, names_of
+from collector.collectors.base import Context, about_nobody, names_nobody, names_of
 from collector.collectors.shm.death import death_of
 from collector.collectors.shm.inventory import inventory
 from collector.collectors.shm.listing import ROOT, length_of
@@ -92,10 +92,12 @@ class Shm:
             gone = [candidate for candidate, _ in planned if candidate.gone not in {"", EXCLUDED, NOT_THEIRS}]
             unopened = [candidate.name for candidate in gone if candidate.gone.startswith(UNOPENED)]
             lost = [candidate.name for candidate in gone if not candidate.gone.startswith(UNOPENED)]
+            ahead = sum(_cost(row) for _, row in planned)
             for candidate, row in planned:
                 if row.artifact:
+                    ahead -= _cost(row)
                     try:
-                        yield _artifact(search.open(candidate), search.source(candidate), row)
+                        yield _artifact(search.open(candidate), search.source(candidate), row, ahead)
                     except (OSError, StepError) as exc:
                         lost.append(candidate.name)
                         unread.add(search.source(candidate), exc, candidate.owner)
@@ -121,7 +123,7 @@ class Shm:
         if reasons:
             raise Truncated("; ".join(reasons))
         if unknown and not self.segments:
-            raise NotApplicable("the marker is about no process")
+            raise NotApplicable(about_nobody(ctx.marker))
 
     def preview(self, ctx: Context) -> list[Planned]:
         """Return the rows that `collect` would write to ``segments.jsonl`` now."""
@@ -175,10 +177,16 @@ def _left_out(planned: list[tuple[Candidate, Planned]], beyond: Counter[str]) ->
     return f"{counts.total()} of the wanted segments are beyond max_total or max_segments ({by_owner(counts)})"
 
 
-def _artifact(fd: int, source: str, row: Planned) -> Artifact:
+def _cost(row: Planned) -> int:
+    """Return the bytes of data that are copied of a segment."""
+    return 0 if not row.artifact else row.data_bytes if row.limit_bytes is None else row.limit_bytes
+
+
+def _artifact(fd: int, source: str, row: Planned, ahead_bytes: int) -> Artifact:
+    limit = length_of(fd, row.limit_bytes) if row.limit_bytes is not None else None
     return Artifact(
         path=PurePosixPath(row.artifact),
-        body=Bulk(fd=fd, limit_bytes=length_of(fd, row.limit_bytes) if row.limit_bytes is not None else None),
+        body=Bulk(fd=fd, limit_bytes=limit, ahead_bytes=ahead_bytes),
         source=describe(fd, escape_name(source)),
         truncated="longer than max_each" if row.limit_bytes is not None else "",
         media="binary",

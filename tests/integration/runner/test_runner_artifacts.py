@@ -14,7 +14,7 @@ import xxhash
 
 from collector.archive import layout
 from collector.copying.rate.limiter import Limiter
-from collector.copying.rate.throttle import always_go, ignore
+from collector.copying.rate.throttle import always_go
 from collector.model.artifact import Artifact, Body, Bulk, Incoming, Instead, Method
 from collector.model.copying import Advice, CopySettings, Feedback
 from collector.model.errors import CopyError, StepError
@@ -30,7 +30,6 @@ def writer(scratch: Path) -> Iterator[Writer]:
         copy=CopySettings(),
         reserve_bytes=0,
         ask=lambda: Feedback(Advice.GO),
-        progress=lambda _: None,
     )
     os.close(fd)
 
@@ -86,9 +85,7 @@ def test_writer_passes_the_configured_rate_to_streams(scratch: Path, monkeypatch
     rates: list[float | None] = []
     monkeypatch.setattr(Limiter, "reserve", lambda self, now_s, size: rates.append(self.bound) or 0.0)
     fd = os.open(scratch, os.O_RDONLY | os.O_DIRECTORY)
-    writer = Writer(
-        incident_fd=fd, step="dmesg", copy=CopySettings(rate=10**9), reserve_bytes=0, ask=always_go, progress=ignore
-    )
+    writer = Writer(incident_fd=fd, step="dmesg", copy=CopySettings(rate=10**9), reserve_bytes=0, ask=always_go)
     writer.write(artifact("bytes", bytes(100_000)))
     writer.write(artifact("stream", iter([bytes(2 << 20)])))
     os.close(fd)

@@ -20,9 +20,9 @@ from collector.archive.digests import add_digests, undigested, verify
 from collector.archive.prune import inventory, prune
 from collector.archive.read import ArchiveReader, encode_manifest
 from collector.archive.summary import IncidentSummary
-from collector.cli.incidents import show_command
 from collector.cli.listing import list_command
 from collector.cli.prune import prune_command
+from collector.cli.show import show_command
 from collector.cli.verify import verify_command
 from collector.copying import hashing
 from collector.model.artifact import ArtifactRecord

@@ -7,7 +7,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from collector.archive.layout import new_id
-from collector.archive.retention import Kept, holds_most, room_for, rules_for, to_delete
+from collector.archive.retention import KeptIncident, holds_most, room_for, rules_for, to_delete
 from collector.model.retention import RetentionRules
 from collector.model.units import Bytes
 
@@ -15,7 +15,7 @@ DAY = 86_400.0
 KEEP_ALL = RetentionRules(count=None, age_s=None, size_bytes=None)
 
 
-def order(kept: Kept) -> tuple[int, str]:
+def order(kept: KeptIncident) -> tuple[int, str]:
     """The order in which incidents were begun: what is older has the lower number, those without go by label."""
     return kept.number, kept.id
 
@@ -23,7 +23,7 @@ def order(kept: Kept) -> tuple[int, str]:
 # The label says anything: the wall clock was set at random between any two incidents.
 incidents = st.lists(
     st.builds(
-        Kept,
+        KeptIncident,
         id=st.floats(0, 4e9).map(new_id),
         number=st.integers(0, 60),
         age_s=st.none() | st.floats(-DAY, 100 * DAY),
@@ -42,11 +42,12 @@ rules = st.builds(
 )
 
 
-def archive(*sizes: int) -> list[Kept]:
+def archive(*sizes: int) -> list[KeptIncident]:
     """Incidents of one, two, ... days before the last, whose labels run backwards."""
     last = len(sizes) - 1
     return [
-        Kept(id=f"{9 - n:02d}", number=n + 1, age_s=(last - n) * DAY, size_bytes=size) for n, size in enumerate(sizes)
+        KeptIncident(id=f"{9 - n:02d}", number=n + 1, age_s=(last - n) * DAY, size_bytes=size)
+        for n, size in enumerate(sizes)
     ]
 
 
@@ -58,7 +59,7 @@ def test_retention_keeps_the_newest_when_there_are_too_many() -> None:
 
 def test_retention_takes_incidents_without_a_number_for_the_oldest() -> None:
     """Those of earlier releases, among themselves by their labels."""
-    old = [Kept(id=name, number=0, age_s=0.0, size_bytes=1) for name in ("97", "98", "99")]
+    old = [KeptIncident(id=name, number=0, age_s=0.0, size_bytes=1) for name in ("97", "98", "99")]
     rules = RetentionRules(count=2, age_s=None, size_bytes=None)
     assert to_delete([*archive(1), *old], rules) == ["97", "98"]
 
@@ -74,8 +75,8 @@ def test_retention_bounds_the_whole_size() -> None:
     assert to_delete(archive(5, 5, 5), RetentionRules(count=None, age_s=None, size_bytes=10)) == ["09"]
 
 
-def of(owner: str, number: int, size_bytes: int = 1) -> Kept:
-    return Kept(id=f"{number:02d}", number=number, age_s=None, size_bytes=size_bytes, owner=owner)
+def of(owner: str, number: int, size_bytes: int = 1) -> KeptIncident:
+    return KeptIncident(id=f"{number:02d}", number=number, age_s=None, size_bytes=size_bytes, owner=owner)
 
 
 def test_retention_takes_from_the_owner_who_holds_most() -> None:
@@ -131,7 +132,7 @@ def test_retention_shares_the_free_space(free: int, held: int, roots: int, room:
 
 
 @given(incidents, rules)
-def test_retention_never_deletes_the_newest(found: list[Kept], given_rules: RetentionRules) -> None:
+def test_retention_never_deletes_the_newest(found: list[KeptIncident], given_rules: RetentionRules) -> None:
     """Whatever the rules say, the last incident stays; nothing is deleted twice or invented."""
     doomed = to_delete(found, given_rules)
     assert len(doomed) == len(set(doomed))
@@ -141,7 +142,7 @@ def test_retention_never_deletes_the_newest(found: list[Kept], given_rules: Rete
 
 
 @given(incidents, rules)
-def test_retention_meets_its_rules(found: list[Kept], given_rules: RetentionRules) -> None:
+def test_retention_meets_its_rules(found: list[KeptIncident], given_rules: RetentionRules) -> None:
     """What stays, the newest aside, is within every rule."""
     doomed = set(to_delete(found, given_rules))
     stays = sorted((kept for kept in found if kept.id not in doomed), key=order)[:-1]
@@ -155,7 +156,7 @@ def test_retention_meets_its_rules(found: list[Kept], given_rules: RetentionRule
 
 @given(incidents, rules)
 def test_retention_deletes_the_oldest_and_nothing_without_a_rule(
-    found: list[Kept], given_rules: RetentionRules
+    found: list[KeptIncident], given_rules: RetentionRules
 ) -> None:
     """What is deleted is too old by the archive's clock, or older than everything of its owner's that stays."""
     doomed = set(to_delete(found, given_rules))
@@ -168,7 +169,9 @@ def test_retention_deletes_the_oldest_and_nothing_without_a_rule(
 
 
 @given(incidents, rules)
-def test_retention_leaves_alone_who_holds_less_than_his_share(found: list[Kept], given_rules: RetentionRules) -> None:
+def test_retention_leaves_alone_who_holds_less_than_his_share(
+    found: list[KeptIncident], given_rules: RetentionRules
+) -> None:
     """Three quarters of a limit, divided by those who have incidents, are everybody's own."""
     newest = max(found, key=order, default=None)  # stays, however old it is, and counts
     gone = {kept.id for kept in found if _is_too_old(kept, given_rules) and kept is not newest}
@@ -184,12 +187,12 @@ def test_retention_leaves_alone_who_holds_less_than_his_share(found: list[Kept],
             assert not doomed & {kept.id for kept in own}
 
 
-def _is_too_old(kept: Kept, rules: RetentionRules) -> bool:
+def _is_too_old(kept: KeptIncident, rules: RetentionRules) -> bool:
     return rules.age_s is not None and kept.age_s is not None and kept.age_s > rules.age_s
 
 
 @given(incidents, rules)
-def test_retention_needs_one_pass(found: list[Kept], given_rules: RetentionRules) -> None:
+def test_retention_needs_one_pass(found: list[KeptIncident], given_rules: RetentionRules) -> None:
     """A second pass deletes nothing."""
     doomed = set(to_delete(found, given_rules))
     assert to_delete([kept for kept in found if kept.id not in doomed], given_rules) == []

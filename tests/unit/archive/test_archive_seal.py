@@ -13,7 +13,7 @@ from collector.archive import directory, layout
 from collector.archive.read import ArchiveReader
 from collector.archive.seal import seal
 from collector.archive.store import ArtifactLine, Store
-from collector.cli.incidents import show_command
+from collector.cli.show import show_command
 from collector.model.errors import ArchiveError
 from collector.model.incident import HoldRecord, IncidentHeader, IncidentState, LeftOut, StepEnd, StepStatus
 from collector.model.marker import Marker, MarkerKind
@@ -319,6 +319,6 @@ def test_manifest_says_for_how_long_the_process_was_held(store: Store) -> None:
     assert seal(store, first.id, ended_s=2.0, interrupted=False, hold=hold).hold == hold
     with ArchiveReader(store.path) as archive:
         assert archive.manifest(first.id).hold == hold
-    shown = CliRunner().invoke(show_command, [first.id, "--archive", store.path], standalone_mode=False)
+    shown = CliRunner().invoke(show_command, [first.id, "--steps", "--archive", store.path], standalone_mode=False)
     assert "held      0.25 s: its dump was received" in shown.output
     assert seal(store, second.id, ended_s=2.0, interrupted=True).hold is None

@@ -77,6 +77,7 @@ CHANGED = {
     "archive.path": "/nonexistent/archive",
     "archive.reserve": "1%",
     "archive.keep": {"count": 7},
+    "archive.group": "games",
     "runtime.directory": "/nonexistent/run",
     "runtime.workers": 3,
     "runtime.nice": 1,

@@ -296,6 +296,8 @@ def test_environ_judges_a_long_name_by_its_end() -> None:
         ("token:abc def", "token:@ def"),
         ("cookie:a=b; c=d", "cookie:@"),
         ("token=[a b] c", "token=@ b] c"),
+        ("KeyError: 'price' a.InvalidKeyException: b", "KeyError: 'price' a.InvalidKeyException: b"),
+        ("PasswordError: a", "PasswordError: @"),
     ],
 )  # fmt: skip
 def test_text_hides_exactly_the_value(text: str, shown: str) -> None:

@@ -1,0 +1,172 @@
+"""A story on one screen: what matters first, in 80 columns and less than 24 lines."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from datetime import datetime
+from typing import NamedTuple
+
+from collector.model.incident import StepStatus
+from collector.report.chain import SEPARATOR, where
+from collector.report.kept import TO_COME
+from collector.report.story import LogLine, MemoryThen, Missing, Repeats, Story
+from collector.report.text import age, columns, fitted, local, ordinal, rounded
+from collector.report.wrapping import wrapped_with_end
+
+LABEL = 9
+NOT_APPLICABLE = StepStatus.NOT_APPLICABLE
+MIN_WIDTH = 40
+NAME_SHOWN = 60
+"""Columns of a function's name: those of C++ may take hundreds."""
+
+KEPT_TOGETHER = "\u00a0"
+"""Stands for a space that no line ends at; what is not printable is in no text."""
+
+SHM = "/dev/shm"  # noqa: S108 - a name to show
+HEAD, BAD, QUIET = "head", "bad", ""
+
+
+class ScreenLine(NamedTuple):
+    """A line: a label, which may be empty, and a text; *mark* is `HEAD`, `BAD` or `QUIET`."""
+
+    label: str
+    text: str
+    mark: str = QUIET
+
+    def __str__(self) -> str:
+        return f"{self.label:<{LABEL}}{self.text}" if self.mark != HEAD else self.text
+
+
+class _Part(NamedTuple):
+    label: str
+    text: str
+    most: int
+    mark: str = QUIET
+    end: str = ""
+
+
+def screen(story: Story, *, width: int = 80, now: datetime | None = None) -> list[ScreenLine]:
+    """
+    Return the lines, each of at most *width* columns.
+
+    Args:
+        story: Of the incident.
+        width: Of the terminal; at least 40 are used.
+        now: For how long an incident under way has been so.
+    """
+    width = max(width, MIN_WIDTH)
+    lines = head(story, width)
+    for part in _parts(story, now):
+        for number, text in enumerate(wrapped_with_end(part.text, part.end, width - LABEL, part.most)):
+            lines.append(ScreenLine("" if number else part.label, text.replace(KEPT_TOGETHER, " "), part.mark))
+    return lines
+
+
+def head(story: Story, width: int) -> list[ScreenLine]:
+    """Return the first one or two lines: what crashed, how, and when."""
+    return list(_head(story, max(width, MIN_WIDTH)))
+
+
+def _head(story: Story, width: int) -> Iterator[ScreenLine]:
+    subject = story.subject
+    pid = "" if subject.pid is None else f"[{subject.pid}]"
+    who = fitted(subject.comm or subject.unit or story.host or "?", NAME_SHOWN // 2) + pid
+    unit = f"unit {fitted(subject.unit, NAME_SHOWN)}" if subject.unit and subject.comm else ""
+    when = local(story.at)
+    whole = "   ".join(filter(None, (f"{who}  {story.cause.said}", unit, when)))
+    if columns(whole) <= width:
+        yield ScreenLine("", whole, HEAD)
+        return
+    yield ScreenLine("", fitted(f"{who}  {story.cause.said}", width), HEAD)
+    yield ScreenLine("when", fitted(SEPARATOR.join(filter(None, (when, unit))), width - LABEL))
+
+
+def _parts(story: Story, now: datetime | None) -> Iterator[_Part]:
+    chain, more = where(story)
+    end = f"{SEPARATOR.strip()} {more}".replace(" ", KEPT_TOGETHER) if chain and more else ""
+    yield _Part("where", chain or more, 2, end=end)
+    yield _Part("why", _why(story), 3)
+    yield _Part("limit", "" if story.cause.diagnosis else next(iter(story.limits), ""), 1)
+    yield _Part("said", _said(story), 2)
+    yield _Part("kernel", next((line.text for line in story.kernel_lines if line.matters), ""), 1)
+    yield _Part("memory", _memory(story, story.memory) if story.memory else "", 2)
+    yield _Part("kept", _kept(story, now), 2)
+    of = {status: [one for one in story.missing if one.status == status] for status in (NOT_APPLICABLE, TO_COME)}
+    yield _Part("MISSING", _missing([one for one in story.missing if one.status not in of]), 3, BAD)
+    yield _Part("without", _missing(of[NOT_APPLICABLE]), 1)
+    yield _Part("to come", ", ".join(one.step for one in of[TO_COME]), 1)
+    yield _Part("again", SEPARATOR.join(filter(None, (_again(story.repeats), _signature(story)))), 1)
+    yield _Part("incident", f"{story.id}  {story.state}", 1)
+    yield _Part("next", SEPARATOR.join(command.replace(" ", KEPT_TOGETHER) for command in story.next), 3)
+
+
+def _why(story: Story) -> str:
+    """Return the diagnosis; of an event that has none, what its witness said, unless that follows anyway."""
+    if story.cause.diagnosis or story.cause.signal or story.cause.exit_status is not None or not story.witnesses:
+        return story.cause.diagnosis
+    said = story.witnesses[0].said
+    follows = said in story.cause.said or any(line.matters for line in story.kernel_lines)
+    return "" if follows or said == "by hand" else said
+
+
+def _said(story: Story) -> str:
+    line: LogLine | None = next((line for line in story.said if line.matters), None)
+    if line is None or line.text in story.cause.diagnosis:
+        return ""
+    return line.text if not line.who or line.who == story.subject.comm else f"{fitted(line.who, 30)}: {line.text}"
+
+
+def _memory(story: Story, memory: MemoryThen) -> str:
+    stall = "" if memory.stalled_percent is None else f", stall {memory.stalled_percent:.0f} %"
+    total = f" of {rounded(memory.total_bytes)}" if memory.total_bytes else ""
+    before = ""
+    if memory.before_bytes is not None and memory.before_s is not None:
+        before = f"{age(memory.before_s)} before: {rounded(memory.before_bytes)}"
+    largest = max(story.kept.segments, key=lambda one: one.size_bytes, default=None)
+    segment = f", {fitted(largest.name, 30)} {rounded(largest.size_bytes)}" if largest and largest.size_bytes else ""
+    shm = "" if memory.shm_bytes is None else f"{SHM} {rounded(memory.shm_bytes)}{segment}"
+    return "; ".join(filter(None, (f"{rounded(memory.available_bytes)}{total} available{stall}", before, shm)))
+
+
+def _kept(story: Story, now: datetime | None) -> str:
+    kept = story.kept
+    content = f" ({kept.core_content} only)" if kept.core_content not in {"", "full"} else ""
+    taken = [one for one in kept.segments if one.artifact]
+    shared = f"{len(taken)} of {len(kept.segments)} segments ({rounded(sum(one.size_bytes for one in taken))})"
+    core = f"core {rounded(kept.core_bytes)}{content}" if kept.core else "no core"
+    files = f"{kept.files} file{'' if kept.files == 1 else 's'} ({rounded(kept.size_bytes)})"
+    dumps = story.cause.signal not in {"", "SIGKILL"}
+    parts = [core if kept.core or dumps else "", shared if kept.segments else "", files]
+    if story.ended is None:
+        return ", ".join([*filter(None, parts[1:]), *_progress(story, now)])
+    return ", ".join(filter(None, parts))
+
+
+def _progress(story: Story, now: datetime | None) -> Iterator[str]:
+    """Yield what an incident under way is writing now, and how fast it is in all."""
+    if story.writing_bytes:
+        yield f"{rounded(story.writing_bytes)} being written"
+    seconds = (now - story.at).total_seconds() if now and story.at else 0.0
+    if story.state == "running" and seconds > 0:
+        yield f"{rounded((story.kept.size_bytes + story.writing_bytes) / seconds)}/s for {age(seconds)}"
+
+
+def _missing(found: Sequence[Missing]) -> str:
+    return "; ".join(f"{one.step}: {one.reason or one.status}" for one in found)
+
+
+def _again(repeats: Repeats | None) -> str:
+    if repeats is None:
+        return ""
+    if repeats.count <= 1:
+        text = "the first time" if repeats.by == "signature" else "the first of this program"
+    else:
+        of = "" if repeats.number == repeats.count else f" of {repeats.count}"
+        since = (repeats.last - repeats.first).total_seconds() if repeats.last and repeats.first else 0.0
+        what = "" if repeats.by == "signature" else " of this program"
+        text = f"{ordinal(repeats.number)}{of}{what} in {age(since)}"
+    return f"{text}, {repeats.recorded} more recorded only" if repeats.recorded else text
+
+
+def _signature(story: Story) -> str:
+    return f"signature {fitted(story.signature, 24)}" if story.signature else ""

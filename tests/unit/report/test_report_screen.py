@@ -1,0 +1,113 @@
+"""The screen of a story: golden for one that has everything, and within 80 columns and 24 lines for any text."""
+
+from __future__ import annotations
+
+from datetime import UTC, datetime, timedelta
+
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from collector.model.text import printable
+from collector.report.screen import screen
+from collector.report.story import (
+    Cause,
+    Kept,
+    KeptSegment,
+    LogLine,
+    MemoryThen,
+    Missing,
+    Repeats,
+    Story,
+    Subject,
+)
+from collector.report.text import columns, local, one_line
+from collector.report.traces import LIBDW, Backtraces, ThreadTrace, TraceFrame
+
+AT = datetime(2026, 11, 28, 0, 19, 33, tzinfo=UTC)
+HOSTILE = ("\x1b[2J", "\u202eevil", "a\nb", "x" * 4000, "\u4f60" * 200, "", "\x9b31m", "e\u0301" * 99)
+
+
+def story(text: str = "engine", *, ended: bool = True) -> Story:
+    """Return a story with *text*, as `tell` escapes it, in every field."""
+    shown, line = printable(text), one_line(text)
+    frames = (
+        TraceFrame(module=shown, offset="0x4", function=shown),
+        *[TraceFrame(module=shown, offset="0x9", function="match_book")] * 4,
+        TraceFrame(module=shown, offset="0xf", function="main"),
+        TraceFrame(module="libc.so.6", offset="0xff", function="__libc_start_call_main"),
+    )
+    return Story(
+        id="20261128T001933.000000Z-abcdef",
+        state="incomplete" if ended else "running",
+        path="/var/lib/collector/20261128T001933.000000Z-abcdef",
+        pipeline=shown,
+        at=AT,
+        ended=AT if ended else None,
+        host=shown,
+        kernel=shown,
+        subject=Subject(comm=line, pid=4_000_077, unit=shown),
+        cause=Cause(said=f"SIGSEGV at 0x0 ({line[:100]})", signal="SIGSEGV", diagnosis=f"access at 0x0: {line}"),
+        kept=Kept(
+            files=61,
+            size_bytes=1 << 30,
+            core="core/core",
+            core_bytes=16 << 20,
+            segments=(KeptSegment(name=shown, size_bytes=1 << 30, artifact="segments/segments/0001"),),
+        ),
+        trace=Backtraces(by=LIBDW, threads=(ThreadTrace(tid=1, frames=frames),)),
+        threads=3,
+        signature=shown,
+        said=(LogLine(at=AT, text="before"), LogLine(at=AT, text=f"ERROR {line}", who=line, matters=True)),
+        kernel_lines=(LogLine(at=AT, text=f"{line}[4000077]: segfault at 0", matters=True),),
+        limits=(line,),
+        memory=MemoryThen(
+            available_bytes=21 << 30, stalled_percent=0.0, shm_bytes=1 << 30, before_s=600.0, before_bytes=34 << 30
+        ),
+        missing=(
+            Missing(step=shown, status="failed", reason=line),
+            Missing(step="core", status="not_applicable", reason=line),
+            Missing(step="late", status="not yet run", reason=""),
+        ),
+        repeats=Repeats(
+            by="signature", key="s", count=3, number=3, first=AT - timedelta(minutes=10), last=AT, recorded=4
+        ),
+        next=("collector debug abcdef", "collector report abcdef", "collector list --group"),
+        writing_bytes=0 if ended else 1 << 20,
+    )
+
+
+def test_screen_has_everything_in_order() -> None:
+    """What matters first; recursion folded; what calls main left out; the line that matters, not the last."""
+    assert [str(line) for line in screen(story())] == [
+        "engine[4000077]  SIGSEGV at 0x0 (engine)",
+        f"when     {local(AT)} · unit engine",
+        "where    engine (engine) < match_book \u00d74 < main · 3 threads",
+        "why      access at 0x0: engine",
+        "said     ERROR engine",
+        "kernel   engine[4000077]: segfault at 0",
+        "memory   21 GiB available, stall 0 %; 10 min before: 34 GiB; /dev/shm 1 GiB,",
+        "         engine 1 GiB",
+        "kept     core 16 MiB, 1 of 1 segments (1 GiB), 61 files (1 GiB)",
+        "MISSING  engine: engine",
+        "without  core: engine",
+        "to come  late",
+        "again    3rd in 10 min, 4 more recorded only · signature engine",
+        "incident 20261128T001933.000000Z-abcdef incomplete",
+        "next     collector debug abcdef · collector report abcdef ·",
+        "         collector list --group",
+    ]
+
+
+def test_screen_of_an_incident_under_way_has_bytes_and_rate() -> None:
+    text = " ".join(" ".join(map(str, screen(story(ended=False), now=AT + timedelta(seconds=2)))).split())
+    assert "61 files (1 GiB), 1 MiB being written, 512 MiB/s for 2 s" in text
+
+
+@settings(max_examples=60, deadline=None)
+@given(st.one_of(st.sampled_from(HOSTILE), st.text(max_size=400)), st.integers(0, 130))
+def test_screen_is_never_wider_than_the_terminal(text: str, width: int) -> None:
+    """Nor longer than a terminal of 24 lines, nor able to move the cursor, whatever the names are."""
+    lines = screen(story(text), width=width, now=AT)
+    assert all(columns(str(line)) <= max(width, 40) for line in lines)
+    assert len(lines) <= 24 or width < 80
+    assert all(str(line).isprintable() for line in lines)
