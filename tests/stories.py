@@ -152,6 +152,7 @@ FILES: Mapping[tuple[str, str], bytes] = {
         b'"artifact":"segments/0001"}\n'
     ),
     ("core/threads.jsonl", "core"): b'{"tid":4000077,"registers":{"rip":"0x1146","rax":"0x0"}}\n',
+    ("segments/segments/0001", "shm"): b"prices",
 }  # fmt: skip
 
 

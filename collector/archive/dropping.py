@@ -21,7 +21,10 @@ WAIT_MS = 200
 
 class DroppingReader:
     """
-    Ranges of a file for `tarfile`, which only calls `read`; their pages are dropped from the cache once they are read.
+    Ranges of a file for `tarfile`, which only calls `read`; the file's pages are dropped from the cache as it is read.
+
+    Dropped is always all from the file's beginning: the kernel reads ahead into the holes between ranges, and keeps a
+    large folio of which only a part is named. Of 5 GiB with 1 MiB of data in every 5, 2.3 GiB stayed otherwise.
 
     Args:
         fd: The file.
@@ -52,7 +55,6 @@ class DroppingReader:
             if self._at == self._end:
                 self._drop()
                 self._at, self._end = next(self._ranges)
-                self._dropped = self._at
             data += self._read(min(size - len(data), self._end - self._at))
         if self._at - self._dropped >= DROP_BYTES:
             self._drop()
@@ -69,8 +71,12 @@ class DroppingReader:
         return data
 
     def _drop(self) -> None:
-        os.posix_fadvise(self._fd, self._dropped, self._at - self._dropped, os.POSIX_FADV_DONTNEED)
+        os.posix_fadvise(self._fd, 0, self._at, os.POSIX_FADV_DONTNEED)
         self._dropped = self._at
+
+    def finish(self) -> None:
+        """Drop what is left of the file in the cache, also what was read ahead of its last range."""
+        os.posix_fadvise(self._fd, 0, 0, os.POSIX_FADV_DONTNEED)
 
 
 class DroppingWriter:

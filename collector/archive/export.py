@@ -123,7 +123,9 @@ def _add(tar: tarfile.TarFile, member: tarfile.TarInfo, file: int, check: Callab
     if found.has_holes:
         ranges, head = found.ranges, found.text()
         describe_sparse(member, head, found)
-    tar.addfile(member, cast("BinaryIO", DroppingReader(file, name, ranges, head, check)))
+    reader = DroppingReader(file, name, ranges, head, check)
+    tar.addfile(member, cast("BinaryIO", reader))
+    reader.finish()
 
 
 def _described(name: str, size: int, mtime_s: float) -> tarfile.TarInfo:

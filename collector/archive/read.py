@@ -78,10 +78,19 @@ class ArchiveReader(directory.ArchiveDirectory):
             found = [known for known in ids if known.startswith(text)] or [x for x in ids if x.endswith(text)]
         if len(found) == 1:
             return found[0]
+        if not found and not unsealed:
+            self._refuse_unsealed(text)
         if not ids:
             raise UsageError(f"the archive {self.path} is empty", hint="`collector run --now` makes an incident")
         what = "no incident" if not found else f"{len(found)} incidents"
         raise UsageError(f"{what} in {self.path} match {text!r}", hint="`collector list` shows all ids")
+
+    def _refuse_unsealed(self, text: str) -> None:
+        """Raise `UsageError` if *text* means an incident that is not sealed."""
+        for known in reversed(self.unfinished()):
+            if text == "latest" or known.startswith(text) or known.endswith(text):
+                hint = f"`collector show {known}` shows what there is"
+                raise UsageError(f"incident {known} is not sealed: it is under way, or was interrupted", hint=hint)
 
     def incident(self, incident: str) -> AbstractContextManager[int]:
         """Open the directory of a sealed incident."""

@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import os
 import sys
+from collections.abc import Mapping
 
 import click
 import msgspec
+from msgspec.structs import replace
 
 from collector.archive.dropping import DroppingWriter
 from collector.archive.export import created, export, standard_output
@@ -60,9 +62,14 @@ def export_command(
         known = opened.resolve(incident)
         manifest = opened.manifest(known)
         wanted = wanted_steps(manifest, only, without)
-        story = tell(opened, known)
-        lines = [str(line).rstrip() for line in screen(story)]
-        members = members_of(opened, manifest, wanted, screen=lines, page="".join(page(opened, story)).encode())
+        left_out = {step.id for step in manifest.steps} - wanted
+        story = tell(opened, known, left_out=left_out)
+        lines = [str(line).rstrip() for line in screen(replace(story, next=()))]  # who reads it has no collector
+
+        def report(names: Mapping[str, str]) -> str:
+            return "".join(page(opened, story, left_out=left_out, names=names))
+
+        members = members_of(opened, manifest, wanted, screen=lines, page=report)
         target = standard_output() if output == STDOUT else created(path)
         left = "what was written is not complete" if output == STDOUT else "the unfinished export was removed"
         with interruptible(left) as check, target as fd:
@@ -75,8 +82,8 @@ def export_command(
     if missing:
         click.echo(f"collector: {len(missing)} artifacts have changed: see `collector verify {known}`", err=True)
     if as_json:
-        document = {"incident": known, "path": path, "size_bytes": writer.size_bytes, "missing": missing}
-        click.echo(msgspec.json.encode(document))
+        result = {"incident": known, "path": path, "size_bytes": writer.size_bytes, "missing": missing}
+        click.echo(msgspec.json.encode(result))
     else:
         click.echo(f"{known}: {size(writer.size_bytes)} in {escape_name(output)}", err=output == STDOUT)
     return INCOMPLETE if missing else 0

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from contextlib import suppress
 
 from collector.archive import tree
@@ -45,7 +45,12 @@ def wanted_steps(manifest: Manifest, only: Collection[str], without: Collection[
 
 
 def members_of(
-    archive: ArchiveReader, manifest: Manifest, wanted: Collection[str], *, screen: Sequence[str], page: bytes | None
+    archive: ArchiveReader,
+    manifest: Manifest,
+    wanted: Collection[str],
+    *,
+    screen: Sequence[str],
+    page: Callable[[Mapping[str, str]], str],
 ) -> list[Member]:
     """
     Return the members of an incident's export.
@@ -53,7 +58,7 @@ def members_of(
     Args:
         wanted: The ids of the steps whose files it holds; files that belong to no step are always in it.
         screen: What ``collector show`` prints.
-        page: The report, if there is one.
+        page: Makes the report, with the names of the files beside it, by their paths in the manifest.
     """
     with archive.incident(manifest.id) as fd:
         sizes = {path: status.st_size for path, status in tree.files(fd)}
@@ -62,10 +67,9 @@ def members_of(
     paths = sorted((path for path in sizes if _step(path) not in left_out), key=lambda path: _order(path, sizes[path]))
     files = {path: Exported(names[path], sizes[path]) for path in paths}
     artifacts = [artifact for artifact in manifest.artifacts() if artifact.path in files]
-    around = Surroundings(
-        screen=screen, debugger=_debugger(archive, manifest, files), left_out=left_out, has_page=page is not None
-    )
-    head = [(README, readme(manifest, files, around)), *([(PAGE, page)] if page is not None else [])]
+    around = Surroundings(screen=screen, debugger=_debugger(archive, manifest, files), left_out=left_out)
+    document = page({path: file.name for path, file in files.items()})
+    head = [(README, readme(manifest, files, around)), (PAGE, document.encode())]
     head += [(NAMES, _names(files, artifacts)), (DIGESTS, _digests(files, artifacts))]
     return [
         *(Composed(name, content, manifest.ended_s) for name, content in head),

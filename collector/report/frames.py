@@ -9,7 +9,9 @@ from collector.model.text import printable
 from collector.report.core_facts import CoreFacts
 from collector.report.traces import ARCHIVED, Backtraces, ThreadTrace, TraceFrame
 
-BRIEF_S = 1.0
+BRIEF_S, WHOLE_S = 1.0, 5.0
+"""How long a glance, and a page, wait for libdw. What is not unwound by then is shown as it was archived."""
+
 BRIEF_BYTES = 64 << 20
 """How long a compressed core may be, unpacked, to be unpacked for a glance: 0.1 s."""
 
@@ -22,20 +24,21 @@ def crash_trace(archive: ArchiveReader, manifest: Manifest, core: CoreFacts, *, 
         archive: The archive.
         manifest: Of the incident.
         core: What its core says.
-        brief: It may take a second, and may hold only the crashed thread.
+        brief: It may take a second, and holds only the crashed thread.
     """
     known = archived_trace(core)
     if not any(record.path.endswith("/core") for record in manifest.artifacts()):
         return known
     from collector.report.archived_core import archived_core  # noqa: PLC0415 - 40 ms that an exit does not need
     from collector.report.backtraces import backtraces  # noqa: PLC0415
-    from collector.report.unwinding import TIMEOUT_S  # noqa: PLC0415
+    from collector.report.unwinder import MAX_THREADS  # noqa: PLC0415
 
     try:
         with archived_core(archive, manifest.id, manifest) as opened:
             if brief and not opened.is_plain and opened.summary.size_bytes > BRIEF_BYTES:
                 return known
-            found = backtraces(opened, timeout_s=BRIEF_S if brief else TIMEOUT_S)
+            timeout_s, most_threads = (BRIEF_S, 1) if brief else (WHOLE_S, MAX_THREADS)
+            found = backtraces(opened, timeout_s=timeout_s, most_threads=most_threads)
     except (ArchiveError, OSError):
         return known  # the damage is told with its step
     return found if found.threads else known

@@ -54,14 +54,19 @@ def memory_holders(incident: int, manifest: Manifest) -> list[MemoryHolder]:
 def shm_segments(incident: int, manifest: Manifest) -> list[ShmSegment]:
     """Return the crashed process's segments and those wanted by name, the largest first, and then all others."""
     found: dict[str, ShmSegment] = {}
-    for planned in rows(incident, artifact_path(manifest, "shm", "segments.jsonl"), Planned):
+    plan = artifact_path(manifest, "shm", "segments.jsonl")
+    folder = (plan or "").rpartition("/")[0]
+    copied = {artifact.path for artifact in manifest.artifacts()}
+    for planned in rows(incident, plan, Planned):
+        path = f"{folder}/{planned.artifact}"
+        is_there = path in copied
         found[planned.name] = ShmSegment(
             name=planned.name,
             size_bytes=planned.size_bytes,
             data_bytes=planned.data_bytes,
             held=planned.why,
-            artifact=planned.artifact,
-            not_taken=planned.not_taken,
+            artifact=path if is_there else "",
+            not_taken=planned.not_taken or ("" if is_there else "it was not copied"),
         )
     for row in rows(incident, artifact_path(manifest, "shm", "inventory.jsonl"), InventoryRow):
         if row.kind in {"dir", "directory"}:

@@ -13,7 +13,7 @@ def next_steps(story: Story) -> tuple[str, ...]:
     short = story.id[-SHORT_ID:]
     if story.ended is None:
         return (f"collector show {short}", "collector status --watch")
-    has_threads = story.trace is not None and len(story.trace.threads) > 1
+    has_threads = story.trace is not None and max(story.threads, len(story.trace.threads)) > 1
     wanted = (
         (f"collector debug {short}", bool(story.kept.core)),
         (f"collector show {short} --stacks", has_threads),

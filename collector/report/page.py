@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import base64
 import hashlib
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator, Mapping
 from functools import cache
 from importlib import resources
 from typing import Any
@@ -17,19 +17,24 @@ from jinja2 import Environment, FunctionLoader, StrictUndefined
 from markupsafe import Markup
 
 from collector import __version__
+from collector.archive import tree
 from collector.archive.read import ArchiveReader
 from collector.model.incident import Manifest, StepStatus
 from collector.model.units import size
 from collector.report import charts, recorded_charts
 from collector.report.agreement import agreement
+from collector.report.chain import where
+from collector.report.changed_files import damaged_steps
 from collector.report.charts import ChartTimes
 from collector.report.holders import memory_holders, shm_segments
+from collector.report.left_out import without_steps
 from collector.report.page_lines import page_lines
 from collector.report.page_text import bounded, counted, moment, shown, span
 from collector.report.page_threads import fold, registers_of, shown_threads
 from collector.report.page_words import head_facts
 from collector.report.recording import ArchivedRecording, read_recording
 from collector.report.story import Story
+from collector.report.text import fitted
 from collector.report.timeline import timeline
 
 MAX_BYTES = 2 << 20
@@ -46,28 +51,43 @@ SHARES = {
     "files": 256 * KIB,
 }
 MIN_TIMES_S = 10.0
+MAX_CHAIN = 400
+"""Characters of the chain of functions at the head: the threads follow."""
+
 NONE = StepStatus.NOT_APPLICABLE
 
 
-def page(archive: ArchiveReader, story: Story) -> Iterator[str]:
+def page(
+    archive: ArchiveReader, story: Story, *, left_out: Collection[str] = (), names: Mapping[str, str] | None = None
+) -> Iterator[str]:
     """
     Yield the page of a sealed incident, in pieces.
+
+    Args:
+        archive: The archive.
+        story: Of the incident, told with the same *left_out*.
+        left_out: Steps that the page does not tell of, as `without_steps` does.
+        names: What the files are called beside the page in an export, by their paths in the manifest.
 
     Raises:
         ArchiveError: If its manifest cannot be read; before anything is yielded.
     """
-    manifest = archive.manifest(story.id)
+    manifest = without_steps(archive.manifest(story.id), left_out)
     with archive.incident(story.id) as fd:
         threads = fold(story.trace.threads if story.trace else ())
         kept = shown_threads(threads, most_bytes=SHARES["threads"])
         recording = read_recording(fd, manifest)
+        sizes = {path: status.st_size for path, status in tree.files(fd)}
+        missing = [*damaged_steps(manifest, sizes, story.missing), *story.missing]
         facts: dict[str, Any] = {
             "story": story,
+            "names": names,
+            "where": fitted(where(story)[0], MAX_CHAIN),
             "head": list(head_facts(story)),
             "manifest": manifest,
             "agreed": bounded(agreement(manifest.markers), most_bytes=SHARES["facts"]),
-            "missing": bounded((gap for gap in story.missing if gap.status != NONE), most_bytes=SHARES["missing"]),
-            "inapplicable": bounded((gap for gap in story.missing if gap.status == NONE), most_bytes=SHARES["missing"]),
+            "missing": bounded((gap for gap in missing if gap.status != NONE), most_bytes=SHARES["missing"]),
+            "inapplicable": bounded((gap for gap in missing if gap.status == NONE), most_bytes=SHARES["missing"]),
             "kernel_lines": page_lines(story.kernel_lines, most_bytes=SHARES["kernel"]),
             "said": page_lines(story.said, most_bytes=SHARES["said"]),
             "threads": kept._replace(rows=registers_of(fd, manifest, kept.rows, most_bytes=SHARES["registers"])),

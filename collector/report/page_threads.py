@@ -49,7 +49,7 @@ def fold(threads: Sequence[ThreadTrace]) -> list[AlikeThreads]:
     alike: dict[tuple[tuple[TraceFrame, ...], str], list[int]] = {}
     for thread in threads[1:]:
         alike.setdefault((thread.frames, thread.ended), []).append(thread.tid)
-    others = (AlikeThreads(tids, frames, ended) for (frames, ended), tids in alike.items())
+    others = (AlikeThreads(sorted(tids), frames, ended) for (frames, ended), tids in alike.items())
     crashed = (AlikeThreads([thread.tid], thread.frames, thread.ended) for thread in threads[:1])
     return [*crashed, *sorted(others, key=lambda each: -len(each.tids))]
 

@@ -43,7 +43,7 @@ def _memory(memory: MemoryThen | None) -> str:
     if memory.before_s is not None and memory.before_bytes is not None:
         parts.append(f"{span(memory.before_s)} before: {size(memory.before_bytes)}")
     if memory.stalled_percent is not None:
-        parts.append(f"stalled {memory.stalled_percent:.3g} % of the time")
+        parts.append(f"stalled {round(memory.stalled_percent, 1):g} % of the time")
     if memory.shm_bytes is not None:
         parts.append(f"{size(memory.shm_bytes)} in /dev/shm")
     return "; ".join(parts)

@@ -11,6 +11,8 @@ from collector.collectors.registry import COLLECTORS
 from collector.model.incident import Manifest, StepRecord
 from collector.model.text import printable
 from collector.model.units import size
+from collector.report.changed_files import changed_files
+from collector.report.page_text import counted
 from collector.report.recipes import recipes
 
 SHOWN_FILES = 12
@@ -36,7 +38,6 @@ class Surroundings(NamedTuple):
     """How to open the core."""
     left_out: Collection[str] = ()
     """Steps that the export was asked to leave out."""
-    has_page: bool = False
 
 
 def readme(manifest: Manifest, files: Mapping[str, Exported], around: Surroundings) -> bytes:
@@ -44,10 +45,10 @@ def readme(manifest: Manifest, files: Mapping[str, Exported], around: Surroundin
     parts = {
         "What this is": _what(manifest),
         "What happened": around.screen,
-        "Begin here": _beginning(manifest, around),
+        "Begin here": _beginning(manifest),
         "The core": around.debugger,
         "Questions and answers": recipes(_by_collector(manifest, files)),
-        "What is missing": _missing(manifest, around),
+        "What is missing": _missing(manifest, files, around),
         "Files, by step": [line for step in manifest.steps for line in _step(step, files, around)],
     }
     text = "\n\n".join(
@@ -78,14 +79,11 @@ def _what(manifest: Manifest) -> list[str]:
     ]
 
 
-def _beginning(manifest: Manifest, around: Surroundings) -> list[str]:
-    lines = [
+def _beginning(manifest: Manifest) -> list[str]:
+    return [
         "zstd -t FILE.tar.zst               is the file whole?",
         "tar --zstd -xf FILE.tar.zst        unpack it; holes stay holes",
-    ]
-    if around.has_page:
-        lines.append("report.html                        open it in a browser; it needs no network")
-    lines += [
+        "report.html                        open it in a browser; it needs no network",
         f"cd {manifest.id} && xxh128sum -c DIGESTS   are the files as they were archived? (Debian: xxhash)",
         "manifest.json                      every step: how it ended and why, every file: from where and when",
         "NAMES.tsv                          the name of each file here, in the manifest, and where it came from",
@@ -93,10 +91,9 @@ def _beginning(manifest: Manifest, around: Surroundings) -> list[str]:
         "Names that somebody else chose have %XX for unusual characters, ~2 for a second one of the same name.",
         "Times are in seconds since 1970-01-01T00:00Z unless they say otherwise; sizes in bytes.",
     ]
-    return lines
 
 
-def _missing(manifest: Manifest, around: Surroundings) -> list[str]:
+def _missing(manifest: Manifest, files: Mapping[str, Exported], around: Surroundings) -> list[str]:
     lines = [
         f"{printable(step.id)}: {step.status}: {printable(step.reason, limit=2 * WIDTH) or 'no reason is known'}"
         for step in manifest.steps
@@ -106,9 +103,21 @@ def _missing(manifest: Manifest, around: Surroundings) -> list[str]:
     done = {step.id for step in manifest.steps} | {one.id for one in manifest.left_out}
     lines += [f"{printable(step)}: never ran" for step in manifest.planned if step not in done]
     lines += [f"{printable(step)}: left out of this export, as was asked for" for step in sorted(around.left_out)]
+    changed = list(_changed(manifest, files, around))
+    lines += changed[:SHOWN_FILES]
+    if len(changed) > SHOWN_FILES:
+        lines.append(f"and {len(changed) - SHOWN_FILES} more files that are gone, or of a different length")
     if manifest.foreign_names:
         lines.append(f"{manifest.foreign_names} files are not in the manifest: their names are not the collector's")
     return lines or ["nothing that was asked for"]
+
+
+def _changed(manifest: Manifest, files: Mapping[str, Exported], around: Surroundings) -> Iterator[str]:
+    """Yield what is wrong with each file that is not as long as it was archived."""
+    sizes = {path: file.size_bytes for path, file in files.items()}
+    for step in manifest.steps:
+        for path, what in changed_files(step, sizes) if step.id not in around.left_out else ():
+            yield f"{files[path].name if path in files else printable(path)}: {what}"
 
 
 def _step(step: StepRecord, files: Mapping[str, Exported], around: Surroundings) -> Iterator[str]:
@@ -116,7 +125,7 @@ def _step(step: StepRecord, files: Mapping[str, Exported], around: Surroundings)
         return
     found = [(artifact, files[artifact.path]) for artifact in step.artifacts if artifact.path in files]
     total = sum(file.size_bytes for _, file in found)
-    yield f"{printable(step.id)}   {step.status}, {len(found)} files, {size(total)}"
+    yield f"{printable(step.id)}   {step.status}, {counted(len(found), 'file')}, {size(total)}"
     if sentence := _about(step.collector):
         yield f"  {sentence}"
     for artifact, file in found[:SHOWN_FILES]:

@@ -72,7 +72,7 @@ def _disk_charts(recording: ArchivedRecording) -> Iterator[Chart]:
         yield Chart("Time in which disks were busy", "%", tuple(busy))
     own = (_rate(recording, "written", _column("own_written"), 1), _rate(recording, "CPU", _column("own_cpu"), 1e-4))
     yield Chart("The collector itself: writing", "bytes/s", own[:1])
-    yield Chart("The collector itself: CPU, of one", "%", own[1:])
+    yield Chart("The collector itself: share of one CPU", "%", own[1:])
 
 
 def _busiest(recording: ArchivedRecording) -> list[str]:

@@ -1,8 +1,9 @@
 """
 The process that unwinds a core by libdw: without rights, by descriptors only, one line of JSON for each thread.
 
-It parses what an attacker may have made, in C. Its request, a JSON document on standard input, names the descriptors of
-the core, of the files of its modules and of their separate debug information; it opens none itself.
+It parses what an attacker may have made, in C. Its request, a JSON document on standard input, says of how many
+threads, and names the descriptors of the core, of the files of its modules and of their separate debug information; it
+opens none itself.
 """
 
 from __future__ import annotations
@@ -43,6 +44,7 @@ class Session:
     def __init__(self, library: Any, request: dict[str, Any]) -> None:
         self._library = library
         self._modules = request["modules"]
+        self._most_threads = request["threads"]
         # Kept: ctypes does not, while libdw has them.
         self._callbacks = Callbacks(FindElf(self._find_elf), FindDebugInfo(self._find_debuginfo), None, None)
         self._dwfl = library.dwfl_begin(byref(self._callbacks))
@@ -66,8 +68,9 @@ class Session:
 
         def each(thread: Any, _: Any) -> int:
             nonlocal count
-            if count == MAX_THREADS:
-                _write({"problem": f"only the first {MAX_THREADS} threads are shown"})
+            if count == self._most_threads:
+                if count == MAX_THREADS:
+                    _write({"problem": f"only the first {MAX_THREADS} threads are shown"})
                 return ABORT
             count += 1
             return self._write_thread(thread)

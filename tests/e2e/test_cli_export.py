@@ -175,6 +175,8 @@ def test_export_restores_every_file_under_a_name_that_can_be_read(tmp_path: Path
     assert len(taken) == len({name.casefold() for name in taken}) == len(HOSTILE)
     assert all(name.isascii() and name.isprintable() and " " not in name for name in taken)
     assert all(len(part) <= 200 and part[0] not in "-." for name in taken for part in name.split("/"))
+    page = (out / "report.html").read_text(encoding="utf-8")
+    assert [name for name in taken if page.count(f"{name}<") < 2] == []  # among the segments, and among the files
     by_source = {row.split("\t")[2]: row.split("\t")[0] for row in (out / "NAMES.tsv").read_text().splitlines()}
     sparse = out / by_source[str(segments[0])]
     assert sparse.name.startswith("engine.main")
@@ -238,10 +240,37 @@ def test_export_of_some_steps_leaves_out_the_others_and_says_so(config: Path, tm
     assert ((without / "memory").exists(), (without / "logs").is_dir()) == (False, True)
     assert "logs: left out of this export" in (only / "README").read_text()
     assert not any(path.startswith("logs/") for path in names_in(only))
+    for directory, told in ((only, True), (without, False)):  # nor do the README and the report tell what was in them
+        for name in ("README", "report.html"):
+            assert ("iB available" in (directory / name).read_text(encoding="utf-8")) is told, (directory, name)
+    assert "memory</bdi></strong> left out of this export" in (without / "report.html").read_text(encoding="utf-8")
+    assert "collector export" not in (only / "README").read_text(encoding="utf-8")
     refused = collector(config, "export", "latest", "-o", "-", "--only", "memroy")
     assert (refused.returncode, "did you mean memory?" in refused.stderr) == (64, True)
     nothing = collector(config, "export", "latest", "-o", "-", "--only", "logs", "--without", "files")
     assert (nothing.returncode, "no step is left" in nothing.stderr) == (64, True)
+
+
+def test_export_of_a_damaged_incident_says_in_its_readme_what_is_not_there(config: Path, tmp_path: Path) -> None:
+    """Who gets it sees neither the messages nor the exit status."""
+    incident = collect(config, "--only", "memory")
+    (incident / "memory/proc/loadavg").unlink()
+    (incident / "memory/proc/vmstat").write_text("cut")
+    done = collector(config, "export", "latest", "-o", str(tmp_path / "x.tar.zst"))
+    assert done.returncode == 3
+    text = run("tar", "--zstd", "-xOf", tmp_path / "x.tar.zst", f"{incident.name}/README")
+    assert "memory/proc/loadavg: gone from the archive" in text
+    assert "memory/proc/vmstat: 3 bytes instead of " in text
+
+
+@pytest.mark.parametrize("verb", ["export", "report"])
+def test_incident_that_is_not_sealed_is_refused_as_that(config: Path, tmp_path: Path, verb: str) -> None:
+    """It is no empty archive."""
+    incident = collect(config, "--only", "memory")
+    incident.rename(f"{incident}.partial")
+    for name in ("latest", incident.name):
+        done = collector(config, verb, name, "-o", str(tmp_path / "x.tar.zst"))
+        assert (done.returncode, f"incident {incident.name} is not sealed" in done.stderr) == (64, True), done.stderr
 
 
 def test_export_refuses_to_write_to_a_terminal_and_to_mix_with_json(config: Path) -> None:

@@ -29,6 +29,7 @@ from collector.collectors.core.dump_content import CoreContent
 from collector.collectors.core.summary import CoreSummary
 from collector.host import unpack
 from collector.host.compression import zstd
+from collector.host.filesystem import cached_pages, flush_and_drop
 from collector.model.decode import decode
 from collector.report import unpacked_core
 from collector.report.archived_core import ArchivedCore, ArchivedThread
@@ -401,6 +402,37 @@ def test_unwinder_is_killed_at_its_deadline_or_when_it_writes_too_much(core: Pat
     loud = traces_of(core, library=stub(flood))
     assert loud.problem.startswith("the process that unwinds wrote too much")
     assert {child.pid for child in psutil.Process().children()} == before
+
+
+def test_threads_that_are_not_unwound_in_time_are_shown_as_they_were_archived(
+    core: Path, stub: Callable[[str], str]
+) -> None:
+    """10,000 threads take a minute; a page does not wait for it, and says so."""
+    archived_rows = tuple(ArchivedThread(tid=tid, frames=("engine+0x10",)) for tid in (1, 2, 3))
+    library = stub(
+        'printf("{\\"tid\\":1,\\"frames\\":[[-1,5,\\"f\\",\\"\\",0,false]]}\\n"); fflush(stdout); for (;;) pause();'
+    )
+    with open_core(core) as opened:
+        found = backtraces(dataclasses.replace(opened, rows=lambda: archived_rows), library=library, timeout_s=0.5)
+    assert found.problem == f"unwinding took too long: of the other 2 threads, the {ARCHIVED}"
+    assert [(thread.tid, thread.frames[0].offset) for thread in found.threads] == [(1, "0x5"), (2, "0x10"), (3, "0x10")]
+
+
+def test_core_that_was_unwound_is_not_left_in_the_page_cache(crashing: Path, room: Path) -> None:
+    """A look at a crash must not take the memory of a machine that has little."""
+    core = kernel_core([crashing, "threads", "3"], room / "core.cached")
+    with core.open("rb") as file:
+        flush_and_drop(file.fileno(), 0, core.stat().st_size)
+        assert traces_of(core).by == LIBDW
+        assert not cached_pages(file.fileno(), 0, core.stat().st_size)
+
+
+def test_first_threads_only_are_unwound_if_that_is_asked_for(crashing: Path, room: Path) -> None:
+    """A glance needs the one that crashed, and nothing is missing from it."""
+    core = kernel_core([crashing, "threads", "3"], room / "core.first")
+    whole, first = traces_of(core), traces_of(core, most_threads=1)
+    assert len(whole.threads) == 3
+    assert (first.threads, first.problem) == (whole.threads[:1], "")
 
 
 def test_unwinder_has_no_rights(core: Path, stub: Callable[[str], str]) -> None:

@@ -17,6 +17,7 @@ from collector.archive.export import Copied, created, export
 from collector.archive.layout import MANIFEST
 from collector.archive.read import ArchiveReader, encode_manifest
 from collector.archive.sparse import SparseMap
+from collector.host.filesystem import cached_pages, flush_and_drop
 from collector.model.errors import ArchiveError
 from collector.model.incident import IncidentState, Manifest
 from collector.model.marker import Marker, MarkerKind
@@ -132,6 +133,19 @@ def test_export_of_a_file_that_becomes_shorter_says_so(directory: Path, tmp_path
     with pytest.raises(ArchiveError, match="dense: it has become shorter"):
         write(directory, tmp_path / "bundle", check)
     assert not (tmp_path / "bundle").exists()
+
+
+def test_export_leaves_nothing_of_a_sparse_file_in_the_page_cache(directory: Path, tmp_path: Path) -> None:
+    """The kernel reads ahead into the holes: what it read there is dropped, too, and the end of the last range."""
+    path = directory / INCIDENT / "step/dense"
+    with path.open("wb") as file:
+        for number in range(64):
+            os.pwrite(file.fileno(), os.urandom(MIB), number * 5 * MIB)
+        file.truncate(5 * 64 * MIB)
+        flush_and_drop(file.fileno(), 0, 5 * 64 * MIB)
+    exported(directory, tmp_path / "bundle")
+    with path.open("rb") as file:
+        assert not cached_pages(file.fileno(), 0, 5 * 64 * MIB)
 
 
 def test_map_joins_ranges_when_there_are_too_many() -> None:

@@ -20,7 +20,7 @@ from collector.model.incident import Manifest, StepRecord, StepStatus
 from collector.model.marker import Marker, MarkerKind
 from collector.model.recording import COLUMNS
 from collector.report.page import MAX_BYTES, page
-from collector.report.story import Cause, Kept, LogLine, Missing, Story, Subject, Witness
+from collector.report.story import Cause, Kept, LogLine, MemoryThen, Missing, Story, Subject, Witness
 from collector.report.traces import LIBDW, Backtraces, ThreadTrace, TraceFrame
 
 HOSTILE = (
@@ -63,6 +63,7 @@ def test_page_says_what_matters_first(tmp_path: Path) -> None:
     order = [
         f"engine[{PID}] SIGSEGV at 0x0 (null pointer)",
         "engine read from address 0x0, through a null pointer.",
+        "price (engine) < match",
         "engine.service",
         "journal failed: no journald here",
         "signal differs SIGSEGV exits signal differs SIGABRT cores",
@@ -73,13 +74,35 @@ def test_page_says_what_matters_first(tmp_path: Path) -> None:
         "segfault at 0 ip 0 in engine ◀ this crash",
         "No rows were written for 31 s",
         "engine crashed 2.0 MiB 1.0 MiB",
-        "engine.main4.0 KiB4.0 KiBmapped by the crashed processsegments/0001".replace("B", "B "),
+        "engine.main4.0 KiB4.0 KiBmapped by the crashed processsegments/segments/0001".replace("B", "B "),
         "process held hold",
         "recorder/recorder.jsonl",
     ]
     places = [text.replace(" ", "").find(words_.replace(" ", "")) for words_ in order]
     assert -1 not in places, [told for told, place in zip(order, places, strict=True) if place < 0]
     assert places == sorted(places)
+
+
+def test_page_says_that_no_line_of_the_kernel_is_this_crash(tmp_path: Path) -> None:
+    """They are other processes' then, and look like its own."""
+    lines = (LogLine(at=AT, text="other[77]: segfault at 0 ip 0 in other"),)
+    told = words(checked_page(text_of(tmp_path / "archive", story(kernel_lines=lines))))
+    assert "None of them names this process" in told
+    assert "None of them" not in words(checked_page(text_of(tmp_path / "marked", story())))
+
+
+def test_page_says_which_files_are_not_as_they_were_archived(tmp_path: Path) -> None:
+    """A core that was cut in the archive is missing evidence, though its step was ok."""
+    files = {"segments/segments/0001": b"pr"}
+    text = words(checked_page(text_of(tmp_path / "archive", story(missing=()), files=files)))
+    assert "segments damaged: segments/segments/0001: 2 bytes instead of 6" in text
+    assert "No evidence is missing" not in text
+
+
+def test_page_rounds_a_stall_that_hardly_was(tmp_path: Path) -> None:
+    """No power of ten at three in the morning."""
+    memory = MemoryThen(available_bytes=1 << 30, total_bytes=1 << 31, stalled_percent=1.91e-05)
+    assert "stalled 0 % of the time" in words(checked_page(text_of(tmp_path / "archive", story(memory=memory))))
 
 
 def test_page_times_are_local_with_their_offset_and_utc_for_programs(
@@ -214,7 +237,7 @@ def test_page_of_an_incident_that_knows_nothing_is_valid(tmp_path: Path) -> None
     )  # fmt: skip
     by_hand = Marker(kind=MarkerKind.MANUAL, trigger="manual", at_s=AT.timestamp())
     text = words(checked_page(text_of(tmp_path / "archive", told, manifest(steps=(), markers=(by_hand,), hold=None))))
-    for words_ in ("collected by hand", "Nothing that applies to it is missing.", "The incident has no recording"):
+    for words_ in ("collected by hand", "No evidence is missing.", "The incident has no recording"):
         assert words_ in text
 
 

@@ -108,14 +108,17 @@ def test_segments_of_the_crash_come_first_then_those_with_most_data(tmp_path: Pa
         for row in ((b"big", b"file", 99, 9999), (b"engine.main", b"file", 5, 4096), (b"dir", b"directory", 0, 0))
     )
     steps = (*manifest().steps, with_file("segments/inventory.jsonl", "shm"))
+    lost = tuple(step for step in steps if step.artifacts[0].path != "segments/segments/0001")
     with incident(tmp_path / "archive", {"segments/inventory.jsonl": rows}) as fd:
         own, other = shm_segments(fd, manifest(steps=steps))
+        planned, _ = shm_segments(fd, manifest(steps=lost))
     assert (own.name, own.uid, own.artifact, own.held) == (
         "engine.main",
         7,
-        "segments/0001",
+        "segments/segments/0001",
         "mapped by the crashed process",
     )
+    assert (planned.artifact, planned.not_taken) == ("", "it was not copied")
     assert (other.name, other.held) == ("big", "")
 
 
