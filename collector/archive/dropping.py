@@ -140,4 +140,4 @@ def writing(name: str) -> Iterator[None]:
     except BrokenPipeError:
         raise
     except OSError as exc:
-        raise ArchiveError(f"cannot write {name}: {exc.strerror}", hint="export it to a disk with more room") from exc
+        raise ArchiveError(f"cannot write {name}: {exc.strerror}", hint="name a file on a disk with more room") from exc

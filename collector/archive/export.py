@@ -11,6 +11,7 @@ from typing import BinaryIO, NamedTuple, cast
 
 from collector.archive import directory
 from collector.archive.dropping import DroppingReader, DroppingWriter, writing
+from collector.archive.new_file import new_file
 from collector.archive.read import ArchiveReader
 from collector.archive.sparse import SparseMap, describe_sparse
 from collector.host.compression import zstd
@@ -52,24 +53,10 @@ def created(path: str) -> Iterator[int]:
     """
     with contextlib.suppress(OSError):  # creating the file gives a better message
         _refuse_memory(path, in_memory=holds_memory(os.path.dirname(path)))
-    try:
-        out = os.open(path, directory.CREATE_FLAGS, 0o600)
-    except FileExistsError as exc:
-        raise ArchiveError(f"{path} exists already", hint="name a file that does not exist") from exc
-    except OSError as exc:
-        raise ArchiveError(
-            f"cannot create {path}: {exc.strerror}", hint="name a file in a directory that you may write to"
-        ) from exc
-    try:
+    with new_file(path) as out:
         yield out
         with writing(path):
             os.fsync(out)
-    except BaseException:
-        with contextlib.suppress(OSError):
-            os.unlink(path)
-        raise
-    finally:
-        os.close(out)
 
 
 @contextlib.contextmanager

@@ -21,6 +21,7 @@ from collector.archive.layout import LEDGER
 from collector.archive.read import ArchiveReader
 from collector.model.decode import MalformedError, decode
 from collector.model.errors import ArchiveError
+from collector.model.units import counted
 
 MARKER_COLUMNS = ("id", "at_s", "trigger", "fate", "reason", "owner", "incident", "case_id", "executable", "marker")
 COUNTED_COLUMNS = ("minute", "owner", "trigger", "fate", "reason", "count")
@@ -112,7 +113,7 @@ class LedgerReader:
             else:
                 yield row
         if self._damaged:
-            self.problems.append(f"{self._damaged} rows are damaged")
+            self.problems.append(f"the ledger has {counted(self._damaged, 'damaged row')}")
 
     def counted(self, *, since_s: float, until_s: float) -> Iterator[CountedRow]:
         """Yield the counts of markers without a row, in minutes that begin in that time, or it in them."""
@@ -131,7 +132,7 @@ class LedgerReader:
             found = {str(row[0]) for row in self._db.execute(incidents, (executable,))}
             return found, dict(self._db.execute(others, (executable,)))
         except sqlite3.Error as exc:
-            self.problems.append(f"the ledger cannot be read: {exc}")
+            self._unreadable(exc)
             return set(), {}
 
     def _rows(self, table: str, names: tuple[str, ...], where: str, values: tuple[float, ...]) -> Iterator[Any]:
@@ -165,8 +166,13 @@ class LedgerReader:
         try:
             return {str(row[1]) for row in self._db.execute(f"PRAGMA table_info({table})")}
         except sqlite3.Error as exc:
-            self.problems.append(f"the ledger cannot be read: {exc}")
+            self._unreadable(exc)
             return set()
+
+    def _unreadable(self, why: sqlite3.Error) -> None:
+        """Say it once, whichever table was asked for."""
+        if (problem := f"the ledger cannot be read: {why}") not in self.problems:
+            self.problems.append(problem)
 
 
 def _is_there(archive: ArchiveReader) -> bool:

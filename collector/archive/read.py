@@ -82,8 +82,8 @@ class ArchiveReader(directory.ArchiveDirectory):
             self._refuse_unsealed(text)
         if not ids:
             raise UsageError(f"the archive {self.path} is empty", hint="`collector run --now` makes an incident")
-        what = "no incident" if not found else f"{len(found)} incidents"
-        raise UsageError(f"{what} in {self.path} match {text!r}", hint="`collector list` shows all ids")
+        what = "no incident matches" if not found else f"{len(found)} incidents match"
+        raise UsageError(f"{what} {text!r} in {self.path}", hint="`collector list` shows all ids")
 
     def _refuse_unsealed(self, text: str) -> None:
         """Raise `UsageError` if *text* means an incident that is not sealed."""

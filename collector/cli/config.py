@@ -35,7 +35,7 @@ def config_group() -> None:
 @click.option("--strict", is_flag=True, help="Treat warnings as errors.")
 @json_option
 def check_command(*, path: str | None, config: str | None, strict: bool, as_json: bool) -> int:
-    """Report every mistake with its line, and warn of what is legal but harmful. Exit status 78 if it is bad."""
+    """Report every mistake with its line. Warn of what is legal but harmful. Exit status 78 if it is bad."""
     try:
         plan = prepare(find(path or config), TRIGGERS)
     except ConfigError as exc:
@@ -68,7 +68,7 @@ def _as_dict(diagnostic: Diagnostic) -> dict[str, Any]:
 @config_option
 @json_option
 def show_command(*, config: str | None, as_json: bool) -> int:
-    """Show what is in force, each value with the file and line it comes from."""
+    """Show what is in force, and where each value comes from."""
     plan = prepare(find(config), TRIGGERS)
     tree = effective(plan)
     if as_json:
@@ -83,7 +83,7 @@ def show_command(*, config: str | None, as_json: bool) -> int:
 
 @config_group.command("schema")
 def schema_command() -> int:
-    """Print the JSON Schema of the file, for editors and other checkers."""
+    """Print the JSON Schema of the file, for editors and checkers."""
     click.echo(json.dumps(schema_of(COLLECTORS, TRIGGERS), indent=2))
     return 0
 
@@ -92,7 +92,7 @@ def schema_command() -> int:
 @config_option
 @json_option
 def reload_command(*, config: str | None, as_json: bool) -> int:
-    """Make the daemon reload its configuration; a bad one is refused, and the old one stays in force."""
+    """Make the daemon reload its configuration. A bad one is refused, and the old one stays in force."""
     # Imported here: they pull in the workers, which nothing else in this group needs.
     from collector.daemon.messages import ReloadRequest, Reply  # noqa: PLC0415
     from collector.daemon.requests import ask, connected, runtime_directory  # noqa: PLC0415

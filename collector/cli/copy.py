@@ -55,7 +55,7 @@ def copy_command(
     *, source: str, destination: str, method: str, rate: str, digest: str, chunk: str, writers: int, as_json: bool
 ) -> int:
     """
-    Copy one file from memory to a disk, bypassing the page cache.
+    Copy one file to a disk, bypassing the page cache.
 
     SRC is a regular file, usually on tmpfs, or /proc/PID/fd/N. DST is a new file or a directory. Holes
     stay holes. Ctrl-C, SIGTERM and SIGHUP end the copy at the next chunk and remove it. Exit status 3

@@ -47,8 +47,8 @@ class CorePatternState(msgspec.Struct, frozen=True, kw_only=True):
 
 
 @click.command("core-pattern")
-@click.option("--as-asked", is_flag=True, help="Do what the daemon asks for, which may not do it itself.")
-@click.option("--put-back", "restore", is_flag=True, help="Restore what the collector replaced, if it still is.")
+@click.option("--as-asked", is_flag=True, help="Do what the daemon asks for, but may not do itself.")
+@click.option("--put-back", "restore", is_flag=True, help="Restore what the collector replaced, if still in force.")
 @click.option("--unless-started", metavar="UNIT", help="Change nothing if systemd runs or starts that unit.")
 @config_option
 @json_option
@@ -56,7 +56,7 @@ def core_pattern_command(
     *, as_asked: bool, restore: bool, unless_started: str | None, config: str | None, as_json: bool
 ) -> int:
     """
-    Show who takes the kernel's cores, and what core_pattern was before.
+    Show who takes the kernel's cores, and who did before.
 
     --as-asked sets it for the daemon, whose sandbox does not allow that: collector-core-pattern.service. --put-back
     restores what was there: collector-core-pattern-restore.service, when the service stops for good.

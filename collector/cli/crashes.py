@@ -78,7 +78,7 @@ def _many(name: str, metavar: str, text: str) -> Callable[[Callable[..., int]], 
 @_many("--comm", "NAME", "Only of this command; likewise")
 @click.option("--fate", type=click.Choice([str(fate) for fate in Fate]), multiple=True, help="Only with this fate.")
 @_many("--trigger", "TRIGGER", "Only from this trigger; likewise")
-@_many("--owner", "OWNER", "Only of whom `collector status` names so: root, `uid 1000`, `unit engine.service`")
+@_many("--owner", "OWNER", "Only of this owner, as `collector status` has it: root, `uid 1000`, `unit engine.service`")
 @click.option("--uid", type=int, multiple=True, help="Only of processes of this user.")
 @click.option("--all", "every", is_flag=True, help="One line for each marker, repeats and witnesses included.")
 @last_rows_options
@@ -97,20 +97,21 @@ def crashes_command(
     **wanted: tuple[str, ...],
 ) -> int:
     """
-    List every marker that was ever accounted for, and what became of it. Oldest first.
+    List all crashes that were noticed, and their fates. Oldest first.
 
     Repeats of a crash with the same fate are one line, with their number and the time of the first. Those without a row
-    in the ledger, beyond the share of their user, come first. Exit status 1 if none is as asked for, 73 if part of the
+    in the ledger, beyond the share of their user, come first. Exit status 1 if nothing matches, 73 if part of the
     ledger cannot be read.
     """
     limits, asked = time_range(since, until), Wanted(**wanted)  # type: ignore[arg-type]
     with ArchiveReader(archive_path(config, archive)) as opened, LedgerReader(opened) as ledger:
-        lines = taken(_lines(ledger, limits, asked, every=every), last, newest_first=newest_first)
+        lines = _lines(ledger, limits, asked, every=every)
+    shown = taken(lines, last, newest_first=newest_first)
     if as_json:
-        click.echo(msgspec.json.encode({"crashes": list(map(_document, lines)), "problems": ledger.problems}))
-    elif lines:
+        click.echo(msgspec.json.encode({"crashes": list(map(_document, shown)), "problems": ledger.problems}))
+    elif shown:
         on_terminal = terminal_columns() is not None
-        echo_table(COLUMNS, [_row(line, cut=on_terminal) for line in lines], legend=not no_legend)
+        echo_table(COLUMNS, [_row(line, cut=on_terminal) for line in shown], legend=not no_legend)
     for problem in ledger.problems if not as_json else ():
         click.echo(f"collector: {printable(problem)}", err=True)
     if ledger.problems:

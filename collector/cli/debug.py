@@ -42,7 +42,7 @@ def debug_command(
     config: str | None,
 ) -> int:
     """
-    Open the core of an incident in gdb, with the program that it is of. ID as in `collector show`.
+    Open the core of an incident in gdb, with its program. ID as in `collector show`.
 
     The program must be the build that crashed: its build-id is compared with the core's. A compressed core is unpacked
     to a file without a name in $TMPDIR or /var/tmp, which is gone when gdb ends. The exit status is gdb's.

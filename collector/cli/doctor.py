@@ -40,7 +40,11 @@ MEMLOCK_BYTES = 64 << 20
 @config_option
 @json_option
 def doctor_command(*, config: str | None, as_json: bool) -> int:
-    """Check what the collector depends on: privileges, kernel, memory, configuration, cores, daemon."""
+    """
+    Check what the collector depends on.
+
+    Privileges, kernel, memory, configuration, cores, daemon.
+    """
     checks: list[Check] = []
     for check in _checks(config):
         checks.append(check)

@@ -15,7 +15,7 @@ from collector.archive.export import created, export, standard_output
 from collector.archive.read import ArchiveReader
 from collector.cli.options import archive_options, archive_path
 from collector.cli.signals import interruptible
-from collector.cli.text import escape_name, size
+from collector.cli.text import counted, escape_name, size
 from collector.model.errors import UsageError
 from collector.report.bundle import members_of, wanted_steps
 from collector.report.page import page
@@ -80,7 +80,7 @@ def export_command(
     for artifact in missing[:SHOWN]:
         click.echo(f"collector: missing, or of a different length: {escape_name(artifact)}", err=True)
     if missing:
-        click.echo(f"collector: {len(missing)} artifacts have changed: see `collector verify {known}`", err=True)
+        click.echo(f"collector: {counted(len(missing), 'artifact')} changed: see `collector verify {known}`", err=True)
     if as_json:
         result = {"incident": known, "path": path, "size_bytes": writer.size_bytes, "missing": missing}
         click.echo(msgspec.json.encode(result))

@@ -17,7 +17,7 @@ from collector.cli.text import printable, size
 from collector.cli.time_range import TimeRange, time_range, time_range_options
 from collector.model.errors import ArchiveError, DeniedError
 from collector.report.grouping import IncidentGroup, grouped
-from collector.report.signatures import SameCrash, how_it_ended, same_crash
+from collector.report.signatures import SameCrash, completed, how_it_ended, same_crash
 from collector.report.text import local, utc
 
 NO_MATCH = 1
@@ -69,14 +69,14 @@ def list_command(
     """
     List the incidents in the archive. Oldest first, including those in progress.
 
-    MATCH is a PID, a command, an executable's path, a unit, a signal (SIGSEGV, SEGV, 11), a signature, the start of an
-    id, or KEY=VALUE, such as UID=1000 or MISSING=core; * and ? stand for any text. Of one kind, any may fit; of each
-    kind given, one has to. Exit status 1 if none does, 73 if an incident cannot be read.
+    MATCH is a PID, a command, an executable's path, a unit, a signal (SIGSEGV, SEGV, 11), a signature, the start or the
+    end of an id, or KEY=VALUE, such as UID=1000 or MISSING=core; * and ? stand for any text. Of one kind, any may fit;
+    of each kind given, one has to. Exit status 1 if none does, 73 if an incident cannot be read.
     """
     limits = time_range(since, until)
     try:
         with ArchiveReader(archive_path(config, archive)) as opened:
-            found = opened.summaries()
+            found = [one if isinstance(one, str) else completed(opened, one) for one in opened.summaries()]
             known = _chosen(opened, found, matches, limits)
             signed = {one.id: same_crash(opened, one) for one in known} if group or as_json else {}
     except DeniedError:
@@ -85,17 +85,17 @@ def list_command(
         found, known = told, _chosen(None, told, matches, limits)
         signed = {one.id: same_crash(None, one) for one in known}
     problems = [one for one in found if isinstance(one, str)]
-    known = taken(known, last, newest_first=newest_first)
+    shown = taken(known, last, newest_first=newest_first)
     if group:
-        _show_groups(grouped(reversed(known) if newest_first else known, lambda one: signed[one.id]), problems,
+        _show_groups(grouped(reversed(shown) if newest_first else shown, lambda one: signed[one.id]), problems,
                      legend=not no_legend, as_json=as_json)  # fmt: skip
     else:
-        progress = running_now(config, [one for one in known if one.state == RUNNING])
+        progress = running_now(config, [one for one in shown if one.state == RUNNING])
         if as_json:
-            incidents = [_document(one, signed[one.id], progress.get(one.id)) for one in known]
+            incidents = [_document(one, signed[one.id], progress.get(one.id)) for one in shown]
             click.echo(msgspec.json.encode({"incidents": incidents, "problems": problems}))
-        elif known:
-            echo_table(COLUMNS, _rows(known, progress), legend=not no_legend)
+        elif shown:
+            echo_table(COLUMNS, _rows(shown, progress), legend=not no_legend)
     return _status(known, problems, as_json=as_json, is_limited=bool(matches) or limits.is_limited)
 
 

@@ -20,8 +20,15 @@ from collector.model.signals import NAMES, signal_number
 from collector.model.units import quote
 
 HIGHEST_SIGNAL = 64
-_ID = re.compile(r"\d{8}T\d{0,6}(?:\.\d{0,6}Z?)?(?:-[0-9a-f]{0,6})?", re.ASCII)
-_KEY = re.compile(r"([A-Za-z]+)=(.*)", re.DOTALL)
+_ID = re.compile(r"\d{8}(?:T\d{0,6}(?:\.\d{0,6}Z?)?(?:-[0-9a-f]{0,6})?)?", re.ASCII)
+_ID_END = re.compile(r"(?=.*[0-9])(?=.*[a-f])[0-9a-f]{6}", re.ASCII)
+"""As lists on terminals show it; of digits alone, it is a PID."""
+
+_KEY = re.compile(r"(?:COREDUMP_)?([A-Z_]+)=(.*)", re.DOTALL | re.IGNORECASE)
+"""coredumpctl has its keys with a prefix."""
+
+PID_DIGITS = 7
+"""The highest PID is 4194304. Source: proc_sys_kernel(5), ``pid_max``."""
 
 
 class IncidentMatch(msgspec.Struct, frozen=True):
@@ -49,7 +56,9 @@ def parse_match(text: str) -> IncidentMatch:
             return IncidentMatch(key, str(signal_number(wanted.upper())))
         except ValueError as exc:
             raise UsageError(str(exc)) from exc
-    return IncidentMatch(key, f"{wanted}*" if key == "id" else wanted)
+    if key == "id":
+        return IncidentMatch(key, f"*{wanted}" if _ID_END.fullmatch(wanted) else f"{wanted}*")
+    return IncidentMatch(key, wanted)
 
 
 def fits(summary: IncidentSummary, matches: Iterable[IncidentMatch], signature: Callable[[], str]) -> bool:
@@ -66,14 +75,14 @@ def _fits(key: str, summary: IncidentSummary, wanted: list[str], signature: Call
 
 
 def _kind_of(text: str) -> str:
-    if text.isascii() and text.isdecimal():
+    if text.isascii() and text.isdecimal() and len(text) <= PID_DIGITS:
         return "signal" if 0 < int(text[:9]) <= HIGHEST_SIGNAL else "pid"
     if text.startswith("sig1:"):
         return "signature"
     if text in NAMES.values() or f"SIG{text}" in NAMES.values() or text.startswith(("SIGRTM", "RTM")):
         return "signal"
-    if _ID.fullmatch(text):
-        return "id"  # its beginning
+    if _ID.fullmatch(text) or _ID_END.fullmatch(text):
+        return "id"
     if "/" in text:
         return "exe"
     return "unit" if text.endswith(UNIT_SUFFIXES) else "comm"

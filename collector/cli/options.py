@@ -70,7 +70,7 @@ def last_rows_options(function: F) -> F:
     """``-n N``, ``-r`` and ``--no-legend``: which rows of a table, and in which order."""
     last = click.option("-n", "last", metavar="N", type=click.IntRange(min=0), help="Only the newest N.")
     reverse = click.option("-r", "--reverse", "newest_first", is_flag=True, help="Newest first.")
-    legend = click.option("--no-legend", is_flag=True, help="Leave out the line with the names of the columns.")
+    legend = click.option("--no-legend", is_flag=True, help="Leave out the header.")
     return last(reverse(legend(function)))
 
 

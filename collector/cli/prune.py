@@ -9,7 +9,7 @@ from collector.archive.prune import prune
 from collector.archive.read import ArchiveReader
 from collector.archive.retention import holds_most
 from collector.cli.options import archive_options, archive_path
-from collector.cli.text import escape_name, printable, size
+from collector.cli.text import counted, escape_name, printable, size
 from collector.config.load import find, load
 
 FAILED = 73
@@ -46,7 +46,7 @@ def prune_command(*, dry_run: bool, archive: str | None, config: str | None, as_
         click.echo(f"{verb} {kept.id} {size(kept.size_bytes):>10}  {_shown(kept.owner)}")
     for problem in problems:
         click.echo(f"collector: {printable(problem)}", err=True)
-    held = f"{len(found)} incidents, {size(sum(kept.size_bytes for kept in found))}"
+    held = f"{counted(len(found), 'incident')}, {size(sum(kept.size_bytes for kept in found))}"
     most = f"; {_shown(holds_most(found))} holds most" if len({kept.owner for kept in found}) > 1 else ""
     if gone:
         click.echo(f"{verb} {len(gone)} of {held}: {size(freed)}{most}", err=True)

@@ -11,7 +11,7 @@ import click
 import msgspec
 
 from collector.cli.progress_line import ProgressLine, fitting
-from collector.cli.text import printable, size
+from collector.cli.text import counted, printable, size
 from collector.daemon.messages import Answer, Reply
 from collector.model.incident import StepStatus
 from collector.model.recording import STEP as RECORDER
@@ -82,7 +82,7 @@ class Renderer:
             }
             click.echo(msgspec.json.encode(document))
         elif done is not None:
-            figures = f"{done.artifacts} artifacts, {size(done.size_bytes)} in {done.duration_s:.2f} s"
+            figures = f"{counted(done.artifacts, 'artifact')}, {size(done.size_bytes)} in {done.duration_s:.2f} s"
             click.echo(f"{done.state}: {figures}", err=True)
             if exit_code != reply.exit_code:
                 click.echo("collector: none of these steps applies: nothing was collected", err=True)
@@ -107,7 +107,7 @@ class Renderer:
     def _finished(self, event: events.StepFinished) -> None:
         end = event.end
         self._steps.append({**msgspec.to_builtins(end), "artifacts": event.artifacts, "size_bytes": event.size_bytes})
-        result = f"{event.artifacts} artifacts, {size(event.size_bytes)}, {end.duration_s:.2f} s"
+        result = f"{counted(event.artifacts, 'artifact')}, {size(event.size_bytes)}, {end.duration_s:.2f} s"
         if end.status is not StepStatus.OK:
             result = f"{result}: {end.reason}" if event.artifacts else end.reason
         self._print(f"  {end.id:<16} {end.status:<14} {result}")

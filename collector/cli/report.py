@@ -2,19 +2,19 @@
 
 from __future__ import annotations
 
-import contextlib
 import os
 import sys
 from collections.abc import Callable, Iterator
 
 import click
 
-from collector.archive.directory import CREATE_FLAGS, write_all
+from collector.archive.directory import write_all
+from collector.archive.dropping import writing
+from collector.archive.new_file import new_file, refuse_existing
 from collector.archive.read import ArchiveReader
 from collector.cli.options import archive_option, archive_path, config_option
 from collector.cli.signals import interruptible
 from collector.cli.text import escape_name, size
-from collector.model.errors import ArchiveError
 
 STANDARD_OUTPUT = "-"
 HOLDS = "what the incident says about its processes, secrets hidden as they are there; not the core, nor segments"
@@ -23,7 +23,11 @@ HOLDS = "what the incident says about its processes, secrets hidden as they are 
 @click.command("report")
 @click.argument("incident", metavar="ID")
 @click.option(
-    "-o", "--output", metavar="FILE.html", required=True, help="The file to create; must not exist. - for the output."
+    "-o",
+    "--output",
+    metavar="FILE.html",
+    required=True,
+    help="The file to create; - is standard output.",
 )
 @archive_option
 @config_option
@@ -38,8 +42,8 @@ def report_command(*, incident: str, output: str, archive: str | None, config: s
     from collector.report.telling import tell  # noqa: PLC0415
 
     to_file = output != STANDARD_OUTPUT
-    if to_file and os.path.lexists(output):
-        raise _exists(output)  # now, not after the minute that the frames of a large core may take
+    if to_file:
+        refuse_existing(output)  # now, not after the minute that the frames of a large core may take
     with ArchiveReader(archive_path(config, archive)) as opened:
         known = opened.resolve(incident)
         pieces = page(opened, tell(opened, known))
@@ -53,27 +57,11 @@ def report_command(*, incident: str, output: str, archive: str | None, config: s
     return 0
 
 
-def _exists(path: str) -> ArchiveError:
-    return ArchiveError(f"{path} exists already", hint="name a file that does not exist")
-
-
 def _write(path: str, pieces: Iterator[str], check: Callable[[], None]) -> int:
-    """Write a new file, mode 0600, and return its length; nothing is left behind if that fails."""
-    try:
-        out = os.open(path, CREATE_FLAGS, 0o600)
-    except FileExistsError as exc:
-        raise _exists(path) from exc
-    except OSError as exc:
-        hint = "name a file in a directory that you may write to"
-        raise ArchiveError(f"cannot create {path}: {exc.strerror}", hint=hint) from exc
-    try:
+    """Write a new file and return its length; nothing is left behind if that fails."""
+    with new_file(path) as out:
         for piece in pieces:
             check()
-            write_all(out, piece.encode())
+            with writing(path):
+                write_all(out, piece.encode())
         return os.fstat(out).st_size
-    except BaseException:
-        with contextlib.suppress(OSError):
-            os.unlink(path)
-        raise
-    finally:
-        os.close(out)

@@ -32,7 +32,7 @@ def show_command(
     as_json: bool,
 ) -> int:
     """
-    Show one incident on one screen: what crashed, why, what is kept, what is missing, and what to do next.
+    Show one incident on one screen. What crashed, why, what is kept, what is missing, and what to do next.
 
     ID may be the start or the end of an id; without one, it is the latest. With --json, its manifest, and its story
     under `story`.

@@ -6,7 +6,7 @@ from collections.abc import Iterator
 from typing import Any
 
 from collector.archive.read import UnderWay
-from collector.cli.text import escape_name, size, when
+from collector.cli.text import counted, escape_name, size, when
 from collector.model.artifact import ArtifactRecord
 from collector.model.errors import UsageError
 from collector.model.incident import Manifest, StepRecord
@@ -79,7 +79,7 @@ def _marker(marker: Marker) -> str:
 
 def _step(step: StepRecord) -> Iterator[str]:
     kept_bytes = sum(artifact.data_bytes for artifact in step.artifacts)
-    files = f"  {len(step.artifacts)} files, {size(kept_bytes)}" if step.artifacts else ""
+    files = f"  {counted(len(step.artifacts), 'file')}, {size(kept_bytes)}" if step.artifacts else ""
     yield f"{escape_name(step.id)}  {step.status}  {step.duration_s:.2f} s{files}"
     if step.reason:
         yield f"  why    {escape_name(step.reason)}"

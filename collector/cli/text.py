@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 from collector.model.text import escape_name, printable
-from collector.model.units import size
+from collector.model.units import counted, size
 from collector.report.text import local, utc
 
-__all__ = ["escape_name", "printable", "printable_lines", "size", "when"]
+__all__ = ["counted", "escape_name", "printable", "printable_lines", "size", "when"]
 
 
 def printable_lines(text: str) -> str:

@@ -37,9 +37,9 @@ def time_range_options(function: F) -> F:
     since = click.option(
         "--since",
         metavar="WHEN",
-        help="Not older, by the times shown: an age such as 1h or 14d, `2026-11-28 14:00`, 14:00, today, yesterday.",
+        help="Since then, by the times shown: an age such as 1h or 14d, `2026-11-28 14:00`, 14:00, today, yesterday.",
     )
-    until = click.option("--until", metavar="WHEN", help="Only what is older than that.")
+    until = click.option("--until", metavar="WHEN", help="Only before then.")
     return since(until(function))
 
 

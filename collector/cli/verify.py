@@ -8,7 +8,7 @@ import msgspec
 from collector.archive.digests import ArtifactCheck, verify
 from collector.archive.read import ArchiveReader
 from collector.cli.options import archive_options, archive_path
-from collector.cli.text import printable
+from collector.cli.text import counted, printable
 from collector.config.load import find, load_lenient
 from collector.copying import buffers, hashing
 from collector.model.errors import ArchiveError
@@ -59,6 +59,6 @@ def _show(incident: str, findings: list[ArtifactCheck], unreadable: str | None) 
         click.echo(f"{incident}  BAD  {len(problems)} of {len(findings)} artifacts differ")
     else:
         without = f", {undigested} without a digest" if undigested else ""
-        click.echo(f"{incident}  ok  {checked} artifacts as archived{without}")
+        click.echo(f"{incident}  ok  {counted(checked, 'artifact')} as archived{without}")
     for problem in problems:
         click.echo(f"  {problem}")

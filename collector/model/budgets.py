@@ -12,7 +12,7 @@ import msgspec
 from collector.model.constrained import Count, SystemUnit, Window
 from collector.model.owners import Owners
 from collector.model.shares import has_room
-from collector.model.units import Bytes, Seconds
+from collector.model.units import Bytes, Seconds, counted
 
 MAX_SPENT = 4096
 
@@ -192,9 +192,9 @@ class Budgets:
             window.forget(now_s)
         per, of_uid, total = self._settings.per_executable, self._settings.per_uid, self._settings.total
         if per.count and (found := self._per_executable.by_executable[owner, executable]) >= per.count:
-            return Excess("storm.per_executable", f"{found} incidents of {executable} in {per.window_s:g} s")
+            return Excess("storm.per_executable", f"{counted(found, 'incident')} of {executable} in {per.window_s:g} s")
         if of_uid.count and (found := self._per_uid.by_owner[owner]) >= of_uid.count:
-            return Excess("storm.per_uid", f"{found} incidents of {owner} in {of_uid.window_s:g} s")
+            return Excess("storm.per_uid", f"{counted(found, 'incident')} of {owner} in {of_uid.window_s:g} s")
         for used, limit, what in (
             (self._total.by_owner, total.count, "incidents"),
             (self._total.sizes, total.size_bytes, "bytes archived"),

@@ -72,11 +72,16 @@ class Case:
         """Add a marker; beyond `MAX_MARKERS`, keep the first, a core and the newest."""
         self.markers.append(marker)
         if len(self.markers) > MAX_MARKERS:
-            # The markers that say most about the crash must not be displaced by repetitions of it.
-            rest = [kept for kept in self.markers[1:] if not kept.attributed or kept.core is None]
-            self.markers.remove(next((kept for kept in rest if not kept.attributed), rest[0]))
+            self.markers.remove(self._least())
         if marker.attributed and not awaits_core(self.marker):
             self.ready_s = min(self.ready_s, now_s)
+
+    def _least(self) -> Marker:
+        """Return the marker to give up: those that say most about the crash outlast the repetitions of it."""
+        rest = self.markers[1:]
+        uncertain = (kept for kept in rest if not kept.attributed)
+        without_core = (kept for kept in rest if kept.core is None)
+        return next(uncertain, next(without_core, self.markers[2]))
 
     def end_dump(self, reason: str) -> None:
         """Enter why the kernel does not hold the process any more."""

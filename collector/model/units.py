@@ -121,6 +121,11 @@ def parse_rate(text: str) -> Rate:
     return size
 
 
+def counted(count: int, noun: str) -> str:
+    """Return a number with its noun, in the plural unless it is 1."""
+    return f"{count} {noun}" if count == 1 else f"{count} {noun}s"
+
+
 def size(size_bytes: float) -> str:
     """Write *size_bytes* for people, with the largest unit that it fills: ``1.5 GiB``."""
     for unit in ("B", "KiB", "MiB", "GiB"):

@@ -3,14 +3,16 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from contextlib import ExitStack
 
+from collector.collectors.core.module import VDSO
 from collector.host.elfcore import CoreError
 from collector.model.errors import ArchiveError
 from collector.model.text import printable
 from collector.report.archived_core import ArchivedCore, ArchivedThread, image_of
-from collector.report.core_modules import MAX_MODULES, VDSO, CoreModule, core_modules
+from collector.report.archived_frames import archived_frame, continued
+from collector.report.core_modules import MAX_MODULES, CoreModule, core_modules
 from collector.report.libdw import LIBRARY, NO_FILE
 from collector.report.memory_file import memory_file
 from collector.report.traces import ARCHIVED, LIBDW, REGISTERS, Backtraces, ThreadTrace, TraceFrame
@@ -19,6 +21,8 @@ from collector.report.unwinding import TIMEOUT_S, UnwoundFrame, UnwoundThread, u
 
 NO_LIBDW = "libdw is not installed (`apt install libdw1`)"
 PROGRAM_COUNTERS = ("rip", "pc", "eip")
+SHOWN_NAMES = 8
+NOT_HERE = "the build that crashed is not on this machine"
 
 
 def backtraces(
@@ -47,11 +51,13 @@ def _unwound(core: ArchivedCore, fd: int, library: str, timeout_s: float, most_t
     modules = core_modules(image)
     with ExitStack() as stack:
         vdso = NO_FILE
-        if modules and modules[-1].path == VDSO.encode():
+        if modules and modules[-1].path == VDSO:
             vdso = memory_file(image.memory.read(modules[-1].start, modules[-1].end - modules[-1].start))
             stack.callback(os.close, vdso)
         stack.callback(os.posix_fadvise, fd, 0, 0, os.POSIX_FADV_DONTNEED)  # 660 MiB of a core with 10,000 threads
-        threads, problem = unwind(fd, modules, vdso, library=library, timeout_s=timeout_s, most_threads=most_threads)
+        threads, problem, not_here = unwind(
+            fd, modules, vdso, library=library, timeout_s=timeout_s, most_threads=most_threads
+        )
     if threads is None:
         return _archived(core, modules, NO_LIBDW)
     if not threads:
@@ -60,10 +66,15 @@ def _unwound(core: ArchivedCore, fd: int, library: str, timeout_s: float, most_t
     if others:
         problem = f"{problem}: of the other {len(others)} threads, the {ARCHIVED}"
     left_out = f"only the first {MAX_MODULES} modules are known by name" if len(modules) >= MAX_MODULES else ""
+    absent = _absent(threads, modules, not_here)
+    traces = [_thread(thread, modules, not_here) for thread in threads]
+    if any(trace.ended for trace in traces):
+        archived = {row.tid: row for row in core.rows()}
+        traces = [_continued(trace, archived.get(trace.tid)) for trace in traces]
     return Backtraces(
         by=LIBDW,
-        threads=(*(_thread(thread, modules) for thread in threads), *others),
-        problem=printable("; ".join(filter(None, (problem, core.missing, left_out)))),
+        threads=(*traces, *others),
+        problem=printable("; ".join(filter(None, (problem, core.missing, left_out, absent)))),
     )
 
 
@@ -75,9 +86,22 @@ def _others(
     return tuple(_archived_thread(row, modules) for row in core.rows() if row.tid not in known)
 
 
-def _thread(thread: UnwoundThread, modules: Sequence[CoreModule]) -> ThreadTrace:
+def _absent(threads: Sequence[UnwoundThread], modules: Sequence[CoreModule], not_here: Collection[int]) -> str:
+    """Say which of the modules in these backtraces have no file here, without which frames have no names."""
+    used = {frame.module for thread in threads for frame in thread.frames} & set(not_here)
+    names = [modules[number].name for number in sorted(used)[:SHOWN_NAMES]]
+    return f"{NOT_HERE}: {', '.join(names)}" if names else ""
+
+
+def _thread(thread: UnwoundThread, modules: Sequence[CoreModule], not_here: Collection[int]) -> ThreadTrace:
     frames = tuple(_frame(frame, modules) for frame in thread.frames)
-    return ThreadTrace(tid=thread.tid or 0, frames=frames, ended=printable(thread.ended))
+    # libdw itself says "Callback returned failure" then.
+    ended = NOT_HERE if thread.ended and thread.frames and thread.frames[-1].module in not_here else thread.ended
+    return ThreadTrace(tid=thread.tid or 0, frames=frames, ended=printable(ended))
+
+
+def _continued(trace: ThreadTrace, row: ArchivedThread | None) -> ThreadTrace:
+    return trace if row is None else continued(trace, tuple(map(archived_frame, row.frames)), row.frames_end)
 
 
 def _frame(frame: UnwoundFrame, modules: Sequence[CoreModule]) -> TraceFrame:
@@ -102,7 +126,7 @@ def _archived(core: ArchivedCore, modules: Sequence[CoreModule], problem: str) -
 
 def _archived_thread(row: ArchivedThread, modules: Sequence[CoreModule]) -> ThreadTrace:
     if row.frames:
-        frames = tuple(_split(printable(frame)) for frame in row.frames)
+        frames = tuple(map(archived_frame, row.frames))
         return ThreadTrace(tid=row.tid, frames=frames, ended=printable(row.frames_end))
     text = next((row.registers[name] for name in PROGRAM_COUNTERS if name in row.registers), "")
     try:
@@ -112,9 +136,3 @@ def _archived_thread(row: ArchivedThread, modules: Sequence[CoreModule]) -> Thre
     module = next((one for one in modules if one.start <= pc < one.end), None)
     frame = TraceFrame(module=module.name if module else "", offset=f"{pc - module.start if module else pc:#x}")
     return ThreadTrace(tid=row.tid, frames=(frame,))
-
-
-def _split(frame: str) -> TraceFrame:
-    """Return ``module+0xoffset`` as a frame."""
-    module, _, offset = frame.rpartition("+")
-    return TraceFrame(module=module, offset=offset)

@@ -6,8 +6,8 @@ from collections.abc import Collection, Iterable, Iterator, Mapping
 
 from collector.model.incident import Manifest, StepRecord
 from collector.model.text import printable
+from collector.model.units import counted
 from collector.report.kept import DAMAGED
-from collector.report.page_text import counted
 from collector.report.story import Missing
 
 

@@ -6,17 +6,17 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from functools import partial
 
+from collector.collectors.core.auxv import AT_PHDR, AT_SYSINFO_EHDR
 from collector.collectors.core.image import CoreImage
+from collector.collectors.core.module import DELETED, VDSO
 from collector.host.core_segments import PF_X
 from collector.host.elfcore import MappedFile
 from collector.model.text import escape
 from collector.report.elf_image import MAGIC, PAGE_BYTES, build_id
 
-AT_PHDR, AT_SYSINFO_EHDR = 3, 33
 MAX_MODULES = 400
 """Two descriptors of each are opened at once."""
 
-VDSO = "[vdso]"
 VDSO_BYTES = 1 << 16
 
 
@@ -28,7 +28,7 @@ class CoreModule:
     Args:
         start: Of its first mapping.
         end: Of its last.
-        path: Where it was mapped from, as the kernel wrote it.
+        path: Where it was mapped from; without the kernel's mark that it was deleted: a copy may be there again.
         build_id: In hexadecimal; empty if it has none, or the core does not hold it.
         first_page: Of the module; empty if the core does not hold it.
     """
@@ -56,7 +56,7 @@ def core_modules(image: CoreImage) -> list[CoreModule]:
     vdso_at = image.auxv.get(AT_SYSINFO_EHDR, 0)
     segment = image.segments.find(vdso_at) if vdso_at else None
     if segment is not None and segment.memory_bytes <= VDSO_BYTES:
-        found.append(_module(image, vdso_at, segment.end, VDSO.encode()))
+        found.append(_module(image, vdso_at, segment.end, VDSO))
     return found
 
 
@@ -90,7 +90,9 @@ def _is_module(image: CoreImage, mappings: list[MappedFile]) -> bool:
 
 def _module(image: CoreImage, start: int, end: int, path: bytes) -> CoreModule:
     read = partial(_read, image, start)
-    return CoreModule(start=start, end=end, path=path, build_id=build_id(read), first_page=read(0, PAGE_BYTES))
+    return CoreModule(
+        start=start, end=end, path=path.removesuffix(DELETED), build_id=build_id(read), first_page=read(0, PAGE_BYTES)
+    )
 
 
 def _read(image: CoreImage, start: int, offset: int, size: int) -> bytes:

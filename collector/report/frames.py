@@ -6,8 +6,9 @@ from collector.archive.read import ArchiveReader
 from collector.model.errors import ArchiveError
 from collector.model.incident import Manifest
 from collector.model.text import printable
+from collector.report.archived_frames import archived_frame
 from collector.report.core_facts import CoreFacts
-from collector.report.traces import ARCHIVED, Backtraces, ThreadTrace, TraceFrame
+from collector.report.traces import ARCHIVED, Backtraces, ThreadTrace
 
 BRIEF_S, WHOLE_S = 1.0, 5.0
 """How long a glance, and a page, wait for libdw. What is not unwound by then is shown as it was archived."""
@@ -48,11 +49,6 @@ def archived_trace(core: CoreFacts) -> Backtraces | None:
     """Return the crashed thread's frames as they were archived with the crash."""
     if not core.frames:
         return None
-    frames = []
-    for frame in core.frames[:256]:
-        module, _, offset = printable(frame).rpartition("+")
-        frames.append(TraceFrame(module=module, offset=offset))
+    frames = tuple(map(archived_frame, core.frames[:256]))
     tid = core.crashed_thread.tid if core.crashed_thread else 0
-    return Backtraces(
-        by=ARCHIVED, threads=(ThreadTrace(tid=tid, frames=tuple(frames), ended=printable(core.frames_end)),)
-    )
+    return Backtraces(by=ARCHIVED, threads=(ThreadTrace(tid=tid, frames=frames, ended=printable(core.frames_end)),))

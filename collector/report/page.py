@@ -20,7 +20,7 @@ from collector import __version__
 from collector.archive import tree
 from collector.archive.read import ArchiveReader
 from collector.model.incident import Manifest, StepStatus
-from collector.model.units import size
+from collector.model.units import counted, size
 from collector.report import charts, recorded_charts
 from collector.report.agreement import agreement
 from collector.report.chain import where
@@ -29,7 +29,7 @@ from collector.report.charts import ChartTimes
 from collector.report.holders import memory_holders, shm_segments
 from collector.report.left_out import without_steps
 from collector.report.page_lines import page_lines
-from collector.report.page_text import bounded, counted, moment, shown, span
+from collector.report.page_text import bounded, moment, shown, span
 from collector.report.page_threads import fold, registers_of, shown_threads
 from collector.report.page_words import head_facts
 from collector.report.recording import ArchivedRecording, read_recording

@@ -62,11 +62,6 @@ def moment(at: datetime | float | None, digits: int = 0) -> Markup:
     return Markup('<time datetime="{}Z">{} {}</time>').format(in_utc, text[:clock], text[clock:])
 
 
-def counted(count: int, noun: str) -> str:
-    """Return a number with its noun, in the plural unless it is 1."""
-    return f"{count} {noun}" if count == 1 else f"{count} {noun}s"
-
-
 def span(seconds: float) -> str:
     """Return a length of time with one unit, or two."""
     if seconds < 90:

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
-from collector.model.units import size
-from collector.report.page_text import counted, span
+from collector.model.units import counted, size
+from collector.report.page_text import span
 from collector.report.story import Cause, Kept, MemoryThen, Repeats, Story
 
 

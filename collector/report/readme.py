@@ -10,9 +10,8 @@ from typing import NamedTuple
 from collector.collectors.registry import COLLECTORS
 from collector.model.incident import Manifest, StepRecord
 from collector.model.text import printable
-from collector.model.units import size
+from collector.model.units import counted, size
 from collector.report.changed_files import changed_files
-from collector.report.page_text import counted
 from collector.report.recipes import recipes
 
 SHOWN_FILES = 12

@@ -6,28 +6,20 @@ import contextlib
 from datetime import UTC, datetime
 from typing import NamedTuple
 
-import msgspec
-
-from collector.archive import directory
 from collector.archive.ledger_reader import LedgerReader
 from collector.archive.read import ArchiveReader
 from collector.model.case import Fate, executable
-from collector.model.decode import MalformedError, decode
 from collector.model.errors import ArchiveError
 from collector.model.marker import Marker
 from collector.model.text import printable
+from collector.report.signatures import core_identity
 from collector.report.story import Repeats
 from collector.report.text import utc
 
 MAX_COMPARED = 500
 """Incidents whose signature is compared: 60 us each."""
 
-SUMMARY_BYTES = 1 << 20
 ONLY_RECORDED = (Fate.SUPPRESSED, Fate.HELD, Fate.QUEUED, Fate.RECORDED, Fate.FAILED)
-
-
-class _Signed(msgspec.Struct, frozen=True, kw_only=True):
-    signature: str = ""
 
 
 class _Known(NamedTuple):
@@ -55,17 +47,20 @@ def repeats(
     known = _known(archive, name) if ledger else None
     if not signature and known is None:
         return None
-    there = sorted(archive.names())
+    there = sorted({*archive.names(), incident})  # it may be in progress
     among = [one for one in there if known is None or one in known.incidents or one == incident]
     if signature:
+        # The same pipeline puts their summaries at the same place.
         newest = among[-MAX_COMPARED:]
-        among = [one for one in newest if one == incident or _is_signed(archive, one, summary, signature)]
+        among = [
+            one for one in newest if one == incident or core_identity(archive, one, summary).signature == signature
+        ]
     earlier = [one for one in among if one < incident]
-    times = [utc(_label_s(one)) for one in (among or [incident])]
+    times = [utc(_label_s(one)) for one in among]
     return Repeats(
         by="signature" if signature else "executable",
         key=printable(signature or name, limit=200),
-        count=max(1, len(among)),
+        count=len(among),
         number=len(earlier) + 1,
         first=times[0],
         last=times[-1],
@@ -79,13 +74,6 @@ def _known(archive: ArchiveReader, name: str) -> _Known | None:
             incidents, fates = ledger.of_executable(name)
             return None if ledger.problems else _Known(incidents, sum(fates.get(fate, 0) for fate in ONLY_RECORDED))
     return None
-
-
-def _is_signed(archive: ArchiveReader, incident: str, path: str, signature: str) -> bool:
-    """Return whether an incident has this signature, by its own summary, where the same pipeline puts it."""
-    with contextlib.suppress(ArchiveError, MalformedError, OSError), archive.incident(incident) as fd:
-        return decode(directory.read(path, fd, limit=SUMMARY_BYTES), _Signed).signature == signature
-    return False
 
 
 def _label_s(incident: str) -> float:

@@ -7,6 +7,7 @@ from datetime import datetime
 from typing import NamedTuple
 
 from collector.model.incident import StepStatus
+from collector.model.units import counted
 from collector.report.chain import SEPARATOR, where
 from collector.report.kept import TO_COME
 from collector.report.story import LogLine, MemoryThen, Missing, Repeats, Story
@@ -18,6 +19,9 @@ NOT_APPLICABLE = StepStatus.NOT_APPLICABLE
 MIN_WIDTH = 40
 NAME_SHOWN = 60
 """Columns of a function's name: those of C++ may take hundreds."""
+
+SIGNATURE_SHOWN = 12
+"""Columns: it has to fit beside how often it came."""
 
 KEPT_TOGETHER = "\u00a0"
 """Stands for a space that no line ends at; what is not printable is in no text."""
@@ -70,7 +74,8 @@ def head(story: Story, width: int) -> list[ScreenLine]:
 def _head(story: Story, width: int) -> Iterator[ScreenLine]:
     subject = story.subject
     pid = "" if subject.pid is None else f"[{subject.pid}]"
-    who = fitted(subject.comm or subject.unit or story.host or "?", NAME_SHOWN // 2) + pid
+    named = subject.comm or subject.unit or ("process" if pid else story.host or "?")
+    who = fitted(named, NAME_SHOWN // 2) + pid
     unit = f"unit {fitted(subject.unit, NAME_SHOWN)}" if subject.unit and subject.comm else ""
     when = local(story.at)
     whole = "   ".join(filter(None, (f"{who}  {story.cause.said}", unit, when)))
@@ -116,25 +121,29 @@ def _said(story: Story) -> str:
     return line.text if not line.who or line.who == story.subject.comm else f"{fitted(line.who, 30)}: {line.text}"
 
 
+def _size(size_bytes: float) -> str:
+    return rounded(size_bytes).replace(" ", KEPT_TOGETHER)
+
+
 def _memory(story: Story, memory: MemoryThen) -> str:
     stall = "" if memory.stalled_percent is None else f", stall {memory.stalled_percent:.0f} %"
-    total = f" of {rounded(memory.total_bytes)}" if memory.total_bytes else ""
+    total = f" of {_size(memory.total_bytes)}" if memory.total_bytes else ""
     before = ""
     if memory.before_bytes is not None and memory.before_s is not None:
-        before = f"{age(memory.before_s)} before: {rounded(memory.before_bytes)}"
+        before = f"{age(memory.before_s)} before: {_size(memory.before_bytes)}"
     largest = max(story.kept.segments, key=lambda one: one.size_bytes, default=None)
-    segment = f", {fitted(largest.name, 30)} {rounded(largest.size_bytes)}" if largest and largest.size_bytes else ""
-    shm = "" if memory.shm_bytes is None else f"{SHM} {rounded(memory.shm_bytes)}{segment}"
-    return "; ".join(filter(None, (f"{rounded(memory.available_bytes)}{total} available{stall}", before, shm)))
+    segment = f", {fitted(largest.name, 30)} {_size(largest.size_bytes)}" if largest and largest.size_bytes else ""
+    shm = "" if memory.shm_bytes is None else f"{SHM} {_size(memory.shm_bytes)}{segment}"
+    return "; ".join(filter(None, (f"{_size(memory.available_bytes)}{total} available{stall}", before, shm)))
 
 
 def _kept(story: Story, now: datetime | None) -> str:
     kept = story.kept
     content = f" ({kept.core_content} only)" if kept.core_content not in {"", "full"} else ""
     taken = [one for one in kept.segments if one.artifact]
-    shared = f"{len(taken)} of {len(kept.segments)} segments ({rounded(sum(one.size_bytes for one in taken))})"
-    core = f"core {rounded(kept.core_bytes)}{content}" if kept.core else "no core"
-    files = f"{kept.files} file{'' if kept.files == 1 else 's'} ({rounded(kept.size_bytes)})"
+    shared = f"{len(taken)} of {len(kept.segments)} segments ({_size(sum(one.size_bytes for one in taken))})"
+    core = f"core {_size(kept.core_bytes)}{content}" if kept.core else "no core"
+    files = f"{counted(kept.files, 'file')} ({_size(kept.size_bytes)})"
     dumps = story.cause.signal not in {"", "SIGKILL"}
     parts = [core if kept.core or dumps else "", shared if kept.segments else "", files]
     if story.ended is None:
@@ -145,10 +154,10 @@ def _kept(story: Story, now: datetime | None) -> str:
 def _progress(story: Story, now: datetime | None) -> Iterator[str]:
     """Yield what an incident under way is writing now, and how fast it is in all."""
     if story.writing_bytes:
-        yield f"{rounded(story.writing_bytes)} being written"
+        yield f"{_size(story.writing_bytes)} being written"
     seconds = (now - story.at).total_seconds() if now and story.at else 0.0
     if story.state == "running" and seconds > 0:
-        yield f"{rounded((story.kept.size_bytes + story.writing_bytes) / seconds)}/s for {age(seconds)}"
+        yield f"{_size((story.kept.size_bytes + story.writing_bytes) / seconds)}/s for {age(seconds)}"
 
 
 def _missing(found: Sequence[Missing]) -> str:
@@ -169,4 +178,4 @@ def _again(repeats: Repeats | None) -> str:
 
 
 def _signature(story: Story) -> str:
-    return f"signature {fitted(story.signature, 24)}" if story.signature else ""
+    return f"signature {fitted(story.signature, SIGNATURE_SHOWN)}" if story.signature else ""

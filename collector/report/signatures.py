@@ -29,8 +29,18 @@ class SameCrash(NamedTuple):
     key: str
 
 
-class _Core(msgspec.Struct, frozen=True):
-    """The part of ``core.json`` by which crashes are recognized."""
+class SignalNumber(msgspec.Struct, frozen=True):
+    """The number of the signal."""
+
+    number: int | None = None
+
+
+class CoreIdentity(msgspec.Struct, frozen=True):
+    """The part of ``core.json`` by which crashes are recognized; empty if it has none, or cannot be read."""
+
+    program: str = ""
+    command: str = ""
+    signal: SignalNumber | None = None
 
     signature: str = ""
     crash_key: str = ""
@@ -38,7 +48,7 @@ class _Core(msgspec.Struct, frozen=True):
 
 def same_crash(archive: ArchiveReader | None, summary: IncidentSummary) -> SameCrash:
     """Return by what *summary* is recognized; a ``core.json`` that cannot be read, or without an *archive*, is none."""
-    core = _Core() if archive is None else _core(archive, summary)
+    core = CoreIdentity() if archive is None else core_identity(archive, summary.id, summary.core)
     if core.signature:
         return SameCrash("signature", core.signature)
     if core.crash_key:
@@ -47,11 +57,29 @@ def same_crash(archive: ArchiveReader | None, summary: IncidentSummary) -> SameC
     return SameCrash("executable", f"{subject} {how_it_ended(summary.signal, summary.exit_status, summary.event)}")
 
 
-def _core(archive: ArchiveReader, summary: IncidentSummary) -> _Core:
-    if layout.is_artifact_path(summary.core):
+def completed(archive: ArchiveReader, summary: IncidentSummary) -> IncidentSummary:
+    """
+    Return *summary* with what only the core knows of the program and the signal.
+
+    Who reports a core file knows no more of it than its name and its first notes, if it is not compressed.
+    """
+    if not summary.core or (summary.exe and summary.comm and summary.signal is not None):
+        return summary
+    core = core_identity(archive, summary.id, summary.core)
+    return msgspec.structs.replace(
+        summary,
+        exe=summary.exe or core.program or None,
+        comm=summary.comm or core.command or None,
+        signal=core.signal.number if summary.signal is None and core.signal else summary.signal,
+    )
+
+
+def core_identity(archive: ArchiveReader, incident: str, path: str) -> CoreIdentity:
+    """Return by what the core of a sealed incident is recognized; *path* is that of its ``core.json``."""
+    if layout.is_artifact_path(path):
         with contextlib.suppress(ArchiveError, MalformedError, OSError):
-            return decode(directory.read(f"{summary.id}/{summary.core}", archive.fd, limit=CORE_LIMIT), _Core)
-    return _Core()
+            return decode(directory.read(f"{incident}/{path}", archive.fd, limit=CORE_LIMIT), CoreIdentity)
+    return CoreIdentity()
 
 
 @functools.lru_cache(maxsize=256)

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from itertools import groupby
 
+from collector.model.units import counted
 from collector.report.traces import Backtraces, ThreadTrace, TraceFrame
 
 SHOWN_IDS = 8
@@ -12,8 +13,7 @@ SHOWN_IDS = 8
 
 def trace_lines(found: Backtraces) -> Iterator[str]:
     """Yield the lines: how the frames were found, then each thread; the crashed one stands alone."""
-    count = len(found.threads)
-    yield f"{count} thread{'' if count == 1 else 's'}, by {found.by}"
+    yield f"{counted(len(found.threads), 'thread')}, by {found.by}"
     if found.problem:
         yield f"note: {found.problem}"
     for thread in found.threads[:1]:

@@ -58,10 +58,15 @@ class UnwoundThread(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class Unwound(NamedTuple):
-    """The answer, as far as it came, and what is missing; *threads* is ``None`` if libdw is not installed."""
+    """
+    The answer, as far as it came, and what is missing; *threads* is ``None`` if libdw is not installed.
+
+    *not_here* has the numbers of the modules whose files are not on this machine.
+    """
 
     threads: list[UnwoundThread] | None
     problem: str
+    not_here: tuple[int, ...] = ()
 
 
 def unwind(
@@ -93,7 +98,8 @@ def unwind(
         request = memory_file(msgspec.json.encode({"core": core, "threads": most_threads, "modules": rows}))
         stack.callback(os.close, request)
         process = start(request, fds, library=library, data_bytes=DATA_BYTES + mapped_bytes)
-        return _answer(process, time.monotonic() + timeout_s)
+        not_here = tuple(number for number, row in enumerate(rows) if row["file"] == NO_FILE)
+        return _answer(process, time.monotonic() + timeout_s)._replace(not_here=not_here)
 
 
 def start(request: int, fds: Sequence[int], *, library: str, data_bytes: int) -> subprocess.Popen[bytes]:

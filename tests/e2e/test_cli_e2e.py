@@ -56,7 +56,7 @@ def test_list_show_and_verify_agree_on_an_incident(config: Path) -> None:
 
 
 def test_run_by_hand_lacks_nothing_that_does_not_apply_to_it(config: Path, tmp_path: Path) -> None:
-    """Without a PID there is no crashed process: complete, with reasons, and no success; a missing log is missing."""
+    """Without a PID there is no crashed process: complete, with reasons, but no success; a missing log is missing."""
     steps = [f"{{id: {name}, collector: {name}}}" for name in ("process", "core", "shm")]
     write_config(tmp_path, config_of(*steps, NOTHING, triggers=()))
     done = collector(config, "run", "--now", "--json", "--only", "process", "--only", "core", "--only", "shm")

@@ -111,7 +111,7 @@ def test_crash_over_its_budget_is_refused_before_a_byte(daemon_factory: Callable
         assert dump_of(incident_of(daemon, first.die())) == "held"
         pid = second.die()
         fate, reason = fate_of(daemon, pid) or ("", "")
-    assert (fate, "1 incidents of" in reason) == ("held", True), reason
+    assert (fate, "1 incident of" in reason) == ("held", True), reason
     assert dump_of(incident_of(daemon, pid)).startswith("its dump was refused: ")
 
 

@@ -77,7 +77,7 @@ def test_journal_that_may_not_be_read_is_an_error(lab: JournalLab) -> None:
     assert "systemd-journal" in str(got.error.hint)
     lab.write([lab.entry(2, "mine", **of_unit(UNIT))], "user-1000.journal")
     got = run(lab, crash(lab))
-    assert (messages(got), got.missing) == (["mine"], "1 files may not be read")
+    assert (messages(got), got.missing) == (["mine"], "1 file may not be read")
 
 
 def test_journal_survives_any_damage(lab: JournalLab) -> None:

@@ -33,7 +33,8 @@ from collector.host.filesystem import cached_pages, flush_and_drop
 from collector.model.decode import decode
 from collector.report import unpacked_core
 from collector.report.archived_core import ArchivedCore, ArchivedThread
-from collector.report.backtraces import NO_LIBDW, backtraces
+from collector.report.backtraces import NO_LIBDW, NOT_HERE, backtraces
+from collector.report.debugger import program_of
 from collector.report.libdw import PROTOTYPES
 from collector.report.module_files import DEBUG_DIRECTORY
 from collector.report.trace_text import trace_lines
@@ -234,6 +235,31 @@ def test_program_of_another_build_gives_no_names(crashing: Path, inlined: Path, 
     assert functions(thread)[0] == ""
     assert thread.frames[0].module == "engine"
     assert thread.frames[0].offset != "0x0"
+
+
+def test_program_that_is_gone_still_has_the_frames_that_were_archived(tmp_path: Path) -> None:
+    """A deployment or the end of a container takes the file that libdw unwinds by, not what was archived."""
+    program = compiled(TESTS / "inlined.c", tmp_path, "-O2", "-g")
+    core = kernel_core([program], tmp_path / "core")
+    with archived(core, tmp_path / "archive") as opened:
+        (whole,) = backtraces(opened).threads
+        program.unlink()
+        found = backtraces(opened)
+    (thread,) = found.threads
+    places = [(frame.module, frame.offset) for frame in whole.frames if not frame.inlined]
+    assert [(frame.module, frame.offset) for frame in thread.frames] == places
+    assert (thread.ended, found.problem) == ("", f"{NOT_HERE}: {program.name}")
+
+
+def test_program_that_was_replaced_by_a_copy_of_itself_is_found(tmp_path: Path) -> None:
+    """It was installed again while the process ran: the kernel marks what is mapped as deleted."""
+    program = tmp_path / "engine"
+    shutil.copy("/bin/sleep", program)
+    again = f"{program} 9 & sleep 0.2; cp {program} {program}2; mv {program}2 {program}; kill -SEGV $!; wait"
+    core = kernel_core(["sh", "-c", again], tmp_path / "core")
+    with open_core(core) as opened:
+        assert program_of(opened.fd, None).path == str(program)
+        assert backtraces(opened).problem == ""
 
 
 def test_program_without_a_build_id_is_known_by_its_first_page(tmp_path: Path) -> None:

@@ -26,7 +26,7 @@ from collector.model.errors import StepError
 from collector.model.marker import Marker
 from collector.model.pressure import StepClass
 from collector.model.text import escape_name, joined, jsonl
-from collector.model.units import Bytes, Seconds
+from collector.model.units import Bytes, Seconds, counted
 
 AFTER_LINES = 50
 """Lines after the crash: systemd's about the end, what journald received late, not all of the next start's."""
@@ -81,7 +81,7 @@ class Journal:
             entries = self._search(search, wanted, window.crash_us)
             missing = self._read(entries, JournalRows(ctx.redaction), suppressed_unit(ctx.marker), rows)
         missing += [*search.problems, *found.unread]
-        missing += [f"{found.refused} files may not be read"] if found.refused else []
+        missing += [f"{counted(found.refused, 'file')} may not be read"] if found.refused else []
         if rows:
             source = SourceInfo(path=" ".join(dict.fromkeys(one.file.name for one in entries)))
             yield Artifact(path=PurePosixPath("journal.jsonl"), body=jsonl(rows), source=source, media="jsonl")

@@ -221,7 +221,15 @@ def test_damaged_row_costs_only_itself(archive: Path) -> None:
     rows, problems = read(archive)
     assert [row.id for row in rows] == [1, 5, 6]
     assert rows[1].reason == "\\xffA"
-    assert problems == ["3 rows are damaged"]
+    assert problems == ["the ledger has 3 damaged rows"]
+
+
+def test_ledger_that_is_none_is_said_once(archive: Path) -> None:
+    """Though two of its tables are asked for."""
+    (archive / "ledger.sqlite").write_bytes(b"not a database" * 99)
+    with ArchiveReader(str(archive)) as opened, LedgerReader(opened) as ledger:
+        assert (list(ledger.counted(**ALWAYS)), list(ledger.markers(**ALWAYS))) == ([], [])
+        assert ledger.problems == ["the ledger cannot be read: file is not a database"]
 
 
 def test_ledger_that_was_set_aside_is_said(archive: Path) -> None:

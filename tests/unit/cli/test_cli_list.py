@@ -108,6 +108,10 @@ def known(archive: Path) -> Path:
     [
         ([], [1, 2, 3, 4]),
         ([str(PID)], [2]),
+        ([f"COREDUMP_PID={PID}", "COREDUMP_UID=7"], [2]),
+        (["20261128"], [1, 2, 3, 4]),
+        (["ID=20261128T000003"], [3]),
+        (["000abc"], []),
         (["engine"], [1, 2]),
         (["engine", "python3"], [1, 2, 4]),
         (["engine", "ABRT"], [2]),
@@ -144,11 +148,33 @@ def test_list_finds_as_coredumpctl_does(known: Path, words: list[str], found: li
     assert ids(known, *words) == found
 
 
-@pytest.mark.parametrize("words", [["SIGNAL=SIGNOT"], ["COLOUR=red"], ["--since", "soon"], ["--until", "25:00"]])
+@pytest.mark.parametrize(
+    "words", [["SIGNAL=SIGNOT"], ["COLOUR=red"], ["COREDUMP_HOSTNAME=x"], ["--since", "soon"], ["--until", "25:00"]]
+)
 def test_list_refuses_what_nothing_can_match(known: Path, words: list[str]) -> None:
     """A mistake must not look as if nothing had crashed."""
     with pytest.raises(UsageError):
         listed(known, *words)
+
+
+def test_list_finds_an_incident_by_the_end_of_its_id(archive: Path) -> None:
+    """A terminal shows nothing else of it."""
+    put(archive, 0xAB12)
+    put(archive, 0xAB13)
+    assert ids(archive, "00ab12") == ids(archive, "ID=00ab12") == [0xAB12]
+
+
+def test_list_finds_by_what_only_the_core_knows(archive: Path) -> None:
+    """Who finds a compressed core file knows its name, and of another one not where its program was."""
+    name = put(archive, 1, comm=None, exe=None, signal=None)
+    core = {"program": "/opt/engine/bin/engine", "command": "engine", "signal": {"number": 11, "name": "SIGSEGV"}}
+    (archive / name / "core/core.json").write_bytes(msgspec.json.encode(core))
+    assert ids(archive, "/opt/engine/bin/engine", "engine", "SEGV") == [1]
+    assert "SIGSEGV" in listed(archive)[1]
+
+
+def test_list_of_none_does_not_say_that_the_archive_is_empty(known: Path) -> None:
+    assert listed(known, "-n", "0") == (0, "")
 
 
 def test_list_without_a_match_is_status_1(known: Path, archive: Path) -> None:

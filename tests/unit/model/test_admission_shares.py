@@ -179,7 +179,7 @@ def test_held_crash_says_so_in_its_manifest() -> None:
     office.crash(THIRD)
     ruling = office.crash(THIRD, "other")
     assert ruling.case is not None
-    assert ruling.case.marker.attributes["held"] == "1 incidents of uid 2000 in 600 s"
+    assert ruling.case.marker.attributes["held"] == "1 incident of uid 2000 in 600 s"
 
 
 def test_places_to_run_are_not_all_one_users() -> None:

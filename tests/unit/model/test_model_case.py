@@ -63,6 +63,14 @@ def test_case_keeps_the_first_the_cores_and_the_newest() -> None:
     assert case.markers[:2] == [first, core]
 
 
+def test_case_that_has_nothing_but_cores_keeps_the_first_and_the_newest() -> None:
+    """Anybody can copy a core twenty times into a directory that is watched."""
+    case = case_of(marker())
+    for at in range(1, MAX_MARKERS + 4):
+        case.add(marker(at_s=float(at), core=CORE), 1.0)
+    assert [one.at_s for one in case.markers] == [0.0, 1.0, *range(6, MAX_MARKERS + 4)]
+
+
 def test_case_gives_up_a_core_that_nothing_shows_to_be_its_own() -> None:
     """A planted one must not displace the newest witness."""
     planted = marker(at_s=1.0, core=CORE, attributed=False)

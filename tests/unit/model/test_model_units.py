@@ -84,3 +84,7 @@ def test_units_reserve_is_a_share_or_a_size() -> None:
     """A share is taken of the file system, a size is itself."""
     assert units.parse_reserve("5%").bytes_of(200) == 10
     assert units.parse_reserve("20GiB").bytes_of(200) == 20 << 30
+
+
+def test_number_has_its_noun_in_the_right_form() -> None:
+    assert [units.counted(count, "artifact") for count in (0, 1, 2)] == ["0 artifacts", "1 artifact", "2 artifacts"]

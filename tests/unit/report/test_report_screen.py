@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from datetime import UTC, datetime, timedelta
 
+import msgspec
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
@@ -96,6 +97,19 @@ def test_screen_has_everything_in_order() -> None:
         "next     collector debug abcdef · collector report abcdef ·",
         "         collector list --group",
     ]
+
+
+def test_screen_names_no_process_after_the_machine() -> None:
+    """A run by hand knows a PID and no name: the host's name before it would be a lie."""
+    by_hand = msgspec.structs.replace(story(), subject=Subject(pid=4_000_077), host="box")
+    machine = msgspec.structs.replace(by_hand, subject=Subject())
+    assert [str(screen(one)[0]).partition("  ")[0] for one in (by_hand, machine)] == ["process[4000077]", "box"]
+
+
+def test_screen_has_room_for_the_signature_beside_the_repeats() -> None:
+    known = Repeats(by="signature", key="s", count=150, number=112, first=AT - timedelta(hours=9), last=AT, recorded=40)
+    shown = map(str, screen(msgspec.structs.replace(story(), repeats=known, signature="sig1:" + "3f9c41d2" * 4)))
+    assert "again    112th of 150 in 9 h, 40 more recorded only · signature sig1:3f9c41…" in shown
 
 
 def test_screen_of_an_incident_under_way_has_bytes_and_rate() -> None:
