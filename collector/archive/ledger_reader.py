@@ -125,7 +125,7 @@ class LedgerReader:
                 self.problems.append("a count is damaged")
 
     def of_executable(self, executable: str) -> tuple[set[str], dict[str, int]]:
-        """Return the incidents of one executable, and how many markers have none, by fate; empty if that fails."""
+        """Return an executable's incidents, and how many of its markers have none, by fate; empty if that fails."""
         incidents = "SELECT DISTINCT incident FROM markers WHERE executable = ? AND incident <> ''"
         others = "SELECT fate, count(*) FROM markers WHERE executable = ? AND incident IS NULL GROUP BY fate"
         try:

@@ -100,9 +100,21 @@ class ArchiveReader(directory.ArchiveDirectory):
         """Return an incident's manifest, checked as `read_manifest` does."""
         try:
             with self.incident(incident) as fd:
-                return read_manifest(fd, incident)
+                return self._read_manifest(fd, incident)
         except OSError as exc:
             raise ArchiveError(f"incident {incident} cannot be read: {exc.strerror}") from exc
+
+    def _read_manifest(self, fd: int, incident: str) -> Manifest:
+        try:
+            return read_manifest(fd, incident)
+        except FileNotFoundError as exc:
+            raise ArchiveError(f"incident {incident}: {layout.MANIFEST} is gone", hint=self._instead(incident)) from exc
+        except ArchiveError as exc:
+            raise ArchiveError(f"incident {incident}: {exc}", hint=exc.hint or self._instead(incident)) from exc
+
+    def _instead(self, incident: str) -> str:
+        files = f"{layout.HEADER}, {layout.STEPS} and {layout.ARTIFACTS}"
+        return f"its evidence is in {self.path}/{incident}; {files} there say what the manifest did"
 
     def under_way(self, incident: str) -> UnderWay:
         """Return what is known of an incident that is not sealed; raise `ArchiveError` if its header is unreadable."""

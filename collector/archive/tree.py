@@ -57,6 +57,11 @@ def written(dir_fd: int) -> int:
     return sum(_data(path, dir_fd, status) for path, status in files(dir_fd) if "/" in path)
 
 
+def writing(dir_fd: int) -> int:
+    """Return the bytes of data in the files of an incident that are not complete yet, counted as `written` does."""
+    return sum(_data(path, dir_fd, status) for path, status in files(dir_fd) if path.endswith(layout.PART))
+
+
 def _data(path: str, dir_fd: int, status: os.stat_result) -> int:
     if not path.endswith(layout.PART):
         return min(status.st_size, status.st_blocks * 512)

@@ -69,17 +69,17 @@ def _print_json(archive: ArchiveReader, incident: str) -> None:
 def _print_screen(archive: ArchiveReader, incident: str) -> None:
     from datetime import UTC, datetime  # noqa: PLC0415
 
-    from collector.cli.terminal import painted, width  # noqa: PLC0415
+    from collector.cli.terminal import width, write  # noqa: PLC0415
     from collector.report.screen import head, screen  # noqa: PLC0415
     from collector.report.telling import tell  # noqa: PLC0415
 
     columns = width()
     said = head(tell(archive, incident, ledger=False, cause_only=True), columns)
     for line in said:  # whoever waits for libdw and 500 incidents sees at once what crashed
-        click.echo(painted(line))
+        write(line)
     lines = screen(tell(archive, incident, brief=True), width=columns, now=datetime.now(UTC))
     for line in lines[len(said) :]:
-        click.echo(painted(line))
+        write(line)
 
 
 def _print_lines(archive: ArchiveReader, incident: str, step: str | None, *, files: bool) -> None:

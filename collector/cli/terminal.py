@@ -38,8 +38,12 @@ def has_colour() -> bool:
     return sys.stdout.isatty() and environ.get("CLICOLOR") != "0" and environ.get("TERM", "dumb") != "dumb"
 
 
-def painted(line: ScreenLine) -> str:
-    """Return a line of a screen, with colours if they are wanted; it says the same without."""
+def write(line: ScreenLine) -> None:
+    """Print a line of a screen, with colours if they are wanted, also in a pipe; it says the same without."""
+    click.echo(_painted(line), color=True)
+
+
+def _painted(line: ScreenLine) -> str:
     text = str(line)
     if not has_colour():
         return text

@@ -99,7 +99,7 @@ def archived_core(archive: ArchiveReader, incident: str, manifest: Manifest) -> 
     if folder is None:
         raise ArchiveError(f"incident {incident} has no core", hint=f"`collector show {incident}` says why")
     with archive.incident(incident) as fd, ExitStack() as stack:
-        summary = _decoded(fd, f"{folder}/core.json")
+        summary = _summary(fd, folder, has_core=f"{folder}/core" in paths)
 
         def rows() -> tuple[ArchivedThread, ...]:
             return _rows(fd, f"{folder}/threads.jsonl") if f"{folder}/threads.jsonl" in paths else ()
@@ -115,6 +115,17 @@ def image_of(fd: int) -> CoreImage:
     """Return what is in the plain core *fd*; raise `CoreError` if it is not one."""
     head = head_of(core_reader(fd))
     return CoreImage(head=head, memory=FileMemory(fd, head.segments()))
+
+
+def _summary(fd: int, folder: str, *, has_core: bool) -> CoreSummary:
+    """Return what describes the core; if that is damaged, what the core itself is enough for."""
+    try:
+        return _decoded(fd, f"{folder}/core.json")
+    except ArchiveError:
+        if not has_core:
+            raise
+        with directory.opened_file(f"{folder}/core", fd) as core:
+            return CoreSummary(path="", size_bytes=os.fstat(core).st_size)
 
 
 def _decoded(fd: int, path: str) -> CoreSummary:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Collection, Sequence
-from contextlib import ExitStack
+from contextlib import ExitStack, suppress
 
 from collector.collectors.core.module import VDSO
 from collector.host.elfcore import CoreError
@@ -56,7 +56,13 @@ def _unwound(core: ArchivedCore, fd: int, library: str, timeout_s: float, most_t
             stack.callback(os.close, vdso)
         stack.callback(os.posix_fadvise, fd, 0, 0, os.POSIX_FADV_DONTNEED)  # 660 MiB of a core with 10,000 threads
         threads, problem, not_here = unwind(
-            fd, modules, vdso, library=library, timeout_s=timeout_s, most_threads=most_threads
+            fd,
+            modules,
+            vdso,
+            callers=_callers(core, modules),
+            library=library,
+            timeout_s=timeout_s,
+            most_threads=most_threads,
         )
     if threads is None:
         return _archived(core, modules, NO_LIBDW)
@@ -76,6 +82,19 @@ def _unwound(core: ArchivedCore, fd: int, library: str, timeout_s: float, most_t
         threads=(*traces, *others),
         problem=printable("; ".join(filter(None, (problem, core.missing, left_out, absent)))),
     )
+
+
+def _callers(core: ArchivedCore, modules: Sequence[CoreModule]) -> dict[int, int]:
+    """Return where threads that jumped to where no code is came from, as it was read from their stacks."""
+    starts = {module.name: module.start for module in modules}
+    found = {}
+    for row in core.rows():
+        at, _, _ = row.frames[0].rpartition("+") if row.frames else ("known", "", "")
+        caller, _, offset = row.frames[1].rpartition("+") if len(row.frames) > 1 else ("", "", "")
+        if not at and caller in starts:
+            with suppress(ValueError):
+                found[row.tid] = starts[caller] + int(offset, 16)
+    return found
 
 
 def _others(

@@ -83,7 +83,13 @@ RESULTS = {
 }
 """Of systemd's SERVICE_RESULT. Source: systemd.exec(5)."""
 
+ENDED_IT = frozenset({"timeout", "watchdog", "oom-kill"})
+"""Results in which the signal is only how the service was ended, not why."""
+
 OUT_OF_MEMORY = "out_of_memory"
+KILLED = "killed by the kernel for memory"
+"""How the sentence of a diagnosis begins that is about this."""
+
 SIGKILL = 9
 OF = {
     "Memory cgroup out of memory": ": its memory cgroup, or one above it, reached its limit",
@@ -116,8 +122,12 @@ def cause_of(
     signal = core.signal
     address = (signal.fault_address if signal else None) or ""
     name = signal.name if signal else signal_name(marker.signal) if marker.signal is not None else ""
+    head = one_line(_said(marker, name, address, kind, event), limit=SHOWN)
+    reported = _reported(marker, "REASON")
+    if not diagnosis and one_line(reported, limit=SHOWN) != head:
+        diagnosis = reported
     return Cause(
-        said=one_line(_said(marker, name, address, kind, event), limit=SHOWN),
+        said=head,
         kind=printable(kind, limit=SHOWN),
         diagnosis=one_line(diagnosis, limit=DIAGNOSIS_SHOWN),
         signal=printable(name, limit=SHOWN),
@@ -125,7 +135,13 @@ def cause_of(
         address=printable(address, limit=SHOWN),
         exit_status=marker.exit_status,
         event=event,
+        result=printable(_reported(marker, "SERVICE_RESULT"), limit=SHOWN),
     )
+
+
+def _reported(marker: Marker, key: str) -> str:
+    """Return a fact that a notification or an exit file gave, by the name it has of the unit itself or of another."""
+    return marker.attributes.get(key) or marker.attributes.get(f"MONITOR_{key}", "")
 
 
 def _said(marker: Marker, signal: str, address: str, kind: str, event: str) -> str:
@@ -134,8 +150,9 @@ def _said(marker: Marker, signal: str, address: str, kind: str, event: str) -> s
         return EVENTS["oom_kill"]
     if marker.kind is MarkerKind.MANUAL:
         return "run by hand" if marker.reason in {"", "by hand"} else f"run by hand: {marker.reason}"
-    result = marker.attributes.get("SERVICE_RESULT", "")
-    at, short = f" at {address}" if address else "", f" ({SHORT[kind]})" if kind in SHORT else ""
+    result = _reported(marker, "SERVICE_RESULT")
+    at, why = f" at {address}" if address else "", RESULTS[result] if result in ENDED_IT else SHORT.get(kind, "")
+    short = f" ({why})" if why else ""
     known = (
         f"{signal}{at}{short}" if signal else "",
         "" if marker.exit_status is None else f"exit status {marker.exit_status}",
@@ -152,5 +169,5 @@ def _killed(pid: int, lines: Iterable[str]) -> str:
     for line in lines:
         found = _KILLED.match(line)
         if found and int(found[2][:10]) == pid:
-            return "killed by the kernel for memory" + OF.get(found[1] or "", "")
+            return KILLED + OF.get(found[1] or "", "")
     return ""

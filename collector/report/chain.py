@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from itertools import groupby
 
+from collector.report.kernel_words import KERNEL_FAULTS, kernel_place
 from collector.report.story import Story
 from collector.report.text import ELLIPSIS, fitted
 from collector.report.traces import LIBDW, ThreadTrace, TraceFrame
@@ -27,34 +28,50 @@ CALLING = ("std::__invoke", "std::thread::")
 ABORTING = ("libc.so.", "libc-", "libpthread", "libstdc++", "libc++", "libgcc_s")
 """Beginnings of the names of modules between what decided to abort and the signal."""
 
+RAISING = frozenset(
+    {"__pthread_kill_implementation", "__pthread_kill_internal", "raise", "__GI_raise", "kill", "__kill"}
+)
+"""Where a signal arrives that a program sends to itself, other than by what it did."""
+
 
 def where(story: Story) -> tuple[str, str]:
-    """Return the chain of the crashed thread; how many threads there were, and how it was found if not by libdw."""
+    """
+    Return two texts.
+
+    Returns:
+        The chain of the crashed thread, or where the kernel was if the fault is its own; how many threads there were,
+        and how the chain was found if not by libdw.
+    """
     threads = f"{story.threads} threads" if story.threads > 1 else ""
     if story.trace is None or not story.trace.threads:
-        return "", threads
+        return kernel_place(story.kernel_lines) if story.cause.event in KERNEL_FAULTS else "", threads
     by = "" if story.trace.by == LIBDW else story.trace.by
-    chain = _chain(story.trace.threads[0], aborted=story.cause.signal == "SIGABRT")
+    thread = story.trace.threads[0]
+    raised = story.cause.signal == "SIGABRT" or (thread.frames and thread.frames[0].function in RAISING)
+    chain = _chain(thread, raised=bool(raised))
     return chain, SEPARATOR.join(filter(None, (threads, by)))
 
 
-def _chain(thread: ThreadTrace, *, aborted: bool) -> str:
+def _chain(thread: ThreadTrace, *, raised: bool) -> str:
     parts: list[str] = []
     module = ""
-    frames = _interesting(thread.frames, aborted=aborted)
+    frames = _interesting(thread.frames, raised=raised)
+    end = ELLIPSIS if thread.ended else ""
     for _, same in groupby(frames, key=_place):
         found = list(same)
         times = f" {TIMES}{len(found)}" if len(found) > 1 else ""
+        if times and end and found[-1] is frames[-1]:
+            times, end = f"{times} or more", ""
         parts.append(_text(found[0], with_module=found[0].module != module) + times)
         module = found[0].module
-    return " < ".join([*parts, *([ELLIPSIS] if thread.ended else [])])
+    return " < ".join(filter(None, [*parts, end]))
 
 
-def _interesting(frames: Sequence[TraceFrame], *, aborted: bool) -> Sequence[TraceFrame]:
-    """Leave out what calls main, and of the functions by which a program aborts all but the one that it called."""
+def _interesting(frames: Sequence[TraceFrame], *, raised: bool) -> Sequence[TraceFrame]:
+    """Leave out what calls main, and of those by which a program signals itself all but the one that it called."""
     end = next((number for number, frame in enumerate(frames) if number and _is_beginning(frame)), len(frames))
     begin = 0
-    if aborted:
+    if raised:
         own = (number for number, frame in enumerate(frames) if not frame.module.startswith(ABORTING))
         begin = max(0, next(own, 0) - 1)
     return frames[begin:end]

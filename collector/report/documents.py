@@ -80,6 +80,19 @@ class Documents:
             self._failed(path, exc)
             return b""
 
+    def is_there(self, record: ArtifactRecord) -> bool:
+        """Return whether an artifact is as long as it was archived; if not, why is in `problems`."""
+        try:
+            with directory.opened_file(record.path, self.fd) as fd:
+                found_bytes = os.fstat(fd).st_size
+        except (ArchiveError, OSError) as exc:
+            self._failed(record.path, exc)
+            return False
+        if found_bytes != record.size_bytes:
+            self._failed(record.path, ArchiveError(f"it has {found_bytes} bytes instead of {record.size_bytes}"))
+            return False
+        return True
+
     def _failed(self, path: str, why: Exception) -> None:
         reason = why.strerror if isinstance(why, OSError) else str(why)
         self.problems.setdefault(step_of(path), printable(f"{path} cannot be read: {reason}"))
@@ -95,16 +108,3 @@ def records_of(incident: Manifest | UnderWay, fd: int) -> tuple[ArtifactRecord, 
     if isinstance(incident, Manifest):
         return tuple(incident.artifacts())
     return tuple(line for line in journal(fd, layout.ARTIFACTS, ArtifactLine) if layout.is_artifact_path(line.path))
-
-
-def unfinished_bytes(fd: int) -> int:
-    """Return the bytes of the artifacts of an incident that are being written now."""
-    total = 0
-    for _, _, names, folder in os.fwalk(".", dir_fd=fd):
-        for name in names:
-            if name.endswith(layout.PART):
-                try:
-                    total += os.stat(name, dir_fd=folder, follow_symlinks=False).st_blocks * 512
-                except FileNotFoundError:  # it was finished meanwhile
-                    continue
-    return total

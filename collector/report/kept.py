@@ -5,6 +5,7 @@ from __future__ import annotations
 import msgspec
 
 from collector.archive.read import UnderWay
+from collector.model.artifact import ArtifactRecord
 from collector.model.incident import Manifest, StepStatus
 from collector.model.text import printable
 from collector.report.core_facts import CoreFacts
@@ -29,9 +30,11 @@ class PlannedSegment(msgspec.Struct, frozen=True, kw_only=True):
 
 
 def kept(documents: Documents, core: CoreFacts) -> Kept:
-    """Return what is kept; a segment counts if its artifact is there."""
-    path = documents.path("core", "core")
+    """Return what is kept; the core and the segments count if they are there, as long as they were archived."""
     records = {record.path: record for record in documents.records}
+    path = documents.path("core", "core")
+    if path and not documents.is_there(records[path]):
+        path = ""
     folder = documents.path("shm", "segments.jsonl").rpartition("/")[0]
     rows = documents.rows("shm", "segments.jsonl", PlannedSegment)[:MAX_SEGMENTS]
     return Kept(
@@ -40,17 +43,19 @@ def kept(documents: Documents, core: CoreFacts) -> Kept:
         core=path,
         core_bytes=records[path].data_bytes if path else 0,
         core_content=printable(core.content, limit=40),
-        segments=tuple(_segment(row, f"{folder}/{row.artifact}" if row.artifact else "", set(records)) for row in rows),
+        segments=tuple(
+            _segment(row, records.get(f"{folder}/{row.artifact}") if row.artifact else None, documents) for row in rows
+        ),
     )
 
 
-def _segment(row: PlannedSegment, artifact: str, known: set[str]) -> KeptSegment:
-    taken = artifact in known
-    why = row.not_taken or ("" if taken else "it was not copied")
+def _segment(row: PlannedSegment, record: ArtifactRecord | None, documents: Documents) -> KeptSegment:
+    taken = record is not None and documents.is_there(record)
+    why = row.not_taken or ("" if taken else "it was not copied" if record is None else "its copy is damaged")
     return KeptSegment(
         name=printable(row.name),
         size_bytes=max(0, row.size_bytes),
-        artifact=artifact if taken else "",
+        artifact=record.path if record is not None and taken else "",
         why=printable(why, limit=REASON_SHOWN),
     )
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Sequence
 
 import msgspec
 
@@ -19,6 +20,14 @@ KERN = "kern"
 """The facility of the kernel's own lines; programs write theirs to the same log."""
 
 _END = re.compile(r"Killed process|segfault|traps: |general protection")
+KERNEL_FAULTS = frozenset(
+    {"oops", "bug", "panic", "warning", "soft_lockup", "hard_lockup", "rcu_stall", "ubsan", "list_corruption"}
+)
+"""Events in which the kernel logs where it was itself."""
+
+_PLACE = re.compile(r"(?:RIP: 0010:|pc : )([\w.]+\+0x[0-9a-f]+/0x[0-9a-f]+(?: \[\w+\])?)")
+"""Of x86-64 in the kernel, 0033 being a program; of arm64."""
+
 LEVELS = {name: number for number, name in enumerate(("emerg", "alert", "crit", "err", "warning", "notice", "info"))}
 
 
@@ -52,6 +61,13 @@ def kernel_lines(documents: Documents, marker: Marker) -> tuple[LogLine, ...]:
         )
         for number, record in enumerate(records[first : middle + AROUND], first)
     )
+
+
+def kernel_place(lines: Sequence[LogLine]) -> str:
+    """Return the kernel's function that a fault of its own was in, from what follows the line that matters."""
+    said = [line.text for line in lines]
+    begin = next((number for number, line in enumerate(lines) if line.matters), len(lines))
+    return next((found[1] for text in said[begin:] if (found := _PLACE.match(text))), "")
 
 
 def _that_matters(records: list[KernelRecord], marker: Marker) -> int | None:

@@ -56,7 +56,8 @@ def memory_then(documents: Documents) -> MemoryThen | None:
     return MemoryThen(
         available_bytes=int(available),
         total_bytes=facts.get("MemTotal", 0),
-        shm_bytes=int(shm) if shm is not None else facts.get("Shmem"),
+        shm_bytes=int(shm) if shm is not None else None,
+        shared_bytes=facts.get("Shmem") if shm is None else None,
         stalled_percent=_stalled(rows),
         before_s=now.at_s - before.at_s if now and before and before_bytes is not None else None,
         before_bytes=int(before_bytes) if before_bytes is not None else None,

@@ -46,6 +46,8 @@ def _memory(memory: MemoryThen | None) -> str:
         parts.append(f"stalled {round(memory.stalled_percent, 1):g} % of the time")
     if memory.shm_bytes is not None:
         parts.append(f"{size(memory.shm_bytes)} in /dev/shm")
+    if memory.shared_bytes is not None:
+        parts.append(f"{size(memory.shared_bytes)} in shared memory")
     return "; ".join(parts)
 
 

@@ -6,17 +6,22 @@ from collections.abc import Iterator, Sequence
 from datetime import datetime
 from typing import NamedTuple
 
+from collector.archive.read import RUNNING
 from collector.model.incident import StepStatus
 from collector.model.units import counted
+from collector.report.cause import EVENTS, KILLED
 from collector.report.chain import SEPARATOR, where
 from collector.report.kept import TO_COME
 from collector.report.story import LogLine, MemoryThen, Missing, Repeats, Story
 from collector.report.text import age, columns, fitted, local, ordinal, rounded
-from collector.report.wrapping import wrapped_with_end
+from collector.report.wrapping import wrapped, wrapped_with_end
 
 LABEL = 9
 NOT_APPLICABLE = StepStatus.NOT_APPLICABLE
 MIN_WIDTH = 40
+WIDTH, HEIGHT = 80, 24
+"""Of a terminal that has room for any incident, with a line to type in."""
+
 NAME_SHOWN = 60
 """Columns of a function's name: those of C++ may take hundreds."""
 
@@ -27,6 +32,7 @@ KEPT_TOGETHER = "\u00a0"
 """Stands for a space that no line ends at; what is not printable is in no text."""
 
 SHM = "/dev/shm"  # noqa: S108 - a name to show
+SHARED = "shared memory"
 HEAD, BAD, QUIET = "head", "bad", ""
 
 
@@ -59,15 +65,20 @@ def screen(story: Story, *, width: int = 80, now: datetime | None = None) -> lis
         now: For how long an incident under way has been so.
     """
     width = max(width, MIN_WIDTH)
+    lines = _lines(story, width, now, kernel=2)
+    return lines if len(lines) < HEIGHT else _lines(story, width, now, kernel=1)
+
+
+def _lines(story: Story, width: int, now: datetime | None, *, kernel: int) -> list[ScreenLine]:
     lines = head(story, width)
-    for part in _parts(story, now):
+    for part in _parts(story, width - LABEL, now, kernel=kernel):
         for number, text in enumerate(wrapped_with_end(part.text, part.end, width - LABEL, part.most)):
             lines.append(ScreenLine("" if number else part.label, text.replace(KEPT_TOGETHER, " "), part.mark))
     return lines
 
 
 def head(story: Story, width: int) -> list[ScreenLine]:
-    """Return the first one or two lines: what crashed, how, and when."""
+    """Return the first one to three lines: what crashed, how, and when."""
     return list(_head(story, max(width, MIN_WIDTH)))
 
 
@@ -82,33 +93,36 @@ def _head(story: Story, width: int) -> Iterator[ScreenLine]:
     if columns(whole) <= width:
         yield ScreenLine("", whole, HEAD)
         return
-    yield ScreenLine("", fitted(f"{who}  {story.cause.said}", width), HEAD)
+    for text in wrapped(f"{who}{KEPT_TOGETHER * 2}{story.cause.said}", width, 1 if width >= WIDTH else 2):
+        yield ScreenLine("", text.replace(KEPT_TOGETHER, " "), HEAD)
     yield ScreenLine("when", fitted(SEPARATOR.join(filter(None, (when, unit))), width - LABEL))
 
 
-def _parts(story: Story, now: datetime | None) -> Iterator[_Part]:
+def _parts(story: Story, width: int, now: datetime | None, *, kernel: int) -> Iterator[_Part]:
     chain, more = where(story)
     end = f"{SEPARATOR.strip()} {more}".replace(" ", KEPT_TOGETHER) if chain and more else ""
     yield _Part("where", chain or more, 2, end=end)
     yield _Part("why", _why(story), 3)
     yield _Part("limit", "" if story.cause.diagnosis else next(iter(story.limits), ""), 1)
     yield _Part("said", _said(story), 2)
-    yield _Part("kernel", next((line.text for line in story.kernel_lines if line.matters), ""), 1)
+    yield _Part("kernel", next((line.text for line in story.kernel_lines if line.matters), ""), kernel)
     yield _Part("memory", _memory(story, story.memory) if story.memory else "", 2)
     yield _Part("kept", _kept(story, now), 2)
     of = {status: [one for one in story.missing if one.status == status] for status in (NOT_APPLICABLE, TO_COME)}
     yield _Part("MISSING", _missing([one for one in story.missing if one.status not in of]), 3, BAD)
-    yield _Part("without", _missing(of[NOT_APPLICABLE]), 1)
+    yield _Part("without", _without(of[NOT_APPLICABLE], width), 1)
     yield _Part("to come", ", ".join(one.step for one in of[TO_COME]), 1)
     yield _Part("again", SEPARATOR.join(filter(None, (_again(story.repeats), _signature(story)))), 1)
-    yield _Part("incident", f"{story.id}  {story.state}", 1)
+    yield _Part("incident", f"{story.id} {story.state}", 2)
     yield _Part("next", SEPARATOR.join(command.replace(" ", KEPT_TOGETHER) for command in story.next), 3)
 
 
 def _why(story: Story) -> str:
     """Return the diagnosis; of an event that has none, what its witness said, unless that follows anyway."""
-    if story.cause.diagnosis or story.cause.signal or story.cause.exit_status is not None or not story.witnesses:
-        return story.cause.diagnosis
+    cause = story.cause
+    if cause.diagnosis or cause.signal or cause.exit_status is not None or cause.result or not story.witnesses:
+        told = EVENTS["oom_kill"] in cause.said
+        return cause.diagnosis.removeprefix(KILLED).lstrip(":, ") if told else cause.diagnosis
     said = story.witnesses[0].said
     follows = said in story.cause.said or any(line.matters for line in story.kernel_lines)
     return "" if follows or said == "by hand" else said
@@ -133,7 +147,8 @@ def _memory(story: Story, memory: MemoryThen) -> str:
         before = f"{age(memory.before_s)} before: {_size(memory.before_bytes)}"
     largest = max(story.kept.segments, key=lambda one: one.size_bytes, default=None)
     segment = f", {fitted(largest.name, 30)} {_size(largest.size_bytes)}" if largest and largest.size_bytes else ""
-    shm = "" if memory.shm_bytes is None else f"{SHM} {_size(memory.shm_bytes)}{segment}"
+    where, amount = (SHM, memory.shm_bytes) if memory.shm_bytes is not None else (SHARED, memory.shared_bytes)
+    shm = "" if amount is None else f"{where} {_size(amount)}{segment}"
     return "; ".join(filter(None, (f"{_size(memory.available_bytes)}{total} available{stall}", before, shm)))
 
 
@@ -154,14 +169,25 @@ def _kept(story: Story, now: datetime | None) -> str:
 def _progress(story: Story, now: datetime | None) -> Iterator[str]:
     """Yield what an incident under way is writing now, and how fast it is in all."""
     if story.writing_bytes:
-        yield f"{_size(story.writing_bytes)} being written"
+        yield f"{_size(story.writing_bytes)} {'being written' if story.state == RUNNING else 'of a file in part'}"
     seconds = (now - story.at).total_seconds() if now and story.at else 0.0
-    if story.state == "running" and seconds > 0:
+    if story.state == RUNNING and seconds > 0:
         yield f"{_size((story.kept.size_bytes + story.writing_bytes) / seconds)}/s for {age(seconds)}"
 
 
 def _missing(found: Sequence[Missing]) -> str:
-    return "; ".join(f"{one.step}: {one.reason or one.status}" for one in found)
+    """Return the steps, those with the same reason together."""
+    by_reason: dict[str, list[str]] = {}
+    for one in found:
+        by_reason.setdefault(one.reason or one.status, []).append(one.step)
+    return "; ".join(f"{', '.join(steps)}: {reason}" for reason, steps in by_reason.items())
+
+
+def _without(found: Sequence[Missing], width: int) -> str:
+    """Return the steps, with their reasons if these fit in a line: all names say more than one reason and a half."""
+    text = _missing(found)
+    fits = columns(text) <= width or len({one.reason for one in found}) == 1
+    return text if fits else f"{', '.join(one.step for one in found)} (why: --steps)"
 
 
 def _again(repeats: Repeats | None) -> str:

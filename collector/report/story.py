@@ -27,7 +27,8 @@ class Cause(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
     """
     How it ended, and why as far as that is known.
 
-    *said* is the sentence for the head of a screen, never empty; *kind* is the diagnosis's, as ``core.json`` has it.
+    *said* is the sentence for the head of a screen, never empty; *kind* is the diagnosis's, as ``core.json`` has it;
+    *result* is systemd's, of its unit.
     """
 
     said: str
@@ -38,6 +39,7 @@ class Cause(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
     address: str = ""
     exit_status: int | None = None
     event: str = ""
+    result: str = ""
 
 
 class LogLine(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
@@ -51,11 +53,16 @@ class LogLine(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
 
 
 class MemoryThen(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
-    """The machine's memory at the crash, and *before_s* earlier; bytes, and stalls in percent of the time."""
+    """
+    The machine's memory at the crash, and *before_s* earlier; bytes, and stalls in percent of the time.
+
+    *shm_bytes* is in ``/dev/shm``; where no recorder knows, *shared_bytes* is in any shared memory.
+    """
 
     available_bytes: int
     total_bytes: int = 0
     shm_bytes: int | None = None
+    shared_bytes: int | None = None
     stalled_percent: float | None = None
     before_s: float | None = None
     before_bytes: int | None = None

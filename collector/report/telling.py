@@ -6,7 +6,7 @@ from collections.abc import Collection
 
 from msgspec.structs import replace
 
-from collector.archive import directory, layout
+from collector.archive import directory, layout, tree
 from collector.archive.read import ArchiveReader, UnderWay
 from collector.model.case import merge
 from collector.model.errors import ArchiveError
@@ -15,7 +15,7 @@ from collector.model.marker import SYSTEM_UNIT, Marker
 from collector.model.text import printable
 from collector.report.cause import cause_of
 from collector.report.core_facts import CoreFacts
-from collector.report.documents import Documents, records_of, unfinished_bytes
+from collector.report.documents import Documents, records_of
 from collector.report.frames import crash_trace
 from collector.report.kept import kept, missing
 from collector.report.kernel_words import kernel_lines
@@ -63,7 +63,7 @@ def tell(
     try:
         with directory.opened(name, archive.fd) as fd:
             documents = Documents(fd, found.steps, records_of(found, fd))
-            writing_bytes = 0 if sealed else unfinished_bytes(fd)
+            writing_bytes = 0 if sealed else tree.writing(fd)
             story = _told(
                 archive,
                 found,

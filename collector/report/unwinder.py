@@ -45,6 +45,7 @@ class Session:
         self._library = library
         self._modules = request["modules"]
         self._most_threads = request["threads"]
+        self._callers = request["callers"]
         # Kept: ctypes does not, while libdw has them.
         self._callbacks = Callbacks(FindElf(self._find_elf), FindDebugInfo(self._find_debuginfo), None, None)
         self._dwfl = library.dwfl_begin(byref(self._callbacks))
@@ -89,12 +90,25 @@ class Session:
             return ABORT if len(rows) >= MAX_FRAMES else OK
 
         result = self._library.dwfl_thread_getframes(thread, FrameCallback(each), None)
+        tid = self._library.dwfl_thread_tid(thread)
+        rows[1:1] = self._left_out(rows, self._callers.get(str(tid)))
         ended = self.problem if result < 0 else ""
         if len(rows) >= MAX_FRAMES:
             ended = f"only the innermost {MAX_FRAMES} frames are shown"
-        line = {"tid": self._library.dwfl_thread_tid(thread), "ended": ended, "frames": rows[:MAX_FRAMES]}
+        line = {"tid": tid, "ended": ended, "frames": rows[:MAX_FRAMES]}
         self._written += _write(line, most=MAX_OUTPUT_BYTES - self._written)
         return OK if self._written < MAX_OUTPUT_BYTES else ABORT
+
+    def _left_out(self, rows: list[Row], caller: int | None) -> list[Row]:
+        """
+        Return the frames of who called what is in no module, which is not unwound by tables.
+
+        libdw then goes on by the frame pointer, which is still the caller's own: to the caller's caller.
+        """
+        if caller is None or not rows or rows[0][0] >= 0:
+            return []
+        found = self._symbolizer.rows(caller, is_call=True)
+        return [] if rows[1:2] and rows[1][:2] == found[0][:2] else found
 
     def _find_elf(self, _m: Any, _u: Any, name: bytes, _base: int, _file: Any, _elf: Any) -> int:
         return self._file(name, "file")

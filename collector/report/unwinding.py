@@ -8,7 +8,7 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from contextlib import ExitStack
 from typing import IO, NamedTuple, cast
 
@@ -70,7 +70,14 @@ class Unwound(NamedTuple):
 
 
 def unwind(
-    core: int, modules: Sequence[CoreModule], vdso: int, *, library: str, timeout_s: float, most_threads: int
+    core: int,
+    modules: Sequence[CoreModule],
+    vdso: int,
+    *,
+    callers: Mapping[int, int],
+    library: str,
+    timeout_s: float,
+    most_threads: int,
 ) -> Unwound:
     """
     Have the threads of a core unwound.
@@ -79,6 +86,7 @@ def unwind(
         core: The plain core, open.
         modules: Of the core.
         vdso: A file with the kernel's own module, which is the last of *modules*; -1 if there is none.
+        callers: Where a thread's first frame returns to, by its id, if that frame is in no module.
         library: The name of libdw.
         timeout_s: After this long, what came is the answer.
         most_threads: Of so many threads, the crashed one first.
@@ -95,7 +103,8 @@ def unwind(
             rows[-1]["file"] = vdso
         fds = [core, *(row[kind] for row in rows for kind in ("file", "debug") if row[kind] != NO_FILE)]
         mapped_bytes = min(MAX_FILES_BYTES, sum(os.fstat(fd).st_size for fd in fds[1:]))
-        request = memory_file(msgspec.json.encode({"core": core, "threads": most_threads, "modules": rows}))
+        asked = {"core": core, "threads": most_threads, "modules": rows, "callers": callers}
+        request = memory_file(msgspec.json.encode(asked))
         stack.callback(os.close, request)
         process = start(request, fds, library=library, data_bytes=DATA_BYTES + mapped_bytes)
         not_here = tuple(number for number, row in enumerate(rows) if row["file"] == NO_FILE)

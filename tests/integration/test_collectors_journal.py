@@ -19,7 +19,7 @@ from collector.collectors.journal.journal_query import JournalQuery
 from collector.collectors.journal.journal_search import JournalSearch
 from collector.host.process_identity import system_unit_of
 from collector.host.procfs import CLOCK_TICKS_PER_S
-from collector.model.marker import SYSTEM_UNIT, Marker, MarkerKind
+from collector.model.marker import SYSTEM_UNIT, Marker, MarkerKind, ProcessRef
 from collector.model.redaction import Redaction
 
 OTHER_BOOT = "f" * 32
@@ -277,6 +277,14 @@ def test_journal_of_nobody_does_not_apply(lab: JournalLab) -> None:
     lab.write([lab.entry(3, "mine", **of_unit(UNIT))])
     marker = Marker(kind=MarkerKind.MANUAL, trigger="test", at_s=time.time())
     assert run(lab, marker).not_applicable == "nobody was named: --pid PID names a process"
+
+
+def test_journal_of_a_process_that_was_not_seen_says_so(lab: JournalLab) -> None:
+    """It is named: an exit file has its number, which may be another's by now."""
+    lab.write([lab.entry(2, "hello", **of_unit(UNIT))])
+    marker = Marker(kind=MarkerKind.EXIT, trigger="t", at_s=1.0, process=ProcessRef(pid=PID), exit_status=3)
+    sentence = f"process {PID} was not seen alive, and its unit is not known: no lines are known to be its own"
+    assert run(lab, marker).missing == sentence
 
 
 def test_journal_marker_of_a_notification_names_the_unit_only(lab: JournalLab) -> None:

@@ -20,10 +20,11 @@ import fake_report
 import psutil
 import pytest
 from collecting import context, take
-from crashes import archived, kernel_core, open_core
+from crashes import archive_core, archived, kernel_core, open_core
 from held import held
 from machine import compiled, need, tmpfs
 
+from collector.archive.read import ArchiveReader
 from collector.collectors.core.core import Core
 from collector.collectors.core.dump_content import CoreContent
 from collector.collectors.core.summary import CoreSummary
@@ -32,7 +33,7 @@ from collector.host.compression import zstd
 from collector.host.filesystem import cached_pages, flush_and_drop
 from collector.model.decode import decode
 from collector.report import unpacked_core
-from collector.report.archived_core import ArchivedCore, ArchivedThread
+from collector.report.archived_core import ArchivedCore, ArchivedThread, archived_core
 from collector.report.backtraces import NO_LIBDW, NOT_HERE, backtraces
 from collector.report.debugger import program_of
 from collector.report.libdw import PROTOTYPES
@@ -48,6 +49,18 @@ PYTHON = "import ctypes; ctypes.memset(0x1234, 1, 1)"
 VDSO = """
 #include <time.h>
 int main(void) { return clock_gettime(CLOCK_MONOTONIC, (struct timespec *)0x1234) ? *(volatile int *)0 : 0; }
+"""
+JUMPING = """
+static void call_back(void)
+{
+    void (*volatile nothing)(void) = (void (*)(void))TARGET;
+    nothing();
+}
+int main(void)
+{
+    call_back();
+    return 0;
+}
 """
 CXX = """
 #include <algorithm>
@@ -143,6 +156,18 @@ def test_frames_agree_with_eu_stack(crashing: Path, tmp_path: Path, way: list[st
     if way[0] == "threads":
         assert len(found.threads) == 50
         assert "crash" in functions(found.threads[0])
+
+
+@pytest.mark.parametrize("target", ["0", "0x123456"])
+def test_frames_of_a_jump_to_where_no_code_is_name_who_jumped(tmp_path: Path, target: str) -> None:
+    """libdw, as eu-stack, goes on by the frame pointer, and leaves out the one function that is to blame."""
+    source = tmp_path / "jumping.c"
+    source.write_text(JUMPING.replace("TARGET", target), encoding="utf-8")
+    program = compiled(source, tmp_path, "-O0", "-g")
+    with archived(kernel_core([program], tmp_path / "core"), tmp_path / "archive") as opened:
+        (thread,) = backtraces(opened).threads
+    assert functions(thread)[:4] == ["", "call_back", "main", "__libc_start_call_main"]
+    assert thread.frames[1].source.endswith("jumping.c:5")
 
 
 def test_frames_of_a_static_program_and_of_python_agree_with_eu_stack(tmp_path: Path) -> None:
@@ -344,6 +369,17 @@ def test_without_libdw_an_incident_still_says_where_its_threads_were(core: Path,
     assert [(one.module, one.offset) for one in bare.threads[0].frames[:1]] == [
         (whole.threads[0].frames[0].module, whole.threads[0].frames[0].offset)
     ]
+
+
+def test_core_whose_description_is_damaged_is_unwound_all_the_same(core: Path, tmp_path: Path) -> None:
+    incident = archive_core(core, tmp_path / "archive")
+    (description,) = tmp_path.rglob("core.json")
+    description.write_bytes(b"{")
+    with (
+        ArchiveReader(str(tmp_path / "archive")) as archive,
+        archived_core(archive, incident, archive.manifest(incident)) as opened,
+    ):
+        assert functions(backtraces(opened).threads[0])[0] == "price_order"
 
 
 def test_incident_that_kept_no_core_says_so() -> None:

@@ -151,6 +151,9 @@ def _nobody(marker: Marker) -> None:
         raise NotApplicable(about_nobody(marker))
     if marker.core is not None or marker.thread is not None or marker.inner_pid is not None:
         raise NotApplicable("neither its process nor its unit is known for certain: no lines are known to be its own")
+    if marker.process is not None:
+        unsure = f"process {marker.process.pid} was not seen alive, and its unit is not known"
+        raise Truncated(f"{unsure}: no lines are known to be its own")
     raise Truncated("the marker names neither a process nor a unit")
 
 

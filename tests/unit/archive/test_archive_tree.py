@@ -134,3 +134,15 @@ def test_incident_that_cannot_be_deleted_costs_only_itself(tmp_path: Path) -> No
         assert names[0] in problems[0]
         (kept,) = prune(archive, RetentionRules(count=1, age_s=None, size_bytes=None)).gone
         assert kept.id == names[0], "the remains are gone"
+
+
+def test_writing_counts_the_data_of_files_in_part_and_not_what_is_reserved(tmp_path: Path) -> None:
+    """A copy reserves its space first: else an incident under way is shown as written before it is."""
+    (tmp_path / "segments").mkdir()
+    (tmp_path / "segments/0001").write_bytes(b"x" * 8192)
+    with (tmp_path / f"segments/0002{layout.PART}").open("wb") as part:
+        os.posix_fallocate(part.fileno(), 0, 1 << 20)
+        part.write(b"x" * 4096)
+    with opened(tmp_path) as fd:
+        assert tree.writing(fd) == 4096
+        assert tree.written(fd) == 12_288

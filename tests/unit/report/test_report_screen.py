@@ -7,6 +7,7 @@ from datetime import UTC, datetime, timedelta
 import msgspec
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from msgspec.structs import replace
 
 from collector.model.text import printable
 from collector.report.screen import screen
@@ -123,5 +124,72 @@ def test_screen_is_never_wider_than_the_terminal(text: str, width: int) -> None:
     """Nor longer than a terminal of 24 lines, nor able to move the cursor, whatever the names are."""
     lines = screen(story(text), width=width, now=AT)
     assert all(columns(str(line)) <= max(width, 40) for line in lines)
-    assert len(lines) <= 24 or width < 80
+    assert len(lines) < 24 or width < 80
     assert all(str(line).isprintable() for line in lines)
+
+
+def test_screen_calls_all_shared_memory_so_where_nothing_recorded_dev_shm() -> None:
+    """``Shmem`` of ``/proc/meminfo`` is also what other tmpfs and shared mappings hold."""
+    told = replace(story(), memory=MemoryThen(available_bytes=1 << 30, shared_bytes=1 << 20))
+    assert "memory   1 GiB available; shared memory 1 MiB, engine 1 GiB" in map(str, screen(told))
+
+
+def lacking(**reasons: str) -> tuple[Missing, ...]:
+    status = {"without": "not_applicable"}
+    return tuple(
+        Missing(step=step, status=status.get(step.partition("_")[0], "failed"), reason=reason)
+        for step, reason in reasons.items()
+    )
+
+
+def test_screen_says_a_reason_once_for_all_steps_that_have_it() -> None:
+    lines = list(map(str, screen(replace(story(), missing=lacking(cgroup="no", core="cut", network="no")))))
+    assert "MISSING  cgroup, network: no; core: cut" in lines
+
+
+def test_screen_names_all_that_does_not_apply_if_the_reasons_do_not_fit() -> None:
+    told = replace(story(), missing=lacking(without_a="short", without_b="short"))
+    assert "without  without_a, without_b: short" in map(str, screen(told))
+    told = replace(story(), missing=lacking(without_a="long " * 20, without_b="no"))
+    assert "without  without_a, without_b (why: --steps)" in map(str, screen(told))
+
+
+def test_screen_cuts_neither_cause_nor_state_on_a_narrow_terminal() -> None:
+    lines = list(map(str, screen(story("null pointer"), width=40)))
+    assert lines[:2] == ["null pointer[4000077]  SIGSEGV at 0x0", "(null pointer)"]
+    assert "incident 20261128T001933.000000Z-abcdef" in lines
+    assert "         incomplete" in lines
+
+
+def test_screen_has_two_lines_of_what_the_kernel_says() -> None:
+    """How much memory a process had that was killed for it is at the end of the first 100 characters."""
+    line = (
+        "Memory cgroup out of memory: Killed process 4711 (engine) total-vm:70000kB, anon-rss:31740kB, " + "more " * 40
+    )
+    lines = list(map(str, screen(replace(story(), kernel_lines=(LogLine(at=AT, text=line, matters=True),)))))
+    assert any("anon-rss:31740kB" in text for text in lines)
+
+
+def test_screen_leaves_a_line_to_type_in_whatever_an_incident_has() -> None:
+    """Every part as long as it may be: a second line of the kernel's is the first to go."""
+    commands = tuple(
+        f"collector {verb} abcdef" for verb in ("debug", "show --stacks", "report", "export", "list --group")
+    )
+    long = replace(
+        story("word " * 100),
+        missing=lacking(core="why " * 200, without_a="no " * 90, without_b="not"),
+        kept=replace(story().kept, core_content="stacks " * 5),
+        next=commands,
+        cause=Cause(said="cause " * 30, diagnosis="why " * 300),
+    )
+    assert len(screen(long)) == 23
+
+
+def test_screen_says_once_that_the_kernel_killed_it_for_memory() -> None:
+    """Once in the head; what is left is which limit it was."""
+    killed = Cause(
+        said="killed for memory by the kernel",
+        diagnosis="killed by the kernel for memory: its memory cgroup, or one above it, reached its limit",
+    )
+    lines = list(map(str, screen(replace(story(), cause=killed))))
+    assert "why      its memory cgroup, or one above it, reached its limit" in lines
