@@ -344,6 +344,7 @@ static void signals(const char *way, const char *path)
 int main(int count, char **arguments)
 {
     const char *way = arguments[1], *path = count > 2 ? arguments[2] : 0;
+    signal(SIGQUIT, SIG_DFL); /* a shell's job in the background inherits that it is ignored */
     stacks(way);
     memory(way);
     signals(way, path);
