@@ -90,10 +90,10 @@ def stalls() -> int:
     return sum(int(number) for name, number in lines if name.startswith("allocstall"))
 
 
-def full_avg10() -> float:
-    """Return the share of the last ten seconds in which all processes stalled for memory, in percent."""
-    full = Path("/proc/pressure/memory").read_text().splitlines()[1]
-    return float(full.split("avg10=")[1].split()[0])
+def some_avg10() -> float:
+    """Return for what part of the last ten seconds some process stalled for memory, in percent."""
+    some = Path("/proc/pressure/memory").read_text().splitlines()[0]
+    return float(some.split("avg10=")[1].split()[0])
 
 
 @pytest.mark.slow
@@ -110,7 +110,7 @@ def test_runtime_collects_all_of_a_crash_with_little_memory_left(
         segment("starving", 64 * MIB, {0: os.urandom(64 * MIB)}) as path,
         ballast(daemon.directory / "ballast") as held,
     ):
-        wait_for(lambda: full_avg10() < 1.0, "end of the stalls that the ballast made", timeout_s=60)
+        wait_for(lambda: some_avg10() < 1.0, "end of the stalls that the ballast made", timeout_s=60)
         for number in range(1, 4):
             watcher = Watcher()
             with core_pattern(f"{daemon.cores}/core.%e.%p"):
