@@ -36,7 +36,7 @@ unit-others: $(VENV)/.dev
 
 test-slow: $(VENV)/.dev
 	$(BIN)/pytest -m slow
-	@$(MAKE) --no-print-directory fuzz SECONDS=60
+	@$(MAKE) --no-print-directory fuzz SECONDS=30
 
 mutate: $(VENV)/.dev
 	$(BIN)/python tests/mutations.py $(MODULES)
