@@ -7,6 +7,7 @@ from collections.abc import Iterable
 
 from collector.model.case import merge
 from collector.model.marker import Marker, MarkerKind
+from collector.model.out_of_memory import killed_for_memory
 from collector.model.signals import signal_name
 from collector.model.text import printable
 from collector.report.core_facts import CoreFacts
@@ -87,14 +88,7 @@ ENDED_IT = frozenset({"timeout", "watchdog", "oom-kill"})
 """Results in which the signal is only how the service was ended, not why."""
 
 OUT_OF_MEMORY = "out_of_memory"
-KILLED = "killed by the kernel for memory"
-"""How the sentence of a diagnosis begins that is about this."""
-
 SIGKILL = 9
-OF = {
-    "Memory cgroup out of memory": ": its memory cgroup, or one above it, reached its limit",
-    "Out of memory": ", on behalf of the whole machine, or of the nodes that it may use",
-}
 _KILLED = re.compile(r"(Memory cgroup out of memory|Out of memory)?.*Killed process ([0-9]+)\b")
 
 
@@ -169,5 +163,5 @@ def _killed(pid: int, lines: Iterable[str]) -> str:
     for line in lines:
         found = _KILLED.match(line)
         if found and int(found[2][:10]) == pid:
-            return KILLED + OF.get(found[1] or "", "")
+            return killed_for_memory(found[1])
     return ""

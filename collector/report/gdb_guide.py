@@ -19,7 +19,7 @@ def gdb_guide(core: ArchivedCore, name: str) -> list[str]:
     program = printable(summary.program or summary.started_as or summary.command or "unknown", limit=4096)
     lines = [f"program   {program}", f"build-id  {printable(summary.build_id) or 'unknown: the core does not say'}"]
     if not name:
-        return [*lines, f"There is no core here: {printable(summary.problem) or 'it was left out'}."]
+        return [*lines, f"The core is not in here: {printable(summary.problem) or 'it was left out'}."]
     if core.missing:
         lines.append(f"{core.missing[0].upper()}{core.missing[1:]}.")
     unpack, opened = _unpacking(core, name)

@@ -8,8 +8,9 @@ from typing import NamedTuple
 
 from collector.archive.read import RUNNING
 from collector.model.incident import StepStatus
+from collector.model.out_of_memory import KILLED
 from collector.model.units import counted
-from collector.report.cause import EVENTS, KILLED
+from collector.report.cause import EVENTS
 from collector.report.chain import SEPARATOR, where
 from collector.report.kept import TO_COME
 from collector.report.story import LogLine, MemoryThen, Missing, Repeats, Story

@@ -151,7 +151,7 @@ def test_show_of_a_python_program_has_its_exception(show: Show) -> None:
 
 
 def test_show_of_a_unit_that_exits_names_the_status(show: Show) -> None:
-    """There is no core: what the unit said last is the cause."""
+    """Without a core, the last words of the unit tell the cause."""
     text = show("gateway.service")
     assert text.startswith("gateway.service[")
     assert "] exit status 3 " in text

@@ -160,7 +160,7 @@ def test_journal_of_a_users_own_unit_is_that_users(lab: JournalLab) -> None:
 
 
 def test_journal_of_a_unit_within_a_unit_is_the_outer_ones(lab: JournalLab) -> None:
-    """Below a unit, whoever it is delegated to names units as he likes; journald goes by the outermost, too."""
+    """The owner of a delegated unit may give any name to units within it; journald goes by the outermost, too."""
     outer = "systemd-nspawn@guest.service"
     lab.write([lab.entry(3, "the system's", **of_unit(UNIT)), lab.entry(2, "its own", **of_unit(outer, PID + 1))])
     marker = crash(lab, lived_s=1, attributes=system_unit(f"0::/machine.slice/{outer}/payload/{UNIT}"))

@@ -62,7 +62,7 @@ def test_page_of_any_text_is_valid(text: str, row: str) -> None:
 def test_chart_of_any_series_is_drawn_within_its_frame(
     points: list[tuple[float, float | None]], times: tuple[float, ...], unit: str, name: str
 ) -> None:
-    """Empty, one point, gaps, any order: no figure that is none, and nothing outside."""
+    """Empty, one point, gaps, any order: every figure is finite, and nothing lies outside the frame."""
     first_s, last_s = sorted(times[:2])
     drawing = draw(Chart(name, unit, (ChartLine(name, tuple(points)),)), ChartTimes(first_s, last_s, *times[2:]), "c1")
     tree = ET.fromstring(drawing.encode())

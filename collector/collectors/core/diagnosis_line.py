@@ -1,5 +1,5 @@
 """
-What a line of the kernel's log says of a crash: the only facts where there is no core.
+What a line of the kernel's log says about a crash: without a core, that is all there is.
 
 Source: show_signal_msg() in arch/x86/mm/fault.c, show_signal() in arch/x86/kernel/traps.c, __oom_kill_process() in
 mm/oom_kill.c (Linux 6.18).
@@ -14,6 +14,7 @@ from collector.collectors.core.diagnosis import Diagnosis, DiagnosisKind
 from collector.collectors.core.diagnosis_segv import NULL_BYTES, null_pointer
 from collector.collectors.core.diagnosis_stack import REACH_BYTES
 from collector.model.marker import Marker, MarkerKind
+from collector.model.out_of_memory import killed_for_memory
 
 # A name of 15 bytes, escaped, cannot hold what follows it: the last of two readings is the kernel's.
 _SEGFAULT = re.compile(
@@ -50,11 +51,6 @@ How far above the stack pointer there always is a stack: on top of a thread's li
 glibc, on top of the first one's what the kernel passes to the program.
 """
 
-OOM = {
-    "Memory cgroup out of memory": ": its memory cgroup, or one above it, reached its limit",
-    "Out of memory": ", on behalf of the whole machine, or of the nodes that it may use",
-}
-
 
 class PageFault(NamedTuple):
     """The fault of a process, as x86 logs it."""
@@ -72,7 +68,7 @@ def kernel_line(marker: Marker) -> Diagnosis | None:
         return None
     line = marker.reason
     if found := _OOM.fullmatch(line):
-        return Diagnosis(DiagnosisKind.OUT_OF_MEMORY, "killed by the kernel for memory" + OOM.get(found[1], ""))
+        return Diagnosis(DiagnosisKind.OUT_OF_MEMORY, killed_for_memory(found[1]))
     if found := _SEGFAULT.fullmatch(line):
         address, ip, sp, error = (int(found[number], 16) for number in range(1, 5))
         return page_fault(PageFault(address, ip, sp, error, _by(found[5])))
