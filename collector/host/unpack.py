@@ -244,14 +244,15 @@ class UnpackingReader:
         """Return at most *size* further bytes; none at the end or at a limit."""
         while not self._decompressor.eof or self._next_stream():
             packed = b""
-            if self._decompressor.needs_input:
+            if is_hungry := self._decompressor.needs_input:
                 packed, self._packed = self._packed or self._read_packed(), b""
                 if not packed and self._packed_bytes < self._most_packed_bytes:
                     self._ended = True
             # Without input, too: zlib may still hold output.
             if part := self._decompressor.decompress(packed, size):
                 return part
-            if self._decompressor.needs_input and not packed and not self._decompressor.eof:
+            # What it held may have been the end of a block, without output: only then does it ask for more.
+            if is_hungry and not packed and not self._decompressor.eof:
                 break
         return b""
 

@@ -184,3 +184,23 @@ def test_libraries_are_imported_for_the_first_file_only() -> None:
     code = "import sys, collector.host.unpack; print(sorted({'lzma', 'bz2', 'zlib', 'lz4'} & set(sys.modules)))"
     run = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert run.stdout == "[]\n"
+
+
+@EACH
+def test_compressed_contents_are_whole_wherever_input_and_output_are_divided(core_fd: int, name: str) -> None:
+    """A decompressor may hold the first bytes of a block, and give nothing until it has the others."""
+    chance = random.Random(1)
+    contents = b"".join(chance.randbytes(400) + bytes(5_000) for _ in range(40))
+    packed = PACKERS[name](contents)
+    os.pwrite(core_fd, packed, 0)
+    compression = unpack.compression_of(packed[:8])
+    assert compression is not None
+    for most in range(1, 60):
+        reader = unpack.UnpackingReader(
+            core_fd, compression, read_packed=lambda _, offset, most=most: os.pread(core_fd, most, offset)
+        )
+        pieces = []
+        while sum(map(len, pieces)) < len(contents):
+            pieces.append(reader.read(chance.choice([1, 400, 5_000, 5_400, 1 << 17])))
+            assert pieces[-1], (most, sum(map(len, pieces)))
+        assert b"".join(pieces) == contents
