@@ -52,6 +52,7 @@ shipped with it, `config/collector.yaml`: that one is complete, and a good place
 
 ```
 collector config check      every mistake, as FILE:LINE:COLUMN; warnings for what is legal but harmful
+collector config test       whether the crashes in a file would be collected as it says
 collector config show       what is in force, and where each value comes from
 collector config explain    what a crash would collect now, and what that would cost
 collector config schema     the JSON Schema, for editors
@@ -101,15 +102,24 @@ pipelines:
 
 Keys that do not exist are errors, and so are keys given twice, tags (`!!python/...`), and merge keys
 (`<<`): what steps share belongs under `defaults`. A file has at most 256 KiB, 24 levels and 10,000
-values, aliases expanded.
+values, aliases expanded. Characters that only look like those of YAML are pointed out, such as typographic quotes and
+no-break spaces from a wiki; if one is meant, write it as an escape: `"\\u201c"`.
+
+`collector config check` has errors, warnings and notes. A file with an error is never used. A warning is about what is
+legal but harmful or without effect, and fails only `--strict`. A note is about what may well be as it should: a
+directory that does not exist yet, a list that a drop-in replaces. In continuous integration, where neither the
+archive's disk nor the service's user exist, `config check --strict --no-environment FILE` judges the files alone.
+[Testing the configuration](testing-the-configuration.md) says how to hold it to what a crash must collect.
 
 ## Drop-ins
 
 `conf.d/*.yaml` and `*.yml` beside the main file change it, in the order of their names; `config check` warns of names
-that look like them and are not read (`x.conf`, `x.YAML`). Sections merge key by key.
+that look like them and are not read (`x.conf`, `x.YAML`, `collector.yaml.d`), and is silent about
+backups (`x.yaml~`, `x.yaml.bak`, `x.yaml.dpkg-dist`, `x.yaml.rpmnew`). Sections merge key by key.
 Triggers and steps merge by their `id`: an item with a known id changes only the keys it gives, one
-with a new id is appended. `enabled: false` turns an item off; `replace: true` replaces its namesake
-entirely.
+with a new id is appended, and needs all that an item needs: `config check` takes one that lacks its type, pipeline or
+collector for a misspelt id. `enabled: false` turns an item off; `replace: true` replaces its namesake
+entirely. Lists without ids, such as `paths`, are replaced: repeat what is to stay. `config check` notes what gets lost.
 
 ```yaml
 pressure:

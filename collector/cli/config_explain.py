@@ -9,6 +9,7 @@ from collections.abc import Iterator
 import click
 import msgspec
 
+from collector.cli.completion import complete_triggers
 from collector.cli.options import archive_option, config_option, json_option, parsed
 from collector.cli.text import escape_name, size
 from collector.config.load import find
@@ -34,7 +35,7 @@ SHOWN_FILES = 20
 
 
 @click.command("explain")
-@click.argument("trigger", required=False)
+@click.argument("trigger", required=False, shell_complete=complete_triggers)
 @click.option("--comm", metavar="NAME", help="Command name of the process that crashed.")
 @click.option("--exe", metavar="PATH", help="Executable of the process that crashed.")
 @click.option("--signal", "signal_", metavar="SIGNAL", help="Signal that killed it, such as SIGSEGV.")

@@ -10,6 +10,7 @@ import sys
 import click
 
 from collector.archive.read import ArchiveReader
+from collector.cli.completion import complete_ids
 from collector.cli.options import archive_option, archive_path, config_option
 from collector.cli.text import printable
 from collector.model.errors import CollectorError
@@ -26,7 +27,7 @@ class NoDebuggerError(CollectorError):
 
 
 @click.command("debug")
-@click.argument("incident", metavar="ID")
+@click.argument("incident", metavar="ID", shell_complete=complete_ids)
 @click.option("--print", "only_print", is_flag=True, help="Print the command instead of running it.")
 @click.option("--exe", metavar="PATH", help="The program, if it is not where it was when it crashed.")
 @click.option("--debuginfod", is_flag=True, help="Let gdb download debug information from $DEBUGINFOD_URLS.")

@@ -13,6 +13,7 @@ from msgspec.structs import replace
 from collector.archive.dropping import DroppingWriter
 from collector.archive.export import created, export, standard_output
 from collector.archive.read import ArchiveReader
+from collector.cli.completion import complete_ids, complete_incident_steps
 from collector.cli.options import archive_options, archive_path
 from collector.cli.signals import interruptible
 from collector.cli.text import counted, escape_name, size
@@ -29,7 +30,7 @@ SHOWN = 20
 
 
 @click.command("export")
-@click.argument("incident", metavar="ID")
+@click.argument("incident", metavar="ID", shell_complete=complete_ids)
 @click.option(
     "-o",
     "--output",
@@ -37,8 +38,20 @@ SHOWN = 20
     required=True,
     help="The file to create; must not exist. `-` is standard output.",
 )
-@click.option("--only", metavar="STEP", multiple=True, help="Only this step (id or collector); may be repeated.")
-@click.option("--without", metavar="STEP", multiple=True, help="Without this step (id or collector); may be repeated.")
+@click.option(
+    "--only",
+    metavar="STEP",
+    multiple=True,
+    shell_complete=complete_incident_steps,
+    help="Only this step (id or collector); may be repeated.",
+)
+@click.option(
+    "--without",
+    metavar="STEP",
+    multiple=True,
+    shell_complete=complete_incident_steps,
+    help="Without this step (id or collector); may be repeated.",
+)
 @archive_options
 def export_command(
     *,

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import contextlib
 import errno
-import importlib
 import os
 import sys
 from typing import Any
@@ -13,6 +12,7 @@ import click
 
 from collector import __version__
 from collector.cli import streams
+from collector.cli.verbs import Verbs, config_option
 from collector.model.errors import CollectorError
 
 # Imported on demand: `collector notify` runs at crash time and must start small.
@@ -33,6 +33,7 @@ VERBS = {
     "doctor": "collector.cli.doctor:doctor_command",
     "core-pattern": "collector.cli.core_pattern:core_pattern_command",
     "notify": "collector.cli.notify:notify_command",
+    "help": "collector.cli.help:help_command",
 }
 
 BROKEN_PIPE = 141
@@ -41,18 +42,8 @@ BROKEN_PIPE = 141
 INTERRUPTED = 130
 
 
-class Verbs(click.Group):
-    """A group that imports a verb's module when the verb is used."""
-
-    def list_commands(self, ctx: click.Context) -> list[str]:  # noqa: ARG002 - click
-        return list(VERBS)
-
-    def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:  # noqa: ARG002 - click
-        if cmd_name not in VERBS:
-            return None
-        module, _, name = VERBS[cmd_name].partition(":")
-        command: click.Command = getattr(importlib.import_module(module), name)
-        return command
+class AllVerbs(Verbs):
+    """All verbs."""
 
     def invoke(self, ctx: click.Context) -> Any:
         """Run the verb; if its reader closes the pipe (``| head``), end without a message."""
@@ -62,9 +53,10 @@ class Verbs(click.Group):
             raise click.exceptions.Exit(BROKEN_PIPE) from None
 
 
-@click.group(cls=Verbs, context_settings={"help_option_names": ["-h", "--help"]})
+@click.group(cls=AllVerbs, verbs=VERBS, context_settings={"help_option_names": ["-h", "--help"]})
+@config_option
 @click.version_option(__version__, prog_name="collector")
-def cli() -> None:
+def cli(*, config: str | None) -> None:
     """Collect the evidence of a crash without making the machine worse."""
 
 

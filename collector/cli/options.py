@@ -8,18 +8,20 @@ from typing import Any, TypeVar
 
 import click
 
+from collector.cli.verbs import config_option
 from collector.config.directories import effective_archive_path
 from collector.config.load import find, load, load_lenient
 from collector.model.errors import ConfigError, DeniedError, UsageError
 
 AS_ROOT = "run it as root (sudo); members of archive.group may ask for `collector list`"
 
+__all__ = ["archive_option", "config_option", "json_option"]
+
 F = TypeVar("F", bound=Callable[..., Any])
 T = TypeVar("T")
 ID_END = 6
 """Digits at the end of an id that tell it apart on a narrow terminal; `collector show` takes them."""
 
-config_option = click.option("--config", metavar="PATH", help="Configuration file [/etc/collector/collector.yaml].")
 archive_option = click.option("--archive", metavar="DIR", help="Archive directory, instead of archive.path.")
 json_option = click.option("--json", "as_json", is_flag=True, help="Print one JSON document on standard output.")
 

@@ -12,6 +12,7 @@ from collector.archive.directory import write_all
 from collector.archive.dropping import writing
 from collector.archive.new_file import new_file, refuse_existing
 from collector.archive.read import ArchiveReader
+from collector.cli.completion import complete_ids
 from collector.cli.options import archive_option, archive_path, config_option
 from collector.cli.signals import interruptible
 from collector.cli.text import escape_name, size
@@ -21,7 +22,7 @@ HOLDS = "what the incident says about its processes, secrets hidden as they are 
 
 
 @click.command("report")
-@click.argument("incident", metavar="ID")
+@click.argument("incident", metavar="ID", shell_complete=complete_ids)
 @click.option(
     "-o",
     "--output",

@@ -7,6 +7,7 @@ import time
 
 import click
 
+from collector.cli.completion import complete_pipelines, complete_steps
 from collector.cli.config_explain import show_forecast
 from collector.cli.delegate import by_daemon
 from collector.cli.leftovers import check_can_create, seal_left, unfinished
@@ -42,12 +43,18 @@ STOP_GRACE_S = 5.0
 
 @click.command("run")
 @click.option("--now", is_flag=True, help="Collect now; required, so that nothing is collected by mistake.")
-@click.option("--pipeline", metavar="NAME", help="Pipeline to run [crash].")
+@click.option("--pipeline", metavar="NAME", shell_complete=complete_pipelines, help="Pipeline to run [crash].")
 @click.option("--reason", metavar="TEXT", default="", help="Why; recorded in the manifest.")
 @click.option(
     "--pid", "pids", metavar="PID", type=int, multiple=True, help="A live process to examine; may be repeated."
 )
-@click.option("--only", metavar="STEP", multiple=True, help="Run only this step (id or collector); may be repeated.")
+@click.option(
+    "--only",
+    metavar="STEP",
+    multiple=True,
+    shell_complete=complete_steps,
+    help="Run only this step (id or collector); may be repeated.",
+)
 @click.option("--dry-run", is_flag=True, help="Show what would run and what the gate decides now; write nothing.")
 @archive_options
 def run_command(

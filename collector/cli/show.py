@@ -7,13 +7,14 @@ from collections.abc import Iterator
 import click
 
 from collector.archive.read import ArchiveReader
+from collector.cli.completion import complete_ids, complete_incident_steps
 from collector.cli.options import archive_options, archive_path
 from collector.model.errors import UsageError
 
 
 @click.command("show")
-@click.argument("incident", metavar="[ID]", default="latest")
-@click.argument("step", required=False)
+@click.argument("incident", metavar="[ID]", default="latest", shell_complete=complete_ids)
+@click.argument("step", required=False, shell_complete=complete_incident_steps)
 @click.option("--files", is_flag=True, help="List its files instead, or those of STEP.")
 @click.option(
     "--steps", is_flag=True, help="List its steps instead: how each ended, how long it took, what it waited for."

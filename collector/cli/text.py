@@ -6,12 +6,17 @@ from collector.model.text import escape_name, printable
 from collector.model.units import counted, size
 from collector.report.text import local, utc
 
-__all__ = ["counted", "escape_name", "printable", "printable_lines", "size", "when"]
+__all__ = ["counted", "escape_name", "printable", "printable_line", "printable_lines", "size", "when"]
 
 
 def printable_lines(text: str) -> str:
     """Return *text* with everything but its line breaks and what is printable escaped."""
     return "\n".join(map(printable, text.split("\n")))
+
+
+def printable_line(line: str) -> str:
+    """Return *line*, escaped if it could affect the terminal."""
+    return line if line.isprintable() else escape_name(line)
 
 
 def when(at_s: float) -> str:

@@ -7,6 +7,7 @@ import msgspec
 
 from collector.archive.digests import ArtifactCheck, verify
 from collector.archive.read import ArchiveReader
+from collector.cli.completion import complete_ids
 from collector.cli.options import archive_options, archive_path
 from collector.cli.text import counted, printable
 from collector.config.load import find, load_lenient
@@ -15,7 +16,7 @@ from collector.model.errors import ArchiveError
 
 
 @click.command("verify")
-@click.argument("incidents", metavar="[ID]...", nargs=-1)
+@click.argument("incidents", metavar="[ID]...", nargs=-1, shell_complete=complete_ids)
 @archive_options
 def verify_command(*, incidents: tuple[str, ...], archive: str | None, config: str | None, as_json: bool) -> int:
     """

@@ -15,8 +15,8 @@ from typing import ClassVar
 import msgspec
 
 from collector.collectors.base import Context
-from collector.host import process
 from collector.host.files import PIECE, OpenFd
+from collector.host.orphans import adopt_orphans
 from collector.host.process_stat import parse_stat
 from collector.model.artifact import Artifact, Footprint, Truncated
 from collector.model.errors import StepError
@@ -107,7 +107,7 @@ class Command:
         self.killed = ""
         """What was killed, and why: the command itself, or processes that it had left behind."""
         self._strangers = _children()
-        process.adopt_orphans(enabled=True)
+        adopt_orphans(enabled=True)
         self._output, theirs = os.pipe2(os.O_CLOEXEC | os.O_NONBLOCK)
         try:
             os.set_blocking(theirs, True)
@@ -125,7 +125,7 @@ class Command:
                 setsigdef=(signal.SIGPIPE, signal.SIGINT, signal.SIGTERM),
             )
         except BaseException:
-            process.adopt_orphans(enabled=False)
+            adopt_orphans(enabled=False)
             os.close(self._output)
             raise
         finally:
@@ -172,7 +172,7 @@ class Command:
                     self.exit_status = os.waitstatus_to_exitcode(os.waitpid(self.pid, 0)[1])
             killed, alive = self._kill_orphans(time.monotonic() + reap_s)
         finally:
-            process.adopt_orphans(enabled=False)
+            adopt_orphans(enabled=False)
         if ended and killed:
             self.killed = f"it ended and left processes behind, which were killed: {_list(killed)}"
         if alive:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import types
 import typing
+from collections.abc import Iterable
 from typing import Any
 
 import msgspec
@@ -11,6 +12,7 @@ import msgspec
 from collector.config.keys import MISSING, Key, is_record, keys_of
 from collector.config.nodes import MappingNode, Node, ScalarNode, SequenceNode, is_null, walk
 from collector.config.scalars import UNITS, Misread, objection_to, read_scalar, suggest
+from collector.config.slips import hint_of
 from collector.model.diagnostics import Diagnostic, Mark, Severity, errors
 from collector.model.errors import CollectorError
 from collector.model.units import quote
@@ -41,13 +43,14 @@ class Converter:
         if origin in (typing.Union, types.UnionType):
             return self._either(node, arguments, name)
         if is_null(node):
-            return self._note(node.mark, f"`{name}` has no value", "write one, or remove the key")
+            return self._note(node.mark, f"`{name}` has no value", _without_value(annotation, origin))
         if annotation in UNITS or not (is_record(annotation) or origin in CONTAINERS or annotation is MappingNode):
             return self._single(node, annotation, name)
         if origin in LISTS:
             return self._list(node, origin, arguments[0], name)
         if not isinstance(node, MappingNode):
-            return self._note(node.mark, f"`{name}` must be a mapping, not {_kind(node)}")
+            hint = hint_of(node.text) if isinstance(node, ScalarNode) else None
+            return self._note(node.mark, f"`{name}` must be a mapping, not {_kind(node)}", hint)
         if annotation is MappingNode:
             return node
         return self._table(node, arguments, name) if arguments else self._record(node, annotation, name)
@@ -75,7 +78,7 @@ class Converter:
                     message = f"{quote(key)} is no longer a key of {name} and does nothing"
                     self._note(entry.key_mark, message, removed[key], Severity.WARNING)
                 else:
-                    self._note(entry.key_mark, f"{quote(key)} is not a key of {name}", suggest(key, keys))
+                    self._note(entry.key_mark, f"{quote(key)} is not a key of {name}", _meant(key, keys))
         return BAD if any(value is BAD for value in values.values()) else self._build(cls, values, node)
 
     def _build(self, cls: type, values: dict[str, Any], node: MappingNode) -> Any:
@@ -98,7 +101,7 @@ class Converter:
     def _list(self, node: Node, origin: Any, inner: Any, name: str) -> Any:
         """Read a list; bad items are left out."""
         if not isinstance(node, SequenceNode):
-            hint = f"write [{node.text}]" if isinstance(node, ScalarNode) else None
+            hint = _as_list(node)
             return self._note(node.mark, f"`{name}` must be a list, not {_kind(node)}", hint)
         items = [self.read(item, inner, _item(name)) for item in node.items]
         return origin(item for item in items if item is not BAD)
@@ -152,6 +155,28 @@ def _kind(node: Node) -> str:
             return "a list"
         case ScalarNode():
             return quote(node.text)
+
+
+def _without_value(annotation: Any, origin: Any) -> str:
+    """Return what to do about a key that has no value."""
+    has_keys = is_record(annotation) or origin is dict or annotation is MappingNode
+    return "indent its keys below it, or remove it" if has_keys else "write one, or remove the key"
+
+
+def _as_list(node: Node) -> str | None:
+    """Return how *node*, where a list is expected, is one."""
+    if isinstance(node, MappingNode):
+        return "begin each item with `- `"
+    if not isinstance(node, ScalarNode):
+        return None
+    return hint_of(node.text) or ("begin each item with `- `" if " " in node.text else f"write [{node.text}]")
+
+
+def _meant(key: str, keys: Iterable[str]) -> str | None:
+    """Return what was probably meant by a key that does not exist."""
+    if key.isdigit():
+        return "a number has no commas"
+    return hint_of(key) or suggest(key, keys)
 
 
 def _item(name: str) -> str:

@@ -13,21 +13,18 @@ import msgspec
 import xxhash
 
 from collector.config.convert import Converter
+from collector.config.drop_ins import DROP_INS, SYSTEM_PATH, cannot_read, drop_ins, main_file, not_read
 from collector.config.dump import written
 from collector.config.merge import merge, repeated_ids
 from collector.config.nodes import MappingEntry, MappingNode, Path, ScalarNode, text_of, walk
 from collector.config.parse import MAX_BYTES, parse
 from collector.config.spec import Config
+from collector.config.unknown_ids import replacing_nothing, without_unknown
 from collector.host.files import OpenFd, pieces
-from collector.model.diagnostics import Diagnostic, Mark, Severity, errors
+from collector.model.diagnostics import Diagnostic, Mark, errors
 from collector.model.errors import ConfigError
 from collector.model.units import quote
 
-SYSTEM_PATH = "/etc/collector/collector.yaml"
-DROP_INS = "conf.d"
-ENDINGS = (".yaml", ".yml")
-MEANT = (*ENDINGS, ".conf", ".json")
-"""Endings, in lower case, of files that somebody expects to be read; backups and the like have others."""
 PACKAGED = "<packaged default>"
 VERSION = "1"
 
@@ -105,11 +102,11 @@ def examine(path: str | None) -> Loaded:
     Raises:
         ConfigError: If nothing can be read.
     """
-    diagnostics = _not_read(path)
+    diagnostics = not_read(path)
     trees: list[MappingNode] = []
     files = (path or PACKAGED, *drop_ins(path or SYSTEM_PATH))
     for file in files:
-        tree, found = _read(file)
+        tree, found = read_tree(file)
         diagnostics += found
         if tree is not None:
             diagnostics += repeated_ids(tree)
@@ -119,7 +116,10 @@ def examine(path: str | None) -> Loaded:
     main, *others = trees
     main = _with_version(main, diagnostics)
     for other in others:
-        main = merge(main, _with_version(other, diagnostics, due=False))
+        diagnostics += replacing_nothing(main, other)
+        main = merge(main, _with_version(other, diagnostics, due=False), notes=diagnostics)
+    main, unknown = without_unknown(main, files[0])
+    diagnostics += unknown
     converter = Converter()
     config = converter.read(main, Config, "the file")
     return Loaded(
@@ -151,57 +151,30 @@ def _with_version(tree: MappingNode, diagnostics: list[Diagnostic], *, due: bool
         raise ConfigError((*diagnostics, diagnostic))
     if node is None and due:
         mark = Mark(tree.mark.file, 1, 1)
-        diagnostics.append(
-            Diagnostic(mark=mark, message="`version` is missing", hint=f"begin with `version: {VERSION}`")
-        )
+        diagnostics.append(Diagnostic(mark=mark, message="`version` is missing", hint=_drop_in_hint(mark.file)))
         return MappingNode({"version": MappingEntry(mark, ScalarNode(VERSION, True, mark)), **tree.entries}, tree.mark)
     return tree
 
 
-def drop_ins(path: str) -> tuple[str, ...]:
-    """Return the drop-ins that belong to *path*, in lexical order."""
-    return tuple(name for name in _beside(path) if name.endswith(ENDINGS))
+def _drop_in_hint(file: str) -> str:
+    """Return what to do about a main file without a version: it may be a drop-in, which is none."""
+    if os.path.basename(os.path.dirname(os.path.abspath(file))) == DROP_INS:
+        return f"this is a drop-in: name the main file, which reads it, such as {main_file(os.path.dirname(file))}"
+    return f"begin with `version: {VERSION}`"
 
 
-def _beside(path: str) -> list[str]:
-    """Return what is in the directory of drop-ins, without hidden files."""
-    directory = os.path.join(os.path.dirname(path), DROP_INS)
-    try:
-        names = sorted(os.listdir(directory))
-    except (FileNotFoundError, NotADirectoryError):
-        return []
-    except OSError as exc:
-        raise ConfigError((_cannot_read(directory, exc),)) from exc
-    return [os.path.join(directory, name) for name in names if not name.startswith(".")]
-
-
-def _not_read(path: str | None) -> list[Diagnostic]:
-    """Warn of files that are not read although their names look as if they should be."""
-    found = [name for name in _beside(path or SYSTEM_PATH) if name.lower().endswith(MEANT)]
-    said = [(name, "call it NAME.yaml") for name in found if not name.endswith(ENDINGS)]
-    namesake = SYSTEM_PATH.removesuffix(".yaml") + ".yml"
-    if path in {None, SYSTEM_PATH} and os.path.exists(namesake):
-        said.append((namesake, f"call it {SYSTEM_PATH}"))
-    return [
-        Diagnostic(mark=Mark(name), message="this file is not read", hint=hint, severity=Severity.WARNING)
-        for name, hint in said
-    ]
-
-
-def _read(file: str) -> tuple[MappingNode | None, list[Diagnostic]]:
+def read_tree(file: str) -> tuple[MappingNode | None, list[Diagnostic]]:
     """Parse *file*, if it is a regular file: reading another kind might hang."""
     if file == PACKAGED:
         return parse(pkgutil.get_data("collector.config", "default.yaml") or b"", file)
+    if os.path.isdir(file):
+        hint = f"name the file, such as {main_file(file)}: {DROP_INS} beside it is read with it"
+        return None, [Diagnostic(mark=Mark(file), message="cannot be read: this is a directory", hint=hint)]
     try:
         with OpenFd(os.open(file, os.O_RDONLY | os.O_CLOEXEC | os.O_NOCTTY | os.O_NONBLOCK)) as fd:
             if not stat.S_ISREG(os.fstat(fd).st_mode):
                 raise OSError(errno.EINVAL, "not a regular file")  # noqa: TRY301 - reported like the kernel's own errors
             data = b"".join(pieces(fd, limit=MAX_BYTES + 1))
     except (OSError, ValueError) as exc:
-        return None, [_cannot_read(file, exc)]
+        return None, [cannot_read(file, exc)]
     return parse(data, file)
-
-
-def _cannot_read(path: str, exc: OSError | ValueError) -> Diagnostic:
-    reason = exc.strerror if isinstance(exc, OSError) else str(exc)
-    return Diagnostic(mark=Mark(path), message=f"cannot be read: {reason}", hint="name a readable file")

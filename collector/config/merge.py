@@ -4,51 +4,74 @@ Drop-ins: later files change earlier ones, key by key.
 Mappings merge by key. Lists whose items have an ``id`` merge by it: an item with a known id changes
 that item's keys, one with a new id is appended. Other lists and single values are replaced. An item
 with ``replace: true`` replaces its namesake entirely.
+
+A list that is replaced loses items without a word in either file: what is lost is noted.
 """
 
 from __future__ import annotations
 
 from collections.abc import Iterator
 
-from collector.config.nodes import MappingEntry, MappingNode, Node, Path, SequenceNode, text_of, walk
-from collector.model.diagnostics import Diagnostic
-from collector.model.units import quote
+from collector.config.nodes import MappingEntry, MappingNode, Node, Path, SequenceNode, plain, text_of, walk
+from collector.model.diagnostics import Diagnostic, Severity
+from collector.model.text import printable
+from collector.model.units import counted, quote
 
 REPLACE = "replace"
+SHOWN = 5
+"""Lost items that a note names."""
 
 
-def merge(base: MappingNode, over: MappingNode, path: Path = ()) -> MappingNode:
-    """Return *base* as changed by *over*."""
+def merge(base: MappingNode, over: MappingNode, path: Path = (), notes: list[Diagnostic] | None = None) -> MappingNode:
+    """Return *base* as changed by *over*; add to *notes* which lists lose items by that."""
+    notes = [] if notes is None else notes
     entries = dict(base.entries)
     for key, entry in over.entries.items():
         old = entries.get(key)
-        node = entry.node if old is None else _merge(old.node, entry.node, (*path, key))
+        node = entry.node if old is None else _merge(old.node, entry.node, (*path, key), notes)
         entries[key] = MappingEntry(entry.key_mark if old is None else old.key_mark, node)
     return MappingNode(entries, base.mark)
 
 
-def _merge(base: Node, over: Node, path: Path) -> Node:
+def _merge(base: Node, over: Node, path: Path, notes: list[Diagnostic]) -> Node:
     if isinstance(base, MappingNode) and isinstance(over, MappingNode):
-        return over if _replaces(over, path) else merge(base, over, path)
-    if isinstance(base, SequenceNode) and isinstance(over, SequenceNode) and over.items:
-        return _merge_items(base, over, path)
+        return over if _replaces(over, path) else merge(base, over, path, notes)
+    if isinstance(base, SequenceNode) and isinstance(over, SequenceNode):
+        return _merge_items(base, over, path, notes)
     return over
 
 
-def _merge_items(base: SequenceNode, over: SequenceNode, path: Path) -> SequenceNode:
+def _merge_items(base: SequenceNode, over: SequenceNode, path: Path, notes: list[Diagnostic]) -> SequenceNode:
     """Merge two lists by the ids of their items, if all items have one."""
     ids = [_id(item) for item in base.items]
-    if None in ids or any(_id(item) is None for item in over.items):
+    if not over.items or None in ids or any(_id(item) is None for item in over.items):
+        notes += _lost(base, over, path)
         return over
     items = list(base.items)
     for item in over.items:
         if _id(item) in ids:
             index = ids.index(_id(item))
-            items[index] = _merge(items[index], item, (*path, index))
+            items[index] = _merge(items[index], item, (*path, index), notes)
         else:
             ids.append(_id(item))
             items.append(item)
     return SequenceNode(tuple(items), base.mark)
+
+
+def _lost(base: SequenceNode, over: SequenceNode, path: Path) -> Iterator[Diagnostic]:
+    """Yield what the list *base* had and *over*, which replaces it, has not."""
+    kept = [plain(item) for item in over.items]
+    lost = [item for item in base.items if plain(item) not in kept]
+    if lost:
+        texts = [text_of(item) or _id(item) for item in lost]
+        named = ", ".join(text for text in texts[:SHOWN] if text) if all(texts) else counted(len(lost), "item")
+        more = f" and {len(lost) - SHOWN} more" if all(texts) and len(lost) > SHOWN else ""
+        yield Diagnostic(
+            mark=over.mark,
+            message=f"`{path[-1]}` replaces the list of {base.mark}, without {printable(named, limit=200)}{more}",
+            hint="repeat what is to stay",
+            severity=Severity.NOTE,
+        )
 
 
 def _replaces(over: MappingNode, path: Path) -> bool:

@@ -43,6 +43,7 @@ def suggest(word: str, known: Iterable[str]) -> str | None:
     """Return the word of *known* that was probably meant, or all of them if none is close."""
     known = list(itertools.islice(known, MAX_SUGGESTIONS))
     near = difflib.get_close_matches(word, known, n=3, cutoff=0.6) if len(word) <= MAX_WORD else []
+    near = near or [each for each in known if each.lower() == word.lower() or (len(word) > 2 and each.startswith(word))]
     if not near:
         return f"one of {', '.join(known)}" if known else None
     return f"did you mean {max(near, key=lambda each: _shared_beginning(word, each))}?"
@@ -65,7 +66,7 @@ def read_scalar(node: ScalarNode, annotation: Any, name: str) -> Any:
         try:
             return UNITS[annotation](text)
         except ValueError as exc:
-            raise Misread(f"`{name}`: {exc}") from exc
+            raise Misread(f"`{name}`: {exc}", _sexagesimal(text) if annotation is units.Seconds else None) from exc
     if typing.get_origin(annotation) is typing.Literal:
         return _choice(text, {str(choice): choice for choice in typing.get_args(annotation)}, name)
     if isinstance(annotation, type) and issubclass(annotation, enum.Enum):
@@ -77,6 +78,13 @@ def read_scalar(node: ScalarNode, annotation: Any, name: str) -> Any:
             raise Misread(f"`{name}` must be {_WORDS[annotation]}, not text in quotes", "remove the quotes")
         return _READERS[annotation](text, name)
     raise TypeError(f"no way to read {annotation!r} from a file")  # a type that a collector may not use
+
+
+def _sexagesimal(text: str) -> str | None:
+    """Return how to write a duration that has colons, which YAML 1.1 reads as a number in base 60."""
+    parts = [int(part) for part in text.split(":")] if re.fullmatch(r"[0-9]{1,4}(:[0-5]?[0-9]){1,2}", text) else []
+    words = {2: f"{parts[0]}m{parts[1]}s, or {parts[0]}h{parts[1]}m"} if len(parts) == 2 else {}
+    return f"write {words.get(2) or '{}h{}m{}s'.format(*parts)}" if parts else None
 
 
 def _choice(text: str, choices: dict[str, Any], name: str) -> Any:
@@ -91,15 +99,25 @@ def _bool(text: str, name: str) -> bool:
     if text in ("false", "False", "FALSE"):
         return False
     meant = _YAML_1_1_BOOLEANS.get(text.lower())
+    meant = meant or {"1": "true", "0": "false"}.get(text)
     raise Misread(f"`{name}` must be true or false, not {units.quote(text)}", f"write {meant}" if meant else None)
 
 
 def _int(text: str, name: str) -> int:
     if not _INTEGER.fullmatch(text):
         octal = re.fullmatch(r"0+([1-9][0-9]*)", text)
-        hint = f"write {octal[1]}; a leading 0 means octal to some readers" if octal else None
+        hint = f"write {octal[1]}; a leading 0 means octal to some readers" if octal else _digits(text)
         raise Misread(f"`{name}` must be a whole number, not {units.quote(text)}", hint)
     return int(text)
+
+
+def _digits(text: str) -> str | None:
+    """Return how to write a number that has separators or another base."""
+    if re.fullmatch(r"[1-9][0-9]{0,2}([_,' ][0-9]{3}){1,5}", text):
+        return f"write {re.sub('[^0-9]', '', text)}"
+    if found := re.fullmatch(r"0(x[0-9A-Fa-f]{1,12}|o[0-7]{1,12}|b[01]{1,40})", text):
+        return f"write {int(found[0], 0)}"
+    return None
 
 
 def _float(text: str, name: str) -> float:

@@ -8,7 +8,8 @@ from dataclasses import replace
 
 import msgspec
 
-from collector.config.load import SYSTEM_PATH, drop_ins, find
+from collector.config.drop_ins import SYSTEM_PATH, drop_ins
+from collector.config.load import find
 from collector.daemon.journal import get_logger
 from collector.daemon.messages import Reply
 from collector.model.errors import ConfigError

@@ -16,24 +16,14 @@ import ctypes
 import os
 import struct
 import warnings
-from typing import Any, NamedTuple
+from typing import Any
 
 with warnings.catch_warnings():  # it imports asyncore, which is deprecated in Python 3.11
     warnings.simplefilter("ignore", DeprecationWarning)
     import pyinotify
 
+from collector.host.inotify_events import DIRECTORY_MASK, InotifyEvent
 from collector.host.syscalls import LIBC
-
-CLOSE_WRITE: int = pyinotify.IN_CLOSE_WRITE
-MOVED_TO: int = pyinotify.IN_MOVED_TO
-CREATE: int = pyinotify.IN_CREATE
-ISDIR: int = pyinotify.IN_ISDIR
-OVERFLOW: int = pyinotify.IN_Q_OVERFLOW
-GONE: int = pyinotify.IN_DELETE_SELF | pyinotify.IN_MOVE_SELF | pyinotify.IN_UNMOUNT | pyinotify.IN_IGNORED
-"""The watched directory is no longer at its path."""
-DIRECTORY_MASK: int = (
-    CLOSE_WRITE | MOVED_TO | CREATE | pyinotify.IN_DELETE_SELF | pyinotify.IN_MOVE_SELF | pyinotify.IN_ONLYDIR
-)
 
 # One read returns between 60 events (names of NAME_MAX bytes) and 1,024, which pyinotify takes 5 ms to decode.
 READ_BYTES = 16_384
@@ -41,14 +31,6 @@ _HEADER = struct.Struct("iIII")
 
 pyinotify.log.handlers.clear()  # it prints to stderr on its own
 pyinotify.log.disabled = True
-
-
-class InotifyEvent(NamedTuple):
-    """One event; *name* is relative to the watched directory, empty for the directory itself."""
-
-    wd: int
-    mask: int
-    name: str
 
 
 class _Libc(pyinotify._CtypesLibcINotifyWrapper):  # type: ignore[misc]  # pyinotify has no types

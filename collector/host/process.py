@@ -14,7 +14,7 @@ from collector.host.files import OpenFd
 from collector.host.syscalls import call, syscall
 
 MCL_CURRENT, MCL_FUTURE, MCL_ONFAULT = 1, 2, 4  # mlockall(2)
-PR_SET_PDEATHSIG, PR_SET_DUMPABLE, PR_SET_NAME, PR_SET_CHILD_SUBREAPER = 1, 4, 15, 36  # prctl(2)
+PR_SET_PDEATHSIG, PR_SET_DUMPABLE, PR_SET_NAME = 1, 4, 15  # prctl(2)
 PROCESS_MRELEASE = 448  # all architectures; Linux 5.15
 URGENT_NICE = -15
 """Beside eight busy loops on two cores, 30 ms of work take 60 ms at this; at nice 15 they took 5 to 7 s."""
@@ -43,11 +43,6 @@ def die_with_parent() -> None:
 def set_name(name: str) -> None:
     """Set this process's comm, cut at 15 bytes."""
     call("prctl", PR_SET_NAME, name.encode()[:15], 0, 0, 0)
-
-
-def adopt_orphans(*, enabled: bool) -> None:
-    """Make descendants whose parent dies children of this process, not of PID 1."""
-    call("prctl", PR_SET_CHILD_SUBREAPER, int(enabled), 0, 0, 0)
 
 
 def never_dump() -> None:

@@ -21,10 +21,15 @@ class Mark(msgspec.Struct, frozen=True):
 
 
 class Severity(enum.StrEnum):
-    """Whether the configuration may be used at all."""
+    """
+    What a diagnostic means: the configuration cannot be used; it can and probably should not; or all may be well.
+
+    A note is about what its reader may not expect, or what this machine lacks at the moment: no check fails for it.
+    """
 
     ERROR = "error"
     WARNING = "warning"
+    NOTE = "note"
 
 
 class Diagnostic(msgspec.Struct, frozen=True, kw_only=True):

@@ -22,7 +22,7 @@ from collector.config.merge import merge
 from collector.config.nodes import MappingNode, Node, SequenceNode, text_of
 from collector.config.scalars import suggest
 from collector.model.conditions import MANUAL, Conditions
-from collector.model.diagnostics import Diagnostic, Mark, errors
+from collector.model.diagnostics import Diagnostic, Mark, Severity, errors
 from collector.model.errors import ConfigError
 from collector.model.pressure import Budget, GateLimits, StepClass
 from collector.model.recording import MAX_ROWS, STEP
@@ -45,13 +45,15 @@ class Plan(Generic[T]):
         loaded: The configuration.
         pipelines: By name; steps that are off are left out.
         triggers: Those that are on.
-        warnings: Keys that have no effect.
+        warnings: Of the files alone: what is legal and was hardly meant.
+        notes: What readers of the files may not expect.
     """
 
     loaded: Loaded
     pipelines: dict[str, Pipeline]
     triggers: tuple[CompiledTrigger[T], ...]
     warnings: tuple[Diagnostic, ...]
+    notes: tuple[Diagnostic, ...] = ()
 
 
 def prepare(path: str | None, triggers: Mapping[str, type[T]]) -> Plan[T]:
@@ -73,7 +75,13 @@ def prepare(path: str | None, triggers: Mapping[str, type[T]]) -> Plan[T]:
     diagnostics = in_order(compiler.explained(), loaded.files)
     if errors(diagnostics):
         raise ConfigError(diagnostics)
-    return Plan(loaded=loaded, pipelines=pipelines, triggers=compiled, warnings=diagnostics)
+    return Plan(
+        loaded=loaded,
+        pipelines=pipelines,
+        triggers=compiled,
+        warnings=tuple(each for each in diagnostics if each.severity is Severity.WARNING),
+        notes=tuple(each for each in diagnostics if each.severity is Severity.NOTE),
+    )
 
 
 class _Compiler(Generic[T]):

@@ -78,6 +78,7 @@ def generate(path: str | None, triggers: Mapping[str, type[Any]], *, archive: st
             owners=owners(Host(), frozenset(config.storm.units)),
         ),
         warnings=plan.warnings,
+        notes=plan.notes,
         recorder=config.recorder,
         runtime_directory=effective_runtime_directory(config, is_root=is_root, environ=os.environ),
     )

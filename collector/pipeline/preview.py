@@ -129,8 +129,8 @@ def forecast(
             id=step.id,
             collector=step.collector.name,
             when=step.when.text(),
-            condition=step.when.never({marker.trigger: knows}) or step.when.holds(marker),
-            not_applicable=_not_applicable(step.collector, marker, knows),
+            condition=unmet(step, marker, {marker.trigger: knows}),
+            not_applicable=not_applicable(step.collector, marker, knows),
             timeout_s=step.timeout_s,
             reads_first=step.reads_first,
             verdict=decide(sample, budget=_budget(step, findings), limits=step.limits, reserve_bytes=reserve_bytes),
@@ -163,7 +163,12 @@ def _budget(step: Step, findings: Mapping[str, StepFinding]) -> Budget:
     return step.budget if finding is None else msgspec.structs.replace(step.budget, disk_bytes=finding.disk_bytes or 0)
 
 
-def _not_applicable(collector: Collector, marker: Marker, knows: Knowledge) -> str | None:
+def unmet(step: Step, marker: Marker, sources: Mapping[str, Knowledge]) -> str | None:
+    """Return the condition of *step* that is not met by a crash that *sources* (by trigger id) report, if any."""
+    return step.when.never(sources) or step.when.holds(marker)
+
+
+def not_applicable(collector: Collector, marker: Marker, knows: Knowledge) -> str | None:
     """Return why a step is certain to end as `not_applicable`; ``None`` if it is not."""
     who = BY_HAND if marker.trigger == MANUAL else marker.trigger
     about_nobody = knows == NOTHING and marker.process is None and not marker.also

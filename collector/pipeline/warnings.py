@@ -18,19 +18,51 @@ from collector.pipeline.machine_facts import MachineFacts, Place
 from collector.pipeline.steps import Pipeline, Step
 
 
-def warnings_of(plan: Plan[Any], facts: MachineFacts) -> tuple[Diagnostic, ...]:
-    """Return the warnings about *plan* on the machine that *facts* describes, in the order of the file."""
-    found = (
+def warnings_of(plan: Plan[Any], facts: MachineFacts | None) -> tuple[Diagnostic, ...]:
+    """
+    Return the warnings about *plan*, in the order of the file.
+
+    *facts* are about the machine that it is for; ``None``: it is judged by itself, as in a repository of files.
+    """
+    found = [
         *plan.warnings,
-        *archive_warnings(plan, facts),
-        *_sections(plan, facts),
+        *_sections(plan),
         *_unreachable(plan),
         *_second_owners(plan),
-        *(warning for pipeline in plan.pipelines.values() for warning in _pipeline(plan, pipeline, facts)),
+        *(warning for pipeline in plan.pipelines.values() for warning in _pipeline(plan, pipeline)),
         *(_warning(_mark(plan, doubt.path), doubt.message, doubt.hint) for doubt in doubtful_conditions(plan)),
-        *(_warning(Mark(file), why, "chmod go-w, chown root") for file, why in facts.unsafe_files.items()),
-    )
+    ]
+    if facts is not None:
+        found += _of_machine(plan, facts)
     return in_order(found, plan.loaded.files)
+
+
+def notes_of(plan: Plan[Any], facts: MachineFacts | None) -> tuple[Diagnostic, ...]:
+    """Return what readers may not expect of *plan*, and what the machine lacks at the moment or may never need."""
+    found = [*plan.notes]
+    if facts is not None:
+        for path, text in facts.unmatched.items():
+            found.append(
+                _note(_mark(plan, path), f"{quote(text)} matches nothing at present", "see that it is spelt right")
+            )
+        for step, path in _steps(plan):
+            found += _little_room(plan, step, path, facts)
+    return in_order(found, plan.loaded.files)
+
+
+def _of_machine(plan: Plan[Any], facts: MachineFacts) -> Iterator[Diagnostic]:
+    """Yield what is wrong with *plan* on the machine of *facts*."""
+    yield from archive_warnings(plan, facts)
+    if facts.runtime.problem:
+        yield _warning(
+            _mark(plan, ("runtime", "directory")),
+            f"{quote(facts.runtime.path)} cannot be used: {facts.runtime.problem}",
+            "systemd creates it for the service; by hand, create it with mode 0700",
+        )
+    for step, path in _steps(plan):
+        yield from _no_room(plan, step, path, facts)
+    for file, why in facts.unsafe_files.items():
+        yield _warning(Mark(file), why, "chmod go-w, chown root")
 
 
 def archive_warnings(plan: Plan[Any], facts: MachineFacts) -> Iterator[Diagnostic]:
@@ -56,14 +88,8 @@ def archive_warnings(plan: Plan[Any], facts: MachineFacts) -> Iterator[Diagnosti
         )
 
 
-def _sections(plan: Plan[Any], facts: MachineFacts) -> Iterator[Diagnostic]:
-    """Yield what is wrong outside the pipelines and the archive."""
-    if facts.runtime.problem:
-        yield _warning(
-            _mark(plan, ("runtime", "directory")),
-            f"{quote(facts.runtime.path)} cannot be used: {facts.runtime.problem}",
-            "systemd creates it for the service; by hand, create it with mode 0700",
-        )
+def _sections(plan: Plan[Any]) -> Iterator[Diagnostic]:
+    """Yield what is wrong outside the pipelines."""
     if plan.loaded.config.pressure.on_pressure is Policy.PROCEED:
         yield _proceed(_mark(plan, ("pressure", "on_pressure")))
     if plan.loaded.config.copy.rate == "max":
@@ -72,8 +98,6 @@ def _sections(plan: Plan[Any], facts: MachineFacts) -> Iterator[Diagnostic]:
             "at `max` every other writer of the disk waits for the copy",
             "write adaptive",
         )
-    for path, text in facts.unmatched.items():
-        yield _warning(_mark(plan, path), f"{quote(text)} matches nothing at present", "check its spelling")
     if not plan.triggers:
         yield _warning(
             _mark(plan, ("triggers",)),
@@ -125,13 +149,20 @@ def _proceed(mark: Mark) -> Diagnostic:
     return _warning(mark, "`proceed` collects on a starving machine and may bring it to a halt", "write wait or skip")
 
 
-def _pipeline(plan: Plan[Any], pipeline: Pipeline, facts: MachineFacts) -> Iterator[Diagnostic]:
+def _steps(plan: Plan[Any]) -> Iterator[tuple[Step, Path]]:
+    """Yield all steps that are on, with their places in the file."""
+    for name, pipeline in plan.pipelines.items():
+        indices = {given.id: index for index, given in enumerate(plan.loaded.config.pipelines[name].steps)}
+        for step in pipeline.steps:
+            yield step, ("pipelines", name, "steps", indices[step.id])
+
+
+def _pipeline(plan: Plan[Any], pipeline: Pipeline) -> Iterator[Diagnostic]:
     given = plan.loaded.config.pipelines[pipeline.name].steps
     indices = {step.id: index for index, step in enumerate(given)}
     for step in pipeline.steps:
         path: Path = ("pipelines", pipeline.name, "steps", indices[step.id])
         own = given[indices[step.id]]
-        yield from _room(plan, step, path, facts)
         if own.pressure and own.pressure.on_pressure is Policy.PROCEED:
             yield _proceed(_mark(plan, (*path, "pressure", "on_pressure")))
         if isinstance(step.collector, Core):
@@ -155,8 +186,8 @@ def _uncompressed(plan: Plan[Any], core: Core, path: Path) -> Iterator[Diagnosti
         )
 
 
-def _room(plan: Plan[Any], step: Step, path: Path, facts: MachineFacts) -> Iterator[Diagnostic]:
-    """Warn of a step that this machine has no room for."""
+def _no_room(plan: Plan[Any], step: Step, path: Path, facts: MachineFacts) -> Iterator[Diagnostic]:
+    """Yield a step that this machine has no memory for."""
     floor, budget = step.limits.floor_bytes, step.budget.memory_bytes
     if floor and floor + budget > facts.sample.total_bytes:
         yield _warning(
@@ -165,8 +196,13 @@ def _room(plan: Plan[Any], step: Step, path: Path, facts: MachineFacts) -> Itera
             f" of {format_bytes(floor)} is more than all memory ({mib(facts.sample.total_bytes)})",
             "lower the floor",
         )
-    elif floor and floor + budget > facts.sample.available_bytes:
-        yield _warning(
+
+
+def _little_room(plan: Plan[Any], step: Step, path: Path, facts: MachineFacts) -> Iterator[Diagnostic]:
+    """Yield a step for which there is too little memory now, or that may be cut short by the disk."""
+    floor, budget = step.limits.floor_bytes, step.budget.memory_bytes
+    if floor and facts.sample.available_bytes < floor + budget <= facts.sample.total_bytes:
+        yield _note(
             _floor_mark(plan, path),
             f"step {step.id} would be held back now: of {mib(facts.sample.available_bytes)} available its budget of"
             f" {format_bytes(budget)} leaves less than the floor of {format_bytes(floor)}",
@@ -175,7 +211,7 @@ def _room(plan: Plan[Any], step: Step, path: Path, facts: MachineFacts) -> Itera
     most = getattr(step.collector, "max_total", None)
     room = facts.archive.total_bytes - _reserve(plan, facts.archive)
     if most is not None and most > room:
-        yield _warning(
+        yield _note(
             _mark(plan, (*path, "with", "max_total")),
             f"step {step.id} may take {format_bytes(most)}, but the archive's file system has room for {size(room)}",
             "lower max_total, or use a larger disk",
@@ -203,3 +239,7 @@ def _mark(plan: Plan[Any], path: Path) -> Mark:
 
 def _warning(mark: Mark, message: str, hint: str) -> Diagnostic:
     return Diagnostic(mark=mark, message=message, hint=hint, severity=Severity.WARNING)
+
+
+def _note(mark: Mark, message: str, hint: str) -> Diagnostic:
+    return Diagnostic(mark=mark, message=message, hint=hint, severity=Severity.NOTE)

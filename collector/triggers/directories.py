@@ -11,7 +11,7 @@ import select
 import time
 from collections.abc import Iterable, Iterator
 
-from collector.host import inotify
+from collector.host import inotify_events
 from collector.host.files import OpenFd
 from collector.host.trusted_path import Identity, readable
 from collector.model.errors import CollectorError
@@ -65,8 +65,10 @@ class DirectoryWatch(Watch):
         """Why directories that exist are not watched, by path."""
         self._degraded: str | None = None
         self._gone: str | None = None
+        from collector.host.inotify import Inotify  # noqa: PLC0415 - `inotify_events` says why
+
         try:
-            self._inotify = inotify.Inotify()
+            self._inotify = Inotify()
         except OSError as exc:
             hint = "raise fs.inotify.max_user_instances"
             raise CollectorError(f"trigger {ctx.id}: inotify: {exc.strerror}", hint=hint) from exc
@@ -171,23 +173,23 @@ class DirectoryWatch(Watch):
             problems[SHOWN_PROBLEMS:] = ["and more"]
         return "; ".join(problems) or None
 
-    def _handle(self, event: inotify.InotifyEvent) -> FileEvent | None:
+    def _handle(self, event: inotify_events.InotifyEvent) -> FileEvent | None:
         """Turn one inotify event into one of a file; keep the watches up to date."""
-        if event.mask & inotify.OVERFLOW:
+        if event.mask & inotify_events.OVERFLOW:
             self._overflows += 1
             for one in self._table:
                 self._scans.add(one)
             return None
         if (directory := self._table.by_wd(event.wd)) is None:
             return None
-        if event.mask & inotify.GONE:
+        if event.mask & inotify_events.GONE:
             self._forget(directory)
             self._look_again(directory)
-        elif event.mask & inotify.ISDIR:
+        elif event.mask & inotify_events.ISDIR:
             self._enter(directory, event.name)
         elif event.name.startswith("#") or self._is_wanted(event.name):
             # An unnamed file (O_TMPFILE) is closed under "#INODE", whatever name it was linked to.
-            return FileEvent(directory, event.name, closed=not event.mask & inotify.CREATE)
+            return FileEvent(directory, event.name, closed=not event.mask & inotify_events.CREATE)
         return None
 
     def _look_again(self, directory: Directory) -> None:

@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from typing import TYPE_CHECKING
 
-from collector.host.inotify import Inotify
 from collector.host.trusted_path import Identity
 from collector.model.shares import FairTable
 from collector.triggers.directory import Directory
+
+if TYPE_CHECKING:
+    from collector.host.inotify import Inotify
 
 # A tree planted to eat all of fs.inotify.max_user_watches (8,192 on small machines) stops here.
 MAX_DIRECTORIES = 1024

@@ -58,6 +58,10 @@ class ExitRule(ProcessGlobs):
         """The signals as numbers."""
         return frozenset(map(signal_number, self.signals))
 
+    def is_crash(self, number: int, status: int, who: Identity | None, numbers: frozenset[int]) -> bool:
+        """Return whether an end by signal *number*, or with *status* if that is 0, is one; *numbers* are the rule's."""
+        return (number in numbers or (not number and status in self.statuses)) and self.names(who)
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ProcessExits:
@@ -171,10 +175,7 @@ class ProcessExitsWatch(Watch):
         if (dumped_as := self._announced.pop(event.pid)) is not None:
             announced, thread = dumped_as
             who, leader = announced or who, thread == event.pid
-        elif not any(
-            (number in numbers or (not number and status in rule.statuses)) and rule.names(who)
-            for rule, numbers in self.rules
-        ):
+        elif not any(rule.is_crash(number, status, who, numbers) for rule, numbers in self.rules):
             return None
         how = f"died of {signal_name(number)}" if number else f"exited with status {status}"
         dumped = {"core_dumped": "yes" if event.code & 0x80 else "no"} if number else {}

@@ -11,6 +11,7 @@ from typing import Any
 import pytest
 import yaml
 
+from collector.cli.crash_tests import read_tests
 from collector.collectors.registry import COLLECTORS
 from collector.pipeline.compile import prepare
 from collector.triggers.registry import TRIGGERS
@@ -43,9 +44,13 @@ def as_drop_in(block: str) -> str:
 
 @pytest.mark.parametrize("block", list(blocks()))
 def test_config_block_of_the_documents_compiles(block: str, tmp_path: Path) -> None:
-    """A block is a whole file if it has a version and pipelines, else a drop-in for the shipped one."""
+    """A block is a whole file if it has a version and pipelines, or crashes; else a drop-in for the shipped one."""
     main = tmp_path / "collector.yaml"
     content = yaml.safe_load(block)
+    if isinstance(content, dict) and "crashes" in content:
+        main.write_text(block)
+        assert read_tests(str(main), prepare(str(SHIPPED), TRIGGERS))
+        return
     if isinstance(content, dict) and {"version", "pipelines"} <= content.keys():
         main.write_text(block)
     else:

@@ -39,6 +39,13 @@ SCHEMA_REJECTS = {
     "value_size_negative", "value_size_without_number",
     "value_size_wrong_case", "version_in_words", "version_missing", "version_of_the_future", "yaml_alias_bomb",
     "yaml_merge_key", "pipeline_steps_empty", "yaml_too_deep", "yaml_alias_within_itself",
+    "lookalike_byte_order_mark", "lookalike_colon", "lookalike_dashes_of_a_list", "lookalike_quotes_of_a_key",
+    "lookalike_quotes_with_a_comma", "lookalike_space_after_colon", "lookalike_space_at_the_end",
+    "lookalike_space_before_the_unit", "lookalike_space_in_indentation", "syntax_colon_glued_alone",
+    "syntax_colon_glued_in_braces", "syntax_colon_glued_to_braces", "syntax_colon_glued_twice",
+    "syntax_dash_glued_alone", "syntax_dash_missing", "syntax_dash_missing_in_lines",
+    "syntax_dash_missing_second", "syntax_equals_alone", "syntax_indent_missing", "syntax_question_mark_start",
+    "value_bool_number", "value_number_with_comma", "value_number_with_comma_in_braces",
 }  # fmt: skip
 
 

@@ -38,6 +38,7 @@ SHARED = (
     "process_globs",
     "registry",
     "removal",
+    "unseen",
     "reported_cores",
     "scans",
     "socket_name",

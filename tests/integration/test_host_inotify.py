@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from collector.host import inotify
+from collector.host import inotify, inotify_events
 from collector.host.inotify import Inotify
 
 
@@ -28,7 +28,7 @@ def test_inotify_reads_names_that_are_not_text(watched: tuple[Inotify, Path]) ->
     instance, path = watched
     os.close(os.open(os.fsencode(path) + b"/\xff", os.O_CREAT | os.O_WRONLY))
     os.close(os.open(path / "b", os.O_CREAT | os.O_WRONLY))
-    closed = [event.name for event in instance.read() if event.mask & inotify.CLOSE_WRITE]
+    closed = [event.name for event in instance.read() if event.mask & inotify_events.CLOSE_WRITE]
     assert closed == [os.fsdecode(b"\xff"), "b"]
 
 

@@ -13,6 +13,7 @@ from hypothesis import strategies as st
 from collector.config import parse as parsing
 from collector.config.nodes import MappingNode, Node, ScalarNode, SequenceNode
 from collector.config.parse import MAX_BYTES, MAX_DEPTH, MAX_NODES, parse
+from collector.model.diagnostics import errors
 from collector.model.errors import ConfigError
 from collector.pipeline.compile import Plan, prepare
 from collector.triggers.registry import TRIGGERS
@@ -158,7 +159,7 @@ def test_config_bomb_is_bounded(name: str, file: Path) -> None:
 def test_config_text_in_quotes_is_read_literally(text: str) -> None:
     """What an operator quotes, including ``no`` and ``010``, is read character by character."""
     tree, diagnostics = parse(yaml.safe_dump({"key": text}, default_style='"', allow_unicode=True).encode(), "f")
-    assert not diagnostics
+    assert not errors(diagnostics)
     assert tree is not None
     assert tree.get("key") == ScalarNode(text, False, tree.entries["key"].node.mark)  # type: ignore[union-attr]
 

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -66,6 +68,54 @@ def test_config_check_warnings_are_errors_when_strict(harmful: Path) -> None:
     assert result.return_value == 0
     assert result.stderr.startswith(f"{harmful}:10:14: warning: at `max`")
     assert config("check", str(harmful), "--strict").return_value == 78
+
+
+def test_config_check_strict_accepts_the_shipped_file(tmp_path: Path) -> None:
+    """What a fleet checks at each roll-out is the shipped file first; notes about this machine are no failure."""
+    shipped = Path(__file__).parents[3] / "config" / "collector.yaml"
+    path = tmp_path / "collector.yaml"
+    path.write_text(
+        shipped.read_text(encoding="utf-8").replace("/var/lib/collector", f"{tmp_path}/archive")
+        + f"runtime: {{directory: {tmp_path}/run}}\n",
+        encoding="utf-8",
+    )
+    result = config("check", str(path), "--strict")
+    assert result.return_value == 0, result.stderr
+    assert ": warning: " not in result.stderr
+
+
+def test_config_check_without_environment_judges_only_the_file(good: Path) -> None:
+    """A build machine has other disks, and the file may be the group's."""
+    good.write_text(good.read_text().replace(f"{good.parent}/archive", "/dev/shm/none"))
+    good.chmod(0o664)
+    seen = config("check", str(good), "--strict").stderr
+    assert "'/dev/shm/none' is on tmpfs" in seen
+    assert "mode 0664 lets others change it" in seen
+    result = config("check", str(good), "--strict", "--no-environment")
+    assert (result.return_value, result.stderr) == (0, "")
+
+
+def test_config_check_without_environment_needs_no_machine(good: Path) -> None:
+    """Neither /proc nor /dev/shm, nor root: a container in which a change is reviewed has none of them."""
+    code = (
+        "import sys\n"
+        "def refuse(event, arguments):\n"
+        "    if event == 'open' and str(arguments[0]).startswith(('/proc/', '/sys/', '/dev/shm')):\n"
+        "        print('opened', arguments[0])\n"
+        "from collector.cli.main import main\n"
+        "import collector.cli.config_check\n"
+        "sys.addaudithook(refuse)\n"
+        f"main(['config', 'check', {str(good)!r}, '--no-environment'])\n"
+    )
+    done = subprocess.run([sys.executable, "-I", "-c", code], capture_output=True, check=False)
+    assert (done.returncode, done.stdout.decode()) == (0, f"{good}: ok\n")
+
+
+def test_config_check_takes_one_file(good: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """Of two, it would check one and be silent about the other."""
+    with pytest.raises(SystemExit) as caught:
+        main(["config", "check", str(good), "--config", "/other.yaml"])
+    assert (caught.value.code, "name two files" in capsys.readouterr().err) == (64, True)
 
 
 def test_config_check_json_is_one_document(bad: Path) -> None:

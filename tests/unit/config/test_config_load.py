@@ -8,7 +8,8 @@ from pathlib import Path
 import pytest
 
 from collector.config.directories import effective_archive_path, effective_runtime_directory
-from collector.config.load import SYSTEM_PATH, Loaded, find, load
+from collector.config.drop_ins import SYSTEM_PATH
+from collector.config.load import Loaded, find, load
 from collector.model.diagnostics import Mark
 from collector.model.errors import ConfigError
 
@@ -115,11 +116,89 @@ def test_config_drop_in_mistake_names_the_drop_in(tmp_path: Path) -> None:
     ]
 
 
+@pytest.mark.parametrize(
+    ("change", "said"),
+    [
+        (
+            "triggers: [{id: coers, paths: [/srv]}]\n",
+            "1:17: error: there is no trigger 'coers' in collector.yaml"
+            " (did you mean cores? To add one, give it `type` and `pipeline`)",
+        ),
+        (
+            "triggers: [{id: other, enabled: false}]\n",
+            "1:17: error: there is no trigger 'other' in collector.yaml"
+            " (one of cores. To add one, give it `type` and `pipeline`)",
+        ),
+        (
+            "pipelines: {crash: {steps: [{id: lgo, enabled: false}]}}\n",
+            "1:34: error: there is no step 'lgo' in collector.yaml, pipeline crash"
+            " (did you mean log? To add one, give it a `collector`)",
+        ),
+        (
+            "pipelines: {crsh: {steps: [{id: log, with: {since: 1h}}]}}\n",
+            "1:13: error: there is no pipeline 'crsh' in collector.yaml"
+            " (did you mean crash? To add one, give it steps, each with its `collector`)",
+        ),
+        ("pipelines: {crsh: {timeout: 1h}}\n", "1:13: error: there is no pipeline 'crsh' in collector.yaml (did"),
+    ],
+)
+def test_config_drop_in_that_changes_what_does_not_exist_is_refused(tmp_path: Path, change: str, said: str) -> None:
+    """A misspelt id would begin an item of its own: the message is about the id, and only about it."""
+    with pytest.raises(ConfigError) as caught:
+        load(files(tmp_path, a=change))
+    (found,) = caught.value.diagnostics
+    assert str(found).removeprefix(f"{tmp_path}/conf.d/a.yaml:").startswith(said)
+
+
+def test_config_drop_in_may_change_what_a_later_one_adds(tmp_path: Path) -> None:
+    """The order of names is for values; what exists is known once all files are read."""
+    late = "triggers: [{id: late, type: notify, pipeline: crash}]\n"
+    loaded = load(files(tmp_path, a="triggers: [{id: late, enabled: false}]\n", b=late))
+    assert [(one.id, one.enabled) for one in loaded.config.triggers] == [("cores", True), ("late", False)]
+
+
+def test_config_drop_in_that_replaces_nothing_is_warned_of(tmp_path: Path) -> None:
+    """It adds a step instead: the old one stays beside it."""
+    change = "pipelines: {crash: {steps: [{id: lgo, collector: dmesg, replace: true}]}}\n"
+    (found,) = load(files(tmp_path, a=change)).diagnostics
+    assert str(found).endswith(
+        "a.yaml:1:34: warning: there is no step 'lgo' to replace: this one is added (did you mean log?)"
+    )
+
+
+@pytest.mark.parametrize(
+    ("paths", "lost"), [("[/srv]", "/var/crash"), ("[]", "/var/crash"), ("[/srv, /var/crash]", None)]
+)
+def test_config_drop_in_notes_what_its_list_replaces(tmp_path: Path, paths: str, lost: str | None) -> None:
+    """Lists without ids are replaced, and what they lose is in neither file any more."""
+    path = files(tmp_path, a=f"triggers: [{{id: cores, paths: {paths}}}]\n")
+    found = [str(diagnostic) for diagnostic in load(path).diagnostics]
+    assert found == [
+        f"{tmp_path}/conf.d/a.yaml:1:31: note: `paths` replaces the list of {path}:4:42, without {lost}"
+        " (repeat what is to stay)"
+    ] * bool(lost)
+
+
+def test_config_drop_in_given_as_the_main_file_is_told_apart(tmp_path: Path) -> None:
+    """It has no version and no pipelines, as it should."""
+    files(tmp_path, a="pressure: {floor: 1GiB}\n")
+    with pytest.raises(ConfigError, match=f"this is a drop-in: name the main file.*{tmp_path}/collector.yaml"):
+        load(f"{tmp_path}/conf.d/a.yaml")
+
+
+@pytest.mark.parametrize("below", ["", "/conf.d", "/conf.d/"])
+def test_config_directory_is_refused_with_the_name_of_its_file(tmp_path: Path, below: str) -> None:
+    """The file is meant, and its drop-ins are read with it."""
+    files(tmp_path, a="")
+    with pytest.raises(ConfigError, match=f"this is a directory .name the file, such as {tmp_path}/collector.yaml"):
+        load(f"{tmp_path}{below}")
+
+
 def test_config_files_that_are_not_drop_ins_are_ignored(tmp_path: Path) -> None:
     """Editors leave backups and swap files: only *.yaml and *.yml count, and no dot files."""
     path = files(tmp_path)
     (tmp_path / "conf.d").mkdir()
-    for name in (".a.yaml", "a.yaml~", "a.yaml.swp", "README"):
+    for name in (".a.yaml", "a.yaml~", "a.yaml.swp", "README", "a.yaml.dpkg-dist", "a.yaml.rpmnew", "a.yaml.BAK"):
         (tmp_path / "conf.d" / name).write_text("{")
     assert (load(path).files, load(path).diagnostics) == ((path,), ())
 
@@ -144,6 +223,28 @@ def test_config_warns_of_drop_ins_that_are_not_read(tmp_path: Path, name: str) -
     assert [str(diagnostic) for diagnostic in loaded.diagnostics] == [
         f"{tmp_path}/conf.d/{name}: warning: this file is not read (call it NAME.yaml)"
     ]
+
+
+@pytest.mark.parametrize(("name", "hint"), [("local", "call it NAME.yaml, if"), ("x.d/", "move its files")])
+def test_config_notes_what_may_have_been_meant_as_a_drop_in(tmp_path: Path, name: str, hint: str) -> None:
+    """A name without an ending, or a directory, is in nobody's list of backups."""
+    path = files(tmp_path)
+    (tmp_path / "conf.d").mkdir()
+    if name.endswith("/"):
+        (tmp_path / "conf.d" / name).mkdir()
+    else:
+        (tmp_path / "conf.d" / name).write_text("{")
+    (found,) = load(path).diagnostics
+    assert str(found).startswith(f"{tmp_path}/conf.d/{name.rstrip('/')}: note: this is not read ({hint}")
+
+
+@pytest.mark.parametrize("name", ["collector.yaml.d", "collector.d"])
+def test_config_warns_of_a_directory_of_drop_ins_by_another_name(tmp_path: Path, name: str) -> None:
+    """systemd and others call theirs so."""
+    path = files(tmp_path)
+    (tmp_path / name).mkdir()
+    (found,) = load(path).diagnostics
+    assert str(found).startswith(f"{tmp_path}/{name}: warning: this directory is not read (move what is in it into")
 
 
 def test_config_hash_ignores_layout_and_sees_values(tmp_path: Path) -> None:

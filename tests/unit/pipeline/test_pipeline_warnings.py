@@ -12,7 +12,7 @@ from collector.model.diagnostics import Severity
 from collector.model.pressure import NodeSample, Sample
 from collector.pipeline.compile import Plan, prepare
 from collector.pipeline.machine_facts import MachineFacts, Place, place, survey
-from collector.pipeline.warnings import warnings_of
+from collector.pipeline.warnings import notes_of, warnings_of
 from collector.triggers.registry import TRIGGERS
 
 GIB = 1 << 30
@@ -69,6 +69,17 @@ def test_warnings_of_a_good_file_are_none(tmp_path: Path) -> None:
             "step a may take 2h, but its pipeline ends after 30m",
         ),
         ("      - {id: a, collector: dmesg, pressure: {floor: 64GiB}}\n", "64GiB", "step a can never run here"),
+    ],
+)
+def test_warning_about_the_file_has_its_place(more: str, culprit: str, said: str, tmp_path: Path) -> None:
+    """Each harmful setting is reported at its place."""
+    (found,) = warned(plan_of(tmp_path, FILE + more))
+    assert found.startswith(f"8:{more.index(culprit) + 1} {said}")
+
+
+@pytest.mark.parametrize(
+    ("more", "culprit", "said"),
+    [
         (
             "      - {id: a, collector: dmesg, pressure: {floor: 32GiB}}\n",
             "32GiB",
@@ -81,10 +92,31 @@ def test_warnings_of_a_good_file_are_none(tmp_path: Path) -> None:
         ),
     ],
 )
-def test_warning_about_the_file_has_its_place(more: str, culprit: str, said: str, tmp_path: Path) -> None:
-    """Each harmful setting is reported at its place."""
-    (found,) = warned(plan_of(tmp_path, FILE + more))
-    assert found.startswith(f"8:{more.index(culprit) + 1} {said}")
+def test_note_about_the_machine_has_its_place(more: str, culprit: str, said: str, tmp_path: Path) -> None:
+    """What lasts only for the moment, or only caps, is no reason to refuse a file."""
+    plan = plan_of(tmp_path, FILE + more)
+    (found,) = notes_of(plan, MACHINE)
+    assert (found.severity, found.mark.line, found.mark.column) == (Severity.NOTE, 8, more.index(culprit) + 1)
+    assert found.message.startswith(said)
+    assert warned(plan) == []
+
+
+def test_note_about_a_directory_that_is_not_there_yet(tmp_path: Path) -> None:
+    """The shipped file names /var/crash, which not every machine has."""
+    facts = msgspec.structs.replace(MACHINE, unmatched={("triggers", 0, "paths", 0): "/var/crash"})
+    plan = plan_of(tmp_path, FILE)
+    (found,) = notes_of(plan, facts)
+    assert found.message == "'/var/crash' matches nothing at present"
+    assert (warned(plan, facts), notes_of(plan, None)) == ([], ())
+
+
+def test_warnings_without_a_machine_are_those_of_the_file(tmp_path: Path) -> None:
+    """A repository of configurations is checked on a machine that is none of theirs."""
+    plan = plan_of(
+        tmp_path, "copy: {rate: max}\n" + FILE + "      - {id: a, collector: dmesg, pressure: {floor: 64GiB}}\n"
+    )
+    (found,) = warnings_of(plan, None)
+    assert found.message.startswith("at `max`")
 
 
 def test_warning_about_a_daemon_that_waits_for_nothing(tmp_path: Path) -> None:

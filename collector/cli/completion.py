@@ -1,0 +1,94 @@
+"""
+What the Tab key offers: ids of incidents, steps, pipelines, triggers.
+
+It is asked for at each press of the key: what cannot be read offers nothing, and nothing is printed.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable, Iterable
+from contextlib import suppress
+
+import click
+
+Offer = Callable[[click.Context, click.Parameter, str], list[str]]
+
+
+def _quietly(known: Callable[[click.Context], Iterable[str]]) -> Offer:
+    """Return a callback for click that offers those *known* that begin with what is typed; none if that fails."""
+
+    def offer(ctx: click.Context, parameter: click.Parameter, incomplete: str) -> list[str]:
+        taken = ctx.params.get(parameter.name or "") or ()
+        with suppress(Exception):
+            offered = [word for word in dict.fromkeys(known(ctx)) if word.startswith(incomplete)]
+            return [word for word in offered if not isinstance(taken, tuple) or word not in taken]
+        return []
+
+    return offer
+
+
+def _config(ctx: click.Context) -> str | None:
+    """Return the ``--config`` that is typed so far, before the verb or after it."""
+    here: click.Context | None = ctx
+    while here is not None:
+        if here.params.get("config"):
+            return str(here.params["config"])
+        here = here.parent
+    return None
+
+
+def _archive(ctx: click.Context) -> str:
+    """Return the archive that the command would read."""
+    from collector.config.directories import effective_archive_path  # noqa: PLC0415 - only when Tab is pressed
+    from collector.config.load import find, load_lenient  # noqa: PLC0415
+
+    if ctx.params.get("archive"):
+        return str(ctx.params["archive"])
+    known = load_lenient(find(_config(ctx)))
+    return effective_archive_path(known, is_root=os.geteuid() == 0, environ=os.environ)
+
+
+def _ids(ctx: click.Context) -> Iterable[str]:
+    """Yield ``latest`` and all incidents, the newest first, by their labels."""
+    from collector.archive.layout import PARTIAL, is_id  # noqa: PLC0415
+
+    names = [name.removesuffix(PARTIAL) for name in os.listdir(_archive(ctx))]
+    return ["latest", *sorted(filter(is_id, names), reverse=True)]
+
+
+def _steps_of_incident(ctx: click.Context) -> Iterable[str]:
+    """Yield the steps of the incident that is typed already: its directories."""
+    archive, typed = _archive(ctx), str(ctx.params.get("incident") or "latest")
+    names = [name for name in sorted(os.listdir(archive)) if not name.endswith((".opening", ".deleting"))]
+    fitting = [name for name in names if typed == "latest" or name.startswith(typed) or name.endswith(typed)]
+    with os.scandir(os.path.join(archive, fitting[-1])) as entries:
+        return sorted(entry.name for entry in entries if entry.is_dir(follow_symlinks=False))
+
+
+def _steps(ctx: click.Context) -> Iterable[str]:
+    """Yield the steps of the pipeline that is typed already, or of all."""
+    pipelines = _loaded(ctx)
+    chosen = ctx.params.get("pipeline")
+    return [step for name, steps in pipelines.items() if chosen in (None, name) for step in steps]
+
+
+def _loaded(ctx: click.Context) -> dict[str, list[str]]:
+    """Return the steps of each pipeline, as the files have them."""
+    from collector.config.load import find, load_lenient  # noqa: PLC0415
+
+    known = load_lenient(find(_config(ctx)))
+    return {name: [step.id for step in pipeline.steps] for name, pipeline in known.pipelines.items()}
+
+
+def _triggers(ctx: click.Context) -> Iterable[str]:
+    from collector.config.load import find, load_lenient  # noqa: PLC0415
+
+    return [trigger.id for trigger in load_lenient(find(_config(ctx))).triggers]
+
+
+complete_ids = _quietly(_ids)
+complete_incident_steps = _quietly(_steps_of_incident)
+complete_steps = _quietly(_steps)
+complete_pipelines = _quietly(_loaded)
+complete_triggers = _quietly(_triggers)
