@@ -16,5 +16,9 @@ from collector.daemon.supervisor import Supervisor
 def daemon_command(*, archive: str | None, config: str | None, verbose: bool) -> int:
     """Watch for crashes and collect. Runs in the foreground and logs to standard error."""
     journal.configure(verbose=verbose)
-    Supervisor(config, archive).run()
+    try:
+        Supervisor(config, archive).run()
+    except Exception as exc:
+        journal.log_failure(exc)
+        raise
     return 0

@@ -7,6 +7,7 @@ from collections.abc import Callable
 from collector.daemon.activity import Activity
 from collector.daemon.control import Client
 from collector.daemon.journal import log_event
+from collector.model.case import Case
 from collector.runner import events
 
 
@@ -22,19 +23,23 @@ class EventSink:
         self.activity = Activity()
         self._note = note
         self._clients: dict[str, Client] = {}
+        self._cases: dict[str, Case] = {}
 
-    def follow(self, incident: str, client: Client | None) -> None:
-        """Send the events of an incident to *client*, if there is one."""
+    def follow(self, incident: str, case: Case, client: Client | None) -> None:
+        """Log of the incident's events that they are about *case*, and send them to *client*, if there is one."""
+        self._cases[incident] = case
         if client is not None:
             self._clients[incident] = client
 
     def leave(self, incident: str) -> None:
-        """Send no further ones."""
+        """Forget the incident: it has ended."""
+        self._cases.pop(incident, None)
         self._clients.pop(incident, None)
 
     def __call__(self, event: events.AnyEvent) -> None:
         self.activity.update(event)
         self._note(event)
-        log_event(event)
+        case = self._cases.get(event.incident)
+        log_event(event, None if case is None else lambda: case.marker)
         if (client := self._clients.get(event.incident)) is not None:
             client.send(event)

@@ -11,6 +11,7 @@ import msgspec
 from collector.archive.ledger import Ledger
 from collector.archive.ledger_entry import LedgerEntry
 from collector.daemon.control import Client
+from collector.daemon.crash_fields import crash_fields
 from collector.daemon.holding import Holding
 from collector.daemon.journal import get_logger
 from collector.daemon.limits import Limits
@@ -208,15 +209,14 @@ class Intake:
         if not self._lines.take(owner, boot_s()):
             self._limits.reached("log lines", owner)
             return
-        log.info(
+        write = log.warning if ruling.fate is Fate.REFUSED else log.info
+        write(
             "marker.ruled",
             fate=str(ruling.fate),
             trigger=marker.trigger,
-            pid=marker.process.pid if marker.process else None,
-            comm=marker.comm,
-            uid=marker.uid,
             core=marker.core.path if marker.core else None,
             reason=ruling.reason or marker.reason,
+            **{"pid": None, "comm": None, "uid": None} | crash_fields(marker),
         )
 
     def _owner(self, marker: Marker) -> str:

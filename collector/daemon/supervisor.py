@@ -24,6 +24,7 @@ from collector.daemon.messages import ReloadRequest, Request, RunRequest, Status
 from collector.daemon.reload import Configuration
 from collector.daemon.runtime_directory import RuntimeDirectory
 from collector.daemon.sdnotify import ServiceManager
+from collector.daemon.status_line import status_line
 from collector.daemon.status_report import StatusReport
 from collector.daemon.trigger_set import TriggerSet
 from collector.host import capabilities, process
@@ -84,6 +85,7 @@ class Supervisor:
         self._recovering = True  # until the incidents of an earlier run are sealed
         self._collecting: list[str] = []
         """The pipelines of the incidents under way."""
+        self._ending = ""
         self._recorder = FlightRecorder(
             recording,
             loop=self._loop,
@@ -184,10 +186,7 @@ class Supervisor:
         return frozenset((os.getpid(), *self._pool.pids, *self._holding.pids))
 
     def _status_line(self) -> str:
-        if self._collecting:
-            return f"collecting: {', '.join(self._collecting)}"
-        degraded = [trigger for trigger, state in self._triggers.states.items() if state != "watching"]
-        return f"degraded: {', '.join(degraded)}" if degraded else "watching"
+        return status_line(self._ending, self._configuration.problem, self._collecting, self._triggers.states)
 
     def _show_status(self) -> None:
         self._manager.status(self._status_line())
@@ -212,7 +211,7 @@ class Supervisor:
             owner=work.case.owner,
         )
         self._intake.begun(work, header.id)
-        self._events.follow(header.id, work.client)
+        self._events.follow(header.id, work.case, work.client)
         outcome = yield from self._runner.incident(
             header,
             pipeline,
@@ -284,12 +283,14 @@ class Supervisor:
     def _stop(self) -> None:
         """Finish and seal what is under way, then end."""
         log.info("daemon.stopping", running=[running.incident for running in self._events.activity.running])
+        self._ending = "stopping"
         self._manager.stopping()
         self._pool.stop(time.monotonic() + STOP_GRACE_S)
         if self._recovering:
             return
         self._triggers.leave()
         self._holding.leave()
+        self._show_status()
         if not self._collecting:
             self._loop.stop()
 

@@ -66,7 +66,7 @@ def _that_matters(rows: list[JournalFacts], marker: Marker) -> int | None:
     pid = str(marker.process.pid) if marker.process else ""
     said = [number for number, row in enumerate(rows) if row.value("MESSAGE").strip()]
     own = [number for number in said if pid and rows[number].value("_PID") == pid]
-    unit = [number for number in said if rows[number].value("_PID") != "1" and _is_program(rows[number])]
+    unit = [number for number in said if rows[number].value("_PID") != "1" and _is_its_own(rows[number])]
     before = [number for number in unit if rows[number].wall_s <= marker.at_s]  # not what the next start says
     for numbers in (own, before, unit, said if marker.signal is None else []):
         if numbers:
@@ -74,8 +74,9 @@ def _that_matters(rows: list[JournalFacts], marker: Marker) -> int | None:
     return None
 
 
-def _is_program(row: JournalFacts) -> bool:
-    return row.value("_TRANSPORT") not in {"kernel", "driver", "audit"}
+def _is_its_own(row: JournalFacts) -> bool:
+    """Return whether a program of the unit said it: what root's daemons say about it, as this one does, is theirs."""
+    return row.value("_TRANSPORT") not in {"kernel", "driver", "audit"} and not row.value("OBJECT_SYSTEMD_UNIT")
 
 
 def _worst(rows: list[JournalFacts], numbers: list[int]) -> int:
