@@ -54,13 +54,14 @@ class Stamp(msgspec.Struct, frozen=True):
     What the archive has stamped on an incident; earlier releases stamped nothing.
 
     *archive_clock_s* is ``None`` if it is not known: the incident is not sealed, or its manifest cannot be read.
-    *owner* and *sealed_bytes* are as in the manifest.
+    *owner*, *sealed_bytes* and *over_budget* are as in the manifest.
     """
 
     number: Annotated[int, msgspec.Meta(ge=0, le=1 << 51)] = 0
     archive_clock_s: ClockSeconds | None = 0.0
     owner: str = ""
     sealed_bytes: Size | None = None
+    over_budget: str = ""
 
 
 def read(archive_fd: int, now: Moment | None = None) -> ClockState:

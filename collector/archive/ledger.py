@@ -114,8 +114,8 @@ class Ledger:
             self._beyond.discard(number)
             self._tables.delete("markers", [row])
 
-    def begin(self, case: int, incident: str) -> None:
-        """Record that *incident* is begun for *case*, before anything of it is on disk."""
+    def begin(self, case: int, incident: str, *, over_budget: bool = False) -> None:
+        """Record that *incident* is begun for *case*, before anything of it is on disk; which of the budgets pays."""
         self._beyond.discard(case)
         case += self._shift
         self._do("UPDATE markers SET incident = ?, tries = tries + 1 WHERE case_id = ?", (incident, case))
@@ -123,6 +123,12 @@ class Ledger:
             "INSERT OR REPLACE INTO spent SELECT id, ?, executable, uid, 0, owner FROM markers WHERE id = ?",
             (self._clock.now_s(), case),
         )
+        change = (
+            "INSERT OR IGNORE INTO over_budget VALUES (?)"
+            if over_budget
+            else "DELETE FROM over_budget WHERE case_id = ?"
+        )
+        self._do(change, (case,))
 
     def finish(self, case: int, fate: Fate, *, incident: str | None, reason: str = "", size_bytes: int = 0) -> None:
         """Record the end of *case*; markers that are only part of it keep their fate and get the incident."""
@@ -172,7 +178,8 @@ class Ledger:
         """Return what was spent within *window_s*, oldest first, with times on the clock that now shows *now_s*."""
         clock_s = self._clock.now_s()
         rows = self._tables.all(
-            "SELECT at_s, executable, uid, owner, size_bytes, case_id FROM spent WHERE at_s > ? ORDER BY at_s",
+            "SELECT at_s, executable, uid, owner, size_bytes, case_id, case_id IN (SELECT case_id FROM over_budget)"
+            " FROM spent WHERE at_s > ? ORDER BY at_s",
             (clock_s - window_s,),
         )
         return [
@@ -183,8 +190,9 @@ class Ledger:
                 owner=owner,
                 size_bytes=size_bytes,
                 case=row - self._shift,
+                over_budget=bool(beyond),
             )
-            for at_s, name, uid, owner, size_bytes, row in rows
+            for at_s, name, uid, owner, size_bytes, row, beyond in rows
         ]
 
     def add_lost(self, trigger: str, count: int) -> None:
@@ -231,6 +239,7 @@ class Ledger:
             ):  # fmt: skip
                 newest = f"SELECT {key} FROM {table} ORDER BY {order} DESC LIMIT {most}"
                 self._do(f"DELETE FROM {table} WHERE {key} NOT IN ({newest})")
+            self._do("DELETE FROM over_budget WHERE case_id NOT IN (SELECT case_id FROM spent)")
             self._tables.bound()
         self._tables.write_back(at_once=idle)
 

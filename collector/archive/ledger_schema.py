@@ -11,7 +11,7 @@ from collector.model.owners import ROOT, UNKNOWN
 OPEN = ", ".join(f"'{fate}'" for fate in Fate if fate.open)
 # Fates of markers that opened no case of their own.
 PARTS = ", ".join(f"'{fate}'" for fate in (Fate.JOINED, Fate.UNATTRIBUTED))
-VERSION = 1
+VERSION = 2
 """Of the tables, in the file's ``user_version``; 0 in those of earlier releases."""
 
 TABLES = """
@@ -51,6 +51,7 @@ CREATE TABLE IF NOT EXISTS spent (
     case_id INTEGER PRIMARY KEY, at_s REAL NOT NULL, executable TEXT NOT NULL, uid INTEGER, size_bytes INTEGER NOT NULL,
     owner TEXT NOT NULL DEFAULT ''
 );
+CREATE TABLE IF NOT EXISTS over_budget (case_id INTEGER PRIMARY KEY);
 """
 INDEXES = """
 CREATE INDEX IF NOT EXISTS markers_by_fate ON markers (fate);

@@ -56,7 +56,8 @@ def open_memory() -> sqlite3.Connection:
 def copy_open(source: sqlite3.Connection, target: sqlite3.Connection) -> None:
     """Copy the pending markers with all that joined them, and all tables but the markers and those counted."""
     open_cases = f"case_id IN (SELECT id FROM markers WHERE fate IN ({OPEN}))"
-    for table, where in (("markers", open_cases), ("notes", "1"), ("lost", "1"), ("spent", "1"), ("totals", "1")):
+    whole = ("notes", "lost", "spent", "over_budget", "totals")
+    for table, where in (("markers", open_cases), *((table, "1") for table in whole)):
         with contextlib.suppress(sqlite3.Error):
             _insert(target, table, source.execute(f"SELECT * FROM {table} WHERE {where} ORDER BY rowid").fetchall())
 
@@ -88,6 +89,7 @@ def copy_back(memory: sqlite3.Connection, file: sqlite3.Connection, *, is_new: b
         "spent",
         memory.execute("SELECT case_id + ?, at_s, executable, uid, size_bytes, owner FROM spent", (shift,)),
     )
+    _insert(file, "over_budget", memory.execute("SELECT case_id + ? FROM over_budget", (shift,)))
     _insert(file, "notes", memory.execute("SELECT * FROM notes WHERE key <> ? ORDER BY rowid", (CLOCK_NOTE,)))
     add = "ON CONFLICT DO UPDATE SET count = count + excluded.count"
     _insert(
@@ -142,9 +144,10 @@ def _connect(path: str) -> sqlite3.Connection:
 
 def _migrate(db: sqlite3.Connection) -> None:
     """Create the tables, or add to those of an earlier release what they lack; all of it or nothing."""
-    if db.execute("PRAGMA user_version").fetchone()[0] >= VERSION:
+    version = db.execute("PRAGMA user_version").fetchone()[0]
+    if version >= VERSION:
         return  # without writing: what is pending can be read on a full disk, too
-    earlier = {name for (name,) in db.execute("SELECT name FROM sqlite_master")}
+    earlier = {name for (name,) in db.execute("SELECT name FROM sqlite_master")} if version == 0 else set()
     changes = (MIGRATION if "markers" in earlier else "") + (MIGRATION_OF_SPENT if "spent" in earlier else "")
     db.executescript(f"BEGIN IMMEDIATE; {TABLES} {changes} {INDEXES} PRAGMA user_version={VERSION};")
     create_triggers(db)

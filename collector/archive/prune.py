@@ -91,7 +91,16 @@ def inventory(archive: ArchiveReader, *, enough_bytes: int = 0) -> list[KeptInci
             except OSError:
                 continue  # deleted meanwhile
         age_s = None if stamp.archive_clock_s is None else now_s - stamp.archive_clock_s
-        found.append(KeptIncident(id=incident, number=stamp.number, age_s=age_s, size_bytes=size, owner=owner))
+        found.append(
+            KeptIncident(
+                id=incident,
+                number=stamp.number,
+                age_s=age_s,
+                size_bytes=size,
+                owner=owner,
+                over_budget=bool(stamp.over_budget),
+            )
+        )
     return found
 
 

@@ -24,6 +24,7 @@ class KeptIncident:
         age_s: Seconds by the archive's own clock since it was sealed; ``None``: unknown, which is not old.
         size_bytes: Bytes on disk when it was sealed.
         owner: Whose it is.
+        over_budget: It was collected beyond a budget, without bulk.
     """
 
     id: str
@@ -31,6 +32,7 @@ class KeptIncident:
     age_s: float | None
     size_bytes: int
     owner: str = UNKNOWN
+    over_budget: bool = False
 
     @property
     def order(self) -> tuple[int, str]:
@@ -57,17 +59,25 @@ def to_delete(incidents: Iterable[KeptIncident], rules: RetentionRules, *, spare
     one to spare: while a long copy ran, newer ones may have been sealed. Where an owner holds most by these alone,
     nobody else has to make room for them.
 
+    Those beyond a budget make no others go: they are counted by themselves, and only the space that the others leave is
+    theirs.
+
     Args:
         incidents: All sealed incidents, in any order.
         rules: What to keep.
         spare: The id of an incident never to delete.
     """
     found = sorted(incidents, key=lambda kept: kept.order)
-    stays = {spare, *(kept.id for kept in found[-1:])}
+    within, repeats = ([kept for kept in found if kept.over_budget is over_budget] for over_budget in (False, True))
+    stays = {spare, *(kept.id for kept in (*found[-1:], *within[-1:]))}
     gone = {kept.id for kept in found if _is_too_old(kept, rules) and kept.id not in stays}
     for limit, size_of in ((rules.count, _one), (rules.size_bytes, _bytes)):
         if limit is not None:
-            gone.update(_beyond(limit, size_of, [kept for kept in found if kept.id not in gone], stays))
+            left = limit
+            for some in (within, repeats):
+                gone.update(beyond(left, size_of, [kept for kept in some if kept.id not in gone], stays))
+                if size_of is _bytes:
+                    left = max(0, limit - sum(kept.size_bytes for kept in some if kept.id not in gone))
     return [kept.id for kept in found if kept.id in gone]
 
 
@@ -108,10 +118,10 @@ def _bytes(kept: KeptIncident) -> int:
     return kept.size_bytes
 
 
-def _beyond(
+def beyond(
     limit: int, size_of: Callable[[KeptIncident], int], found: Sequence[KeptIncident], stays: set[str]
 ) -> set[str]:
-    """Return the ids of those that have to go so that the others are within *limit*."""
+    """Return the ids of those of *found*, the oldest first, that have to go so that the others are within *limit*."""
     held: dict[str, float] = {}
     mortal: dict[str, list[KeptIncident]] = {}
     for kept in reversed(found):

@@ -56,6 +56,7 @@ class IncidentSummary(msgspec.Struct, frozen=True, kw_only=True):
     One line of ``collector list``; *ended_s* is ``None`` if the incident is not sealed.
 
     *core* is the path of its ``core.json``, empty if it has none. *event* is what happened to whom no signal ended.
+    *over_budget* is which budget was exceeded, if it was collected without bulk for that reason.
     """
 
     id: str
@@ -77,6 +78,7 @@ class IncidentSummary(msgspec.Struct, frozen=True, kw_only=True):
     event: str = ""
     owner: str = ""
     core: str = ""
+    over_budget: str = ""
     number: int = 0
     """The archive's count: the order, whatever the times say; 0 in incidents of earlier releases."""
 
@@ -119,6 +121,7 @@ def header_summary(header: IncidentHeader, **known: object) -> IncidentSummary:
         "exit_status": marker.exit_status,
         "event": marker.attributes.get("event", ""),
         "owner": header.owner,
+        "over_budget": header.over_budget,
         "number": header.number,
     }
     return IncidentSummary(**(facts | known))  # type: ignore[arg-type]

@@ -151,10 +151,13 @@ def _subject(one: IncidentSummary, *, whole: bool) -> str:
 
 
 def missing_text(one: IncidentSummary, *, whole: bool) -> str:
-    """Return the steps that are missing; *whole*: each with its status and the reason."""
+    """Return the steps that are missing, or that there was no budget; *whole*: each with its status and the reason."""
     if not whole:
-        return ", ".join(missing.step for missing in one.missing)
-    return "; ".join(": ".join(filter(None, (part.step, part.status, part.reason))) for part in one.missing)
+        return ", ".join(("over budget",) * bool(one.over_budget) + tuple(missing.step for missing in one.missing))
+    beyond = (f"over budget: {one.over_budget}",) * bool(one.over_budget)
+    return "; ".join(
+        (*beyond, *(": ".join(filter(None, (part.step, part.status, part.reason))) for part in one.missing))
+    )
 
 
 def _document(one: IncidentSummary, same: SameCrash, progress: RunProgress | None) -> dict[str, object]:

@@ -9,7 +9,7 @@ from collector.cli.options import config_option, json_option
 from collector.cli.text import escape_name, printable_lines, size, when
 from collector.cli.watch import watch
 from collector.config.load import find
-from collector.daemon.messages import Status
+from collector.daemon.messages import Recent, Running, Status
 from collector.daemon.requests import runtime_directory, status_of
 from collector.model.errors import UsageError
 
@@ -56,7 +56,8 @@ def _lines(status: Status) -> list[str]:
         lines.append(f"LEDGER    {escape_name(status.ledger_problem)}")
     for running in status.running:
         state = f"waits: {running.waiting_for}" if running.waiting_for else size(running.size_bytes)
-        lines.append(f"running   {running.incident}: {running.step or 'opening'} {state}, {running.seconds:.1f} s")
+        state += f", {running.seconds:.1f} s{_beyond(running)}"
+        lines.append(f"running   {running.incident}: {running.step or 'opening'} {state}")
     lines += [f"trigger   {trigger}: {escape_name(state)}" for trigger, state in status.triggers.items()]
     lines += [f"lost      {trigger}: {count}" for trigger, count in status.lost.items()]
     lines += [f"markers   {count} {fate}" for fate, count in status.fates.items()]
@@ -66,6 +67,11 @@ def _lines(status: Status) -> list[str]:
         for owner, count in by_owner.items()
     ]
     lines += [
-        f"incident  {recent.incident} {recent.state} {size(recent.size_bytes)}" for recent in reversed(status.recent)
+        f"incident  {recent.incident} {recent.state} {size(recent.size_bytes)}{_beyond(recent)}"
+        for recent in reversed(status.recent)
     ]
     return lines
+
+
+def _beyond(incident: Running | Recent) -> str:
+    return f" over budget: {escape_name(incident.over_budget)}" if incident.over_budget else ""

@@ -57,12 +57,15 @@ def _markers(found: Manifest | UnderWay) -> Iterator[str]:
     yield f"time      {when(found.started_s)}{took}"
     if isinstance(found, Manifest) and found.hold is not None:
         yield f"held      {found.hold.seconds:.2f} s: {escape_name(found.hold.ended)}"
+    if found.over_budget:
+        yield f"brief     over budget: {escape_name(found.over_budget)}"
     yield from (f"marker    {_marker(marker)}" for marker in found.markers)
 
 
 def _marker(marker: Marker) -> str:
     known: dict[str, Any] = {
         "pid": marker.process.pid if marker.process else None,
+        "inner_pid": marker.inner_pid if marker.process is None or marker.inner_pid != marker.process.pid else None,
         "thread": marker.thread if marker.process is None or marker.thread != marker.process.pid else None,
         "comm": marker.comm,
         "thread_comm": marker.thread_comm,
@@ -74,6 +77,8 @@ def _marker(marker: Marker) -> str:
     }
     facts = " ".join(f"{name}={escape_name(str(value))}" for name, value in known.items() if value is not None)
     doubt = "" if marker.attributed else " (names no certain process: perhaps about this crash)"
+    if marker.doubtful and marker.process is not None:
+        doubt += " (its PID is only claimed, and may be of another PID namespace)"
     return f"{escape_name(marker.trigger)}: {escape_name(marker.reason)} {facts}".rstrip() + doubt
 
 

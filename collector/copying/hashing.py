@@ -120,7 +120,7 @@ def hasher_for(algorithm: Digest, source: Source) -> Hasher:
     return SparseHasher(algorithm) if holes > LONG_HOLES else Hasher(algorithm)
 
 
-def digest_again(fd: int, kind: str, *, rate: str | int = "adaptive") -> str:
+def digest_again(fd: int, kind: str, *, rate: str | int = "adaptive", ask: Callable[[], Feedback] = always_go) -> str:
     """
     Return the digest of an open file, to compare it with one of the same *kind*, the part before the colon.
 
@@ -131,11 +131,11 @@ def digest_again(fd: int, kind: str, *, rate: str | int = "adaptive") -> str:
     if name not in {Digest.XXH3_128, Digest.SHA256}:
         raise CopyError(f"has a digest of an unknown kind: {escape_name(kind[:SHOWN])}")
     if name != kind:
-        return digest(fd, rate=rate, hasher=SparseHasher(Digest(name)))
+        return digest(fd, rate=rate, hasher=SparseHasher(Digest(name)), ask=ask)
     status = os.fstat(fd)
     if status.st_size - status.st_blocks * 512 > LONGEST_HOLES:
         raise CopyError(f"has holes of more than {LONGEST_HOLES >> 30} GiB, and a digest of their zeros: not read")
-    return digest(fd, rate=rate, hasher=Hasher(Digest(name)))
+    return digest(fd, rate=rate, hasher=Hasher(Digest(name)), ask=ask)
 
 
 def digest(

@@ -32,8 +32,10 @@ class Activity:
 
     def update(self, event: events.AnyEvent) -> None:
         match event:
-            case events.EvidenceRead() | events.IncidentOpened():
+            case events.EvidenceRead():
                 self._change(event)
+            case events.IncidentOpened():
+                self._change(event, over_budget=event.over_budget)
             case events.StepStarted():
                 self._change(event, step=event.step, waiting_for=None, size_bytes=0, total_bytes=None)
             case events.StepWaiting() | events.StepQueued():
@@ -44,9 +46,15 @@ class Activity:
             case events.StepFinished():
                 self._change(event, waiting_for=None)
             case events.IncidentArchived():
-                self._forget(event)
+                known = self._forget(event)
                 self.recent.append(
-                    Recent(incident=event.incident, state=event.state, ended_s=time.time(), size_bytes=event.size_bytes)
+                    Recent(
+                        incident=event.incident,
+                        state=event.state,
+                        ended_s=time.time(),
+                        size_bytes=event.size_bytes,
+                        over_budget=known.over_budget if known is not None else "",
+                    )
                 )
             case events.IncidentRefused():
                 self._forget(event)
@@ -56,6 +64,6 @@ class Activity:
         known = self._running.get(event.incident, Running(incident=event.incident))
         self._running[event.incident] = msgspec.structs.replace(known, **changes)
 
-    def _forget(self, event: events.AnyEvent) -> None:
-        self._running.pop(event.incident, None)
+    def _forget(self, event: events.AnyEvent) -> Running | None:
         self._since_s.pop(event.incident, None)
+        return self._running.pop(event.incident, None)

@@ -27,6 +27,7 @@ from collector.model.marker import Marker, MarkerKind, dump_ended, shortened
 from collector.model.own_processes import OwnProcesses
 from collector.model.shares import PerMinute
 from collector.pipeline.generation import Generation
+from collector.pipeline.over_budget import beyond_budget
 from collector.pipeline.steps import Pipeline, select_steps, steps_for
 from collector.runner.protocol import Done
 from collector.triggers.manual import manual_marker
@@ -101,7 +102,9 @@ class Intake:
         self._log_problem()
         settings = generation.loaded.config.storm
         self._admission = Admission(settings, owners=generation.settings.owners)
-        longest_s = max(budget.window_s for budget in (settings.per_executable, settings.per_uid, settings.total))
+        budgets = (settings.per_executable, settings.per_uid, settings.total)
+        beyond = (settings.over_budget.per_executable, settings.over_budget.total)
+        longest_s = max(budget.window_s for budget in (*budgets, *beyond))
         self._admission.restore(self._ledger.spent(window_s=longest_s, now_s=boot_s()))
         self._loop.call_later(TIDY_S, self.tidy)
 
@@ -161,7 +164,7 @@ class Intake:
                 pipeline, client = self._manual_runs.pop(case.id)
                 return Work(case=case, pipeline=pipeline, client=client)
             if (known := self._generation.pipelines.get(case.pipeline)) is not None:
-                return Work(case=case, pipeline=steps_for(known, case.marker), client=None)
+                return Work(case=case, pipeline=self._steps_of(case, known), client=None)
             self._end(case, Fate.FAILED, None, f"there is no pipeline {case.pipeline!r} any more", 0)
         self._schedule()
         return None
@@ -169,7 +172,7 @@ class Intake:
     def begun(self, work: Work, incident: str) -> None:
         """Record that *incident* is about to be opened."""
         work.case.incident = incident
-        self._ledger.begin(work.case.id, incident)
+        self._ledger.begin(work.case.id, incident, over_budget=bool(work.case.over_budget))
 
     def finished(self, work: Work, outcome: Done) -> None:
         """Record how the incident ended."""
@@ -218,6 +221,14 @@ class Intake:
             reason=ruling.reason or marker.reason,
             **{"pid": None, "comm": None, "uid": None} | crash_fields(marker),
         )
+
+    def _steps_of(self, case: Case, wanted: Pipeline) -> Pipeline:
+        """Return what to run for *case*; beyond a budget, a reload may have removed the pipeline that it was due."""
+        if not case.over_budget:
+            return steps_for(wanted, case.marker)
+        name = self._generation.loaded.config.storm.over_budget.pipeline
+        brief = self._generation.pipelines.get(name or "", wanted)
+        return beyond_budget(brief, wanted, case.marker, case.over_budget)
 
     def _owner(self, marker: Marker) -> str:
         return owner_of(marker, self._generation.settings.owners)

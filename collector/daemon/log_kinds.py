@@ -127,6 +127,11 @@ KINDS = {
     "archive.failed": LogKind(
         "f625e1c353b54342a8dde6a5e2aadf55", (ERR,), "the archive cannot be tended: {error}{advice}"
     ),
+    "cores.removed": LogKind(
+        "63a0cf4717b14706a299981318c7475e",
+        (INFO,),
+        "trigger {trigger}: {count} archived cores were removed, {size_bytes} bytes",
+    ),
     "log.dropped": LogKind(
         "6e4df58dfb0a4a639b2e0029ec229b84", (WARNING,), "{count} lines are missing: the journal did not take them"
     ),

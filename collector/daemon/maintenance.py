@@ -8,12 +8,13 @@ from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
 from itertools import zip_longest
 
+from collector.daemon.core_tidying import CoreTidying, rules_of
 from collector.daemon.journal import get_logger
 from collector.daemon.loop import Loop
 from collector.pipeline.generation import Generation
 from collector.pressure.sampler import Sampler
 from collector.runner import events
-from collector.runner.housekeeping import add_digests, find_undigested, keep_clock, prune
+from collector.runner.housekeeping import add_digests, find_undigested, keep_clock, prune, remove_cores
 from collector.runner.pool import Pool, may_fork
 from collector.runner.protocol import Done
 
@@ -42,16 +43,21 @@ class Maintenance:
     """Returns whether an incident is under way."""
     report: Callable[[events.AnyEvent], None]
     """Receives an event for each deleted incident."""
+    tidying: CoreTidying | None = None
+    """Removes archived cores from their directories."""
     _prune_at_s: float = field(default_factory=time.monotonic)
     _pruning: bool = False
     _clock_at_s: float = field(default_factory=lambda: time.monotonic() + CLOCK_S)
     _undigested: deque[str] = field(default_factory=lambda: deque(maxlen=UNDIGESTED))
     _digesting: bool = False
     _searched: bool = False
+    _removing: bool = False
 
     def owe_digests(self, incidents: Iterable[str]) -> None:
-        """Queue incidents whose copies may lack digests."""
+        """Queue incidents whose copies may lack digests; once they have them, their cores may be removed."""
         self._undigested.extend(incidents)
+        if self.tidying is not None:
+            self.tidying.due = True
 
     def turn(self) -> None:
         """Do what is due, unless an incident is under way."""
@@ -61,6 +67,7 @@ class Maintenance:
         self._retain()
         self._keep_clock()
         self._digest()
+        self._remove_cores()
 
     def refill(self) -> None:
         """Replace lost workers, between incidents and while the gate is open."""
@@ -82,7 +89,7 @@ class Maintenance:
             log.error("archive.failed", error=done.reason, hint=done.hint)
 
     def _occupied(self) -> bool:
-        return self.busy() or self._pruning or self._digesting or not self.pool.idle
+        return self.busy() or self._pruning or self._digesting or self._removing or not self.pool.idle
 
     def _retain(self) -> None:
         if not self._occupied() and time.monotonic() >= self._prune_at_s:
@@ -108,6 +115,20 @@ class Maintenance:
         incident = self._undigested.popleft()
         task = add_digests(self.pool, self.generation(), incident)
         self.loop.spawn(task, lambda done: self._digested(incident, done))
+
+    def _remove_cores(self) -> None:
+        """Remove what is archived, once it is certain that the disk returns it."""
+        if self.tidying is None or not self.tidying.due or self._undigested or self._occupied():
+            return
+        self.tidying.due = False
+        if rules := rules_of(self.generation()):
+            self._removing = True
+            self.loop.spawn(remove_cores(self.pool, self.generation(), rules), self._removed)
+
+    def _removed(self, done: Done) -> None:
+        self._removing = False
+        if self.tidying is not None:
+            self.tidying.ended(done)
 
     def _found(self, done: Done) -> None:
         """Queue what an earlier run left without digests, behind what this one has queued."""

@@ -53,7 +53,11 @@ Request = RunRequest | StatusRequest | ReloadRequest | WatchRequest
 
 
 class Running(msgspec.Struct, frozen=True, kw_only=True):
-    """An incident under way; *total_bytes* is how long the step's files are in all, if that is known."""
+    """
+    An incident under way; *total_bytes* is how long the step's files are in all, if that is known.
+
+    *over_budget* is which budget was exceeded, if it is collected without bulk for that reason.
+    """
 
     incident: str
     step: str | None = None
@@ -61,6 +65,7 @@ class Running(msgspec.Struct, frozen=True, kw_only=True):
     size_bytes: int = 0
     total_bytes: int | None = None
     seconds: float = 0.0
+    over_budget: str = ""
 
 
 class Recent(msgspec.Struct, frozen=True, kw_only=True):
@@ -70,6 +75,7 @@ class Recent(msgspec.Struct, frozen=True, kw_only=True):
     state: IncidentState
     ended_s: float
     size_bytes: int
+    over_budget: str = ""
 
 
 class Status(msgspec.Struct, frozen=True, kw_only=True, tag_field="event", tag="status"):

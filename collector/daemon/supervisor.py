@@ -11,6 +11,7 @@ from collector import __version__
 from collector.archive import layout
 from collector.archive.ledger import Ledger
 from collector.daemon.control import Client
+from collector.daemon.core_tidying import CoreTidying
 from collector.daemon.event_sink import EventSink
 from collector.daemon.flight_recorder import FlightRecorder
 from collector.daemon.holding import Holding
@@ -112,6 +113,7 @@ class Supervisor:
             generation=lambda: self._generation,
             busy=self._busy,
             report=self._events,
+            tidying=CoreTidying(tell=lambda one: self._triggers.tidied(one)),  # noqa: PLW0108 - they come later
         )
 
     def run(self) -> None:
@@ -274,6 +276,7 @@ class Supervisor:
         if self._configuration.reload():
             self._triggers.open(self._generation)
             self._intake.configure(self._generation)
+            self._maintenance.owe_digests(())  # cores may have to be removed now
         self._manager.ready(self._status_line())
 
     def _follow_files(self) -> None:

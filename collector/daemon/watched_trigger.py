@@ -117,6 +117,12 @@ class WatchedTrigger:
         if self._go_on(Slice(time.monotonic() + TURN_S)):
             self._turns.add(self._go_on)
 
+    def tidied(self, removed: frozenset[tuple[int, int]], problem: str | None) -> None:
+        """Pass on what the collector removed of its files."""
+        if self._watch is not None:
+            self._watch.tidied(removed, problem)
+            self._log()
+
     def close(self) -> None:
         self._cancel()
         if self._fd >= 0:

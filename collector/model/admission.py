@@ -9,8 +9,9 @@ bounded, and a flood spends only its own budget:
 - Each table has an *owner* for each entry; where one is full, the owner who has most gives way (`model.shares`).
 - Which markers are one crash is `model.identity`'s to say; different processes never are. A witness that names no
   certain process opens no case while one is open that it does not contradict.
-- Beyond a budget the newest case of each executable is held, and collected once the window has room again:
-  of every storm, the first and the newest are kept.
+- Beyond a budget a case is collected without bulk, if ``over_budget`` says so and has room; else the newest case of
+  each executable is held, and collected once the window has room again: of every storm, the first and the newest are
+  kept.
 """
 
 from __future__ import annotations
@@ -165,9 +166,11 @@ class Admission:
         return case
 
     def _admit(self, case: Case, now_s: float) -> Ruling:
-        """Queue *case* if the budgets have room for it, else hold it."""
+        """Queue *case* if the budgets have room for it, or those for what is beyond them; else hold it."""
         excess, displaced = self._place(case, now_s)
         fate, (limit, reason) = (Fate.QUEUED, ("", "")) if excess is None else (Fate.HELD, excess)
+        if case.over_budget:
+            fate, reason = Fate.QUEUED, f"over budget: {case.over_budget}"
         for gone in displaced:
             if gone.number == case.id:  # its owner has most, and nothing but this
                 fate, limit, reason = Fate.SUPPRESSED, gone.limit, gone.reason
@@ -176,17 +179,22 @@ class Admission:
 
     def _place(self, case: Case, now_s: float) -> tuple[Excess | None, tuple[Displaced, ...]]:
         """Queue *case*, or hold it; return the budget that is exceeded, and the cases that it displaces."""
-        if (excess := self._budgets.exceeded(case.executable, case.owner, now_s)) is not None:
+        excess = self._budgets.exceeded(case.executable, case.owner, now_s)
+        if excess is None:
+            return None, self._enqueue(case, now_s)
+        pipeline = self._settings.over_budget.pipeline
+        if pipeline is None or not self._budgets.has_room_beyond(case.executable, case.owner, now_s):
             return excess, self._hold(case, excess)
-        return None, self._enqueue(case, now_s)
+        case.over_budget = f"{excess.reason}; {pipeline}"
+        return excess, self._enqueue(case, now_s)
 
     def _joined(self, marker: Marker, pipeline: str, now_s: float) -> Ruling | None:
         """Rule on a marker that is no crash of its own; return ``None`` for one that is."""
         agreeing = [
             (found.strength, is_certain(case.marker), case.opened_s, found.reason, case)
             for case in self._recent.sharing(marker)
-            # A core that arrives after its incident is over still has to be collected.
-            if not (case.done and _brings_core(marker) and not _brings_core(case.marker))
+            # A core that arrives after its incident is over still has to be collected, unless no budget is left for it.
+            if not (case.done and not case.over_budget and _brings_core(marker) and not _brings_core(case.marker))
             and (found := agreement(case.marker, marker, apart_s=now_s - case.opened_s)) is not None
         ]
         if agreeing:
@@ -238,7 +246,8 @@ class Admission:
     def _enqueue(self, case: Case, now_s: float) -> tuple[Displaced, ...]:
         """Queue *case*; if the queue is too long then, the last of the owner who has most is returned."""
         self._queue.put(case)
-        case.spent = self._budgets.spend(case.executable, case.owner, now_s)
+        beyond = bool(case.over_budget)
+        case.spent = self._budgets.spend(case.executable, case.owner, now_s, over_budget=beyond)
         if (last := self._queue.displace(self._settings.queue)) is None:
             return ()
         return (self._suppress(last, "storm.queue", f"the queue is full, and {last.owner} has most places in it"),)

@@ -9,7 +9,7 @@ from typing import NamedTuple
 
 import msgspec
 
-from collector.model.constrained import Count, SystemUnit, Window
+from collector.model.constrained import Count, Name, SystemUnit, Window
 from collector.model.owners import Owners
 from collector.model.shares import has_room
 from collector.model.units import Bytes, Seconds, counted
@@ -22,7 +22,7 @@ class CountBudget(msgspec.Struct, frozen=True, kw_only=True):
     At most *count* incidents per *window*.
 
     Args:
-        count: Incidents admitted within *window*; further crashes are recorded, not collected.
+        count: Incidents admitted within *window*; further crashes are beyond it (`storm.over_budget`).
         window_s: Length of the sliding window.
     """
 
@@ -49,6 +49,28 @@ class TotalBudget(msgspec.Struct, frozen=True, kw_only=True):
     window_s: Window = msgspec.field(name="window", default=Seconds(3600.0))
 
 
+class OverBudget(msgspec.Struct, frozen=True, kw_only=True):
+    """
+    What becomes of crashes beyond a budget.
+
+    Incidents that `pipeline` makes of them count against no other budget, ``archive.keep`` counts them by themselves,
+    and they give way to all others where space is short. Beyond their own budgets, crashes are recorded, and the newest
+    of each executable waits until it can be collected in full.
+
+    Args:
+        pipeline: What runs for them, without what it copies: of a core, the notes are read and the file is not kept.
+            By default, nothing runs.
+        per_executable: Budget of each executable for these incidents.
+        total: Budget of the machine for these, in fair shares as `storm.total`.
+    """
+
+    # After a few in a row, one a minute shows whether a crash loop goes on as it began. 240 an hour are four such
+    # loops, and the first user's share is one of them.
+    pipeline: Name | None = None
+    per_executable: CountBudget = CountBudget(window_s=Seconds(300.0))
+    total: CountBudget = CountBudget(count=240, window_s=Seconds(3600.0))
+
+
 class StormSettings(msgspec.Struct, frozen=True, kw_only=True):
     """
     What a flood of crashes may cost. Every marker is recorded, whether or not it is collected.
@@ -62,6 +84,7 @@ class StormSettings(msgspec.Struct, frozen=True, kw_only=True):
         total: Budget of the machine.
         queue: Maximum number of crashes waiting to be collected; if it is full, the last but one of the user who has
             most is suppressed.
+        over_budget: What becomes of crashes beyond a budget.
         units: System units (``engine.service``) that are, like root, users of their own, with a share of every limit
             that no ordinary user can use.
     """
@@ -71,6 +94,7 @@ class StormSettings(msgspec.Struct, frozen=True, kw_only=True):
     per_uid: CountBudget = CountBudget(count=10)
     total: TotalBudget = TotalBudget()
     queue: Count = 64
+    over_budget: OverBudget = OverBudget()
     units: tuple[SystemUnit, ...] = ()
 
 
@@ -85,6 +109,8 @@ class Spent:
     size_bytes: int = 0
     case: int = 0
     """The number of the case that it was admitted for, where that is to be resumed."""
+    over_budget: bool = False
+    """It counts among those beyond the budgets."""
 
 
 class Excess(NamedTuple):
@@ -141,13 +167,23 @@ class Budgets:
 
     def __init__(self, settings: StormSettings) -> None:
         self._windows: tuple[SlidingWindow, ...] = ()
+        self._windows_beyond: tuple[SlidingWindow, ...] = ()
         self.configure(settings)
 
     def configure(self, settings: StormSettings) -> None:
         """Apply new settings to what is spent, as far as the longest window has been reaching."""
         budgets = settings.per_executable, settings.per_uid, settings.total
-        known = max((window.spent for window in self._windows), key=len, default=())
+        known = [
+            spent
+            for windows in (self._windows, self._windows_beyond)
+            for spent in max((window.spent for window in windows), key=len, default=())
+        ]
+        beyond = settings.over_budget
         self._settings = settings
+        self._windows_beyond = self._beyond_per_executable, self._beyond_total = (
+            SlidingWindow(beyond.per_executable.window_s),
+            SlidingWindow(beyond.total.window_s),
+        )
         self._windows = self._per_executable, self._per_uid, self._total = (
             SlidingWindow(budgets[0].window_s),
             SlidingWindow(budgets[1].window_s),
@@ -162,8 +198,8 @@ class Budgets:
             one.owner = one.owner or owners.of(one.uid, lane=one.executable)
             self._add(one)
 
-    def spend(self, executable: str, owner: str, now_s: float) -> Spent:
-        spent = Spent(at_s=now_s, executable=executable, owner=owner)
+    def spend(self, executable: str, owner: str, now_s: float, *, over_budget: bool = False) -> Spent:
+        spent = Spent(at_s=now_s, executable=executable, owner=owner, over_budget=over_budget)
         self._add(spent)
         return spent
 
@@ -177,12 +213,13 @@ class Budgets:
 
     def refund(self, case: int) -> None:
         """Refund what a case spent before a restart: it is resumed, and spends again."""
-        for spent in {one for window in self._windows for one in window.spent if one.case == case}:
+        windows = (*self._windows, *self._windows_beyond)
+        for spent in {one for window in windows for one in window.spent if one.case == case}:
             self.give_back(spent)
 
     def give_back(self, spent: Spent) -> None:
         """Refund an incident that never began."""
-        for window in self._windows:
+        for window in self._windows_of(spent):
             if spent in window.spent:
                 window.remove(spent)
 
@@ -204,17 +241,30 @@ class Budgets:
                 return Excess("storm.total", f"{used.total()} {what} in {total.window_s:g} s, {whose}")
         return None
 
+    def has_room_beyond(self, executable: str, owner: str, now_s: float) -> bool:
+        """Return whether one more crash beyond the budgets may be collected by ``over_budget.pipeline``."""
+        for window in self._windows_beyond:
+            window.forget(now_s)
+        beyond = self._settings.over_budget
+        of_executable = self._beyond_per_executable.by_executable[owner, executable]
+        return of_executable < beyond.per_executable.count and has_room(
+            self._beyond_total.by_owner, owner, beyond.total.count
+        )
+
     def next_room_s(self, now_s: float) -> float:
         """Return when the next incident leaves a window."""
         ends = (one.spent[0].at_s + one.length_s for one in self._windows if one.spent)
         return min((end for end in ends if end > now_s), default=now_s)
 
+    def _windows_of(self, spent: Spent) -> tuple[SlidingWindow, ...]:
+        return self._windows_beyond if spent.over_budget else self._windows
+
     def _add(self, spent: Spent) -> None:
-        for window in self._windows:
+        for window in self._windows_of(spent):
             window.add(spent)
 
     def _change(self, spent: Spent, owner: str, executable: str, size_bytes: int) -> None:
-        within = [window for window in self._windows if spent in window.spent]
+        within = [window for window in self._windows_of(spent) if spent in window.spent]
         for window in within:
             window.count(spent, -1)
         spent.owner, spent.executable, spent.size_bytes = owner, executable, size_bytes

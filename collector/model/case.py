@@ -44,7 +44,8 @@ class Case:
     """
     One crash on its way to an incident; *id* is the number of its first marker in the ledger.
 
-    *owner* is who pays, and *spent* what was paid, once it is queued.
+    *owner* is who pays, and *spent* what was paid, once it is queued. *over_budget* is which budget was exceeded, if it
+    is collected all the same, without bulk.
     """
 
     id: int
@@ -55,6 +56,7 @@ class Case:
     owner: str
     markers: list[Marker]
     spent: Spent | None = None
+    over_budget: str = ""
     incident: str | None = None
     done: bool = False
 

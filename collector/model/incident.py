@@ -85,7 +85,9 @@ class IncidentHeader(msgspec.Struct, frozen=True, kw_only=True):
     *planned* are the ids of all steps that will be tried; an incident is complete even without those that are
     *optional*. Those of *left_out* are tried only if a marker that joins later meets their conditions. *number* is the
     archive's count of its incidents, and their order; the id is a label by the wall clock. It is 0 in incidents of
-    earlier releases. *owner* is whose crash it is (`model.owners`), and who pays for its space.
+    earlier releases. *owner* is whose crash it is (`model.owners`), and who pays for its space. *over_budget* is
+    which budget was exceeded, and the pipeline that ran for that reason instead; what else would have been collected is
+    in *left_out*.
     """
 
     version: int
@@ -103,6 +105,7 @@ class IncidentHeader(msgspec.Struct, frozen=True, kw_only=True):
     left_out: tuple[LeftOut, ...] = ()
     number: int = 0
     owner: str = ""
+    over_budget: str = ""
 
 
 class Manifest(IncidentHeader, frozen=True, kw_only=True):

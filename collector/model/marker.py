@@ -132,6 +132,19 @@ class Marker(msgspec.Struct, frozen=True, kw_only=True):
     attributed: bool = True
 
 
+def of_another_namespace(marker: Marker, pid: int, why: str) -> Marker:
+    """Return *marker*, saying in its reason that *pid* is not known to be a number of this machine, and *why*."""
+    said = f"{marker.reason}; its PID {pid} {why}: which process of this machine that was is not known"
+    return msgspec.structs.replace(marker, reason=said.removeprefix("; "), inner_pid=marker.inner_pid or pid)
+
+
+def unnamed(marker: Marker) -> str:
+    """Return why a marker that is about a process names none."""
+    if marker.inner_pid is None:
+        return "the marker names no process"
+    return f"the marker names no process of this machine: PID {marker.inner_pid} is of its own PID namespace, or reused"
+
+
 def dump_ended(marker: Marker, reason: str) -> Marker:
     """Return *marker* without its claim that the kernel holds the process: it does not any more, and this is why."""
     if marker.attributes.get(DUMP) != HELD_DUMP:

@@ -16,7 +16,7 @@ class RetentionRules(msgspec.Struct, frozen=True, kw_only=True):
     is for root and the configured units alone. ``null`` lifts a bound. Nothing is deleted because others fill the disk.
 
     Args:
-        count: Maximum number of incidents.
+        count: Maximum number of incidents; of those beyond a budget (``storm.over_budget``), as many again.
         age_s: Incidents older than this are deleted within a day; the newest always stays. Only time
             that the machine has been running counts, whatever its date says.
         size_bytes: Maximum space of all incidents together, as it was when they were sealed; at most three

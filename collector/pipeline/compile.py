@@ -167,6 +167,10 @@ class _Compiler(Generic[T]):
             # Empty in the file, not merely because all of its items were bad.
             if not pipeline.steps and place.line and not _items(tree, "pipelines", name, "steps"):
                 self._note(place, f"pipeline {name} has no steps", "add one, or remove the pipeline")
+        beyond = self._config.storm.over_budget.pipeline
+        if beyond is not None and beyond not in self._config.pipelines:
+            place = self._loaded.origins.get(("storm", "over_budget", "pipeline"), top)
+            self._note(place, f"there is no pipeline {quote(beyond)}", suggest(beyond, self._config.pipelines))
         if self._config.recorder.rows > MAX_ROWS:
             place = self._loaded.origins.get(("recorder", "keep")) or self._loaded.origins.get(("recorder",), top)
             hint = "shorten recorder.keep, or lengthen recorder.period"

@@ -90,12 +90,16 @@ class Pipeline:
         steps: The light ones are read first; the others run one after the other.
         timeout_s: An incident that takes longer is sealed as it is.
         left_out: Steps whose conditions a crash does not meet, and why not; see `steps_for`.
+        over_budget: The budget that was exceeded, so that this runs in place of another pipeline.
+        forgone: The steps that do not run for that reason.
     """
 
     name: str
     steps: tuple[Step, ...]
     timeout_s: float = 1800.0
     left_out: tuple[tuple[Step, str], ...] = ()
+    over_budget: str = ""
+    forgone: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

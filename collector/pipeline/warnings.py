@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from typing import Any
 
-from collector.collectors.core.core import Core
+from collector.collectors.core.core import Core, KeepCore
 from collector.collectors.core.dump_content import CoreCompression, CoreContent
 from collector.config.load import in_order
 from collector.config.nodes import Path
@@ -15,6 +15,7 @@ from collector.model.units import format_bytes, format_seconds, mib, quote, size
 from collector.pipeline.compile import MANUAL_PIPELINE, Plan
 from collector.pipeline.condition_warnings import doubtful_conditions
 from collector.pipeline.machine_facts import MachineFacts, Place
+from collector.pipeline.over_budget import without_bulk
 from collector.pipeline.steps import Pipeline, Step
 
 
@@ -29,6 +30,7 @@ def warnings_of(plan: Plan[Any], facts: MachineFacts | None) -> tuple[Diagnostic
         *_sections(plan),
         *_unreachable(plan),
         *_second_owners(plan),
+        *_not_kept(plan),
         *(warning for pipeline in plan.pipelines.values() for warning in _pipeline(plan, pipeline)),
         *(_warning(_mark(plan, doubt.path), doubt.message, doubt.hint) for doubt in doubtful_conditions(plan)),
     ]
@@ -98,6 +100,14 @@ def _sections(plan: Plan[Any]) -> Iterator[Diagnostic]:
             "at `max` every other writer of the disk waits for the copy",
             "write adaptive",
         )
+    beyond = plan.loaded.config.storm.over_budget.pipeline
+    bulk = [step.id for step in plan.pipelines[beyond].steps if without_bulk(step) is None] if beyond else []
+    if bulk:
+        yield _warning(
+            _mark(plan, ("storm", "over_budget", "pipeline")),
+            f"of pipeline {beyond}, {', '.join(bulk)} never runs for crashes over their budget: nothing is copied then",
+            "name one without such steps, or leave it so",
+        )
     if not plan.triggers:
         yield _warning(
             _mark(plan, ("triggers",)),
@@ -143,6 +153,23 @@ def _second_owners(plan: Plan[Any]) -> Iterator[Diagnostic]:
             f"trigger {given[index].id} gets no crash: the kernel hands them to one only, {given[places[0]].id}",
             "keep one of them",
         )
+
+
+def _not_kept(plan: Plan[Any]) -> Iterator[Diagnostic]:
+    """Yield triggers that are to remove cores which their pipeline does not archive: nothing would be removed."""
+    running = {one.id: one for one in plan.triggers if one.trigger.name == "core_files"}
+    for index, given in enumerate(plan.loaded.config.triggers):
+        one = running.get(given.id)
+        if one is None or (one.trigger.remove == "never" and one.trigger.size is None):
+            continue
+        steps = (step.collector for step in plan.pipelines[one.pipeline].steps)
+        if not any(isinstance(step, Core) and step.keep is not KeepCore.NONE for step in steps):
+            key = "remove" if one.trigger.remove != "never" else "size"
+            yield _warning(
+                _mark(plan, ("triggers", index, key)),
+                f"`{key}` removes nothing: the pipeline {one.pipeline} archives no core",
+                "add a step `collector: core` to it, with `keep: auto`",
+            )
 
 
 def _proceed(mark: Mark) -> Diagnostic:

@@ -112,6 +112,7 @@ def _parts(story: Story, width: int, now: datetime | None, *, kernel: int) -> It
     of = {status: [one for one in story.missing if one.status == status] for status in (NOT_APPLICABLE, TO_COME)}
     yield _Part("MISSING", _missing([one for one in story.missing if one.status not in of]), 3, BAD)
     yield _Part("without", _without(of[NOT_APPLICABLE], width), 1)
+    yield _Part("brief", _over_budget(story), 2)
     yield _Part("to come", ", ".join(one.step for one in of[TO_COME]), 1)
     yield _Part("again", SEPARATOR.join(filter(None, (_again(story.repeats), _signature(story)))), 1)
     yield _Part("incident", f"{story.id} {story.state}", 2)
@@ -189,6 +190,11 @@ def _without(found: Sequence[Missing], width: int) -> str:
     text = _missing(found)
     fits = columns(text) <= width or len({one.reason for one in found}) == 1
     return text if fits else f"{', '.join(one.step for one in found)} (why: --steps)"
+
+
+def _over_budget(story: Story) -> str:
+    without = f", so without {', '.join(story.left_out)}" if story.left_out else ""
+    return f"over budget: {story.over_budget}{without}" if story.over_budget else ""
 
 
 def _again(repeats: Repeats | None) -> str:

@@ -122,6 +122,7 @@ class Story(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
     """
     An incident as a person reads it.
 
+    *over_budget* says which budget was exceeded, so that the steps of *left_out* were not tried.
     *limits* are those of its cgroups that were met, a sentence each. *writing_bytes*: of the files that are being
     written, if it is under way.
     """
@@ -138,6 +139,8 @@ class Story(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
     cause: Cause
     kept: Kept
     owner: str = ""
+    over_budget: str = ""
+    left_out: tuple[str, ...] = ()
     trace: Backtraces | None = None
     threads: int = 0
     signature: str = ""

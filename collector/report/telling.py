@@ -114,6 +114,8 @@ def _told(
         host=printable(found.host, limit=SHOWN),
         kernel=printable(found.kernel, limit=SHOWN),
         owner=printable(found.owner, limit=SHOWN),
+        over_budget=printable(found.over_budget, limit=SHOWN),
+        left_out=tuple(printable(one.id, limit=SHOWN) for one in found.left_out) if found.over_budget else (),
         subject=_subject(marker, core, documents),
         cause=cause_of(found.markers, core, kernel, limits),
         kept=held,

@@ -14,11 +14,12 @@ class RunEvent(msgspec.Struct, frozen=True, kw_only=True, tag_field="event", tag
 
 
 class IncidentOpened(RunEvent, frozen=True, kw_only=True, tag="incident.opened"):
-    """The incident's directory and header are on disk. *left_out*: the condition that each step lacked, by its id."""
+    """The incident's directory and header are on disk. *left_out*: why each step was, by its id."""
 
     path: str
     steps: tuple[str, ...]
     left_out: dict[str, str] = {}
+    over_budget: str = ""
 
 
 class EvidenceRead(RunEvent, frozen=True, kw_only=True, tag="evidence.read"):

@@ -6,11 +6,22 @@ import time
 
 import msgspec
 
-from collector.model.pressure import Policy
+from collector.model.pressure import GateLimits, Policy
 from collector.pipeline.generation import Generation
 from collector.runner.coroutine import Task
 from collector.runner.pool import Pool
-from collector.runner.protocol import ARCHIVE_JOB_S, AddDigests, Done, FindUndigested, Job, KeepClock, Prune, Recover
+from collector.runner.protocol import (
+    ARCHIVE_JOB_S,
+    AddDigests,
+    CoreRule,
+    Done,
+    FindUndigested,
+    Job,
+    KeepClock,
+    Prune,
+    Recover,
+    RemoveCores,
+)
 
 DIGEST_TIMEOUT_S = 24 * 3600.0
 """Reading a large incident back at idle pace may take hours; nothing waits for it."""
@@ -48,12 +59,30 @@ def add_digests(pool: Pool, generation: Generation, incident: str) -> Task[Done]
         archive=generation.settings.archive,
         incident=incident,
         deadline_s=deadline_s,
-        limits=msgspec.structs.replace(
-            generation.loaded.config.pressure, floor_bytes=0, on_pressure=Policy.WAIT, wait_s=DIGEST_TIMEOUT_S
-        ),
+        limits=_patient(generation),
         copy=generation.settings.copy,
     )
     return (yield from pool.perform(job, deadline_s=deadline_s, stoppable=True)).done
+
+
+def remove_cores(pool: Pool, generation: Generation, rules: tuple[CoreRule, ...]) -> Task[Done]:
+    """Remove archived cores as *rules* say, after reading them at the configured rate, while the gate is open."""
+    deadline_s = time.monotonic() + DIGEST_TIMEOUT_S
+    job = RemoveCores(
+        archive=generation.settings.archive,
+        rules=rules,
+        deadline_s=deadline_s,
+        limits=_patient(generation),
+        copy=generation.settings.copy,
+    )
+    return (yield from pool.perform(job, deadline_s=deadline_s, stoppable=True)).done
+
+
+def _patient(generation: Generation) -> GateLimits:
+    """Return the limits of what nobody waits for."""
+    return msgspec.structs.replace(
+        generation.loaded.config.pressure, floor_bytes=0, on_pressure=Policy.WAIT, wait_s=DIGEST_TIMEOUT_S
+    )
 
 
 def _perform(pool: Pool, job: Job) -> Task[Done]:

@@ -53,8 +53,12 @@ def open_header(
         started_s=now_s,
         planned=tuple(step.id for step in pipeline.steps),
         optional=tuple(step.id for step in (*pipeline.steps, *left_out) if not step.required),
-        left_out=tuple(LeftOut(id=step.id, reason=why) for step, why in pipeline.left_out),
+        left_out=(
+            *(LeftOut(id=step.id, reason=why) for step, why in pipeline.left_out),
+            *(LeftOut(id=step, reason=f"over budget: {pipeline.over_budget}") for step in pipeline.forgone),
+        ),
         owner=owner,
+        over_budget=pipeline.over_budget,
     )
 
 

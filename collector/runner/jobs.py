@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from contextlib import closing
 
 from collector.archive import clock
@@ -24,6 +24,7 @@ from collector.pressure.sampler import Sampler
 from collector.runner import light_job, recorder_job
 from collector.runner.artifacts import ENDS, Writer
 from collector.runner.begin_job import begin
+from collector.runner.core_tidying_job import remove_cores
 from collector.runner.held_job import context_of, open_files
 from collector.runner.parcel import unpacked
 from collector.runner.protocol import (
@@ -39,6 +40,7 @@ from collector.runner.protocol import (
     RecordSteps,
     Recover,
     Release,
+    RemoveCores,
     RunStep,
     Seal,
     Summarize,
@@ -97,6 +99,8 @@ def perform(  # noqa: PLR0911, PLR0912 - one per job
             return Done(), None
         case AddDigests():
             return _add_digests(job, sampler, report), None
+        case RemoveCores():
+            return _remove_cores(job, sampler, report), None
         case Summarize():
             return summarize(job)
         case FindUndigested():
@@ -181,19 +185,30 @@ def _seal(job: Seal) -> Done:
     return Done(state=manifest.state, artifacts=len(sizes), size_bytes=sum(sizes))
 
 
+def _yielding(
+    job: AddDigests | RemoveCores, archive: ArchiveReader, sampler: Sampler, report: Reporter
+) -> Callable[[], Feedback]:
+    """Return what gives advice to a job that makes way for every incident."""
+    gate = GateFeedback(
+        sampler=sampler,
+        disk_fd=archive.fd,
+        limits=job.limits,
+        budget=Budget(step_class=StepClass.DIRECT, memory_bytes=0),
+        reserve_bytes=0,
+        stop_at_s=job.deadline_s - 1.0,
+    )
+    return lambda: Feedback(Advice.STOP, "an incident goes first") if report.interrupted() else gate()
+
+
+def _remove_cores(job: RemoveCores, sampler: Sampler, report: Reporter) -> Done:
+    with ArchiveReader(job.archive) as archive:
+        ask = _yielding(job, archive, sampler, report)
+        return remove_cores(job, lambda fd, kind: hashing.digest_again(fd, kind, rate=job.copy.rate, ask=ask))
+
+
 def _add_digests(job: AddDigests, sampler: Sampler, report: Reporter) -> Done:
     with ArchiveReader(job.archive) as archive:
-        gate = GateFeedback(
-            sampler=sampler,
-            disk_fd=archive.fd,
-            limits=job.limits,
-            budget=Budget(step_class=StepClass.DIRECT, memory_bytes=0),
-            reserve_bytes=0,
-            stop_at_s=job.deadline_s - 1.0,
-        )
-
-        def ask() -> Feedback:
-            return Feedback(Advice.STOP, "an incident goes first") if report.interrupted() else gate()
+        ask = _yielding(job, archive, sampler, report)
 
         def digest_of(fd: int) -> str:
             return hashing.digest(fd, algorithm=Digest.XXH3_128, rate=job.copy.rate, ask=ask, progress=report.progress)

@@ -189,6 +189,32 @@ class AddDigests(IncidentJob, frozen=True, kw_only=True):
     copy: CopySettings
 
 
+class CoreRule(msgspec.Struct, frozen=True, kw_only=True):
+    """
+    How the directories of a trigger are kept bounded.
+
+    *remove*: a core is removed once it is archived; else only what is beyond *size_bytes*. *depth* is the number of
+    levels below *paths* that are watched as well.
+    """
+
+    trigger: str
+    paths: tuple[str, ...]
+    match: tuple[str, ...]
+    exclude: tuple[str, ...]
+    depth: int
+    remove: bool
+    size_bytes: int | None
+
+
+class RemoveCores(ArchiveJob, frozen=True, kw_only=True):
+    """Remove core files of which the archive has a whole copy, after comparing both."""
+
+    rules: tuple[CoreRule, ...]
+    deadline_s: float
+    limits: GateLimits
+    copy: CopySettings
+
+
 class FindUndigested(ArchiveJob, frozen=True, kw_only=True):
     """Find which of the newest *limit* incidents lack a digest."""
 
@@ -200,7 +226,8 @@ class Summarize(ArchiveJob, frozen=True, kw_only=True):
 
 
 IncidentJobs = Begin | ReadStep | OpenFiles | WriteSpool | RunStep | RecordSteps | WriteSeconds | Seal
-Job = IncidentJobs | VisitProcesses | Recover | Prune | KeepClock | Release | AddDigests | FindUndigested | Summarize
+ArchiveJobs = Recover | Prune | KeepClock | AddDigests | FindUndigested | RemoveCores | Summarize
+Job = IncidentJobs | ArchiveJobs | VisitProcesses | Release
 
 
 class Progress(msgspec.Struct, frozen=True, tag="progress", omit_defaults=True):
@@ -223,6 +250,15 @@ class Written(msgspec.Struct, frozen=True, kw_only=True):
     size_bytes: int
     status: StepStatus
     reason: str = ""
+
+
+class TidiedCores(msgspec.Struct, frozen=True):
+    """The files of a trigger that were *removed*, as ``DEVICE:INODE``, their size, and why others stay."""
+
+    trigger: str
+    removed: tuple[str, ...]
+    size_bytes: int
+    problem: str = ""
 
 
 class Done(msgspec.Struct, frozen=True, kw_only=True, tag="done", omit_defaults=True):
@@ -256,3 +292,4 @@ class Done(msgspec.Struct, frozen=True, kw_only=True, tag="done", omit_defaults=
     speed_changes: tuple[SpeedChange, ...] = ()
     more_changes: int = 0
     tainted: bool = False
+    tidied: tuple[TidiedCores, ...] = ()

@@ -128,7 +128,15 @@ def _begin(run: IncidentRun, light: LightPhase) -> Task[Done]:
             run.report(events.IncidentPruned(incident=incident, reason=reason))
         path = os.path.join(run.archive, run.id + layout.PARTIAL)
         left_out = {step.id: step.reason for step in run.header.left_out}
-        run.report(events.IncidentOpened(incident=run.id, path=path, steps=run.header.planned, left_out=left_out))
+        run.report(
+            events.IncidentOpened(
+                incident=run.id,
+                path=path,
+                steps=run.header.planned,
+                left_out=left_out,
+                over_budget=run.header.over_budget,
+            )
+        )
     return begun.done
 
 

@@ -60,5 +60,8 @@ def _summary(archive: ArchiveReader, incident: str) -> IncidentSummary | None:
     except (ArchiveError, OSError):
         return None
     comm = printable(summary.comm, limit=NAME_SHOWN) if summary.comm else None
+    beyond = "over budget" if summary.over_budget else ""
     missing = tuple(msgspec.structs.replace(one, reason="") for one in summary.missing)
-    return msgspec.structs.replace(summary, reason="", owner="", comm=comm, exe=None, core="", missing=missing)
+    return msgspec.structs.replace(
+        summary, reason="", owner="", comm=comm, exe=None, core="", over_budget=beyond, missing=missing
+    )

@@ -136,6 +136,15 @@ class Watch:
         """Look for what no descriptor announces: files from before the start, new directories."""
         return ()
 
+    def tidied(self, removed: frozenset[tuple[int, int]], problem: str | None) -> None:
+        """
+        Take note of what the collector removed.
+
+        Args:
+            removed: Device and inode of files that were reported, and are archived: another may have the inode now.
+            problem: Why others stay; ``None`` if none has to.
+        """
+
     def close(self) -> None:
         """Release all descriptors."""
 

@@ -6,14 +6,16 @@ import stat
 import time
 from collections.abc import Iterator
 from dataclasses import dataclass
-from typing import ClassVar, Literal, NamedTuple
+from typing import Annotated, ClassVar, Literal, NamedTuple
+
+import msgspec
 
 from collector.host.corehead import head_in_memory
 from collector.model.case import CORE_SIGNALS
 from collector.model.knowledge import FACTS, Knowledge
 from collector.model.marker import Marker
 from collector.model.shares import FairTable, has_room
-from collector.model.units import Seconds
+from collector.model.units import Bytes, Seconds
 from collector.triggers.base import TriggerContext
 from collector.triggers.catch_up import CatchUp
 from collector.triggers.core_reader import CoreFileReader, FileState
@@ -30,6 +32,9 @@ MAX_UNFINISHED = 1024
 DECIDE_S = 2.0
 # A core that is shorter than its headers say: a handler may append to it in rounds. Then it counts as cut off.
 APPEND_S = 10.0
+
+
+CoresSize = Annotated[Bytes, msgspec.Meta(ge=1 << 20)]  # catches a missing unit
 
 
 class Unfinished(NamedTuple):
@@ -56,6 +61,9 @@ class CoreFiles:
         catch_up: At the start, collect files that are new and not older than this.
         unprivileged: ``attribute`` a file owned by an ordinary user to that user, whatever its name
             says, or ``refuse`` it.
+        remove: ``archived`` removes a core once the archive has all of it, read back and compared; ``never`` none.
+        size: Space of the cores in the directories. Beyond it, those go that are archived, likewise compared: the
+            oldest of the user who holds most. What is not archived stays. By default, there is no limit.
     """
 
     name: ClassVar[str] = "core_files"
@@ -66,6 +74,8 @@ class CoreFiles:
     recursive: int = 0
     catch_up: Seconds = HOUR
     unprivileged: Literal["attribute", "refuse"] = "attribute"
+    remove: Literal["never", "archived"] = "never"
+    size: CoresSize | None = None
 
     def __post_init__(self) -> None:
         check_absolute(self.paths)
@@ -92,6 +102,17 @@ class CoreFilesWatch(DirectoryWatch):
             self.ctx.owners,
         )
         self._dropped = 0
+        self._why_left: str | None = None
+
+    @property
+    def degraded(self) -> str | None:
+        """Why a directory that exists is not watched, or why cores stay that are to be removed."""
+        return super().degraded or self._why_left
+
+    def tidied(self, removed: frozenset[tuple[int, int]], problem: str | None) -> None:
+        for place in removed:
+            self._reported.forget(*place)
+        self._why_left = problem
 
     @property
     def lost(self) -> int:

@@ -13,7 +13,7 @@ from collector.host.elfcore import NT_AUXV, NT_PRPSINFO, NT_PRSTATUS, CoreError,
 from collector.host.files import Host
 from collector.host.process_identity import identify_task, image_of, thread_group
 from collector.model.identity import Identity, is_the_dead, with_identity
-from collector.model.marker import Marker, ProcessRef
+from collector.model.marker import Marker, ProcessRef, of_another_namespace
 from collector.model.text import escape
 
 # The kernel writes the notes first: the thread that crashed, process, siginfo, auxiliary vector, mapped files.
@@ -84,9 +84,14 @@ def with_process(marker: Marker, said: CoreName, head: CoreHead, host: Host) -> 
             return with_identity(msgspec.structs.replace(marker, thread=thread or head.thread), group)
     is_root = marker.core is not None and marker.core.uid == 0
     if seen is not None and not is_root and seen.uid != marker.uid:
-        return msgspec.structs.replace(marker, thread=None, attributes=marker.attributes | {"claimed_pid": str(pid)})
+        marker = msgspec.structs.replace(marker, thread=None, attributes=marker.attributes | {"claimed_pid": str(pid)})
+        return of_another_namespace(
+            marker, pid, "is a process of another user here, and may be of another PID namespace"
+        )
     if group is not None and not group.dying and said.pid is None:
-        return marker  # somebody else lives under that number here
+        # Somebody else lives under that number here.
+        why = "is one of its own PID namespace, or reused (`%P` in core_pattern is one of this machine)"
+        return of_another_namespace(marker, pid, why)
     doubtful = said.pid is None or not is_root
     return msgspec.structs.replace(marker, process=ProcessRef(pid=pid), doubtful=doubtful)
 

@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from typing import ClassVar, Literal, NamedTuple
 
 from collector.host.files import pieces
+from collector.host.removal import may_remove
 from collector.model.knowledge import FACTS, Knowledge
 from collector.model.marker import Marker, MarkerKind
 from collector.model.text import printable
@@ -17,7 +18,6 @@ from collector.triggers.dir_reader import DirReader, PinnedFile, refusal
 from collector.triggers.directories import DirectoryWatch, check_absolute
 from collector.triggers.directory import FileEvent
 from collector.triggers.facts import Speaker, marker_of, parse
-from collector.triggers.removal import may_remove
 
 FILE_BYTES = 65_536
 

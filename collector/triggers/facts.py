@@ -15,7 +15,7 @@ import msgspec
 from collector.host.files import Host
 from collector.host.process_identity import identify_task, thread_group
 from collector.model.identity import is_the_reported, with_identity
-from collector.model.marker import SYSTEM_UNIT, Marker, MarkerKind, ProcessRef
+from collector.model.marker import SYSTEM_UNIT, Marker, MarkerKind, ProcessRef, of_another_namespace
 from collector.model.signals import signal_number
 from collector.model.text import parse_number, printable
 
@@ -144,7 +144,11 @@ def _json_text(value: object) -> str:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Speaker:
-    """Who reports it; *uid* is the peer's or the file owner's, as the kernel knows it."""
+    """
+    Who reports it; *uid* is the peer's or the file owner's, as the kernel knows it.
+
+    *sender* is the peer's PID here: what it says are numbers of its own PID namespace.
+    """
 
     kind: MarkerKind
     trigger: str
@@ -152,6 +156,7 @@ class Speaker:
     what: str
     identity: str | None = None
     refused: str | None = None
+    sender: int | None = None
 
 
 def marker_of(facts: Facts, speaker: Speaker, host: Host) -> Marker:
@@ -195,6 +200,11 @@ def marker_of(facts: Facts, speaker: Speaker, host: Host) -> Marker:
 def _naming(marker: Marker, said: dict[str, str], speaker: Speaker, host: Host) -> Marker:
     """Return *marker*, naming the process that the report is about, as far as its speaker may name it."""
     pid = parse_number(said["PID"]) or 0
+    sender = identify_task(host, speaker.sender) if speaker.sender else None
+    if sender is not None and sender.inner_pid not in {None, sender.tgid}:
+        if pid != sender.inner_pid:
+            return of_another_namespace(marker, pid, "is one of its sender's PID namespace")
+        marker, pid = msgspec.structs.replace(marker, inner_pid=pid), sender.tgid  # it speaks of itself
     task = identify_task(host, pid)
     if task is not None and task.tgid != pid:  # a handler within the process may report its own thread
         marker, pid = msgspec.structs.replace(marker, thread=pid), task.tgid

@@ -108,7 +108,7 @@ class NotifyWatch(Watch):
             refused = self._refusal(uid, too_long=bool(flags & socket.MSG_TRUNC))
             speaker = Speaker(
                 kind=MarkerKind.NOTIFICATION, trigger=self.ctx.id, uid=uid, refused=refused,
-                what=f"notification from process {pid} of uid {uid}",
+                what=f"notification from process {pid} of uid {uid}", sender=pid,
             )  # fmt: skip
             yield marker_of(Facts({}) if refused else parse(data), speaker, self.ctx.host)
 

@@ -69,6 +69,20 @@ class ReportedCores:
         text = msgspec.json.encode(NumberedCore(number, core)).decode()
         self._remember(_key(self._slot(number, core), root=core.uid == 0), text)
 
+    def forget(self, device: int, inode: int) -> None:
+        """Forget a core that was removed: the next one may get its inode, and begin alike."""
+        for number, core in list(self._cores.items()):
+            if _inode(core) == (device, inode):
+                self._cores.pop(number)
+                self._drop(number, core)
+                self._remember_nothing(number, core)
+
+    def _remember_nothing(self, number: int, core: CoreRef) -> None:
+        """Free the place where a core is remembered."""
+        slots = self._slots[core.uid == 0]
+        if (slot := slots.pop(number)) is not None:
+            self._remember(_key(slot, root=core.uid == 0), "")
+
     def knows(self, core: CoreRef, read_head: Callable[[], bytes], *, settled: bool) -> bool | None:
         """
         Return whether a file is a core that was reported, possibly moved, compressed or appended to since.

@@ -37,7 +37,6 @@ SHARED = (
     "own_links",
     "process_globs",
     "registry",
-    "removal",
     "unseen",
     "reported_cores",
     "scans",

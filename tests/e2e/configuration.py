@@ -55,6 +55,8 @@ def config_of(*steps: str, triggers: tuple[str, ...] = (CORES,), **sections: Map
     config["triggers"] = [yaml.safe_load(trigger) for trigger in triggers]
     if steps:
         config["pipelines"] = {"crash": {"steps": [yaml.safe_load(step) for step in steps]}}
+        if "over_budget" not in sections.get("storm", {}):  # its pipeline is among those replaced
+            config["storm"] = {key: value for key, value in config["storm"].items() if key != "over_budget"}
     return yaml.safe_dump(config, sort_keys=False, default_flow_style=None, width=1000)
 
 

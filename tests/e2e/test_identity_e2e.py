@@ -81,6 +81,10 @@ def test_crash_in_a_pid_namespace_is_not_taken_for_the_host_process_of_that_numb
     (marker,) = manifest["markers"]
     assert marker["inner_pid"] == pid
     assert marker["process"] is None
+    sentence = f"its PID {pid} is one of its own PID namespace, or reused"
+    assert sentence in marker["reason"]
+    assert sentence in daemon.run("show", "latest", "--steps").stdout
+    assert any(sentence in event.get("reason", "") for event in daemon.events() if event["event"] == "marker.ruled")
     assert steps_of(manifest)["details"]["status"] == "not_applicable"
     assert nothing_of_the_bystander(daemon)
 

@@ -7,6 +7,7 @@ import signal
 import subprocess
 import sys
 import time
+from collections import Counter
 from collections.abc import Callable
 from typing import Any
 
@@ -52,6 +53,30 @@ def test_shipped_file_notices_a_crash_with_and_without_a_core(
     seen = {marker["trigger"] for marker in manifest["markers"]}
     assert seen >= ({"deaths", "cores"} if core_limit else {"deaths"})
     assert (steps_of(manifest)["core"]["status"] == "ok") == bool(core_limit)
+
+
+def test_shipped_file_collects_repeats_without_bulk_and_says_so(daemon_factory: Callable[..., Daemon]) -> None:
+    """The first five in full; five more without bulk, for which the rest is named everywhere; the newest is held."""
+    daemon = daemon_factory(shipped())
+    for number in range(12):
+        daemon.put_core(f"core.loop.{4_000_077 + number}")
+    wait_for(lambda: len(daemon.ledger("1")) == 12, "a row for each")
+    wait_for(lambda: len(daemon.incidents()) == 10, "ten incidents", timeout_s=60)
+    wait_for(lambda: {fate for (fate,) in daemon.ledger("fate")} == {"collected", "held", "suppressed"}, "their ends")
+    repeats = [one for one in daemon.incidents() if one["over_budget"]]
+    assert len(repeats) == 5
+    for one in repeats:
+        assert one["pipeline"] == "brief"
+        assert one["over_budget"].startswith("5 incidents of ")
+        left_out = {step["id"]: step["reason"] for step in one["left_out"]}
+        assert left_out.keys() == {"process", "network", "block", "core", "segments"}
+        assert set(left_out.values()) == {f"over budget: {one['over_budget']}"}
+    reasons = Counter(reason for fate, reason in daemon.ledger("fate, reason") if fate == "collected")
+    assert reasons == {"": 5, f"over budget: {repeats[0]['over_budget']}": 5}
+    assert f"over budget: {repeats[0]['over_budget']}" in daemon.run("list").stdout
+    assert "so without process, network, block," in " ".join(daemon.run("show", repeats[0]["id"]).stdout.split())
+    assert f"over budget: {repeats[0]['over_budget']}" in daemon.run("status").stdout
+    assert status_of(daemon).limits["storm.per_executable"].popitem()[1] >= 5
 
 
 @pytest.mark.root

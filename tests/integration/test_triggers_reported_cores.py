@@ -309,3 +309,22 @@ def test_core_that_is_moved_before_its_close_is_read_is_reported_once(
     assert seen(watch) == (["core.9"] if away == "core.9" else [])
     monkeypatch.setattr(core_files, "DECIDE_S", 0.0)
     assert seen(watch) == (["core.tmp"] if away.startswith("..") else [])
+
+
+def test_core_of_a_removed_one_s_inode_is_another_crash(crash_dir: Path, watch: Watch, notes: dict[str, str]) -> None:
+    """File systems give a free inode out again at once, and cores of one program may begin alike."""
+    core = crash_dir / "core.engine"
+    core.write_bytes(CORE)
+    assert seen(watch) == ["core.engine"]
+    core.write_bytes(CORE)
+    assert seen(watch) == [], "touched"
+    info = core.stat()
+    watch.tidied(frozenset({(info.st_dev, info.st_ino)}), "others stay")
+    assert watch.degraded == "others stay"
+    core.write_bytes(CORE)
+    assert seen(watch) == ["core.engine"]
+    watch.tidied(frozenset({(info.st_dev, info.st_ino)}), None)
+    assert watch.degraded is None
+    with closing(opened(crash_dir, notes)) as again:
+        core.write_bytes(CORE)
+        assert seen(again) == ["core.engine"], "also after a restart"

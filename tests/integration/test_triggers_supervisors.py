@@ -231,6 +231,33 @@ def test_notify_makes_a_marker_of_a_datagram(watching: Opener, ctx: TriggerConte
     assert marker.reason.endswith(": core-dump")
 
 
+@pytest.mark.root
+@pytest.mark.parametrize("said", ["1", "2"])
+def test_notify_takes_no_number_of_a_container_for_one_of_this_machine(
+    watching: Opener, ctx: TriggerContext, said: str
+) -> None:
+    """The first process of a namespace is told by the kernel's credentials; which one its number 2 is, nobody knows."""
+    watch = watching(Notify())
+    program = (
+        "import socket, sys; socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM)"
+        f".sendto(b'PID={said}\\nSIGNAL=11', '{ctx.runtime_directory}/notify.sock'); print(flush=True); input()"
+    )
+    command = ["unshare", "--pid", "--fork", "--kill-child", "--mount-proc", sys.executable, "-c", program]
+    with subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE) as sender:
+        assert sender.stdout is not None
+        sender.stdout.readline()
+        (marker,) = drain(watch)
+        sender.communicate(b"\n")
+    assert marker.inner_pid == int(said)
+    if said == "1":
+        assert marker.process is not None
+        assert marker.process.pid != 1
+        assert marker.process.start_time_ticks is None, "it lives"
+    else:
+        assert marker.process is None
+        assert "its PID 2 is one of its sender's PID namespace: which process of this machine" in marker.reason
+
+
 def test_notify_refuses_a_datagram_that_is_too_long(watching: Opener, ctx: TriggerContext) -> None:
     """Half a message may say the opposite of the whole."""
     watch = watching(Notify())

@@ -39,7 +39,7 @@ from collector.host.read_errors import ReadErrors
 from collector.host.subordinates import owners
 from collector.model.artifact import Artifact, Body, Footprint, HeldUse, NotApplicable, SourceInfo, Truncated
 from collector.model.errors import StepError
-from collector.model.marker import Marker, MarkerKind
+from collector.model.marker import Marker, MarkerKind, unnamed
 from collector.model.pressure import StepClass
 from collector.model.redaction import Redaction
 from collector.model.text import joined, json, jsonl
@@ -149,6 +149,8 @@ class ProcessDetails:
         why = about_nobody(marker)
         if marker.core is not None:
             why = "its process had ended; the core says the rest"
+        elif marker.process is None and marker.inner_pid is not None:
+            why = unnamed(marker)
         elif marker.thread is not None or marker.inner_pid is not None:
             why = f"process: {UNCONFIRMED}"
         elif not own and not self.match and not names_nobody(marker):

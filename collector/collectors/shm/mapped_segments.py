@@ -22,7 +22,7 @@ from collector.host.read_errors import ReadErrors
 from collector.model.artifact import Truncated
 from collector.model.errors import StepError
 from collector.model.identity import HOST_MOUNTS
-from collector.model.marker import CoreRef, Marker
+from collector.model.marker import CoreRef, Marker, unnamed
 from collector.model.segments import OPENED, OWN
 
 MAX_MAPS_BYTES = 64 << 20
@@ -151,7 +151,7 @@ def own_segments(
                 unread.add(reading, exc)
     if by_core or (by_process and (marker.core is not None or not unknown)):
         return own, ""
-    return own, "; ".join(unknown) or "the marker names no process"
+    return own, "; ".join(unknown) or unnamed(marker)
 
 
 def _add(own: dict[Key, OwnSegment], files: Iterable[Mapped], like: OwnSegment) -> None:

@@ -151,6 +151,28 @@ def test_ledger_keeps_what_was_spent_over_restarts_and_boots(path: str, monkeypa
     assert ages(Ledger(path), 60.0) == [50.0, 30.0]
 
 
+def test_ledger_keeps_what_was_spent_beyond_a_budget_apart(path: str) -> None:
+    """Over a restart, and in a ledger of the release before, whose file lacks that table."""
+    ledger = Ledger(path)
+    first = ledger.record(core(1), pipeline="crash")
+    ledger.close()
+    with sqlite3.connect(path) as db:
+        db.executescript("DROP TABLE over_budget; PRAGMA user_version = 1;")
+    ledger = Ledger(path)
+    second = ledger.record(core(2), pipeline="crash")
+    ledger.begin(first, "a", over_budget=True)
+    ledger.begin(second, "b")
+    ledger.close()
+    ledger = Ledger(path)
+    assert ledger.problem is None
+    assert [(one.case, one.over_budget) for one in ledger.spent(window_s=60.0, now_s=0.0)] == [
+        (first, True),
+        (second, False),
+    ]
+    ledger.begin(first, "c")
+    assert not any(one.over_budget for one in ledger.spent(window_s=60.0, now_s=0.0)), "retried in full"
+
+
 def test_ledger_takes_what_an_earlier_release_spent_by_its_date(path: str) -> None:
     """Also a date that lay ahead: such a budget is not exhausted forever, nor are others refunded by it."""
     ledger = Ledger(path)

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -75,8 +77,15 @@ def test_retention_bounds_the_whole_size() -> None:
     assert to_delete(archive(5, 5, 5), RetentionRules(count=None, age_s=None, size_bytes=10)) == ["09"]
 
 
-def of(owner: str, number: int, size_bytes: int = 1) -> KeptIncident:
-    return KeptIncident(id=f"{number:02d}", number=number, age_s=None, size_bytes=size_bytes, owner=owner)
+def of(owner: str, number: int, size_bytes: int = 1, *, over_budget: bool = False) -> KeptIncident:
+    return KeptIncident(
+        id=f"{number:02d}",
+        number=number,
+        age_s=None,
+        size_bytes=size_bytes,
+        owner=owner,
+        over_budget=over_budget,
+    )
 
 
 def test_retention_takes_from_the_owner_who_holds_most() -> None:
@@ -88,6 +97,15 @@ def test_retention_takes_from_the_owner_who_holds_most() -> None:
     assert to_delete(found, rules) == ["03", "04", "05"]
     assert to_delete([of("root", 1, 2), of("uid 1", 2, 3), of("uid 1", 3, 4)], rules) == ["02"]
     assert to_delete([of("root", 1, 3), of("root", 2, 3), of("uid 1", 3, 3)], rules) == ["01"]
+
+
+def test_retention_lets_nothing_beyond_a_budget_push_out_what_was_within() -> None:
+    """A crash loop's incidents are counted by themselves, and have only the space that the others leave."""
+    found = [of("root", 1), of("uid 1", 2), *(of("uid 1", number, over_budget=True) for number in range(3, 9))]
+    assert to_delete(found, RetentionRules(count=2, age_s=None, size_bytes=None)) == ["03", "04", "05", "06"]
+    assert to_delete(found, RetentionRules(count=None, age_s=None, size_bytes=4)) == ["03", "04", "05", "06"]
+    full = [of("root", 1, 9), *found[2:]]
+    assert to_delete(full, RetentionRules(count=None, age_s=None, size_bytes=4)) == [f"0{n}" for n in range(3, 8)]
 
 
 def test_retention_deletes_nobody_elses_for_one_that_is_too_large() -> None:
@@ -185,6 +203,17 @@ def test_retention_leaves_alone_who_holds_less_than_his_share(
         size = sum(kept.size_bytes for kept in own)
         if few and (given_rules.size_bytes is None or size <= share * given_rules.size_bytes):
             assert not doomed & {kept.id for kept in own}
+
+
+@given(incidents, st.integers(), rules)
+def test_retention_decides_on_others_as_if_nothing_were_beyond_a_budget(
+    found: list[KeptIncident], chosen: int, given_rules: RetentionRules
+) -> None:
+    """However many a crash loop has, and however large, the same of all others go."""
+    mixed = [replace(kept, over_budget=bool(chosen >> number & 1)) for number, kept in enumerate(found)]
+    within = [kept for kept in mixed if not kept.over_budget]
+    ids = {kept.id for kept in within}
+    assert [one for one in to_delete(mixed, given_rules) if one in ids] == to_delete(within, given_rules)
 
 
 def _is_too_old(kept: KeptIncident, rules: RetentionRules) -> bool:

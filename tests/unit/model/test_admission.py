@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+from collections import Counter
+
 import msgspec
 import pytest
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 from collector.model.admission import MAX_HELD, SETTLE_S, Admission, Ruling
-from collector.model.budgets import CountBudget, Spent, StormSettings, TotalBudget
+from collector.model.budgets import CountBudget, OverBudget, Spent, StormSettings, TotalBudget
 from collector.model.case import MAX_MARKERS, Fate
 from collector.model.marker import DUMP, HELD_DUMP, CoreRef, Marker, MarkerKind, ProcessRef
 from collector.model.own_processes import OwnProcesses
@@ -191,6 +193,59 @@ def test_admission_keeps_the_first_and_the_newest_of_a_storm() -> None:
     assert due_s is not None
     assert desk.run(due_s) == 5
     assert desk.admission.held == 0
+
+
+BEYOND = msgspec.structs.replace(
+    FREE,
+    per_executable=CountBudget(count=2, window_s=60.0),
+    over_budget=OverBudget(
+        pipeline="brief",
+        per_executable=CountBudget(count=2, window_s=30.0),
+        total=CountBudget(count=8, window_s=600.0),
+    ),
+)
+
+
+def test_admission_collects_crashes_beyond_a_budget_within_a_budget_of_their_own() -> None:
+    """Two in full, two without bulk, and the newest of all others is held for when there is room again in full."""
+    desk = Desk(BEYOND)
+    rulings = [desk.offer(core(inode, pid=inode), float(inode)) for inode in range(1, 8)]
+    assert [ruling.fate for ruling in rulings] == [Fate.QUEUED] * 4 + [Fate.HELD] * 3
+    assert [ruling.limit for ruling in rulings[:4]] == ["", "", *["storm.per_executable"] * 2]
+    assert rulings[2].reason == "over budget: 2 incidents of engine (uid 0) in 60 s; brief"
+    begun = list(iter(lambda: desk.admission.next(8.0), None))
+    assert [bool(case.over_budget) for case in begun] == [False, False, True, True]
+    for case in begun:
+        desk.admission.finished(case, incident=f"i{case.id}", size_bytes=1)
+    assert desk.run(33.0) is None, "there is room for another without bulk, and what is held waits for more"
+    assert desk.offer(core(9, pid=9), 34.0).fate is Fate.QUEUED
+    assert desk.run(62.0) == 8
+    held = desk.admission.next(62.0)
+    assert held is not None
+    assert (held.id, held.over_budget) == (7, "")
+
+
+def test_admission_shares_what_is_beyond_the_budgets_among_users() -> None:
+    """Four loops of one user take two of eight, and the first crash of another one beyond his budget is collected."""
+    desk = Desk(BEYOND)
+    for number in range(40):
+        desk.offer(core(number + 1, pid=number + 1, comm=f"loop{number % 4}", uid=1000), 1.0)
+    others = [desk.offer(core(100 + number, pid=100 + number, uid=1001), 2.0).fate for number in range(3)]
+    assert others == [Fate.QUEUED] * 3
+    begun = list(iter(lambda: desk.admission.next(3.0), None))
+    assert Counter(case.owner for case in begun if case.over_budget) == {"uid 1000": 2, "uid 1001": 1}
+
+
+def test_admission_joins_a_late_core_to_a_crash_that_was_collected_without_bulk() -> None:
+    """A dump that takes longer than its brief incident must not spend another one on the same crash."""
+    desk = Desk(BEYOND)
+    for pid in (1, 2, 3):
+        desk.offer(exit_of(pid, ticks=pid, uid=0), 1.0)
+    assert [desk.run(2.0) for _ in range(3)] == [1, 2, 3]
+    late = msgspec.structs.replace(core(3, pid=3), process=ProcessRef(pid=3, start_time_ticks=3))
+    assert desk.offer(late, 5.0).fate is Fate.JOINED
+    first = msgspec.structs.replace(core(1, pid=1), process=ProcessRef(pid=1, start_time_ticks=1))
+    assert desk.offer(first, 5.0).fate is Fate.QUEUED, "of one in full, the core is collected"
 
 
 def test_admission_joins_what_belongs_to_a_held_crash() -> None:

@@ -2,9 +2,19 @@
 
 from __future__ import annotations
 
+import msgspec
 import pytest
 
-from collector.model.budgets import MAX_SPENT, Budgets, CountBudget, SlidingWindow, Spent, StormSettings, TotalBudget
+from collector.model.budgets import (
+    MAX_SPENT,
+    Budgets,
+    CountBudget,
+    OverBudget,
+    SlidingWindow,
+    Spent,
+    StormSettings,
+    TotalBudget,
+)
 from collector.model.owners import Owners
 
 ONE = StormSettings(
@@ -46,6 +56,21 @@ def test_budgets_have_room_again_when_the_oldest_leaves_the_first_window() -> No
         budgets.spend("c", "root", at_s)
     assert budgets.next_room_s(30.0) == 70.0
     assert budgets.next_room_s(70.0) == 110.0, "a window that ends now has room now"
+
+
+def test_budgets_restore_what_was_spent_beyond_them_by_itself() -> None:
+    """After a restart, and a reload, a crash loop has neither its full incidents nor its others once more."""
+    beyond = OverBudget(pipeline="brief", per_executable=CountBudget(count=1, window_s=300.0))
+    budgets = Budgets(msgspec.structs.replace(ONE, over_budget=beyond))
+    spent = [Spent(at_s=0.0, executable="c", owner="root", over_budget=number == 0, case=number) for number in range(3)]
+    budgets.restore(spent, Owners())
+    budgets.configure(msgspec.structs.replace(ONE, over_budget=beyond))
+    assert budgets.exceeded("c", "root", 1.0) is not None
+    assert not budgets.has_room_beyond("c", "root", 1.0)
+    budgets.refund(1)
+    assert budgets.exceeded("c", "root", 1.0) is None, "two in full, one given back"
+    budgets.refund(0)
+    assert budgets.has_room_beyond("c", "root", 1.0)
 
 
 def test_budgets_take_back_only_what_their_windows_still_hold() -> None:

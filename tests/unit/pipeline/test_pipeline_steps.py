@@ -4,8 +4,10 @@ from __future__ import annotations
 
 from pathlib import Path
 
+from collector.collectors.core.core import Core, KeepCore
 from collector.model.marker import Marker, MarkerKind
 from collector.pipeline.compile import prepare
+from collector.pipeline.over_budget import beyond_budget
 from collector.pipeline.steps import steps_for
 from collector.triggers.registry import TRIGGERS
 
@@ -31,3 +33,17 @@ def test_steps_that_do_not_apply_are_listed_with_their_reason(tmp_path: Path) ->
         ("b", "unit is unknown, not a.service"),
         ("c", "signal is SIGSEGV, not SIGABRT"),
     ]
+
+
+def test_steps_beyond_a_budget_copy_nothing_and_name_what_is_left_out(tmp_path: Path) -> None:
+    """Also if they are those of the pipeline that would have run; of a core, the facts are left."""
+    more = "      - {id: core, collector: core}\n      - {id: segments, collector: shm}\n"
+    (tmp_path / "c.yaml").write_text(f"{FILE}{more}  brief:\n    steps:\n      - {{id: core, collector: core}}\n")
+    pipelines = prepare(str(tmp_path / "c.yaml"), TRIGGERS).pipelines
+    crash, marker = pipelines["crash"], Marker(kind=MarkerKind.EXIT, trigger="deaths", at_s=0.0, signal=11)
+    brief = beyond_budget(pipelines["brief"], crash, marker, "5 incidents")
+    assert (brief.over_budget, brief.forgone) == ("5 incidents", ("a", "b", "c", "d", "segments"))
+    assert [step.collector.keep for step in brief.steps if isinstance(step.collector, Core)] == [KeepCore.NONE]
+    same = beyond_budget(crash, crash, marker, "5 incidents")
+    assert ([step.id for step in same.steps], same.forgone) == (["a", "d", "core"], ("segments",))
+    assert [step.id for step, _ in same.left_out] == ["b", "c"], "tried if a later marker meets their conditions"

@@ -119,6 +119,29 @@ def test_warnings_without_a_machine_are_those_of_the_file(tmp_path: Path) -> Non
     assert found.message.startswith("at `max`")
 
 
+def test_warning_about_bulk_that_never_runs_beyond_a_budget(tmp_path: Path) -> None:
+    """Of the pipeline for repeats nothing is copied: whoever lists segments there must not wait for them."""
+    more = "      - {id: core, collector: core}\n      - {id: a, collector: shm}\n"
+    storm = "storm: {over_budget: {pipeline: crash}}\n"
+    (found,) = warned(plan_of(tmp_path, FILE + more + storm))
+    assert found.startswith("10:33 of pipeline crash, a never runs for crashes over their budget")
+
+
+@pytest.mark.parametrize(
+    ("options", "core", "said"),
+    [
+        ("remove: archived, ", "", "`remove` removes nothing: the pipeline crash archives no core"),
+        ("size: 10GiB, ", "with: {keep: none}", "`size` removes nothing"),
+        ("remove: archived, size: 10GiB, ", "with: {keep: copy}", ""),
+    ],
+)
+def test_warning_about_cores_that_are_never_archived(options: str, core: str, said: str, tmp_path: Path) -> None:
+    """A directory that fills up in spite of the key that is to prevent it."""
+    step = f"      - {{id: core, collector: core, {core}}}\n" if core else ""
+    found = warned(plan_of(tmp_path, FILE.replace("pipeline: crash}", f"{options}pipeline: crash}}") + step))
+    assert [one.partition(" ")[2][: len(said)] for one in found] == [said] * bool(said)
+
+
 def test_warning_about_a_daemon_that_waits_for_nothing(tmp_path: Path) -> None:
     """A file whose triggers are all off is legal, but rarely intended."""
     (found,) = warned(plan_of(tmp_path, FILE.replace("pipeline: crash}", "pipeline: crash, enabled: false}")))

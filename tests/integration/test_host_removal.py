@@ -10,8 +10,8 @@ from pathlib import Path
 import pytest
 
 from collector.host.files import Host, OpenFd
+from collector.host.removal import may_remove
 from collector.host.trusted_path import find_directory
-from collector.triggers.removal import may_remove
 
 pytestmark = pytest.mark.root
 USER, OTHER = 65534, 65533
