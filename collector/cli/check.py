@@ -6,11 +6,18 @@ from typing import Literal
 
 import msgspec
 
+Level = Literal["ok", "warning", "bad"]
+
 
 class Check(msgspec.Struct, frozen=True):
-    """One fact about the machine, and what to do if it is not ok."""
+    """
+    One fact about the machine, and what to do if it is not ok.
 
-    level: Literal["ok", "warning", "bad"]
+    *unnoticed*: because of it there is a kind of crash that no trigger would notice; ``--strict`` goes by that.
+    """
+
+    level: Level
     about: str
     said: str
     hint: str | None = None
+    unnoticed: bool = False

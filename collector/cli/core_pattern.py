@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import os
-import subprocess
 import time
 
 import click
 import msgspec
 
 from collector.cli.options import config_option, json_option
+from collector.cli.systemctl import ask_systemd, unit_properties
 from collector.cli.text import escape_name
 from collector.config.load import find
 from collector.daemon.requests import runtime_directory
@@ -19,7 +19,6 @@ from collector.host.files import Host
 from collector.host.saved_core_pattern import put_back, saved_core_pattern
 from collector.model.errors import CollectorError, UsageError
 
-SYSTEMD_TIMEOUT_S = 5.0
 STARTING_JOBS = frozenset({"start", "restart", "try-restart", "reload-or-start"})
 STARTED = frozenset({"active", "activating", "reloading"})
 PENDING = "auto-restart"
@@ -107,26 +106,11 @@ def _is_started(unit: str) -> bool:
     """
     end_s = time.monotonic() + PENDING_S
     while True:
-        jobs = [line.split() for line in _ask("list-jobs", "--plain", "--no-legend").splitlines()]
+        jobs = [line.split() for line in ask_systemd("list-jobs", "--plain", "--no-legend").splitlines()]
         job = next((fields[2] for fields in jobs if len(fields) > 2 and fields[1] == unit), None)
         if job is not None:
             return job in STARTING_JOBS
-        shown = _ask("show", "--property=ActiveState", "--property=SubState", "--", unit).splitlines()
-        state = dict(line.split("=", 1) for line in shown if "=" in line)
+        state = unit_properties(unit, "ActiveState", "SubState")
         if state.get("SubState") != PENDING or time.monotonic() >= end_s:
             return state.get("ActiveState") in STARTED
         time.sleep(ASK_AGAIN_S)
-
-
-def _ask(*arguments: str) -> str:
-    try:
-        asked = subprocess.run(
-            ["systemctl", *arguments],
-            capture_output=True,
-            stdin=subprocess.DEVNULL,
-            timeout=SYSTEMD_TIMEOUT_S,
-            check=False,
-        )
-    except (OSError, subprocess.TimeoutExpired):
-        return ""
-    return asked.stdout.decode(errors="replace")

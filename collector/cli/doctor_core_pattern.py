@@ -7,7 +7,8 @@ from collections.abc import Iterator
 from typing import Any
 
 from collector.cli.check import Check
-from collector.daemon.requests import status_of
+from collector.cli.doctor_machine import INITIAL_PID_NAMESPACE
+from collector.daemon.messages import Status
 from collector.host.core_pattern_owner import (
     has_coredump_socket,
     is_taken,
@@ -17,12 +18,10 @@ from collector.host.core_pattern_owner import (
     pipe_limit,
 )
 from collector.host.files import Host
-from collector.model.errors import CollectorError
 from collector.pipeline.generation import Generation
 
 ABOUT = "core_pattern"
 KERNEL_CORES = "kernel_cores"
-INITIAL_PID_NAMESPACE = 0xEFFFFFFC  # include/linux/proc_ns.h, PROC_PID_INIT_INO
 
 
 def is_collectors(generation: Generation, pattern: str) -> bool:
@@ -30,13 +29,19 @@ def is_collectors(generation: Generation, pattern: str) -> bool:
     return leads_into(pattern, generation.runtime_directory)
 
 
-def kernel_cores(generation: Generation, host: Host | None = None, *, release: str | None = None) -> Iterator[Check]:
-    """Yield what the kernel does with a crash now, and what would change by the trigger; *release*: as ``uname -r``."""
+def kernel_cores(
+    generation: Generation, host: Host | None = None, *, status: Status | None = None, release: str | None = None
+) -> Iterator[Check]:
+    """
+    Yield what the kernel does with a crash now, and what would change by the trigger.
+
+    *status* is that of the daemon, if one answers; *release* as ``uname -r`` has it.
+    """
     host, release = host or Host(), release or os.uname().release
     pattern = pattern_in_force(host)
     by = {one.id: one.trigger for one in generation.triggers if type(one.trigger).name == KERNEL_CORES}
     if is_collectors(generation, pattern):
-        yield _ours(generation, pattern, list(by), host)
+        yield _ours(pattern, list(by), host, status)
     elif by:
         for name, trigger in by.items():
             yield _not_ours(name, trigger, pattern, release)
@@ -48,14 +53,13 @@ def kernel_cores(generation: Generation, host: Host | None = None, *, release: s
         yield Check("warning", ABOUT, said, "docs/operations.md, Crashes that the kernel hands over")
 
 
-def _ours(generation: Generation, pattern: str, by: list[str], host: Host) -> Check:
+def _ours(pattern: str, by: list[str], host: Host, status: Status | None) -> Check:
     """Return whether somebody is behind the collector's own pattern."""
     said = f"the kernel hands crashes to the collector ({pattern})"
     mend = "start the daemon, or `collector core-pattern --put-back`"
-    try:
-        states = status_of(generation.runtime_directory).triggers
-    except CollectorError:
+    if status is None:
         return Check("warning", ABOUT, f"{said}, which does not run: all cores are lost, or wait for it", mend)
+    states = status.triggers
     watching = [name for name in by if name in states]
     if not watching:
         return Check("warning", ABOUT, f"{said}, which has no {KERNEL_CORES} trigger: all cores are lost", mend)

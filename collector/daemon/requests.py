@@ -41,9 +41,11 @@ def runtime_directory(config: str | None) -> str:
 
 
 @contextlib.contextmanager
-def connected(directory: str, name: str = SOCKET_NAME) -> Iterator[socket.socket]:
+def connected(directory: str, name: str = SOCKET_NAME, *, patience_s: float | None = None) -> Iterator[socket.socket]:
     """
     Connect to the daemon that listens in *directory*, on the socket called *name*.
+
+    No answer is waited for longer than *patience_s*.
 
     Raises:
         UnreachableError: If none listens there.
@@ -51,10 +53,13 @@ def connected(directory: str, name: str = SOCKET_NAME) -> Iterator[socket.socket
     """
     path = os.path.join(directory, name)
     with socket.socket(socket.AF_UNIX, socket.SOCK_SEQPACKET | socket.SOCK_CLOEXEC) as sock:
+        sock.settimeout(patience_s)
         try:
             sock.connect(path)
         except PermissionError as exc:
             raise DeniedError(f"this user may not ask the daemon on {path}", hint=AS_ROOT) from exc
+        except (TimeoutError, BlockingIOError) as exc:  # its queue of connections is full
+            raise _stuck(path, exc) from exc
         except OSError as exc:
             raise UnreachableError(
                 f"no daemon answers on {path}: {exc.strerror}", hint="is collector.service running?"
@@ -77,19 +82,26 @@ def ask(sock: socket.socket, request: Request | SummariesRequest) -> Iterator[An
             yield answer
             if isinstance(answer, Reply | Status | Watched | Summaries):
                 return
+    except TimeoutError as exc:
+        raise _stuck("its control socket", exc) from exc
     except (ConnectionError, MalformedError) as exc:
         raise UnreachableError(f"{gone}: {exc}", hint=LOOK_AT_ITS_LOG) from exc
     raise UnreachableError(gone, hint=LOOK_AT_ITS_LOG)
 
 
-def status_of(directory: str) -> Status:
+def _stuck(where: str, exc: OSError) -> UnreachableError:
+    hint = f"systemd's watchdog restarts it after WatchdogSec=; {LOOK_AT_ITS_LOG}"
+    return UnreachableError(f"the daemon is stuck: it does not answer on {where}: {exc}", hint=hint)
+
+
+def status_of(directory: str, *, patience_s: float | None = None) -> Status:
     """
-    Return the status of the daemon that listens in *directory*.
+    Return the status of the daemon that listens in *directory*; it may take *patience_s*.
 
     Raises:
         CollectorError: If there is none; the class says why.
     """
-    return _answer(directory, StatusRequest(), Status)
+    return _answer(directory, StatusRequest(), Status, patience_s=patience_s)
 
 
 def watched_of(directory: str, since_s: float) -> Watched:
@@ -112,8 +124,15 @@ def summaries_of(directory: str) -> Summaries:
     return _answer(directory, SummariesRequest(), Summaries, name=MEMBERS_SOCKET_NAME)
 
 
-def _answer(directory: str, request: Request | SummariesRequest, kind: type[A], *, name: str = SOCKET_NAME) -> A:
-    with connected(directory, name) as sock:
+def _answer(
+    directory: str,
+    request: Request | SummariesRequest,
+    kind: type[A],
+    *,
+    name: str = SOCKET_NAME,
+    patience_s: float | None = None,
+) -> A:
+    with connected(directory, name, patience_s=patience_s) as sock:
         for answer in ask(sock, request):
             if isinstance(answer, kind):
                 return answer

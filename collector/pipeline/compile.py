@@ -67,19 +67,30 @@ def prepare(path: str | None, triggers: Mapping[str, type[T]]) -> Plan[T]:
     Raises:
         ConfigError: With all diagnostics, in the order of files and lines.
     """
+    plan = draft(path, triggers)
+    if errors(plan.warnings):
+        raise ConfigError(in_order([*plan.warnings, *plan.notes], plan.loaded.files))
+    return plan
+
+
+def draft(path: str | None, triggers: Mapping[str, type[T]]) -> Plan[T]:
+    """
+    Load and compile what can be, as `prepare` does; mistakes are among the plan's *warnings*.
+
+    Raises:
+        ConfigError: If nothing can be read.
+    """
     loaded = examine(path)
     compiler = _Compiler(loaded, triggers)
     pipelines = {name: compiler.pipeline(name, given) for name, given in loaded.config.pipelines.items()}
     compiled = tuple(filter(None, map(compiler.trigger, loaded.config.triggers)))
     compiler.check_whole()
     diagnostics = in_order(compiler.explained(), loaded.files)
-    if errors(diagnostics):
-        raise ConfigError(diagnostics)
     return Plan(
         loaded=loaded,
         pipelines=pipelines,
         triggers=compiled,
-        warnings=tuple(each for each in diagnostics if each.severity is Severity.WARNING),
+        warnings=tuple(each for each in diagnostics if each.severity is not Severity.NOTE),
         notes=tuple(each for each in diagnostics if each.severity is Severity.NOTE),
     )
 

@@ -17,7 +17,7 @@ from collector.model.recording import RecorderSettings
 from collector.model.redaction import Redaction
 from collector.model.retention import RetentionRules
 from collector.model.units import Reserve
-from collector.pipeline.compile import MANUAL_PIPELINE, Plan, prepare
+from collector.pipeline.compile import MANUAL_PIPELINE, Plan, draft, prepare
 from collector.pipeline.steps import Pipeline
 
 
@@ -61,7 +61,15 @@ class Generation(Plan[Any]):
 
 def generate(path: str | None, triggers: Mapping[str, type[Any]], *, archive: str | None = None) -> Generation:
     """Load and compile a configuration, as `prepare` does; *archive* overrides ``archive.path``."""
-    plan = prepare(path, triggers)
+    return _on_this_machine(prepare(path, triggers), archive)
+
+
+def generate_leniently(path: str | None, triggers: Mapping[str, type[Any]]) -> Generation:
+    """Do the same with what can be read and compiled; mistakes are among the *warnings*. Raise as `draft` does."""
+    return _on_this_machine(draft(path, triggers), None)
+
+
+def _on_this_machine(plan: Plan[Any], archive: str | None) -> Generation:
     config = plan.loaded.config
     is_root = os.geteuid() == 0
     return Generation(

@@ -79,6 +79,8 @@ def place(path: str) -> Place:
         blocking := os.path.join(parent, os.path.relpath(path, parent).split("/")[0])
     ):
         problem = f"{blocking} is not a directory"
+    elif os.statvfs(parent).f_flag & os.ST_RDONLY:
+        problem = f"{parent} is mounted read-only"
     elif not os.access(parent, os.W_OK | os.X_OK):
         problem = f"{parent} is not writable"
     with OpenFd(os.open(parent, os.O_PATH | os.O_CLOEXEC | os.O_DIRECTORY)) as fd:

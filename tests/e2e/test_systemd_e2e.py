@@ -111,6 +111,19 @@ def test_doctor_names_the_services_that_leave_no_core(machine: Machine) -> None:
     assert "collector.service" not in check["said"]
 
 
+def test_doctor_names_the_state_of_the_unit(machine: Machine) -> None:
+    """A unit that has failed has no daemon: the reason stands beside it, and no crash is noticed."""
+    assert machine.configure(CONFIG).returncode == 0
+    machine.configure(CONFIG + "bogus: 1")
+    machine.run("systemctl", "restart", "collector.service")
+    failed = machine.run("collector", "doctor", "--strict", "--json")
+    machine.configure(CONFIG)
+    assert machine.run("systemctl", "start", "collector.service").returncode == 0
+    said = [one["said"] for one in json.loads(failed.stdout) if one["about"] == "daemon"]
+    assert "collector.service has failed (exit-code, exit status 78)" in said
+    assert failed.returncode == 3
+
+
 def test_service_survives_a_worker_killed_for_memory(machine: Machine) -> None:
     """Workers raise their oom_score_adj; with OOMPolicy=stop, systemd would stop the service when one is killed."""
     assert machine.show("collector.service", "OOMPolicy") == "continue"
