@@ -14,7 +14,11 @@ JOBS ?= 2
 # Interpreters beside $(PYTHON) that the unit tests also run on, where they are present.
 OTHER_PYTHONS ?= 3.12 3.13
 
-.PHONY: run test check unit-others test-slow mutate fuzz bench docs clean
+# What the packages run on, and counts the packages of one version.
+PYTHON311 ?= python3.11
+RELEASE ?= 1
+
+.PHONY: run test check unit-others test-slow mutate fuzz bench docs packages clean
 
 run: $(VENV)/.run
 	@$(BIN)/collector run --now --archive $(ARCHIVE) --reason "make run"; status=$$?; \
@@ -51,6 +55,9 @@ docs: $(VENV)/.dev
 	$(BIN)/python docs/generate.py
 	$(BIN)/python docs/message_catalog.py
 
+packages: .venv-packages/.tools
+	@.venv-packages/bin/python packaging/build.py $(RELEASE)
+
 $(BIN)/python:
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || \
 	  { echo "collector needs Python 3.11 or newer; say make PYTHON=/path/to/python3.11 ..."; exit 1; }
@@ -67,6 +74,12 @@ $(VENV)/.dev: pyproject.toml | $(BIN)/python
 # Without atheris (another machine than x86-64, a newer Python) inputs are damaged at random.
 $(VENV)/.fuzz: $(VENV)/.dev
 	-$(BIN)/python -m pip install --quiet --disable-pip-version-check --only-binary :all: '$(ATHERIS)'
+	@touch $@
+
+.venv-packages/.tools: packaging/build-requirements.txt
+	@$(PYTHON311) -m venv .venv-packages || \
+	  { echo "the packages need Python 3.11: apt-get install python3.11-venv, or make packages PYTHON311=..."; exit 1; }
+	.venv-packages/bin/python -m pip install --quiet --disable-pip-version-check --require-hashes -r $<
 	@touch $@
 
 clean:

@@ -7,6 +7,7 @@ from pathlib import Path
 
 import pytest
 from configuration import CRASHER, config_of
+from debian_tree import make_tree
 from harness import HERE, Daemon, make_daemon, open_up
 from machine import compiled
 
@@ -49,6 +50,14 @@ def actor(tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.fixture(scope="session")
 def racer(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return for_everybody("racer", tmp_path_factory)
+
+
+@pytest.fixture(scope="session")
+def debian(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A clean Debian 12, to be read only: it takes half a minute to make."""
+    directory = tmp_path_factory.mktemp("debian")
+    open_up(directory)
+    return make_tree(directory / "tree")
 
 
 def for_everybody(name: str, tmp_path_factory: pytest.TempPathFactory) -> Path:

@@ -144,7 +144,7 @@ def test_service_is_not_restarted_with_a_bad_configuration(machine: Machine) -> 
 
 def test_examples_put_cores_where_the_shipped_configuration_looks(tmp_path: Path) -> None:
     """A directory with the right mode, and a core_pattern that points to it; both survive a reboot."""
-    tmpfiles = ["systemd-tmpfiles", f"--root={tmp_path}", "--create", str(UNITS / "examples/tmpfiles.conf")]
+    tmpfiles = ["systemd-tmpfiles", f"--root={tmp_path}", "--create", str(UNITS / "tmpfiles.d/collector.conf")]
     subprocess.run(tmpfiles, check=True, capture_output=True)
     assert (tmp_path / "var/crash").stat().st_mode & 0o7777 == 0o1733
     (line,) = [line for line in (UNITS / "examples/sysctl.conf").read_text().splitlines() if not line.startswith("#")]
