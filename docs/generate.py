@@ -1,5 +1,6 @@
 """
-Generate `docs/configuration.md` and `config/collector.schema.json` from the types.
+Generate `docs/configuration.md` and `config/collector.schema.json` from the types, `docs/metrics.md` from the table of
+metrics, and `docs/alerts.md` from the rules in `docs/alerts.yml`.
 
     python docs/generate.py            write them
     python docs/generate.py --check    exit 1 if they are not what would be written
@@ -16,18 +17,24 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
+import yaml
+
 from collector.collectors.registry import COLLECTORS
 from collector.config.dump import inline, written
 from collector.config.keys import MISSING, Key, is_record, keys_of, summary_of
 from collector.config.nodes import MappingNode
 from collector.config.schema import schema_of
 from collector.config.spec import NO_OPTIONS, Config
+from collector.daemon.metric_table import METRICS, PREFIX
 from collector.model import units
 from collector.triggers.registry import TRIGGERS
 
 ROOT = Path(__file__).parents[1]
 PAGE = ROOT / "docs" / "configuration.md"
 SCHEMA = ROOT / "config" / "collector.schema.json"
+METRICS_PAGE = ROOT / "docs" / "metrics.md"
+RULES = ROOT / "docs" / "alerts.yml"
+ALERTS_PAGE = ROOT / "docs" / "alerts.md"
 
 KINDS: dict[object, str] = {
     units.Bytes: "size",
@@ -179,6 +186,73 @@ conditions that no crash can meet, and `config explain TRIGGER` says which of it
 - *a trigger that is off, or runs another pipeline*.
 """
 
+METRICS_INTRODUCTION = """\
+# Metrics
+
+<!-- Made by docs/generate.py from collector/daemon/metric_table.py. Do not edit. -->
+
+The daemon counts what it does. It opens no port: node_exporter tells Prometheus, from a file that the daemon writes.
+
+```sh
+collector metrics                              # all of them now, in the text format of Prometheus; 69 without a daemon
+apt install prometheus-node-exporter           # reads /var/lib/prometheus/node-exporter/*.prom
+mkdir -p /etc/collector/conf.d
+echo 'metrics: {textfile: /var/lib/prometheus/node-exporter/collector.prom}' > /etc/collector/conf.d/metrics.yaml
+collector config reload
+```
+
+The file is written every 15 s, also during an incident, mode 0644: to a hidden name beside it, then renamed, so that
+nobody reads half of it. A small process does that alone, and nothing waits for it. If the directory is missing,
+full, or not writable for root by its permissions (the service has no `CAP_DAC_OVERRIDE`), the log says so once
+(`metrics.unwritten`), and it is tried again every 15 s; meanwhile the old file stays, and
+`node_textfile_mtime_seconds` shows its age. When the daemon stops, the file stays as well: its age is how a monitoring
+system learns that nobody watches for crashes ([alerts](alerts.md)).
+
+A counter begins at 0 when the daemon starts, unless its line says otherwise. Everything that the configuration names
+is there from the start, so that `increase()` sees the first event. No label is a user, a program, a PID or an incident:
+`collector crashes` and `collector list` have these. A metric has at most 1,024 series; beyond that, `others`.
+
+Each name begins with `$PREFIX`.
+
+| name | type | labels | |
+|---|---|---|---|
+"""
+
+ALERTS_INTRODUCTION = """\
+# Alerts
+
+<!-- Made by docs/generate.py from docs/alerts.yml. Do not edit. -->
+
+[alerts.yml](alerts.yml) has rules for Prometheus over the [metrics](metrics.md). Copy it to where `rule_files` of
+`prometheus.yml` looks, and `promtool check rules alerts.yml`. The machine is the label `instance`, as node_exporter's
+scrape gives it. `CollectorDown` needs the file to be called `collector.prom`.
+
+`page`: crashes are not collected now. `ticket`: evidence was or will be lost. `info`: worth a look.
+
+| alert | severity | means | do |
+|---|---|---|---|
+"""
+
+
+def metrics_page() -> str:
+    """Return the page about metrics."""
+    rows = (
+        f"| `{metric.name}` | {metric.kind} | {', '.join(f'`{label}`' for label in metric.labels)} | {metric.help} |\n"
+        for metric in METRICS
+    )
+    return METRICS_INTRODUCTION.replace("$PREFIX", PREFIX) + "".join(rows)
+
+
+def alerts_page() -> str:
+    """Return the page about alerts."""
+    groups = yaml.safe_load(RULES.read_text(encoding="utf-8"))["groups"]
+    rules = [rule for group in groups for rule in group["rules"]]
+    return ALERTS_INTRODUCTION + "".join(
+        f"| `{rule['alert']}` | {rule['labels']['severity']} | {rule['annotations']['summary']} "
+        f"| {rule['annotations']['action']} |\n"
+        for rule in rules
+    )
+
 
 def page() -> str:
     """Return the reference page."""
@@ -295,7 +369,12 @@ def _words(words: list[str]) -> str:
 
 def generated() -> dict[Path, str]:
     """Return what the files should hold."""
-    return {PAGE: page(), SCHEMA: json.dumps(schema_of(COLLECTORS, TRIGGERS), indent=2) + "\n"}
+    return {
+        PAGE: page(),
+        SCHEMA: json.dumps(schema_of(COLLECTORS, TRIGGERS), indent=2) + "\n",
+        METRICS_PAGE: metrics_page(),
+        ALERTS_PAGE: alerts_page(),
+    }
 
 
 def main() -> int:

@@ -144,5 +144,6 @@ def objection_to(value: Any, inner: Any, meta: msgspec.Meta) -> str | None:
 
 _PATTERNS = {
     r"^/": "it is not an absolute path",
+    r"^(/.*[^/]\.prom)?$": "it must be an absolute path that ends in .prom, which is all that node_exporter reads",
     r"^[a-z0-9][a-z0-9_-]{0,62}$": "use lowercase letters, digits, _ and -, at most 63 characters",
 }

@@ -97,6 +97,19 @@ class RuntimeSettings(msgspec.Struct, frozen=True, kw_only=True):
     reload_on_change: bool = False
 
 
+class MetricsSettings(msgspec.Struct, frozen=True, kw_only=True):
+    """
+    What the daemon tells Prometheus; `collector metrics` prints the same.
+
+    Args:
+        textfile: Where the daemon writes its metrics every 15 s, for node_exporter's textfile collector
+            (``/var/lib/prometheus/node-exporter/collector.prom``), mode 0644; empty: nowhere. The directory must
+            exist, and root be able to write to it by its permissions.
+    """
+
+    textfile: Annotated[str, msgspec.Meta(pattern=r"^(/.*[^/]\.prom)?$")] = ""
+
+
 class TriggerSpec(msgspec.Struct, frozen=True, kw_only=True):
     """
     A source of markers. Keys of its *type* stand beside these.
@@ -197,6 +210,7 @@ class Config(msgspec.Struct, frozen=True, kw_only=True):
         redact: What is hidden in environments and command lines.
         runtime: The daemon and its workers.
         recorder: What is kept of the last minutes, for each incident.
+        metrics: What the daemon tells Prometheus.
         storm: What a flood of crashes may cost.
         defaults: What all steps share unless they say otherwise.
         triggers: Sources of markers: what counts as a crash.
@@ -211,6 +225,7 @@ class Config(msgspec.Struct, frozen=True, kw_only=True):
     redact: Redaction = Redaction()
     runtime: RuntimeSettings = RuntimeSettings()
     recorder: RecorderSettings = RecorderSettings()
+    metrics: MetricsSettings = MetricsSettings()
     storm: StormSettings = StormSettings()
     defaults: Defaults = Defaults()
     triggers: tuple[TriggerSpec, ...] = ()

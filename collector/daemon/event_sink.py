@@ -1,4 +1,4 @@
-"""Where the events of incidents go: to the log, to whoever asked for the run, and into what `status` shows."""
+"""Where the events of incidents go: to the log, to whoever asked for the run, into what `status` shows, and counted."""
 
 from __future__ import annotations
 
@@ -6,6 +6,7 @@ from collections.abc import Callable
 
 from collector.daemon.activity import Activity
 from collector.daemon.control import Client
+from collector.daemon.counters import Counters
 from collector.daemon.journal import log_event
 from collector.model.case import Case
 from collector.runner import events
@@ -21,6 +22,7 @@ class EventSink:
 
     def __init__(self, note: Callable[[events.AnyEvent], None]) -> None:
         self.activity = Activity()
+        self.counters = Counters()
         self._note = note
         self._clients: dict[str, Client] = {}
         self._cases: dict[str, Case] = {}
@@ -38,6 +40,7 @@ class EventSink:
 
     def __call__(self, event: events.AnyEvent) -> None:
         self.activity.update(event)
+        self.counters.update(event)
         self._note(event)
         case = self._cases.get(event.incident)
         log_event(event, None if case is None else lambda: case.marker)

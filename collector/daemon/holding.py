@@ -32,6 +32,7 @@ class Holding:
         self._cancel: Callable[[], None] = lambda: None
         self._guard: HoldGuard | None = None
         self._queue: tuple[int, float] | None = None
+        self.held_ever = self.refused_ever = 0
 
     @property
     def pids(self) -> tuple[int, ...]:
@@ -65,6 +66,7 @@ class Holding:
             process.refuse("it is held already")
             return
         self._held[process.process] = Held(process)
+        self.held_ever += 1
         if self._guard is not None:
             self._guard.watch(process)
         self._schedule()
@@ -134,6 +136,7 @@ class Holding:
         if held.case is not None and not held.case.done:
             held.case.end_dump(f"its dump was {'refused' if refuse else 'ended'}: {reason}")
         if refuse:
+            self.refused_ever += 1
             held.process.refuse(reason)
         else:
             held.process.release(reason)

@@ -11,6 +11,7 @@ import msgspec
 from collector.archive.ledger import Ledger
 from collector.archive.ledger_entry import LedgerEntry
 from collector.daemon.control import Client
+from collector.daemon.counters import NOTE, Counters
 from collector.daemon.crash_fields import crash_fields
 from collector.daemon.holding import Holding
 from collector.daemon.journal import get_logger
@@ -74,6 +75,7 @@ class Intake:
             workers come and go at any time, even during an incident.
         limits: Told of every limit that is reached.
         holding: The crashed processes that wait for a ruling.
+        counters: Told of every final fate, and of every incident.
     """
 
     def __init__(
@@ -86,6 +88,7 @@ class Intake:
         *,
         limits: Limits,
         holding: Holding,
+        counters: Counters,
     ) -> None:
         self._ledger = ledger
         self._loop = loop
@@ -93,6 +96,8 @@ class Intake:
         self._own_pids = own_pids
         self._limits = limits
         self._holding = holding
+        self._counters = counters
+        counters.restore(ledger.recall(NOTE))
         self._lines = PerMinute(LINES_PER_MINUTE)
         self._generation = generation
         self._sealed: Mapping[str, Fate] = {}
@@ -125,6 +130,7 @@ class Intake:
         Args:
             sealed: The incidents of killed runs that have just been sealed, and their states.
         """
+        self._counters.recovered(sealed)
         self._sealed = {incident: fate_of(state) for incident, state in sealed.items()}
         self._resume_all(self._ledger.pending())
 
@@ -179,6 +185,7 @@ class Intake:
         fate = Fate.FAILED if outcome.incident is None else fate_of(outcome.state)
         if outcome.exit_code == PressureError.exit_code:
             self._limits.reached("archive.reserve", work.case.owner)
+        self._ledger.remember(NOTE, self._counters.finished(work.pipeline.name, outcome))
         self._end(work.case, fate, outcome.incident, outcome.reason, outcome.size_bytes)
 
     def tidy(self) -> None:
@@ -200,8 +207,10 @@ class Intake:
         self._ledger.decide(
             number, ruling.fate, reason=ruling.reason, case=ruling.case.id if ruling.case is not None else None
         )
+        self._counters.decided(marker.trigger, ruling.fate)
         self._holding.ruled(marker, ruling)
         for displaced in ruling.displaced:
+            self._counters.decided(displaced.trigger, Fate.SUPPRESSED)
             self._ledger.decide(displaced.number, Fate.SUPPRESSED, reason=displaced.reason)
             self._limits.reached(displaced.limit, displaced.owner)
         if ruling.displaced:
@@ -253,13 +262,13 @@ class Intake:
         """Retry a marker once, unless its incident is archived or it was a run by hand."""
         archive = self._generation.settings.archive
         if entry.incident is not None and self._sealed.get(entry.incident) is Fate.INTERRUPTED:
-            self._ledger.finish(entry.id, Fate.INTERRUPTED, incident=entry.incident, reason="the daemon was killed")
+            self._finish(entry, Fate.INTERRUPTED, incident=entry.incident, reason="the daemon was killed")
         elif entry.incident is not None and os.path.exists(os.path.join(archive, entry.incident)):
-            self._ledger.finish(entry.id, Fate.COLLECTED, incident=entry.incident, reason="")
+            self._finish(entry, Fate.COLLECTED, incident=entry.incident)
         elif entry.marker.kind is MarkerKind.MANUAL:  # the client is gone, and so are the steps it asked for
-            self._ledger.finish(entry.id, Fate.FAILED, incident=None, reason="the daemon ended before it was done")
+            self._finish(entry, Fate.FAILED, reason="the daemon ended before it was done")
         elif entry.tries >= MAX_TRIES:
-            self._ledger.finish(entry.id, Fate.FAILED, incident=None, reason=f"tried {entry.tries} times")
+            self._finish(entry, Fate.FAILED, reason=f"tried {entry.tries} times")
         elif entry.fate is Fate.RECORDED:  # not ruled on yet
             self._rule(entry.id, dump_ended(entry.marker, RESTARTED), entry.pipeline)
         else:
@@ -269,7 +278,13 @@ class Intake:
             ruling = self._admission.resume(entry.id, markers, pipeline=entry.pipeline, now_s=now_s)
             self._enter(entry.id, entry.marker, ruling)
 
+    def _finish(self, entry: LedgerEntry, fate: Fate, *, incident: str | None = None, reason: str = "") -> None:
+        """Record the end of what an earlier run has left open."""
+        self._counters.decided(entry.marker.trigger, fate)
+        self._ledger.finish(entry.id, fate, incident=incident, reason=reason)
+
     def _end(self, case: Case, fate: Fate, incident: str | None, reason: str, size_bytes: int) -> None:
+        self._counters.decided(case.markers[0].trigger, fate)
         self._admission.finished(case, incident=incident, size_bytes=size_bytes)
         self._holding.tidy()
         self._ledger.finish(case.id, fate, incident=incident, reason=reason, size_bytes=size_bytes)

@@ -132,6 +132,8 @@ KINDS = {
         (INFO,),
         "trigger {trigger}: {count} archived cores were removed, {size_bytes} bytes",
     ),
+    "metrics.unwritten": LogKind("7e3192daedd444b9b030bd03a6ff12ef", (WARNING,), "{path} cannot be replaced{because}"),
+    "metrics.written": LogKind("3fcf579a6f0947c7b818ed0a87d755c1", (INFO,), "{path} is replaced again"),
     "log.dropped": LogKind(
         "6e4df58dfb0a4a639b2e0029ec229b84", (WARNING,), "{count} lines are missing: the journal did not take them"
     ),

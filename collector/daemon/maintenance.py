@@ -9,6 +9,7 @@ from dataclasses import dataclass, field
 from itertools import zip_longest
 
 from collector.daemon.core_tidying import CoreTidying, rules_of
+from collector.daemon.counters import Counters
 from collector.daemon.journal import get_logger
 from collector.daemon.loop import Loop
 from collector.pipeline.generation import Generation
@@ -43,6 +44,7 @@ class Maintenance:
     """Returns whether an incident is under way."""
     report: Callable[[events.AnyEvent], None]
     """Receives an event for each deleted incident."""
+    counters: Counters
     tidying: CoreTidying | None = None
     """Removes archived cores from their directories."""
     _prune_at_s: float = field(default_factory=time.monotonic)
@@ -83,6 +85,7 @@ class Maintenance:
         """Report what retention has deleted, or why it failed."""
         self._pruning = False
         self._prune_at_s = time.monotonic() + RETENTION_S
+        self.counters.looked(done)
         for incident, owner in zip_longest(done.ids, done.owners, fillvalue=""):
             self.report(events.IncidentPruned(incident=incident, reason="archive.keep", owner=owner))
         if done.reason:

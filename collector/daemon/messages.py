@@ -45,11 +45,15 @@ class WatchRequest(msgspec.Struct, frozen=True, tag="watch"):
     since_s: float = 0.0
 
 
+class MetricsRequest(msgspec.Struct, frozen=True, tag="metrics"):
+    """Ask for the metrics; answered by `MetricsText`, in order, then a `Reply`."""
+
+
 class SummariesRequest(msgspec.Struct, frozen=True, tag="summaries"):
     """Ask for `Summaries`: all that the members of ``archive.group`` may ask for."""
 
 
-Request = RunRequest | StatusRequest | ReloadRequest | WatchRequest
+Request = RunRequest | StatusRequest | ReloadRequest | WatchRequest | MetricsRequest
 
 
 class Running(msgspec.Struct, frozen=True, kw_only=True):
@@ -124,6 +128,12 @@ class Watched(msgspec.Struct, frozen=True, kw_only=True, tag_field="event", tag=
     top: Round | None = None
 
 
+class MetricsText(msgspec.Struct, frozen=True, kw_only=True, tag_field="event", tag="metrics"):
+    """A piece of the metrics' text, which may be longer than a message."""
+
+    text: str
+
+
 class Summaries(msgspec.Struct, frozen=True, kw_only=True, tag_field="event", tag="summaries"):
     """The newest incidents, the oldest of these first, without what may be secret; *left_out* counts older ones."""
 
@@ -141,7 +151,7 @@ class Reply(msgspec.Struct, frozen=True, kw_only=True, tag_field="event", tag="r
     incident: str | None = None
 
 
-Answer = AnyEvent | Status | Watched | Summaries | Reply
+Answer = AnyEvent | Status | Watched | Summaries | MetricsText | Reply
 
 
 def reply_of(done: Done) -> Reply:

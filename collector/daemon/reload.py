@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import os
+import time
 from dataclasses import replace
 
 import msgspec
@@ -61,6 +62,8 @@ class Configuration:
         self._path, self._archive = path, archive
         self._files = ChangedFiles(find(path))
         self.generation = self._start = self._load()
+        self.generations, self.loaded_s = 1, time.time()
+        """How many were in force so far, and since when this one is, since the epoch."""
         self.problem: str | None = None
         """Why the last reload was refused."""
         self.after_restart: tuple[str, ...] = ()
@@ -91,6 +94,7 @@ class Configuration:
             runtime_directory=self._start.runtime_directory,
             recorder=self._start.recorder,
         )
+        self.generations, self.loaded_s = self.generations + 1, time.time()
         log.info("config.loaded", config=new.loaded.source, hash=new.loaded.hash)
         for key in self.after_restart:
             log.warning("config.deferred", key=key, in_force=old[key], after_restart=wanted[key])

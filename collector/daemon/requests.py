@@ -17,6 +17,8 @@ from collector.daemon.messages import (
     MESSAGE_LIMIT,
     SOCKET_NAME,
     Answer,
+    MetricsRequest,
+    MetricsText,
     Reply,
     Request,
     Status,
@@ -112,6 +114,23 @@ def watched_of(directory: str, since_s: float) -> Watched:
         CollectorError: If there is none; the class says why.
     """
     return _answer(directory, WatchRequest(since_s), Watched)
+
+
+def metrics_of(directory: str) -> str:
+    """
+    Return the metrics of the daemon that listens in *directory*, in the text format of Prometheus.
+
+    Raises:
+        CollectorError: If there is none; the class says why.
+    """
+    text = ""
+    with connected(directory) as sock:
+        for answer in ask(sock, MetricsRequest()):
+            if isinstance(answer, MetricsText):
+                text += answer.text
+            elif isinstance(answer, Reply) and answer.exit_code:
+                raise refusal(answer)
+    return text
 
 
 def summaries_of(directory: str) -> Summaries:

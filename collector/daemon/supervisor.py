@@ -21,7 +21,16 @@ from collector.daemon.limits import Limits
 from collector.daemon.loop import Loop
 from collector.daemon.maintenance import Maintenance
 from collector.daemon.members import Members
-from collector.daemon.messages import ReloadRequest, Request, RunRequest, StatusRequest, WatchRequest, reply_of
+from collector.daemon.messages import (
+    MetricsRequest,
+    ReloadRequest,
+    Request,
+    RunRequest,
+    StatusRequest,
+    WatchRequest,
+    reply_of,
+)
+from collector.daemon.metrics import Metrics
 from collector.daemon.reload import Configuration
 from collector.daemon.runtime_directory import RuntimeDirectory
 from collector.daemon.sdnotify import ServiceManager
@@ -36,7 +45,7 @@ from collector.pressure.sampler import TICK_S, Sampler
 from collector.runner.coroutine import Task
 from collector.runner.housekeeping import prune, recover
 from collector.runner.incident_run import open_header
-from collector.runner.pool import Pool, ensure_worker
+from collector.runner.pool import Pool, ensure_worker, may_fork
 from collector.runner.protocol import Done
 from collector.runner.recorder_step import with_recorder
 from collector.runner.runner import Runner
@@ -105,6 +114,12 @@ class Supervisor:
             holding=self._holding,
             recorder=self._recorder,
         )
+        self._metrics = Metrics(
+            self._loop,
+            self._events.counters,
+            self._report,
+            may_fork=lambda: not self._busy() and may_fork(self._sampler),
+        )
         self._runner = Runner(self._pool, self._sampler, self._events, self._recorder.mark)
         self._maintenance = Maintenance(
             loop=self._loop,
@@ -114,6 +129,7 @@ class Supervisor:
             busy=self._busy,
             report=self._events,
             tidying=CoreTidying(tell=lambda one: self._triggers.tidied(one)),  # noqa: PLW0108 - they come later
+            counters=self._events.counters,
         )
 
     def run(self) -> None:
@@ -152,6 +168,7 @@ class Supervisor:
             self._own_pids,
             limits=self._limits,
             holding=self._holding,
+            counters=self._events.counters,
         )
         self._intake.resume(done.sealed)
         members = Members(self._loop, self._pool, self._generation.settings.archive, self._busy)
@@ -178,6 +195,7 @@ class Supervisor:
         if self._manager.watchdog_s is not None:
             self._loop.call_every(self._manager.watchdog_s, self._manager.ping)
         self._loop.call_every(CHECK_FILES_S, self._follow_files)
+        self._metrics.start(self._intake, self._ledger, self._triggers)
         self._next()
         self._loop.call_every(TEND_S, self._tend)
 
@@ -185,7 +203,7 @@ class Supervisor:
         return self._recovering or bool(self._collecting)
 
     def _own_pids(self) -> frozenset[int]:
-        return frozenset((os.getpid(), *self._pool.pids, *self._holding.pids))
+        return frozenset((os.getpid(), *self._pool.pids, *self._holding.pids, *self._metrics.pids))
 
     def _status_line(self) -> str:
         return status_line(self._ending, self._configuration.problem, self._collecting, self._triggers.states)
@@ -261,6 +279,8 @@ class Supervisor:
             case WatchRequest():
                 client.send(self._recorder.watched(request.since_s))
                 client.sock.close()
+            case MetricsRequest():
+                self._metrics.tell(client)
             case ReloadRequest():
                 self._reload()
                 client.end(self._configuration.reply())
@@ -278,6 +298,7 @@ class Supervisor:
             self._intake.configure(self._generation)
             self._maintenance.owe_digests(())  # cores may have to be removed now
         self._manager.ready(self._status_line())
+        self._metrics.write()
 
     def _follow_files(self) -> None:
         if self._configuration.is_outdated:
@@ -298,6 +319,7 @@ class Supervisor:
             self._loop.stop()
 
     def _close(self) -> None:
+        self._metrics.close()
         self._triggers.close()
         self._holding.close()
         self._directory.close()

@@ -39,12 +39,16 @@ process, whose ``/proc/PID`` can be read."""
 
 
 class Displaced(NamedTuple):
-    """The *number* of a held or queued case that is suppressed now, whose it is, the limit that is reached, and why."""
+    """
+    The *number* of a held or queued case that is suppressed now, whose it is, the limit that is reached, why, and the
+    *trigger* that opened it.
+    """
 
     number: int
     owner: str
     limit: str
     reason: str
+    trigger: str
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -270,7 +274,7 @@ class Admission:
         if case.spent is not None:
             self._budgets.give_back(case.spent)
         case.end()
-        return Displaced(case.id, case.owner, limit, reason)
+        return Displaced(case.id, case.owner, limit, reason, case.markers[0].trigger)
 
     def _release(self, now_s: float) -> None:
         """Queue held cases whose budget has room again, the longest held first."""

@@ -109,9 +109,14 @@ def perform(  # noqa: PLR0911, PLR0912 - one per job
 
 
 def _prune(archive: ArchiveReader, job: Prune) -> Done:
-    gone, problems, _ = prune(archive, job.rules, reserve=job.reserve, spare=job.spare)
-    owners = tuple(printable(kept.owner, limit=OWNER_SHOWN) for kept in gone)
-    return Done(ids=tuple(kept.id for kept in gone), owners=owners, reason="; ".join(problems[:SHOWN]))
+    gone, problems, found = prune(archive, job.rules, reserve=job.reserve, spare=job.spare)
+    sizes = [sum(one.size_bytes for one in incidents) for incidents in (found, gone)]
+    return Done(
+        ids=tuple(one.id for one in gone),
+        owners=tuple(printable(one.owner, limit=OWNER_SHOWN) for one in gone),
+        kept=(len(found) - len(gone), sizes[0] - sizes[1]),
+        reason="; ".join(problems[:SHOWN]),
+    )
 
 
 def _run_step(job: RunStep, fds: Sequence[int], sampler: Sampler, report: Reporter) -> Done:

@@ -79,6 +79,7 @@ class Pool:
         self._busy: list[WorkerProcess] = []
         self.abandoned: list[int] = []
         """Process ids of workers that were killed and have not died."""
+        self.abandoned_ever = 0
         self._unreleased: list[int] = []
         self._past: deque[int] = deque(maxlen=8)
         self._stop_at_s = float("inf")
@@ -267,6 +268,7 @@ class Pool:
                 reason = f"{reason} ({how})"
             return JobResult(Done(status=status, reason=reason), died=True)
         self.abandoned.append(worker.pid)
+        self.abandoned_ever += 1
         self._unreleased.append(worker.pid)
         worker.close()  # a hundred that hang must not cost the supervisor its descriptors
         reason = f"{reason}; process {worker.pid} hangs in the kernel and cannot be killed"

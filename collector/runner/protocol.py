@@ -268,8 +268,8 @@ class Done(msgspec.Struct, frozen=True, kw_only=True, tag="done", omit_defaults=
     *reason* is empty where *status* is ok. *exit_code* (sysexits.h) is for the command line. *rest*: the step has more
     than was read into memory. *direct*: the archive's file system supports direct I/O. *tainted*: the worker must be
     replaced. *kept_free_bytes*: what copies must leave free, for the shares of others, too. *owners*: whose the
-    incidents of *ids* were. *incident* is set by the runner, for an incident that was archived; *state* says how
-    complete it is.
+    incidents of *ids* were. *kept*: how many incidents retention has left, and their bytes. *incident* is set by the
+    runner, for an incident that was archived; *state* says how complete it is.
     """
 
     status: StepStatus = StepStatus.OK
@@ -284,6 +284,7 @@ class Done(msgspec.Struct, frozen=True, kw_only=True, tag="done", omit_defaults=
     kept_free_bytes: int = 0
     ids: tuple[str, ...] = ()
     owners: tuple[str, ...] = ()
+    kept: tuple[int, int] | None = None
     sealed: dict[str, IncidentState] = {}
     rest: bool = False
     direct: bool = True

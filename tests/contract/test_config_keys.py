@@ -49,6 +49,7 @@ CANDIDATES = (
     "best-effort",
     "7%",
     "/x",
+    "/x.prom",
     ["x"],
     ["x.service"],
 )
@@ -99,6 +100,7 @@ USERS: dict[Where, Callable[[Generation, Key], Any]] = {
     ("runtime", "directory"): lambda g, _: g.runtime_directory,
     ("runtime", "incident_timeout"): lambda g, _: g.pipelines["crash"].timeout_s,
     ("recorder",): attribute(lambda g: g.loaded.config.recorder),
+    ("metrics",): attribute(lambda g: g.loaded.config.metrics),
     ("storm", "per_executable"): attribute(lambda g: g.loaded.config.storm.per_executable),
     ("storm", "per_uid"): attribute(lambda g: g.loaded.config.storm.per_uid),
     ("storm", "total"): attribute(lambda g: g.loaded.config.storm.total),

@@ -36,7 +36,7 @@ SCHEMA_REJECTS = {
     "value_duration_unknown_unit", "value_is_a_mapping", "value_is_missing", "value_list_instead_of_text",
     "value_number_in_quotes", "value_number_is_a_fraction", "value_number_out_of_bounds", "value_path_relative",
     "value_rate_without_per_second", "value_reserve_is_a_word", "value_reserve_without_unit", "value_size_ambiguous",
-    "value_size_negative", "value_size_without_number",
+    "value_size_negative", "value_size_without_number", "value_textfile_without_prom",
     "value_size_wrong_case", "version_in_words", "version_missing", "version_of_the_future", "yaml_alias_bomb",
     "yaml_merge_key", "pipeline_steps_empty", "yaml_too_deep", "yaml_alias_within_itself",
     "lookalike_byte_order_mark", "lookalike_colon", "lookalike_dashes_of_a_list", "lookalike_quotes_of_a_key",

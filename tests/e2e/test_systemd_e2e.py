@@ -83,6 +83,16 @@ def test_service_keeps_its_configuration_when_a_reload_fails(machine: Machine) -
     assert machine.configure(CONFIG).returncode == 0
 
 
+def test_service_writes_its_metrics_in_its_sandbox(machine: Machine) -> None:
+    """By a process that is forked once a file is wanted; for everybody, in spite of UMask=."""
+    machine.run("mkdir", "-m", "755", "/run/prom")
+    assert machine.configure(f"{CONFIG}metrics: {{textfile: /run/prom/collector.prom}}\n").returncode == 0
+    written = wait_for(lambda: machine.run("cat", "/run/prom/collector.prom").stdout, "file of metrics")
+    assert "crash_collector_config_last_reload_successful 1\n" in written
+    assert machine.run("stat", "-c", "%a", "/run/prom/collector.prom").stdout == "644\n"
+    assert machine.configure(CONFIG).returncode == 0
+
+
 def test_archive_is_not_a_separate_mount(machine: Machine) -> None:
     """link(2) does not cross mounts: every core would be copied. One bind mount is the test's."""
     pid = machine.show("collector.service", "MainPID")

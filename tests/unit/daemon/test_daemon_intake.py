@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import sqlite3
+from collections import Counter
 from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
 from types import MappingProxyType, SimpleNamespace
@@ -15,12 +16,14 @@ from collector.archive import ledgerfile
 from collector.archive.ledger import Ledger
 from collector.daemon import intake as intake_module
 from collector.daemon.control import Client
+from collector.daemon.counters import Counters
 from collector.daemon.holding import Holding
 from collector.daemon.intake import Intake, Work
 from collector.daemon.limits import Limits
 from collector.daemon.loop import Loop
 from collector.daemon.messages import Reply, RunRequest
 from collector.model.budgets import CountBudget, StormSettings
+from collector.model.case import Fate
 from collector.model.errors import UsageError
 from collector.model.incident import IncidentState
 from collector.model.marker import DUMP, HELD_DUMP, MARKER_BYTES, CoreRef, Marker, MarkerKind, ProcessRef
@@ -71,6 +74,7 @@ def start(tmp_path: Path) -> Start:
         ledgers.append(Ledger(str(tmp_path / "ledger.sqlite")))
         loop = Loop()
         limits.append(Limits(loop))
+        counters.append(Counters())
         intake = Intake(
             ledgers[-1],
             cast(Generation, generation),
@@ -79,6 +83,7 @@ def start(tmp_path: Path) -> Start:
             lambda: frozenset(own),
             limits=limits[-1],
             holding=Holding(loop),
+            counters=counters[-1],
         )
         intake.resume(sealed)
         return intake
@@ -88,6 +93,7 @@ def start(tmp_path: Path) -> Start:
 
 ledgers: list[Ledger] = []
 limits: list[Limits] = []
+counters: list[Counters] = []
 NOBODY = 65534
 INCIDENT = "20260101T000000.000000Z-000000"
 
@@ -286,6 +292,33 @@ def test_intake_accounts_for_every_marker_of_a_flood(
     assert (lines.count(0), lines.count(NOBODY)) == (1, 150)
     assert limits[-1].counts["log lines"] == {f"uid {NOBODY}": 2000 - 150}
     assert limits[-1].counts["ledger rows"] == {f"uid {NOBODY}": 2000 - 300}
+
+
+def test_intake_counts_each_marker_once_by_its_final_fate(start: Start, tmp_path: Path) -> None:
+    """Collected, joined, displaced, failed, or resumed by the next start: what is scraped agrees with the ledger."""
+    intake = start(StormSettings(coalesce_s=0.0, per_executable=CountBudget(count=3), queue=2))
+    intake.offer(exit_of(7), "crash")
+    for inode in range(7, 30):
+        intake.offer(core(inode, inode), "crash")
+    intake.finished(begun(intake), Done(incident=INCIDENT, state=IncidentState.COMPLETE))
+    intake.finished(begun(intake), Done(exit_code=75, reason="no space"))
+    intake.offer(core(30, 30), "crash")
+    intake.by_hand(RunRequest(pipeline="crash"), cast(Client, SimpleNamespace(uid=0, end=print)))
+    kill()
+    again = start(StormSettings(coalesce_s=0.0, per_executable=CountBudget(count=100)))
+    assert counters[-1].markers == {("manual", "failed"): 1}
+    while (work := again.next()) is not None:
+        again.begun(work, INCIDENT)
+        again.finished(work, Done(incident=INCIDENT, state=IncidentState.INTERRUPTED))
+    counted: Counter[str] = Counter()
+    for one in counters[-2:]:
+        counted.update({fate: 0 for _, fate in one.markers})
+        for (_, fate), count in one.markers.items():
+            counted[fate] += int(count)
+    in_ledger = {fate: count for fate, count in ledgers[-1].counts().items() if not Fate(fate).open}
+    assert counted == in_ledger
+    assert {"collected", "joined", "suppressed", "failed", "interrupted"} <= counted.keys()
+    assert counters[-2].markers["exits", "collected"] == 1
 
 
 def test_intake_takes_no_marker_that_is_too_long(start: Start, tmp_path: Path) -> None:

@@ -10,6 +10,7 @@ from typing import Any, cast
 import pytest
 
 from collector.daemon import maintenance
+from collector.daemon.counters import Counters
 from collector.daemon.loop import Loop
 from collector.daemon.maintenance import Maintenance
 from collector.model.incident import StepStatus
@@ -44,6 +45,7 @@ class Lab:
             generation=lambda: cast(Any, None),
             busy=lambda: self.busy,
             report=lambda event: self.reported.append(cast(events.IncidentPruned, event).incident),
+            counters=Counters(),
         )
 
     def _spawn(self, task: Any, done: Callable[[Any], None]) -> None:
