@@ -19,6 +19,7 @@ from collector.archive.store import Store, free_reserve, header_of, journal
 from collector.host.syscalls import rename_noreplace
 from collector.model.artifact import ArtifactRecord
 from collector.model.incident import (
+    Continuation,
     HoldRecord,
     IncidentHeader,
     IncidentState,
@@ -69,7 +70,11 @@ def seal(
             known = {end.id: end for end in (*journal(fd, layout.STEPS, StepEnd), *ends)}
             manifest = _compose(fd, header, known, ended_s=ended_s, interrupted=interrupted)
             manifest = msgspec.structs.replace(
-                manifest, archive_clock_s=clock.advance(store.fd).clock_s, sealed_bytes=tree.space(fd), hold=hold
+                manifest,
+                archive_clock_s=clock.advance(store.fd).clock_s,
+                sealed_bytes=tree.space(fd),
+                hold=hold,
+                continued=tuple(journal(fd, layout.CONTINUED, Continuation)),
             )
             directory.replace(layout.MANIFEST, encode_manifest(manifest), fd)
         free_reserve(fd)

@@ -6,7 +6,6 @@ import os
 import stat
 import time
 from collections.abc import Iterator
-from typing import Any
 
 from collector.archive.read import ArchiveReader
 from collector.archive.summary import IncidentSummary
@@ -125,8 +124,7 @@ def incidents(generation: Generation) -> Iterator[Check]:
 
 def metrics(generation: Generation) -> Iterator[Check]:
     """Yield whether the file for node_exporter is written, if there is to be one."""
-    section: Any = getattr(generation.loaded.config, "metrics", None)
-    yield from metrics_file(getattr(section, "textfile", "") or "")
+    yield from metrics_file(generation.loaded.config.metrics.textfile)
 
 
 def metrics_file(path: str) -> Iterator[Check]:

@@ -46,7 +46,7 @@ def _clean_up(generation: Generation, directory: str, host: Host) -> Check:
         one.id
         for one in generation.triggers
         if isinstance(one.trigger, CoreFiles)
-        and (getattr(one.trigger, "remove", "never") != "never" or getattr(one.trigger, "size", None))
+        and (one.trigger.remove != "never" or one.trigger.size is not None)
         and any(os.path.realpath(host.path(path)) == real for path in one.trigger.paths)
     ]
     if removing:

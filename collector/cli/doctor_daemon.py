@@ -45,6 +45,9 @@ def _in_force(generation: Generation, status: Status) -> Iterator[Check]:
     if status.version != __version__:
         said = f"it is version {status.version}, and {__version__} is installed"
         yield Check("warning", ABOUT, said, f"systemctl restart {UNIT}: a restart loses nothing")
+    if status.drained_s is not None:
+        said = f"it is drained: {status.queued} crashes wait, and nothing begins"
+        yield Check("warning", "daemon", said, "restart it, or `collector drain --off`")
     if status.config_problem:
         said = "a reload was refused; the old configuration is in force"
         yield Check("warning", ABOUT, said, "`collector config check` says why")

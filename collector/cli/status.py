@@ -46,6 +46,8 @@ def _lines(status: Status) -> list[str]:
         f"workers   {status.workers_idle} idle, {len(status.workers_abandoned)} abandoned",
         f"queue     {status.queued}",
     ]
+    if status.drained_s is not None:
+        lines.append(f"DRAINED   since {when(status.drained_s)}: nothing begins; `collector drain --off` ends that")
     if status.crashed_held:
         lines.append(f"crashed   {status.crashed_held} held until their evidence is read")
     if status.config_problem:

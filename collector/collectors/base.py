@@ -14,6 +14,20 @@ from collector.model.marker import Marker, MarkerKind
 from collector.model.redaction import Redaction
 from collector.model.text import escape_name
 
+EARLIER_BYTES = 8 << 20
+
+
+class Earlier(Protocol):
+    """What a run that was cut off has archived of a step, by paths relative to the step's directory."""
+
+    def has(self, path: str) -> bool:
+        """Return whether that artifact was written to its end."""
+        ...
+
+    def read(self, path: str) -> bytes | None:
+        """Return such an artifact of at most `EARLIER_BYTES`; ``None`` if there is none."""
+        ...
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Context:
@@ -27,6 +41,8 @@ class Context:
         redaction: Hides secrets in environments and command lines.
         held: The crashed process, if the kernel holds it; the caller lets it go.
         in_memory: What is yielded is kept in the 3 MiB for light evidence, of which others need a part.
+        earlier: What there is already, if this continues a run that was cut off. It need not be left out of what is
+            yielded: the caller sees to that, and takes nothing twice.
     """
 
     host: Host
@@ -35,6 +51,7 @@ class Context:
     redaction: Redaction = field(default_factory=Redaction)
     held: HeldProcess | None = None
     in_memory: bool = False
+    earlier: Earlier | None = None
 
     def remaining_s(self) -> float:
         """Return the seconds until the deadline; negative after it."""

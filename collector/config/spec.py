@@ -86,6 +86,8 @@ class RuntimeSettings(msgspec.Struct, frozen=True, kw_only=True):
         io_class: I/O class of workers, likewise: ``idle``, ``best-effort`` or ``none`` (unchanged). Only a hint:
             the ``none`` scheduler of NVMe disks ignores it.
         incident_timeout_s: An incident that takes longer is sealed as it is.
+        stop_grace_s: How long a stop by hand waits for the incidents under way to finish. What has not by then is
+            continued by the next start. A shutdown of the machine, and a second SIGTERM, seal at once.
         reload_on_change: Reload the configuration when its files change.
     """
 
@@ -94,6 +96,7 @@ class RuntimeSettings(msgspec.Struct, frozen=True, kw_only=True):
     nice: Annotated[int, msgspec.Meta(ge=0, le=19)] = 10
     io_class: Literal["idle", "best-effort", "none"] = msgspec.field(name="ionice", default="idle")
     incident_timeout_s: Deadline = msgspec.field(name="incident_timeout", default=Seconds(1800.0))
+    stop_grace_s: Seconds = msgspec.field(name="stop_grace", default=Seconds(120.0))
     reload_on_change: bool = False
 
 

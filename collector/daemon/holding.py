@@ -80,6 +80,11 @@ class Holding:
         if case is None or case.done or case.spent is None:  # what a budget holds is collected later, if at all
             self._drop(held, _why_refused(ruling), refuse=True)
 
+    def refuse(self, marker: Marker, reason: str) -> None:
+        """Refuse the dump of the process of *marker*, if it is held."""
+        if marker.process is not None and (held := self._held.get(marker.process)) is not None:
+            self._drop(held, reason, refuse=True)
+
     def of(self, case: Case) -> HeldProcess | None:
         """Return the process that is held for *case*."""
         return next((held.process for held in self._held.values() if held.case is case), None)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import time
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 
@@ -13,6 +14,7 @@ from collector.archive.ledger_entry import LedgerEntry
 from collector.daemon.control import Client
 from collector.daemon.counters import NOTE, Counters
 from collector.daemon.crash_fields import crash_fields
+from collector.daemon.earlier_run import EarlierRun, fate_of
 from collector.daemon.holding import Holding
 from collector.daemon.journal import get_logger
 from collector.daemon.limits import Limits
@@ -24,7 +26,7 @@ from collector.model.admission import Admission, Ruling
 from collector.model.case import Case, Fate, owner_of
 from collector.model.errors import CollectorError, PressureError
 from collector.model.incident import IncidentState
-from collector.model.marker import Marker, MarkerKind, dump_ended, shortened
+from collector.model.marker import Marker, dump_ended, shortened
 from collector.model.own_processes import OwnProcesses
 from collector.model.shares import PerMinute
 from collector.pipeline.generation import Generation
@@ -39,9 +41,7 @@ MAX_REQUESTS = 16
 LINES_PER_MINUTE = 600
 """Beyond his share of these, an owner's markers are counted in the log, too: the first user has 150, root 300."""
 
-MAX_TRIES = 2
-"""A marker whose incident was killed before any of it was on disk is retried once."""
-
+DRAINED = "the collector is drained"
 RESTARTED = "its dump was ended: the collector was started again"
 """Of a process that an earlier run held: it was let go when that run ended."""
 
@@ -55,6 +55,8 @@ class Work:
     case: Case
     pipeline: Pipeline
     client: Client | None
+    continues: str | None = None
+    """The incident of an earlier run that was cut off, if this goes on with it."""
 
     @property
     def markers(self) -> tuple[Marker, ...]:
@@ -100,8 +102,10 @@ class Intake:
         counters.restore(ledger.recall(NOTE))
         self._lines = PerMinute(LINES_PER_MINUTE)
         self._generation = generation
-        self._sealed: Mapping[str, Fate] = {}
+        self._earlier = EarlierRun(generation.settings.archive)
         self._manual_runs: dict[int, tuple[Pipeline, Client]] = {}
+        self.drained_s: float | None = None
+        """Since when, since the epoch, nothing more begins."""
         self._cancel: Callable[[], None] = lambda: None
         self._logged_problem: str | None = None
         self._log_problem()
@@ -118,21 +122,45 @@ class Intake:
         """The number of cases that wait for their turn or for a budget."""
         return self._admission.queued + self._admission.held
 
+    @property
+    def draining(self) -> int:
+        """The number of cases that wait for their turn, and need not wait for the end of a drain."""
+        return self._admission.draining
+
+    def drain(self, *, on: bool) -> None:
+        """Begin nothing but what is queued now, until this is taken back: markers are recorded, and wait."""
+        self._admission.drain(on=on)
+        self.drained_s = (self.drained_s or time.time()) if on else None
+        self._schedule()
+
     def configure(self, generation: Generation) -> None:
         """Apply another generation of the configuration from now on."""
         self._generation = generation
         self._admission.configure(generation.loaded.config.storm, generation.settings.owners)
 
-    def resume(self, sealed: Mapping[str, IncidentState]) -> None:
+    def resume(self, sealed: Mapping[str, IncidentState], left: Iterable[str] = ()) -> frozenset[str]:
         """
         Resume the markers that an earlier run recorded and did not finish.
 
         Args:
             sealed: The incidents of killed runs that have just been sealed, and their states.
+            left: Those that can be continued; nobody else works on them.
+
+        Returns:
+            Those of *left* that will be: the ledger knows them, and the configuration in force has their pipelines.
         """
         self._counters.recovered(sealed)
-        self._sealed = {incident: fate_of(state) for incident, state in sealed.items()}
-        self._resume_all(self._ledger.pending())
+        self._earlier.add_sealed(sealed)
+        self._earlier.left = frozenset(left)
+        # Those first: a full queue gives up the newest.
+        self._resume_all(sorted(self._ledger.pending(), key=lambda entry: entry.incident not in self._earlier.left))
+        return frozenset(self._earlier.continues.values())
+
+    def recovered(self, sealed: Mapping[str, IncidentState]) -> None:
+        """Record the fates of further incidents that were sealed for a killed run."""
+        self._counters.recovered(sealed)
+        self._earlier.add_sealed(sealed)
+        self._resume_all(())
 
     def offer(self, marker: Marker, pipeline: str) -> None:
         """Record a trigger's marker and rule on it, unless it is known already."""
@@ -150,6 +178,8 @@ class Intake:
     def by_hand(self, request: RunRequest, client: Client) -> None:
         """Queue a run by hand ahead of all others; a refusal is sent to *client*."""
         try:
+            if self.drained_s is not None:
+                raise PressureError("the daemon is drained: nothing begins", hint="`collector drain --off` ends that")
             marker = shortened(manual_marker(request.reason, request.processes, uid=client.uid))
             pipeline = steps_for(select_steps(self._generation.pipeline(request.pipeline), request.only), marker)
             if len(self._manual_runs) >= MAX_REQUESTS:
@@ -169,7 +199,10 @@ class Intake:
             if case.id in self._manual_runs:
                 pipeline, client = self._manual_runs.pop(case.id)
                 return Work(case=case, pipeline=pipeline, client=client)
-            if (known := self._generation.pipelines.get(case.pipeline)) is not None:
+            known = self._generation.pipelines.get(case.pipeline)
+            if known is not None and (incident := self._earlier.continues.pop(case.id, None)) is not None:
+                return Work(case=case, pipeline=known, client=None, continues=incident)
+            if known is not None:
                 return Work(case=case, pipeline=self._steps_of(case, known), client=None)
             self._end(case, Fate.FAILED, None, f"there is no pipeline {case.pipeline!r} any more", 0)
         self._schedule()
@@ -209,6 +242,8 @@ class Intake:
         )
         self._counters.decided(marker.trigger, ruling.fate)
         self._holding.ruled(marker, ruling)
+        if ruling.case is not None and not self._admission.may_begin(ruling.case):
+            self._holding.refuse(marker, DRAINED)
         for displaced in ruling.displaced:
             self._counters.decided(displaced.trigger, Fate.SUPPRESSED)
             self._ledger.decide(displaced.number, Fate.SUPPRESSED, reason=displaced.reason)
@@ -254,34 +289,32 @@ class Intake:
     def _resume_all(self, entries: Iterable[LedgerEntry]) -> None:
         for entry in entries:
             self._resume(entry)
-        for incident, fate in self._sealed.items():
+        for incident, fate in self._earlier.sealed.items():
             self._ledger.recovered(incident, fate)
         self._schedule()
 
     def _resume(self, entry: LedgerEntry) -> None:
-        """Retry a marker once, unless its incident is archived or it was a run by hand."""
-        archive = self._generation.settings.archive
-        if entry.incident is not None and self._sealed.get(entry.incident) is Fate.INTERRUPTED:
-            self._finish(entry, Fate.INTERRUPTED, incident=entry.incident, reason="the daemon was killed")
-        elif entry.incident is not None and os.path.exists(os.path.join(archive, entry.incident)):
-            self._finish(entry, Fate.COLLECTED, incident=entry.incident)
-        elif entry.marker.kind is MarkerKind.MANUAL:  # the client is gone, and so are the steps it asked for
-            self._finish(entry, Fate.FAILED, reason="the daemon ended before it was done")
-        elif entry.tries >= MAX_TRIES:
-            self._finish(entry, Fate.FAILED, reason=f"tried {entry.tries} times")
+        """Retry a marker once, unless its incident is archived or goes on, or it was a run by hand."""
+        if entry.incident in self._earlier.left and entry.pipeline in self._generation.pipelines:
+            self._continue(entry, entry.incident)
+        elif (end := self._earlier.end_of(entry)) is not None:
+            self._counters.decided(entry.marker.trigger, end.fate)
+            self._ledger.finish(entry.id, end.fate, incident=end.incident, reason=end.reason)
         elif entry.fate is Fate.RECORDED:  # not ruled on yet
             self._rule(entry.id, dump_ended(entry.marker, RESTARTED), entry.pipeline)
         else:
-            found = (entry.marker, *self._ledger.joined(entry.id))
-            markers = [dump_ended(marker, RESTARTED) for marker in found]
-            now_s = boot_s()
-            ruling = self._admission.resume(entry.id, markers, pipeline=entry.pipeline, now_s=now_s)
+            ruling = self._admission.resume(entry.id, self._markers(entry), pipeline=entry.pipeline, now_s=boot_s())
             self._enter(entry.id, entry.marker, ruling)
 
-    def _finish(self, entry: LedgerEntry, fate: Fate, *, incident: str | None = None, reason: str = "") -> None:
-        """Record the end of what an earlier run has left open."""
-        self._counters.decided(entry.marker.trigger, fate)
-        self._ledger.finish(entry.id, fate, incident=incident, reason=reason)
+    def _continue(self, entry: LedgerEntry, incident: str) -> None:
+        """Queue a case whose incident was cut off, to go on with that; no budget holds it a second time."""
+        case = self._admission.go_on(entry.id, self._markers(entry), pipeline=entry.pipeline, now_s=boot_s())
+        self._earlier.continues[case.id] = incident
+        log.info("incident.continued", incident=incident, pipeline=entry.pipeline)
+
+    def _markers(self, entry: LedgerEntry) -> list[Marker]:
+        """Return all markers of a case; who was held for it is not any more."""
+        return [dump_ended(marker, RESTARTED) for marker in (entry.marker, *self._ledger.joined(entry.id))]
 
     def _end(self, case: Case, fate: Fate, incident: str | None, reason: str, size_bytes: int) -> None:
         self._counters.decided(case.markers[0].trigger, fate)
@@ -303,8 +336,3 @@ class Intake:
         if problem is not None and self._logged_problem is None:
             log.error("ledger.failed", error=problem, hint="markers are kept in memory until it works")
         self._logged_problem = problem
-
-
-def fate_of(state: IncidentState | None) -> Fate:
-    """Return what an incident's state means for its markers."""
-    return Fate.INTERRUPTED if state is IncidentState.INTERRUPTED else Fate.COLLECTED

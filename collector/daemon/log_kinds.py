@@ -134,6 +134,21 @@ KINDS = {
     ),
     "metrics.unwritten": LogKind("7e3192daedd444b9b030bd03a6ff12ef", (WARNING,), "{path} cannot be replaced{because}"),
     "metrics.written": LogKind("3fcf579a6f0947c7b818ed0a87d755c1", (INFO,), "{path} is replaced again"),
+    "daemon.sealing": LogKind("a1270ae9eb4c4dcb8aba6e3990bef139", (WARNING,), "sealing at once{because}{under_way}"),
+    "daemon.left": LogKind(
+        "5554dd2e7af34077ba9a92f3baa53343", (WARNING,), "ending before incidents have{under_way}{advice}"
+    ),
+    "drain.started": LogKind(
+        "2994b3541f7e446885686de11413615e",
+        (NOTICE,),
+        "drained: {queued} crashes are still collected, later ones are recorded and wait",
+    ),
+    "drain.ended": LogKind(
+        "84d20f64c92846dfabf614fa69072700", (NOTICE,), "the drain is over: {queued} crashes wait to be collected"
+    ),
+    "incident.continued": LogKind(
+        "7940981f47064970a8c47adf420fcc51", (NOTICE,), "{short}: goes on, after its run was cut off"
+    ),
     "log.dropped": LogKind(
         "6e4df58dfb0a4a639b2e0029ec229b84", (WARNING,), "{count} lines are missing: the journal did not take them"
     ),

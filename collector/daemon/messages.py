@@ -39,6 +39,12 @@ class ReloadRequest(msgspec.Struct, frozen=True, tag="reload"):
     """Read the configuration again."""
 
 
+class DrainRequest(msgspec.Struct, frozen=True, kw_only=True, tag="drain"):
+    """Begin no further incident; *off*: do so again. Answered at once; `Status` says how far it is."""
+
+    off: bool = False
+
+
 class WatchRequest(msgspec.Struct, frozen=True, tag="watch"):
     """Ask for a `Watched`: the rows of the last minute that are newer than *since_s* since boot."""
 
@@ -53,7 +59,7 @@ class SummariesRequest(msgspec.Struct, frozen=True, tag="summaries"):
     """Ask for `Summaries`: all that the members of ``archive.group`` may ask for."""
 
 
-Request = RunRequest | StatusRequest | ReloadRequest | WatchRequest | MetricsRequest
+Request = RunRequest | StatusRequest | ReloadRequest | WatchRequest | MetricsRequest | DrainRequest
 
 
 class Running(msgspec.Struct, frozen=True, kw_only=True):
@@ -87,7 +93,8 @@ class Status(msgspec.Struct, frozen=True, kw_only=True, tag_field="event", tag="
     The state of a running daemon, for ``collector status``.
 
     *limits* says how often each limit was reached since the start, by who paid for it; *crashed_held*, how many
-    crashed processes are held now; *second* is the newest row of the flight recorder.
+    crashed processes are held now; *second* is the newest row of the flight recorder. *drained_s* is since when, since
+    the epoch, nothing more begins, and *draining* how many incidents still wait to begin all the same.
     """
 
     protocol: int
@@ -113,6 +120,8 @@ class Status(msgspec.Struct, frozen=True, kw_only=True, tag_field="event", tag="
     limits: dict[str, dict[str, int]] = {}
     crashed_held: int = 0
     second: dict[str, Any] | None = None
+    drained_s: float | None = None
+    draining: int = 0
 
 
 class Watched(msgspec.Struct, frozen=True, kw_only=True, tag_field="event", tag="watched"):

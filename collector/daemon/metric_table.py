@@ -48,6 +48,7 @@ METRICS = (
         "0 if the last reload was refused: the configuration before it is still in force.",
     ),
     Metric("config_keys_after_restart", _G, "Keys whose values in the file take effect when the daemon is restarted."),
+    Metric("drained", _G, "1 after `collector drain`: crashes are recorded, and wait for a restart or `drain --off`."),
     Metric("trigger_watching", _G, "1 if the trigger sees all that it should, 0 if it is degraded.", ("trigger",)),
     Metric(
         "markers_total", _C,

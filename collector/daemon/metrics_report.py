@@ -55,6 +55,7 @@ def _of_status(status: Status) -> dict[str, Rows]:
         "config_info": {(status.config_hash[:HASH_SHOWN],): 1},
         "config_last_reload_successful": _one(status.config_problem is None),
         "config_keys_after_restart": _one(len(status.after_restart)),
+        "drained": _one(status.drained_s is not None),
         "trigger_watching": {(trigger,): state == "watching" for trigger, state in status.triggers.items()},
         "markers_lost_total": _zeros(status.triggers) | _by_word(status.lost),
         "ledger_markers": _zeros(Fate) | _by_word(status.fates),

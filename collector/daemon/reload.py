@@ -17,7 +17,7 @@ from collector.model.errors import ConfigError
 from collector.pipeline.generation import Generation, generate
 from collector.triggers.registry import TRIGGERS
 
-RELOADED = frozenset({"incident_timeout", "reload_on_change"})
+RELOADED = frozenset({"incident_timeout", "reload_on_change", "stop_grace"})
 """Keys of `runtime` that take effect at a reload; the daemon uses all others once, when it starts."""
 
 Stamp = tuple[tuple[str, int, int, int], ...]

@@ -54,6 +54,10 @@ class ServiceManager:
         """Tell the watchdog that the loop still runs."""
         self._send("WATCHDOG=1")
 
+    def extend(self, seconds: float) -> None:
+        """Ask for so much more time; while this is repeated in time, ``TimeoutStopSec=`` does not end the stop."""
+        self._send(f"EXTEND_TIMEOUT_USEC={int(seconds * 1e6)}")
+
     def stopping(self) -> None:
         self._send("STOPPING=1")
         if self.descriptors is not None:

@@ -10,22 +10,24 @@ LENGTH = 400
 PROBLEM_LENGTH = 200
 
 
-def status_line(ending: str, problem: str | None, collecting: Sequence[str], triggers: Mapping[str, str]) -> str:
+def status_line(
+    waiting: int | None, problem: str | None, collecting: Sequence[str], triggers: Mapping[str, str]
+) -> str:
     """
     Return one line with all that is not as it should be, and what is being done.
 
     Args:
-        ending: What is said while the daemon ends.
+        waiting: How many crashes wait while the daemon is drained; ``None`` while it is not.
         problem: Why the last reload was refused.
         collecting: The pipelines of the incidents under way.
         triggers: The state of each trigger, as `TriggerSet.states` has them.
     """
     degraded = [trigger for trigger, state in triggers.items() if state != "watching"]
     parts = (
-        ending,
+        "" if waiting is None else f"drained until a restart, or `collector drain --off`; {waiting} crashes wait",
         f"reload refused: {printable(problem.partition(chr(10))[0], limit=PROBLEM_LENGTH)}" if problem else "",
         f"collecting: {', '.join(collecting)}" if collecting else "",
         f"degraded: {', '.join(degraded)}" if degraded else "",
     )
-    doing = "" if ending or collecting or degraded else "watching"
+    doing = "" if waiting is not None or collecting or degraded else "watching"
     return "; ".join(filter(None, (*parts, doing)))[:LENGTH]

@@ -61,5 +61,7 @@ class StatusReport:
             ledger_problem=ledger.problem,
             limits=self.limits.counts,
             crashed_held=self.holding.count,
+            drained_s=intake.drained_s,
+            draining=intake.draining if intake.drained_s is not None else 0,
             second=None if second is None else second.by_name(),
         )

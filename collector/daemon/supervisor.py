@@ -5,30 +5,31 @@ from __future__ import annotations
 import os
 import signal
 import time
-from functools import partial
 
 from collector import __version__
 from collector.archive import layout
 from collector.archive.ledger import Ledger
+from collector.daemon.collecting import Collecting
 from collector.daemon.control import Client
 from collector.daemon.core_tidying import CoreTidying
 from collector.daemon.event_sink import EventSink
 from collector.daemon.flight_recorder import FlightRecorder
 from collector.daemon.holding import Holding
-from collector.daemon.intake import Intake, Work
+from collector.daemon.intake import Intake
 from collector.daemon.journal import get_logger
 from collector.daemon.limits import Limits
 from collector.daemon.loop import Loop
 from collector.daemon.maintenance import Maintenance
 from collector.daemon.members import Members
 from collector.daemon.messages import (
+    DrainRequest,
     MetricsRequest,
     ReloadRequest,
+    Reply,
     Request,
     RunRequest,
     StatusRequest,
     WatchRequest,
-    reply_of,
 )
 from collector.daemon.metrics import Metrics
 from collector.daemon.reload import Configuration
@@ -36,24 +37,20 @@ from collector.daemon.runtime_directory import RuntimeDirectory
 from collector.daemon.sdnotify import ServiceManager
 from collector.daemon.status_line import status_line
 from collector.daemon.status_report import StatusReport
+from collector.daemon.stopping import Stopping
 from collector.daemon.trigger_set import TriggerSet
 from collector.host import capabilities, process
 from collector.host.identity import identify
 from collector.host.shared_recording import share
 from collector.pipeline.generation import Generation
 from collector.pressure.sampler import TICK_S, Sampler
-from collector.runner.coroutine import Task
-from collector.runner.housekeeping import prune, recover
-from collector.runner.incident_run import open_header
-from collector.runner.pool import Pool, ensure_worker, may_fork
+from collector.runner.housekeeping import recover
+from collector.runner.pool import Pool, may_fork
 from collector.runner.protocol import Done
-from collector.runner.recorder_step import with_recorder
 from collector.runner.runner import Runner
 from collector.runner.worker import WORKERS_ONLY
 
 OOM_SCORE_ADJ = -900
-STOP_GRACE_S = 20.0
-"""How long a running step may go on after SIGTERM; well within the unit's TimeoutStopSec."""
 
 TEND_S = 5.0
 """Interval at which missing workers are replaced, and lost markers and lost sources noticed."""
@@ -81,7 +78,8 @@ class Supervisor:
         self._manager = ServiceManager()
         self._configuration = Configuration(config, archive)
         self._directory = RuntimeDirectory(self._generation)
-        self._identity = identify()
+        identity = identify()
+        self._boot_id = identity.boot_id
         self._sampler = Sampler()
         capabilities.set_aside(*WORKERS_ONLY)
         recording = share(self._generation.recorder)
@@ -93,9 +91,6 @@ class Supervisor:
         self._limits = Limits(self._loop)
         self._holding = Holding(self._loop)
         self._recovering = True  # until the incidents of an earlier run are sealed
-        self._collecting: list[str] = []
-        """The pipelines of the incidents under way."""
-        self._ending = ""
         self._recorder = FlightRecorder(
             recording,
             loop=self._loop,
@@ -120,7 +115,6 @@ class Supervisor:
             self._report,
             may_fork=lambda: not self._busy() and may_fork(self._sampler),
         )
-        self._runner = Runner(self._pool, self._sampler, self._events, self._recorder.mark)
         self._maintenance = Maintenance(
             loop=self._loop,
             pool=self._pool,
@@ -131,6 +125,28 @@ class Supervisor:
             tidying=CoreTidying(tell=lambda one: self._triggers.tidied(one)),  # noqa: PLW0108 - they come later
             counters=self._events.counters,
         )
+        self._collecting = Collecting(
+            loop=self._loop,
+            pool=self._pool,
+            sampler=self._sampler,
+            runner=Runner(self._pool, self._sampler, self._events, self._recorder.mark),
+            events=self._events,
+            holding=self._holding,
+            maintenance=self._maintenance,
+            identity=identity,
+            generation=lambda: self._generation,
+            changed=self._show_status,
+            ended=self._ended,
+        )
+        self._stopping = Stopping(
+            loop=self._loop,
+            pool=self._pool,
+            manager=self._manager,
+            busy=lambda: bool(self._collecting.pipelines),
+            running=lambda: tuple(running.incident for running in self._events.activity.running),
+            grace_s=lambda: self._generation.loaded.config.runtime.stop_grace_s,
+            leave=self._leave,
+        )
 
     def run(self) -> None:
         """Run until SIGTERM."""
@@ -140,7 +156,8 @@ class Supervisor:
         self._loop.handle_signals({signal.SIGTERM: self._stop, signal.SIGINT: self._stop, signal.SIGHUP: self._reload})
         # Always: the gate must know the seconds before a crash.
         self._loop.call_every(TICK_S, self._tick)
-        self._loop.spawn(recover(self._pool, self._generation.settings.archive), self._recovered)
+        archive = self._generation.settings.archive
+        self._loop.spawn(recover(self._pool, archive, boot_id=self._boot_id), self._recovered)
         self._loop.run()
         self._close()
 
@@ -154,11 +171,7 @@ class Supervisor:
 
     def _recovered(self, done: Done) -> None:
         """Start watching: only now, when the fate of each marker of a killed run is known."""
-        for incident, state in done.sealed.items():
-            log.warning("incident.recovered", incident=incident, state=state)
-        self._maintenance.owe_digests(done.sealed)
-        if done.reason:
-            log.error("archive.failed", error=done.reason, hint=done.hint)
+        self._log_recovered(done)
         self._ledger = Ledger(os.path.join(self._generation.settings.archive, layout.LEDGER))
         self._intake = Intake(
             self._ledger,
@@ -170,7 +183,10 @@ class Supervisor:
             holding=self._holding,
             counters=self._events.counters,
         )
-        self._intake.resume(done.sealed)
+        continued = self._intake.resume(done.sealed, done.ids)
+        if continued != set(done.ids):  # of a `collector run`, or of a pipeline that does not exist any more
+            again = recover(self._pool, self._generation.settings.archive, wait_s=0.0, spare=continued)
+            self._loop.spawn(again, self._recovered_more)
         members = Members(self._loop, self._pool, self._generation.settings.archive, self._busy)
         self._directory.serve(self._loop, self._handle, members.handle)
         self._triggers = TriggerSet(
@@ -184,7 +200,7 @@ class Supervisor:
         )
         self._triggers.open(self._generation)
         self._recovering = False
-        if self._pool.stopping:
+        if self._pool.stopping:  # since before this
             self._loop.stop()
             return
         self._manager.ready(self._status_line())
@@ -199,67 +215,45 @@ class Supervisor:
         self._next()
         self._loop.call_every(TEND_S, self._tend)
 
+    def _recovered_more(self, done: Done) -> None:
+        self._log_recovered(done)
+        self._intake.recovered(done.sealed)
+
+    def _log_recovered(self, done: Done) -> None:
+        for incident, state in done.sealed.items():
+            log.warning("incident.recovered", incident=incident, state=state)
+        self._maintenance.owe_digests(done.sealed)
+        if done.reason:
+            log.error("archive.failed", error=done.reason, hint=done.hint)
+
     def _busy(self) -> bool:
-        return self._recovering or bool(self._collecting)
+        return self._recovering or self._ending or bool(self._collecting.pipelines)
+
+    @property
+    def _ending(self) -> bool:
+        """Whether nothing more begins."""
+        return self._stopping.begun or self._pool.stopping
 
     def _own_pids(self) -> frozenset[int]:
         return frozenset((os.getpid(), *self._pool.pids, *self._holding.pids, *self._metrics.pids))
 
     def _status_line(self) -> str:
-        return status_line(self._ending, self._configuration.problem, self._collecting, self._triggers.states)
+        waiting = None if self._intake.drained_s is None else self._intake.queued
+        problem = self._configuration.problem
+        return status_line(waiting, problem, self._collecting.pipelines, self._triggers.states)
 
     def _show_status(self) -> None:
-        self._manager.status(self._status_line())
+        if not self._stopping.begun:
+            self._manager.status(self._status_line())
 
     def _next(self) -> None:
-        """Begin all incidents that are due: their light evidence is read now, beside another one's bulk copy."""
-        while not self._recovering and not self._pool.stopping and (work := self._intake.next()) is not None:
-            self._collecting.append(work.pipeline.name)
-            self._pool.interrupt()
-            self._show_status()
-            self._loop.spawn(self._collect(work), partial(self._collected, work))
+        if not self._ending and not self._recovering:
+            self._collecting.begin(self._intake)
 
-    def _collect(self, work: Work) -> Task[Done]:
-        generation = self._generation  # a reload meanwhile is for the next incident
-        pipeline = with_recorder(work.pipeline, generation)
-        header = open_header(
-            work.markers,
-            pipeline,
-            identity=self._identity,
-            config_hash=generation.loaded.hash,
-            now_s=time.time(),
-            owner=work.case.owner,
-        )
-        self._intake.begun(work, header.id)
-        self._events.follow(header.id, work.case, work.client)
-        outcome = yield from self._runner.incident(
-            header,
-            pipeline,
-            generation.settings,
-            markers=lambda: work.markers,
-            held=lambda: self._holding.of(work.case),
-        )
-        self._events.leave(header.id)
-        if outcome.incident is not None:
-            yield from ensure_worker(self._pool, self._sampler)
-            pruned = yield from prune(self._pool, generation, spare=outcome.incident)
-            self._maintenance.pruned(pruned)
-        return outcome
-
-    def _collected(self, work: Work, outcome: Done) -> None:
-        self._intake.finished(work, outcome)
-        if work.client is not None:
-            work.client.end(reply_of(outcome))
-        if outcome.incident is not None:
-            self._maintenance.owe_digests((outcome.incident,))
-        self._loop.spawn(self._pool.release(), lambda _: self._ended(work))
-
-    def _ended(self, work: Work) -> None:
+    def _ended(self) -> None:
         """Go on with the next incident, or with maintenance."""
-        self._collecting.remove(work.pipeline.name)
-        self._show_status()
-        if self._pool.stopping:
-            if not self._collecting:
+        if self._ending:
+            if not self._collecting.pipelines:
                 self._loop.stop()
             return
         self._maintenance.refill()
@@ -284,11 +278,31 @@ class Supervisor:
             case ReloadRequest():
                 self._reload()
                 client.end(self._configuration.reply())
+            case DrainRequest():
+                self._drain(on=not request.off)
+                client.end(Reply())
             case RunRequest():
-                self._intake.by_hand(request, client)
+                self._run(request, client)
+
+    def _drain(self, *, on: bool) -> None:
+        if on:
+            log.info("drain.started", queued=self._intake.queued)
+        else:
+            log.info("drain.ended", queued=self._intake.queued)
+        self._intake.drain(on=on)
+        self._show_status()
+        self._next()
+
+    def _run(self, request: RunRequest, client: Client) -> None:
+        if self._ending:
+            client.end(Reply(exit_code=69, message="the daemon is stopping", hint="try again once it has started"))
+        else:
+            self._intake.by_hand(request, client)
 
     def _reload(self) -> None:
         """Load the configuration again; during recovery its triggers are not open yet."""
+        if self._ending:
+            return
         if self._recovering:
             self._configuration.reload()
             return
@@ -305,18 +319,16 @@ class Supervisor:
             self._reload()
 
     def _stop(self) -> None:
-        """Finish and seal what is under way, then end."""
-        log.info("daemon.stopping", running=[running.incident for running in self._events.activity.running])
-        self._ending = "stopping"
-        self._manager.stopping()
-        self._pool.stop(time.monotonic() + STOP_GRACE_S)
-        if self._recovering:
-            return
+        if not self._recovering:
+            self._stopping.signalled()
+        else:  # nothing is under way: `_recovered` ends it
+            self._manager.stopping()
+            self._pool.stop(time.monotonic())
+
+    def _leave(self) -> None:
+        """Let crashes that can wait for the next run do so."""
         self._triggers.leave()
         self._holding.leave()
-        self._show_status()
-        if not self._collecting:
-            self._loop.stop()
 
     def _close(self) -> None:
         self._metrics.close()

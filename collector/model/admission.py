@@ -94,6 +94,19 @@ class Admission:
         return len(self._held)
 
     @property
+    def draining(self) -> int:
+        """The number of cases that wait and may still begin."""
+        return self._queue.draining
+
+    def drain(self, *, on: bool) -> None:
+        """Let nothing begin but what is queued now; or, again, everything."""
+        self._queue.drain(on=on)
+
+    def may_begin(self, case: Case) -> bool:
+        """Return whether *case* is under way, or need not wait for the end of a drain."""
+        return case in self._queue.running or self._queue.may_begin(case)
+
+    @property
     def idle(self) -> bool:
         return not self._queue.running and not self._queue
 
@@ -128,13 +141,14 @@ class Admission:
 
         Whether it is queued or held now depends on the budgets as they are.
         """
-        first, *others = markers
-        self._budgets.refund(number)
-        case = self._open(number, first, pipeline, now_s)
-        for marker in others:
-            case.add(marker, now_s)
-            self._index(case, marker)
-        return self._admit(case, now_s)
+        return self._admit(self._reopen(number, markers, pipeline, now_s), now_s)
+
+    def go_on(self, number: int, markers: Sequence[Marker], *, pipeline: str, now_s: float) -> Case:
+        """Queue a case whose incident was begun before a restart: it has paid, and its place is not another's."""
+        case = self._reopen(number, markers, pipeline, now_s)
+        case.spent = self._budgets.spend(case.executable, case.owner, now_s)
+        self._queue.put(case)
+        return case
 
     def next(self, now_s: float) -> Case | None:
         """Return a case to run now, ``None`` if there is none; it counts as running until `finished`."""
@@ -158,6 +172,15 @@ class Admission:
             self._budgets.give_back(case.spent)
         else:
             self._budgets.settle(case.spent, size_bytes)
+
+    def _reopen(self, number: int, markers: Sequence[Marker], pipeline: str, now_s: float) -> Case:
+        first, *others = markers
+        self._budgets.refund(number)
+        case = self._open(number, first, pipeline, now_s)
+        for marker in others:
+            case.add(marker, now_s)
+            self._index(case, marker)
+        return case
 
     def _open(self, number: int, marker: Marker, pipeline: str, now_s: float) -> Case:
         """Return a new case with its first marker."""

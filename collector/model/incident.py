@@ -78,6 +78,21 @@ class HoldRecord(msgspec.Struct, frozen=True, kw_only=True):
     ended: str
 
 
+class Continuation(msgspec.Struct, frozen=True, kw_only=True):
+    """
+    One line of ``continued.jsonl``: a later run of the same boot went on with an incident that was cut off.
+
+    *gap_s* is how many seconds before *at_s*, since the epoch, the run that was cut off wrote last. *done* are the
+    steps that had ended by then.
+    """
+
+    at_s: float
+    gap_s: float
+    collector_version: str
+    config_hash: str
+    done: tuple[str, ...] = ()
+
+
 class IncidentHeader(msgspec.Struct, frozen=True, kw_only=True):
     """
     ``incident.json``: what is known when an incident is opened.
@@ -115,7 +130,8 @@ class Manifest(IncidentHeader, frozen=True, kw_only=True):
     *archive_clock_s* is what the archive's own clock showed when it was sealed; its age counts from there.
     *sealed_bytes* is the space on disk that it then took: retention goes by it, whatever becomes of its files.
     *foreign_names* is how many files are not listed because the collector gives no such names.
-    *hold* is set if the kernel held the crashed process while its evidence was collected.
+    *hold* is set if the kernel held the crashed process while its evidence was collected. *continued* is set if the run
+    that began it was cut off, and the next one went on.
     """
 
     state: IncidentState
@@ -125,6 +141,7 @@ class Manifest(IncidentHeader, frozen=True, kw_only=True):
     sealed_bytes: int | None = None
     foreign_names: int = 0
     hold: HoldRecord | None = None
+    continued: tuple[Continuation, ...] = ()
 
     def artifacts(self) -> Iterator[ArtifactRecord]:
         """Yield the artifacts of all steps."""

@@ -28,6 +28,7 @@ class CaseQueue:
         self._waiting: list[Case] = []
         self._turns: dict[str, int] = {}  # of the users who have something waiting or running
         self._turn = 0
+        self._last: frozenset[int] | None = None  # while it is drained: the cases that may still begin, by id
         self._room: dict[str, bool] = {}  # whether an owner may have another place, as long as nothing begins or ends
 
     def __len__(self) -> int:
@@ -40,6 +41,22 @@ class CaseQueue:
     def users(self) -> set[str]:
         """Who has something in the queue."""
         return {user_of(case.owner) for case in self._waiting}
+
+    def drain(self, *, on: bool) -> None:
+        """From now on, begin only those that wait at this moment; or, again, all. Once drained, it stays as it is."""
+        if not on:
+            self._last = None
+        elif self._last is None:
+            self._last = frozenset(case.id for case in self._waiting)
+
+    def may_begin(self, case: Case) -> bool:
+        """Return whether *case* need not wait for the end of a drain."""
+        return self._last is None or case.id in self._last
+
+    @property
+    def draining(self) -> int:
+        """The number of those that may begin."""
+        return sum(map(self.may_begin, self._waiting))
 
     def put(self, case: Case) -> None:
         self._waiting.append(case)
@@ -94,7 +111,8 @@ class CaseQueue:
         used = Counter(case.owner for case in self.running)
         known, owners = self._room, {case.owner for case in self._waiting}
         self._room = {owner: known[owner] if owner in known else has_room(used, owner, MAX_RUNNING) for owner in owners}
-        return [case for case in self._waiting if _is_by_hand(case) or self._room[case.owner]]
+        free = [case for case in self._waiting if self.may_begin(case)]
+        return [case for case in free if _is_by_hand(case) or self._room[case.owner]]
 
 
 def _is_by_hand(case: Case) -> bool:

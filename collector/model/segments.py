@@ -48,7 +48,8 @@ class Planned(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
     """
     One line of ``segments.jsonl``: a segment, why it is wanted, and its artifact or why there is none.
 
-    *limit_bytes* is set if only its beginning is copied.
+    *limit_bytes* is set if only its beginning is copied. *device*, *inode*, *size_bytes* and *mtime_ns* tell whether
+    the file is still the same when a run that was cut off is continued.
     """
 
     name: str
@@ -58,6 +59,9 @@ class Planned(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
     artifact: str = ""
     limit_bytes: int | None = None
     not_taken: str = ""
+    device: int = 0
+    inode: int = 0
+    mtime_ns: int = 0
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -111,6 +115,9 @@ def plan(candidates: Iterable[Candidate], *, order: Order, limits: SegmentLimits
             artifact="" if reason else f"segments/{taken:04}",
             limit_bytes=cost if not reason and cost < candidate.data_bytes else None,
             not_taken=reason,
+            device=candidate.device,
+            inode=candidate.inode,
+            mtime_ns=candidate.mtime_ns,
         )
         planned.append((candidate, row))
     return planned

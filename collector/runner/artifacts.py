@@ -34,6 +34,7 @@ from collector.model.copying import CopyReport, CopySettings, Feedback
 from collector.model.errors import CopyError, StepError
 from collector.model.incident import StepStatus
 from collector.pressure.sampler import sample_disk
+from collector.runner.earlier import remove_aside, set_aside
 from collector.runner.protocol import Written
 
 # How a collector says that a step ended, other than by an error.
@@ -61,6 +62,7 @@ class Writer:
         progress: Called with the bytes written so far, and how many it will be, if that is known.
         skipped: Paths of artifacts that are written already.
         replaces: Replace files that exist: an attempt that died left them.
+        continues: Set files that exist aside, until they have been written again: a run that was cut off left them.
     """
 
     incident_fd: int
@@ -71,6 +73,7 @@ class Writer:
     progress: Callable[[int, int | None], None] = lambda _size, _total: None
     skipped: frozenset[str] = frozenset()
     replaces: bool = False
+    continues: bool = False
     count: int = 0
     size_bytes: int = 0
     total_bytes: int | None = None
@@ -106,6 +109,8 @@ class Writer:
                 self._directories.add(made)
             if self.replaces:
                 _remove_leftovers(fd, name)
+            if self.continues:
+                set_aside(fd, name)
             try:
                 report = self._body(artifact, fd, name)
             except CopyError as exc:
@@ -113,7 +118,9 @@ class Writer:
                     raise
                 self.truncated.append(f"{path}: {exc}")
                 return
-        self._record(artifact, path, report, read_s)
+            self._record(artifact, path, report, read_s)
+            if self.continues and not report.truncated:
+                remove_aside(fd, name)
 
     def sync(self) -> None:
         """Sync everything written so far: files, their names, their records."""

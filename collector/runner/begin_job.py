@@ -29,13 +29,13 @@ def begin(job: Begin) -> tuple[Done, int]:
     with Store(job.archive) as store, ArchiveReader(job.archive) as archive:
         reserve = job.reserve.bytes_of(sample_disk(store.fd).total_bytes)
         pruned = _make_room(job, archive, reserve)
-        kept_free = _kept_free(archive, job.header.owner, reserve)
+        free = kept_free(archive, job.header.owner, reserve)
         lock = store.begin(job.header)
-        direct = _supports_direct_io(lock)
-        return Done(reserve_bytes=reserve, kept_free_bytes=kept_free, ids=pruned, direct=direct), lock
+        direct = supports_direct_io(lock)
+        return Done(reserve_bytes=reserve, kept_free_bytes=free, ids=pruned, direct=direct), lock
 
 
-def _kept_free(archive: ArchiveReader, owner: str, reserve: int) -> int:
+def kept_free(archive: ArchiveReader, owner: str, reserve: int) -> int:
     """Return what an incident's copies must leave free: the reserve, and the shares of others."""
     if is_protected(owner) or os.geteuid() != 0:  # without root, the archive is the user's own
         return reserve
@@ -49,7 +49,7 @@ def _kept_free(archive: ArchiveReader, owner: str, reserve: int) -> int:
     return free - max(share, METADATA_BYTES)
 
 
-def _supports_direct_io(incident_fd: int) -> bool:
+def supports_direct_io(incident_fd: int) -> bool:
     """Ask about a file of the incident; where the kernel does not know, assume so: the copy engine will try."""
     with directory.opened_file(layout.HEADER, incident_fd) as fd:
         offered = syscalls.direct_alignment(fd)

@@ -14,6 +14,7 @@ from contextlib import nullcontext
 
 import msgspec
 
+from collector.collectors.base import names_nobody
 from collector.host.held_process import HeldProcess
 from collector.model.artifact import HeldUse
 from collector.model.case import merge
@@ -39,6 +40,7 @@ TURN_S = 0.1
 
 
 NOT_ITS_TURN = "another incident's files are copied first"
+LATE = "it was read only now: the collector was cut off before it had read all of this"
 LET_GO = "the process was let go before all of this was read"
 ENDED = "the process ended before all of this was read"
 
@@ -112,12 +114,19 @@ def run_step(run: IncidentRun, step: Step, held: HeldProcess | None = None) -> T
     if early and step.held is HeldUse.READ and end.status in READ and (why := _too_late(run, held, end, written)):
         reason = "; ".join(filter(None, (why, end.reason)))
         end = msgspec.structs.replace(end, status=StepStatus.TRUNCATED, reason=reason)
+    if run.continues and step.is_light and end.status in READ and not _about_nobody(run, end):
+        reason = "; ".join(filter(None, (LATE, end.reason)))
+        end = msgspec.structs.replace(end, status=StepStatus.TRUNCATED, reason=reason)
     run.ends.append(end)
     run.begun[step.id] = end.status
     recorded = yield from run.record(RecordSteps(archive=run.archive, incident=run.id, ends=(end,)))
     if recorded.reason:
         run.report(events.JournalFailed(incident=run.id, reason=recorded.reason))
     run.report_finished(end, done, written)
+
+
+def _about_nobody(run: IncidentRun, end: StepEnd) -> bool:
+    return end.status is StepStatus.NOT_APPLICABLE and names_nobody(merge(run.markers()))
 
 
 def _too_late(run: IncidentRun, held: HeldProcess | None, end: StepEnd, early: Written | None) -> str:
@@ -192,6 +201,7 @@ def _perform(run: IncidentRun, step: Step, held: HeldProcess | None) -> Task[Don
         ticks=run.sampler.ticks,
         held=there,
         opened=opened.end if opened is not None else None,
+        continues=run.continues,
     )
     fds = (*fds_of(held), *((opened.fd,) if opened is not None else ()))
 

@@ -7,7 +7,7 @@ import os
 from collections.abc import Iterator, Sequence
 from contextlib import closing
 
-from collector.collectors.base import Context
+from collector.collectors.base import Context, Earlier
 from collector.host.files import Host
 from collector.host.held_process import HeldProcess
 from collector.model.artifact import NotApplicable, Truncated
@@ -37,7 +37,11 @@ def fds_of(process: HeldProcess | None) -> tuple[int, ...]:
 
 @contextlib.contextmanager
 def context_of(
-    job: ReadStep | OpenFiles | RunStep, fds: Sequence[int], *, in_memory: bool = False
+    job: ReadStep | OpenFiles | RunStep,
+    fds: Sequence[int],
+    *,
+    in_memory: bool = False,
+    earlier: Earlier | None = None,
 ) -> Iterator[Context]:
     """Yield what the collector of a job may use, with the process that is held, if there is one; see `held_process`."""
     with held_process(job.held, fds) as held:
@@ -48,6 +52,7 @@ def context_of(
             redaction=job.redaction,
             held=held,
             in_memory=in_memory,
+            earlier=earlier,
         )
 
 

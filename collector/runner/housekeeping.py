@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import time
+from collections.abc import Iterable
 
 import msgspec
 
@@ -30,9 +31,21 @@ RECOVER_WAIT_S = 5.0
 """How long a start waits for workers of a killed run: one needed 0.4 s to return from an fsync and die."""
 
 
-def recover(pool: Pool, archive: str, *, wait_s: float = RECOVER_WAIT_S) -> Task[Done]:
-    """Seal what a killed run left behind; *sealed* of the result has the incidents and their states."""
-    return (yield from _perform(pool, Recover(archive=archive, now_s=time.time(), wait_s=wait_s)))
+def recover(
+    pool: Pool,
+    archive: str,
+    *,
+    wait_s: float = RECOVER_WAIT_S,
+    boot_id: str | None = None,
+    spare: Iterable[str] = (),
+) -> Task[Done]:
+    """
+    Seal what a killed run left behind, except for the incidents to *spare*.
+
+    *sealed* of the result has the incidents and their states; with *boot_id*, *ids* has those that can be continued.
+    """
+    job = Recover(archive=archive, now_s=time.time(), wait_s=wait_s, boot_id=boot_id, spare=tuple(spare))
+    return (yield from _perform(pool, job))
 
 
 def prune(pool: Pool, generation: Generation, *, spare: str = "") -> Task[Done]:

@@ -110,6 +110,10 @@ class IncidentRun:
     """What is still to be copied, by step id; its descriptors are closed by whoever takes it out."""
     was_held: bool = False
     """The kernel held the crashed process, or still does."""
+    continues: bool = False
+    """An earlier run began the incident, and was cut off."""
+    ended_before: frozenset[str] = frozenset()
+    """The steps that had ended in that run."""
     begun: dict[str, StepStatus | None] = field(default_factory=dict)
     """The steps that were begun, by id; how each ended, or ``None`` while it has not."""
 
@@ -139,7 +143,7 @@ class IncidentRun:
         A long dump is announced without its signal, and its light evidence is read at once: the exit or the core, which
         name it, come later.
         """
-        ended, marker = {end.id for end in self.ends}, merge(self.markers())
+        ended, marker = {end.id for end in self.ends} | self.ended_before, merge(self.markers())
         met = (step for step, _ in self.pipeline.left_out if step.when.holds(marker) is None)
         return [step for step in (*self.pipeline.steps, *met) if step.id not in ended]
 

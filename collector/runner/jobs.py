@@ -24,12 +24,15 @@ from collector.pressure.sampler import Sampler
 from collector.runner import light_job, recorder_job
 from collector.runner.artifacts import ENDS, Writer
 from collector.runner.begin_job import begin
+from collector.runner.continue_job import continue_incident
 from collector.runner.core_tidying_job import remove_cores
+from collector.runner.earlier import EarlierFiles
 from collector.runner.held_job import context_of, open_files
 from collector.runner.parcel import unpacked
 from collector.runner.protocol import (
     AddDigests,
     Begin,
+    Continue,
     Done,
     FindUndigested,
     Job,
@@ -67,6 +70,8 @@ def perform(  # noqa: PLR0911, PLR0912 - one per job
     match job:
         case Begin():
             return begin(job)
+        case Continue():
+            return continue_incident(job)
         case ReadStep():
             return light_job.read_step(job, fds), None
         case OpenFiles():
@@ -146,15 +151,17 @@ def _run_step(job: RunStep, fds: Sequence[int], sampler: Sampler, report: Report
             reserve_bytes=max(job.reserve_bytes, job.kept_free_bytes),
             ask=ask,
             progress=report.progress,
-            skipped=store.recorded(job.incident) if job.goes_on else frozenset(),
+            skipped=store.recorded(job.incident) if job.goes_on and not job.continues else frozenset(),
+            continues=job.continues,
         )
+        earlier = EarlierFiles(incident_fd, job.step) if job.continues else None
         status, reason = (job.opened.status, job.opened.reason) if job.opened else (StepStatus.OK, "")
         try:
             with (
-                context_of(job, fds) as ctx,
+                context_of(job, fds, earlier=earlier) as ctx,
                 closing(unpacked(fds[-1]) if job.opened else job.collector.collect(ctx)) as artifacts,  # type: ignore[type-var]
             ):
-                for artifact in artifacts:
+                for artifact in earlier.left(artifacts) if earlier else artifacts:
                     writer.write(artifact)
         except (Truncated, NotApplicable) as exc:
             status, reason = ENDS[type(exc)], exc.reason

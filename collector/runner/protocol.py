@@ -12,7 +12,15 @@ import msgspec
 from collector.collectors.base import Collector
 from collector.host.held_process import DumpSource
 from collector.model.copying import CopySettings
-from collector.model.incident import HoldRecord, IncidentHeader, IncidentState, StepEnd, StepStatus
+from collector.model.incident import (
+    Continuation,
+    HoldRecord,
+    IncidentHeader,
+    IncidentState,
+    LeftOut,
+    StepEnd,
+    StepStatus,
+)
 from collector.model.marker import Marker, ProcessRef
 from collector.model.pressure import Budget, GateLimits, SpeedChange, Tick
 from collector.model.redaction import Redaction
@@ -108,7 +116,7 @@ class RunStep(IncidentJob, frozen=True, kw_only=True):
     *kept_free_bytes*: what copies must leave free, for the shares of others, too. *goes_on*: its first artifacts are
     written already, and are skipped. *waited_s*: how long the incident has waited for the gate so far. *ticks*: the
     distress that the supervisor has seen in the last seconds. *opened*: the collector has run already, and ended so;
-    what it yielded is in the parcel that comes with this job.
+    what it yielded is in the parcel that comes with this job. *continues*: a run that was cut off may have begun it.
     """
 
     step: str
@@ -126,6 +134,7 @@ class RunStep(IncidentJob, frozen=True, kw_only=True):
     ticks: tuple[Tick, ...] = ()
     held: HeldJob | None = None
     opened: Opened | None = None
+    continues: bool = False
 
 
 class RecordSteps(IncidentJob, frozen=True, kw_only=True):
@@ -144,6 +153,18 @@ class Seal(IncidentJob, frozen=True, kw_only=True):
     hold: HoldRecord | None = None
 
 
+class Continue(IncidentJob, frozen=True, kw_only=True):
+    """
+    Go on with an incident that was cut off; the reply carries a descriptor that holds its lock, and `Resumed`.
+
+    *record* says so in the incident, but for what only the worker can know.
+    """
+
+    owner: str
+    reserve: Reserve
+    record: Continuation
+
+
 class WriteSeconds(IncidentJob, frozen=True, kw_only=True):
     """Write the rows of the flight recorder since the incident began, at *since_s* since boot."""
 
@@ -157,10 +178,18 @@ class VisitProcesses(msgspec.Struct, frozen=True):
 
 
 class Recover(ArchiveJob, frozen=True, kw_only=True):
-    """Seal what a killed run left behind; wait up to *wait_s* for its workers, which may still sync a disk, to die."""
+    """
+    Seal what a killed run left behind; wait up to *wait_s* for its workers, which may still sync a disk, to die.
+
+    What began in this boot, by its *boot_id*, and can be continued is left as it is, and its ids are in the reply. The
+    incidents to *spare* are left, too; with *only*, all but that one.
+    """
 
     now_s: float
     wait_s: float = 0.0
+    boot_id: str | None = None
+    spare: tuple[str, ...] = ()
+    only: str | None = None
 
 
 class Prune(ArchiveJob, frozen=True, kw_only=True):
@@ -225,7 +254,7 @@ class Summarize(ArchiveJob, frozen=True, kw_only=True):
     """Summarize the newest incidents for others than root; the reply brings a descriptor with the summaries."""
 
 
-IncidentJobs = Begin | ReadStep | OpenFiles | WriteSpool | RunStep | RecordSteps | WriteSeconds | Seal
+IncidentJobs = Begin | Continue | ReadStep | OpenFiles | WriteSpool | RunStep | RecordSteps | WriteSeconds | Seal
 ArchiveJobs = Recover | Prune | KeepClock | AddDigests | FindUndigested | RemoveCores | Summarize
 Job = IncidentJobs | ArchiveJobs | VisitProcesses | Release
 
@@ -261,6 +290,21 @@ class TidiedCores(msgspec.Struct, frozen=True):
     problem: str = ""
 
 
+class Resumed(msgspec.Struct, frozen=True, kw_only=True):
+    """
+    How far an incident was when its run was cut off.
+
+    *ended* and *begun* are its steps, the latter with what is there of each; *recorder* is how the recorder's ended.
+    """
+
+    planned: tuple[str, ...]
+    left_out: tuple[LeftOut, ...] = ()
+    ended: tuple[str, ...] = ()
+    begun: tuple[Written, ...] = ()
+    recorder: StepEnd | None = None
+    gap_s: float = 0.0
+
+
 class Done(msgspec.Struct, frozen=True, kw_only=True, tag="done", omit_defaults=True):
     """
     How a job ended, or a whole run.
@@ -294,3 +338,4 @@ class Done(msgspec.Struct, frozen=True, kw_only=True, tag="done", omit_defaults=
     more_changes: int = 0
     tainted: bool = False
     tidied: tuple[TidiedCores, ...] = ()
+    resumed: Resumed | None = None

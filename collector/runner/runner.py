@@ -17,7 +17,7 @@ import msgspec
 from collector.archive import layout
 from collector.host.clock import boot_s
 from collector.host.held_process import HeldProcess
-from collector.model.incident import IncidentHeader, StepStatus
+from collector.model.incident import HoldRecord, IncidentHeader, StepStatus
 from collector.model.marker import Marker
 from collector.pipeline.generation import RunSettings
 from collector.pipeline.steps import Pipeline
@@ -25,6 +25,7 @@ from collector.pressure.sampler import Sampler
 from collector.runner import events
 from collector.runner.bulk_phase import run_remaining_steps
 from collector.runner.bulk_turns import BulkTurns
+from collector.runner.continued_phase import take_over
 from collector.runner.coroutine import Task
 from collector.runner.held_phase import HeldPhase
 from collector.runner.incident_run import IncidentRun
@@ -64,9 +65,14 @@ class Runner:
         settings: RunSettings,
         markers: Callable[[], tuple[Marker, ...]] | None = None,
         held: Callable[[], HeldProcess | None] = lambda: None,
+        *,
+        continues: bool = False,
     ) -> Task[Done]:
         """
         Collect everything that *pipeline* lists and archive it; for the arguments, see `IncidentRun`.
+
+        With *continues*, an earlier run of this boot began the incident of that id, and was cut off: what is left of it
+        is collected.
 
         Returns:
             How it ended; its *incident* is ``None`` if nothing was archived, and *exit_code* and *reason* say why.
@@ -82,7 +88,7 @@ class Runner:
             held=held,
         )
         with closing(run):
-            done = yield from self._collect(run)
+            done = yield from (self._continue(run) if continues else self._collect(run))
         if done.state is None:
             done = yield from _rescue(run, done)
         return _ended(run, done)
@@ -101,6 +107,19 @@ class Runner:
                     run.report(events.JournalFailed(incident=run.id, reason=written.reason))
             yield from held.receive()
             yield from held.beside(run_remaining_steps(run, self._turns))
+        return (yield from self._end(run, since_s, held.record()))
+
+    def _continue(self, run: IncidentRun) -> Task[Done]:
+        since_s = boot_s()
+        self._mark()
+        done = yield from take_over(run)
+        if run.lock < 0:
+            return done
+        yield from run_remaining_steps(run, self._turns)
+        return (yield from self._end(run, since_s, None))
+
+    def _end(self, run: IncidentRun, since_s: float, hold: HoldRecord | None) -> Task[Done]:
+        """Add the recorder's rows from *since_s* since boot on, and seal."""
         self._mark()
         yield from archive_seconds(run, since_s)
         job = Seal(
@@ -111,7 +130,7 @@ class Runner:
             interrupted=self._pool.stopping,
             markers=run.markers(),
             ends=tuple(run.ends),
-            hold=held.record(),
+            hold=hold,
         )
         return (yield from run.record(job))
 
@@ -144,7 +163,7 @@ def _rescue(run: IncidentRun, failed: Done) -> Task[Done]:
     """Seal what can be sealed of an incident whose last job failed, as the next start would."""
     if failed.status is not StepStatus.FAILED:
         return failed  # the disk does not even answer: left to the next start
-    recovered = yield from run.record(Recover(archive=run.archive, now_s=time.time()))
+    recovered = yield from run.record(Recover(archive=run.archive, now_s=time.time(), only=run.id))
     state = recovered.sealed.get(run.id)
     return Done(state=state, reason=failed.reason) if state else failed
 

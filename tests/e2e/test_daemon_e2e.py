@@ -7,14 +7,13 @@ import os
 import re
 import signal
 import subprocess
-import time
 from collections.abc import Callable
 from pathlib import Path
 
 import psutil
 import pytest
 from configuration import config_of
-from harness import Daemon, Victim, segment, steps_of, wait_for
+from harness import Daemon, Victim, segment, wait_for
 from machine import core_pattern
 
 MIB = 1 << 20
@@ -59,41 +58,6 @@ def test_daemon_forks_nothing_between_marker_and_archive(
 
 def _traced(pid: str) -> bool:
     return "TracerPid:\t0" not in Path(f"/proc/{pid}/status").read_text()
-
-
-def test_daemon_seals_what_was_under_way_when_it_was_killed(
-    daemon_factory: Callable[..., Daemon], crasher: Path
-) -> None:
-    """After SIGKILL and a restart, the incident is archived as interrupted, with everything collected so far."""
-    daemon = daemon_factory(SLOW)
-    with segment("slow", 64 * MIB, {n * MIB: os.urandom(MIB) for n in range(64)}) as path:
-        crash(daemon, crasher, path)
-        wait_for(lambda: list(daemon.archive.glob("*.partial/segments/**/*.part")), "copy under way")
-        daemon.stop(signal.SIGKILL)
-    assert not daemon.incidents()
-    daemon.start()
-    (manifest,) = daemon.wait_for_incidents(1)
-    assert manifest["state"] == "interrupted"
-    steps = steps_of(manifest)
-    for step in ("memory", "processes", "kernel_log", "core"):
-        assert steps[step]["status"] == "ok"
-        assert steps[step]["artifacts"]
-    assert any(artifact["truncated"] for artifact in steps["segments"]["artifacts"] if "truncated" in artifact)
-    assert not list(daemon.archive.glob("*.partial"))
-    time.sleep(0.5)
-    assert len(daemon.incidents()) == 1, "the same core was collected twice"
-
-
-def test_daemon_seals_the_incident_when_it_is_stopped(daemon_factory: Callable[..., Daemon], crasher: Path) -> None:
-    """SIGTERM: the running step may finish, the others are skipped, and the incident is sealed before the exit."""
-    daemon = daemon_factory(SLOW)
-    with segment("slow", 64 * MIB, {n * MIB: os.urandom(MIB) for n in range(64)}) as path:
-        crash(daemon, crasher, path)
-        wait_for(lambda: list(daemon.archive.glob("*.partial/segments/**/*.part")), "copy under way")
-        assert daemon.stop(signal.SIGTERM) == 0
-    (manifest,) = daemon.incidents()
-    assert manifest["state"] == "interrupted"
-    assert not list(daemon.archive.glob("*.partial"))
 
 
 def test_run_is_executed_by_the_daemon(daemon_factory: Callable[..., Daemon]) -> None:

@@ -143,8 +143,15 @@ def test_recorder_history_outlasts_a_long_incident(daemon_factory: Callable[...,
     assert len(during) <= 2
 
 
+def recorder_of(daemon: Daemon) -> list[dict[str, Any]]:
+    """Return the recorder's artifacts in the only incident."""
+    (manifest,) = daemon.incidents()
+    artifacts: list[dict[str, Any]] = steps_of(manifest)["recorder"]["artifacts"]
+    return artifacts
+
+
 def test_recorder_history_survives_the_collector(daemon_factory: Callable[..., Daemon]) -> None:
-    """A killed run is sealed with what came before the crash."""
+    """A killed run has what came before the crash, and the one that goes on with it adds its own seconds."""
     daemon = daemon_factory(config_of(MEMORY, HOLD, triggers=(), recorder=RECORDER), start=False)
     os.mkfifo(fifo := daemon.directory / "hold")
     daemon.start()
@@ -153,10 +160,14 @@ def test_recorder_history_survives_the_collector(daemon_factory: Callable[..., D
             daemon.stop(signal.SIGKILL)
         run.wait(30)
     daemon.start()
-    (manifest,) = daemon.incidents()
-    assert manifest["state"] == "interrupted"
-    artifacts = steps_of(manifest)["recorder"]["artifacts"]
-    assert {artifact["path"] for artifact in artifacts} == {"recorder/recorder.jsonl", "recorder/top.jsonl"}
+    with held(fifo):
+        pass
+    (manifest,) = daemon.wait_for_incidents(1)
+    assert manifest["continued"]
+    wait_for(lambda: all(artifact.get("digest") for artifact in recorder_of(daemon)), "digests")
+    artifacts = recorder_of(daemon)
+    names = ["during.jsonl", "recorder.jsonl", "top.jsonl"]
+    assert sorted(artifact["path"] for artifact in artifacts) == [f"recorder/{name}" for name in names]
     assert all(artifact["digest"] and "truncated" not in artifact for artifact in artifacts)
     assert archived(daemon, manifest["id"], "recorder.jsonl")[1]
 
@@ -171,6 +182,8 @@ def test_recorder_archives_the_seconds_of_an_incident_that_is_stopped(daemon_fac
             assert daemon.process is not None
             daemon.process.terminate()
             wait_for(lambda: b"daemon.stopping" in daemon.log.read_bytes(), "daemon.stopping")
+            daemon.process.terminate()
+            wait_for(lambda: b"daemon.sealing" in daemon.log.read_bytes(), "daemon.sealing")
         daemon.process.wait(40)
         run.wait(30)
     (manifest,) = daemon.incidents()

@@ -11,7 +11,8 @@ from dataclasses import dataclass
 from pathlib import PurePosixPath
 from typing import ClassVar
 
-from collector.collectors.base import Context, about_nobody, names_nobody, names_of
+from collector.collectors.base import Context, Earlier, about_nobody, names_nobody, names_of
+from collector.collectors.shm.continued import MISSING, open_again, planned_before
 from collector.collectors.shm.death import death_of
 from collector.collectors.shm.inventory import inventory
 from collector.collectors.shm.listing import ROOT, length_of
@@ -24,10 +25,10 @@ from collector.host.subordinates import owners
 from collector.host.tree import Tree
 from collector.model.artifact import Artifact, Bulk, CoreUse, Footprint, HeldUse, NotApplicable, Truncated
 from collector.model.errors import StepError
-from collector.model.owners import by_owner
+from collector.model.owners import Owners, by_owner
 from collector.model.pressure import StepClass
 from collector.model.segments import Candidate, Order, Planned, SegmentLimits, plan
-from collector.model.text import escape_name, jsonl
+from collector.model.text import escape_name, jsonl, unescape_name
 from collector.model.units import Bytes, Seconds
 
 
@@ -83,15 +84,19 @@ class Shm:
             Truncated: At the end, if wanted segments are not there, or what the process had mapped cannot be learnt.
             NotApplicable: At the end, if the marker is about no process and no segment is wanted by name.
         """
+        if ctx.earlier is not None and (rows := planned_before(ctx.earlier)) is not None:
+            yield from self._continue(ctx, ctx.earlier, rows)
+            return
         unread = ReadErrors()
         with ExitStack() as stack:
             search, unknown = self._search(ctx, stack, unread)
             planned = self._plan(search, unread)
+            reasons = self._gaps(ctx, search, planned, unknown)
+            if reasons:  # for a run that has to continue this one: it cannot find out any more
+                yield Artifact(path=PurePosixPath(MISSING), body="\n".join((*reasons, "")).encode())
             lines = jsonl((row for _, row in planned), cut=_left_out(planned, search.left_out))
             yield Artifact(path=PurePosixPath("segments.jsonl"), body=lines, media="jsonl")
-            gone = [candidate for candidate, _ in planned if candidate.gone not in {"", EXCLUDED, NOT_THEIRS}]
-            unopened = [candidate.name for candidate in gone if candidate.gone.startswith(UNOPENED)]
-            lost = [candidate.name for candidate in gone if not candidate.gone.startswith(UNOPENED)]
+            lost: list[str] = []
             ahead = sum(_cost(row) for _, row in planned)
             for candidate, row in planned:
                 if row.artifact:
@@ -101,10 +106,22 @@ class Shm:
                     except (OSError, StepError) as exc:
                         lost.append(candidate.name)
                         unread.add(search.source(candidate), exc, candidate.owner)
-            tree: Tree[None] = Tree(search.root_fd, ROOT, owners=search.owners, unread=unread)
-            rows = jsonl(inventory(tree, self.max_inventory))
-            yield Artifact(path=PurePosixPath("inventory.jsonl"), body=rows, media="jsonl")
+            yield self._inventory(search.root_fd, search.owners, unread)
         yield from unread.artifacts()
+        if lost:
+            reasons.append(f"no longer there: {names_of(lost)}")
+        if reasons:
+            raise Truncated("; ".join(reasons))
+        if unknown and not self.segments:
+            raise NotApplicable(about_nobody(ctx.marker))
+
+    def _gaps(
+        self, ctx: Context, search: SegmentSearch, planned: list[tuple[Candidate, Planned]], unknown: str
+    ) -> list[str]:
+        """Return why the plan does not have all that is wanted."""
+        gone = [candidate for candidate, _ in planned if candidate.gone not in {"", EXCLUDED, NOT_THEIRS}]
+        unopened = [candidate.name for candidate in gone if candidate.gone.startswith(UNOPENED)]
+        lost = [candidate.name for candidate in gone if not candidate.gone.startswith(UNOPENED)]
         reasons = []
         if unknown and not names_nobody(ctx.marker):
             reasons.append(f"what the crashed process had mapped is not known: {unknown}")
@@ -120,10 +137,43 @@ class Shm:
             reasons.append(f"they could not be opened: {names_of(unopened)}")
         if refused := [candidate.name for candidate, _ in planned if candidate.gone == NOT_THEIRS]:
             reasons.append(f"{NOT_THEIRS}: {names_of(refused)}")
-        if reasons:
-            raise Truncated("; ".join(reasons))
-        if unknown and not self.segments:
-            raise NotApplicable(about_nobody(ctx.marker))
+        return reasons
+
+    def _continue(self, ctx: Context, earlier: Earlier, rows: list[Planned]) -> Iterator[Artifact]:
+        """Yield what an earlier run has planned and not copied, as far as it is still the same."""
+        unread, lost = ReadErrors(), []
+        missing = (earlier.read(MISSING) or b"").decode().splitlines()
+        with ExitStack() as stack:
+            root_fd = self._root(ctx, stack)
+            left = [row for row in rows if row.artifact and not earlier.has(row.artifact)]
+            ahead = sum(map(_cost, left))
+            for row in left:
+                ahead -= _cost(row)
+                source = f"{ROOT}/{unescape_name(row.name)}"
+                try:
+                    yield _artifact(open_again(root_fd, row), source, row, ahead)
+                except (OSError, StepError) as exc:
+                    lost.append(row.name)
+                    unread.add(source, exc)
+            yield self._inventory(root_fd, owners(ctx.host), unread)
+        yield from unread.artifacts()
+        if lost:
+            missing.append(f"gone, or changed, while the collector was not running: {names_of(lost)}")
+        if missing:
+            raise Truncated("; ".join(missing))
+
+    def _inventory(self, root_fd: int, users: Owners, unread: ReadErrors) -> Artifact:
+        tree: Tree[None] = Tree(root_fd, ROOT, owners=users, unread=unread)
+        rows = jsonl(inventory(tree, self.max_inventory))
+        return Artifact(path=PurePosixPath("inventory.jsonl"), body=rows, media="jsonl")
+
+    def _root(self, ctx: Context, stack: ExitStack) -> int:
+        try:
+            root_fd = os.open(ctx.host.path(ROOT), DIRECTORY_FLAGS)
+        except OSError as exc:
+            raise StepError(f"{ROOT}: {exc.strerror}", hint="is a tmpfs mounted there?") from exc
+        stack.callback(os.close, root_fd)
+        return root_fd
 
     def preview(self, ctx: Context) -> list[Planned]:
         """Return the rows that `collect` would write to ``segments.jsonl`` now."""
@@ -139,11 +189,7 @@ class Shm:
 
     def _search(self, ctx: Context, stack: ExitStack, unread: ReadErrors) -> tuple[SegmentSearch, str]:
         guard = stack.enter_context(closing(Guard(self.read_timeout)))
-        try:
-            root_fd = os.open(ctx.host.path(ROOT), DIRECTORY_FLAGS)
-        except OSError as exc:
-            raise StepError(f"{ROOT}: {exc.strerror}", hint="is a tmpfs mounted there?") from exc
-        stack.callback(os.close, root_fd)
+        root_fd = self._root(ctx, stack)
         own: dict[Key, OwnSegment] = {}
         unknown = ""
         if self.from_ is From.CRASHED_PROCESS:

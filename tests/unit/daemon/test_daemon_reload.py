@@ -83,6 +83,7 @@ CHANGED = {
     "runtime.nice": 1,
     "runtime.ionice": "none",
     "runtime.incident_timeout": "5m",
+    "runtime.stop_grace": "5s",
     "runtime.reload_on_change": True,
 }
 """Each key of the two sections, and a value that is not its default."""
@@ -97,6 +98,7 @@ def in_force(configuration: Configuration) -> dict[str, object]:
         "archive.keep": generation.loaded.config.archive.keep,
         "runtime.directory": generation.runtime_directory,
         "runtime.incident_timeout": generation.pipelines["crash"].timeout_s,
+        "runtime.stop_grace": generation.loaded.config.runtime.stop_grace_s,
         "runtime.reload_on_change": generation.loaded.config.runtime.reload_on_change,
     }
 
