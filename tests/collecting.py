@@ -114,6 +114,7 @@ def context(
         marker=marker or manual(),
         deadline_s=time.monotonic() + timeout_s,
         redaction=redaction or Redaction(),
+        incident="20261128T001933.000000Z-9f21c4",
     )
 
 

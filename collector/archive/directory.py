@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import errno
+import fcntl
 import os
 import stat
 from collections.abc import Iterator
@@ -72,6 +73,24 @@ def opened(name: str, dir_fd: int, *, create: bool = False) -> Iterator[int]:
         yield fd
     finally:
         os.close(fd)
+
+
+@contextlib.contextmanager
+def claimed(name: str, dir_fd: int) -> Iterator[bool]:
+    """
+    Lock the directory *name* in *dir_fd*; yield False if another process holds the lock, or the directory is gone.
+
+    Raises:
+        OSError: If it is not a directory.
+    """
+    with contextlib.ExitStack() as stack:
+        try:
+            fd = stack.enter_context(opened(name, dir_fd))
+            fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except (BlockingIOError, FileNotFoundError):
+            yield False
+        else:
+            yield True
 
 
 @contextlib.contextmanager

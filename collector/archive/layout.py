@@ -1,7 +1,8 @@
 """
 Names in the archive, all of which this program generates.
 
-``ID.opening`` has no header yet, ``ID.partial`` is under way, ``ID`` is sealed, ``ID.deleting`` is being deleted.
+``ID.opening`` has no header yet, ``ID.partial`` is under way, ``ID`` is sealed, ``ID.deleting`` is being deleted;
+``ID.handover`` is a file that says what became of handing it over.
 """
 
 from __future__ import annotations
@@ -13,6 +14,7 @@ from datetime import UTC, datetime
 OPENING = ".opening"
 PARTIAL = ".partial"
 DELETING = ".deleting"
+HANDOVER = ".handover"
 PART = ".part"
 """An artifact being written; it is renamed to the name without this suffix once it is complete."""
 

@@ -8,7 +8,7 @@ from typing import NamedTuple, TypeVar
 
 import msgspec
 
-from collector.archive import clock, directory, layout, tree
+from collector.archive import clock, directory, handover, layout, tree
 from collector.archive.read import ArchiveReader
 from collector.archive.retention import KeptIncident, rules_for, to_delete
 from collector.model.case import merge, owner_of
@@ -55,11 +55,16 @@ class RecordedMarkers(msgspec.Struct, frozen=True):
 
 
 class Pruned(NamedTuple):
-    """What was deleted, or would be, what could not be, each with its reason, and what was there before."""
+    """
+    What was deleted, or would be, what could not be, each with its reason, and what was there before.
+
+    *unsent* are the ids of those deleted that were still to be handed over.
+    """
 
     gone: list[KeptIncident]
     problems: list[str]
     found: list[KeptIncident]
+    unsent: tuple[str, ...] = ()
 
 
 def inventory(archive: ArchiveReader, *, enough_bytes: int = 0) -> list[KeptIncident]:
@@ -161,7 +166,8 @@ def prune(
     """
     Delete what the rules do not keep, and finish deletions that were cut short; each by itself.
 
-    What goes depends on the archive and its disk's size, never on what others have written there.
+    What goes depends on the archive and its disk's size, never on what others have written there, nor on what is still
+    to be handed over: only an incident that is being handed over stays until the next time.
 
     Args:
         archive: The archive.
@@ -177,18 +183,25 @@ def prune(
     if dry_run:
         return Pruned([by_id[incident] for incident in doomed], [], found)
     clock.advance(archive.fd, seen=max((kept.number for kept in found), default=0))
-    gone, problems = [], []
+    gone, problems, unsent = [], [], []
     for incident in doomed[:BATCH]:
         try:
-            # From here on, no reader takes the remains for an incident.
-            os.rename(incident, incident + layout.DELETING, src_dir_fd=archive.fd, dst_dir_fd=archive.fd)
-            gone.append(by_id[incident])
+            with directory.claimed(incident, archive.fd) as ours:
+                if not ours:
+                    continue
+                # From here on, no reader takes the remains for an incident.
+                os.rename(incident, incident + layout.DELETING, src_dir_fd=archive.fd, dst_dir_fd=archive.fd)
         except OSError as exc:
             problems.append(f"{incident} cannot be deleted: {exc.strerror}")
+            continue
+        gone.append(by_id[incident])
+        if handover.forget(incident, archive.fd):
+            unsent.append(incident)
+    handover.forget_deleted(archive.fd)
     for name in sorted(os.listdir(archive.fd)):
         if name.endswith(layout.DELETING):
             try:
                 tree.remove_tree(name, archive.fd)
             except OSError as exc:
                 problems.append(f"{name} cannot be deleted: {exc.strerror}")
-    return Pruned(gone, problems, found)
+    return Pruned(gone, problems, found, tuple(unsent))

@@ -151,14 +151,15 @@ class ArchiveReader(directory.ArchiveDirectory):
                 with directory.opened(name, self.fd) as fd:
                     summary = summary_of(fd, incident)
             except (ArchiveError, OSError) as exc:
-                if self._has(name):
+                if self.has(name):
                     why = exc if isinstance(exc, ArchiveError) else f"it cannot be read: {exc.strerror}"
                     return clock.number_of(name, self.fd), incident, f"{incident}: {why}"
             else:
                 return summary.number, incident, summary
         return None
 
-    def _has(self, name: str) -> bool:
+    def has(self, name: str) -> bool:
+        """Return whether the archive has something of that name."""
         try:
             os.stat(name, dir_fd=self.fd, follow_symlinks=False)
         except OSError:

@@ -15,7 +15,7 @@ from typing import TypeVar
 
 import msgspec
 
-from collector.archive import clock, directory, layout, tree
+from collector.archive import clock, directory, handover, layout, tree
 from collector.host.syscalls import rename_noreplace
 from collector.model.artifact import ArtifactRecord
 from collector.model.decode import MalformedError, decode
@@ -46,12 +46,13 @@ class Store(directory.ArchiveDirectory):
     def __init__(self, path: str) -> None:
         super().__init__(path, create=True)
 
-    def begin(self, header: IncidentHeader) -> int:
+    def begin(self, header: IncidentHeader, *, hands_over: bool = False) -> int:
         """
         Make the incident's directory, put its header on disk, with the incident's number, and return a descriptor that
         holds its lock.
 
-        While it is open, no other process takes the incident for one that was left behind.
+        While it is open, no other process takes the incident for one that was left behind. With *hands_over*, it is
+        also recorded that it is to be handed over, whoever seals it.
         """
         name, opening = header.id + layout.PARTIAL, header.id + layout.OPENING
         try:
@@ -64,6 +65,8 @@ class Store(directory.ArchiveDirectory):
             directory.replace(layout.HEADER, msgspec.json.encode(header), lock)
             for file, size in RESERVED.items():
                 directory.allocate(file, size, lock)
+            if hands_over:
+                handover.owe(header.id, self.fd)
             os.fsync(lock)
             # Under this name it has its lock and its header from the start.
             rename_noreplace(opening, name, dir_fd=self.fd)
@@ -71,6 +74,7 @@ class Store(directory.ArchiveDirectory):
         except OSError as exc:
             with contextlib.suppress(OSError):
                 tree.remove_tree(opening, self.fd)
+            handover.forget(header.id, self.fd)
             raise ArchiveError(
                 f"cannot open incident {header.id} in {self.path}: {exc.strerror}",
                 hint="check the free space and the mount options of the archive's disk",
@@ -91,22 +95,9 @@ class Store(directory.ArchiveDirectory):
         with self.incident(incident) as fd:
             return frozenset(line.path for line in journal(fd, layout.ARTIFACTS, ArtifactRecord))
 
-    @contextlib.contextmanager
-    def claimed(self, name: str) -> Iterator[bool]:
-        """
-        Lock a directory of the archive; yield False if another process holds the lock, or the directory is gone.
-
-        Raises:
-            OSError: If it is not a directory.
-        """
-        with contextlib.ExitStack() as stack:
-            try:
-                fd = stack.enter_context(directory.opened(name, self.fd))
-                fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            except (BlockingIOError, FileNotFoundError):
-                yield False
-            else:
-                yield True
+    def claimed(self, name: str) -> contextlib.AbstractContextManager[bool]:
+        """Lock a directory of the archive, as `directory.claimed` does."""
+        return directory.claimed(name, self.fd)
 
     def last_number(self) -> int:
         """Return the highest number of any incident, sealed or not."""

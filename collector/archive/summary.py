@@ -79,6 +79,10 @@ class IncidentSummary(msgspec.Struct, frozen=True, kw_only=True):
     owner: str = ""
     core: str = ""
     over_budget: str = ""
+    host: str = ""
+    boot_id: str = ""
+    machine_id: str = ""
+    labels: dict[str, str] = {}
     number: int = 0
     """The archive's count: the order, whatever the times say; 0 in incidents of earlier releases."""
 
@@ -122,6 +126,10 @@ def header_summary(header: IncidentHeader, **known: object) -> IncidentSummary:
         "event": marker.attributes.get("event", ""),
         "owner": header.owner,
         "over_budget": header.over_budget,
+        "host": header.host,
+        "boot_id": header.boot_id,
+        "machine_id": header.machine_id,
+        "labels": header.labels,
         "number": header.number,
     }
     return IncidentSummary(**(facts | known))  # type: ignore[arg-type]

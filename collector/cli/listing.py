@@ -70,8 +70,8 @@ def list_command(
     List the incidents in the archive. Oldest first, including those in progress.
 
     MATCH is a PID, a command, an executable's path, a unit, a signal (SIGSEGV, SEGV, 11), a signature, the start or the
-    end of an id, or KEY=VALUE, such as UID=1000 or MISSING=core; * and ? stand for any text. Of one kind, any may fit;
-    of each kind given, one has to. Exit status 1 if none does, 73 if an incident cannot be read.
+    end of an id, or KEY=VALUE, such as UID=1000, MISSING=core or label.role=engine; * and ? stand for any text. Of one
+    kind, any may fit; of each kind given, one has to. Exit status 1 if none does, 73 if an incident cannot be read.
     """
     limits = time_range(since, until)
     try:

@@ -27,6 +27,9 @@ _ID_END = re.compile(r"(?=.*[0-9])(?=.*[a-f])[0-9a-f]{6}", re.ASCII)
 _KEY = re.compile(r"(?:COREDUMP_)?([A-Z_]+)=(.*)", re.DOTALL | re.IGNORECASE)
 """coredumpctl has its keys with a prefix."""
 
+_LABEL = re.compile(r"label\.([a-z_][a-z0-9_]*)=(.*)", re.DOTALL)
+LABEL = "label."
+
 PID_DIGITS = 7
 """The highest PID is 4194304. Source: proc_sys_kernel(5), ``pid_max``."""
 
@@ -45,10 +48,14 @@ def parse_match(text: str) -> IncidentMatch:
     Raises:
         UsageError: If there is no such key or signal.
     """
+    if (label := _LABEL.fullmatch(text)) is not None:
+        return IncidentMatch(LABEL + label[1], label[2])
     if (found := _KEY.fullmatch(text)) is not None:
         key, wanted = found[1].lower(), found[2]
         if key not in FACTS:
-            raise UsageError(f"incidents have no {quote(found[1])}", hint=f"use one of {', '.join(FACTS).upper()}")
+            raise UsageError(
+                f"incidents have no {quote(found[1])}", hint=f"use one of {', '.join(FACTS).upper()}, label.NAME"
+            )
     else:
         key, wanted = _kind_of(text), text
     if key == "signal":
@@ -70,7 +77,12 @@ def fits(summary: IncidentSummary, matches: Iterable[IncidentMatch], signature: 
 
 
 def _fits(key: str, summary: IncidentSummary, wanted: list[str], signature: Callable[[], str]) -> bool:
-    values = [signature()] if key == "signature" else [str(value) for value in FACTS[key](summary) if value is not None]
+    if key == "signature":
+        values = [signature()]
+    elif key.startswith(LABEL):
+        values = [value for name, value in summary.labels.items() if name == key.removeprefix(LABEL)]
+    else:
+        values = [str(value) for value in FACTS[key](summary) if value is not None]
     return fits_any(values, wanted)
 
 

@@ -28,7 +28,7 @@ def prune_command(*, dry_run: bool, archive: str | None, config: str | None, as_
     """
     settings = load(find(config)).config.archive
     with ArchiveReader(archive_path(config, archive)) as opened:
-        gone, problems, found = prune(opened, settings.keep, reserve=settings.reserve, dry_run=dry_run)
+        gone, problems, found, _ = prune(opened, settings.keep, reserve=settings.reserve, dry_run=dry_run)
     freed = sum(kept.size_bytes for kept in gone)
     if as_json:
         document = {

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import time
+from dataclasses import replace
 
 import click
 
@@ -78,6 +79,8 @@ def run_command(
         raise UsageError("nothing was run", hint="use `collector run --now`, or --dry-run to see what it would do")
     request = RunRequest(pipeline=pipeline, reason=reason, processes=find_processes(pids), only=only)
     generation = generate(find(config), TRIGGERS, archive=archive)
+    if archive is not None:  # no daemon looks there for what is to be handed over
+        generation = replace(generation, settings=replace(generation.settings, hands_over=False))
     if dry_run:
         marker = manual_marker(request.reason, request.processes, uid=os.getuid())
         _chosen(generation, request, marker)
@@ -120,6 +123,7 @@ def _run_here(generation: Generation, request: RunRequest, renderer: Renderer) -
         config_hash=generation.loaded.hash,
         now_s=time.time(),
         owner=owner_of(marker, generation.settings.owners),
+        labels=generation.loaded.config.labels,
     )
 
     def task() -> Task[Done]:

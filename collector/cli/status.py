@@ -61,6 +61,9 @@ def _lines(status: Status) -> list[str]:
         state += f", {running.seconds:.1f} s{_beyond(running)}"
         lines.append(f"running   {running.incident}: {running.step or 'opening'} {state}")
     lines += [f"trigger   {trigger}: {escape_name(state)}" for trigger, state in status.triggers.items()]
+    if any(status.handovers.values()):
+        counts = ", ".join(f"{count} {state}" for state, count in status.handovers.items())
+        lines.append(f"handover  {counts}")
     lines += [f"lost      {trigger}: {count}" for trigger, count in status.lost.items()]
     lines += [f"markers   {count} {fate}" for fate, count in status.fates.items()]
     lines += [

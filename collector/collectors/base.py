@@ -40,6 +40,7 @@ class Context:
         deadline_s: Absolute, on the monotonic clock; after it the worker is killed.
         redaction: Hides secrets in environments and command lines.
         held: The crashed process, if the kernel holds it; the caller lets it go.
+        incident: The incident's id.
         in_memory: What is yielded is kept in the 3 MiB for light evidence, of which others need a part.
         earlier: What there is already, if this continues a run that was cut off. It need not be left out of what is
             yielded: the caller sees to that, and takes nothing twice.
@@ -50,6 +51,7 @@ class Context:
     deadline_s: float
     redaction: Redaction = field(default_factory=Redaction)
     held: HeldProcess | None = None
+    incident: str = ""
     in_memory: bool = False
     earlier: Earlier | None = None
 

@@ -2,34 +2,33 @@
 
 from __future__ import annotations
 
-import contextlib
 import os
-import select
-import signal
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Set
 from dataclasses import dataclass
 from pathlib import PurePosixPath
 from typing import ClassVar
 
 import msgspec
 
-from collector.collectors.base import Context
-from collector.host.files import PIECE, OpenFd
-from collector.host.orphans import adopt_orphans
-from collector.host.process_stat import parse_stat
-from collector.model.artifact import Artifact, Footprint, Truncated
+from collector.collectors.base import Context, about_nobody, names_nobody
+from collector.host.command import Command
+from collector.host.files import Host, OpenFd
+from collector.host.process_stat import read_stat
+from collector.model.artifact import Artifact, Footprint, NotApplicable
 from collector.model.errors import StepError
+from collector.model.marker import Marker
+from collector.model.placeholders import check_whole, filled_whole, whole_placeholders
 from collector.model.pressure import StepClass
-from collector.model.text import escape, json
+from collector.model.text import escape, escape_name, json
 from collector.model.units import Bytes
 
 # The command is killed this long before its worker would be (in a short step, half-way), so that the result can still
 # be written and no orphan is left.
 MARGIN_S = 1.5
-MAX_NAMES = 8
-IN_BACKGROUND = "it ended, but processes that it left behind held its output until they were killed"
-ENVIRONMENT = {"PATH": "/usr/sbin:/usr/bin:/sbin:/bin", "LC_ALL": "C.UTF-8", "HOME": "/"}
+PLACEHOLDERS = ("pid", "comm", "exe", "unit", "signal", "incident")
+LONGEST_VALUE = 4096
+"""Bytes: the longest path. Source: limits.h, ``PATH_MAX``."""
 
 
 class CommandResult(msgspec.Struct, frozen=True, kw_only=True):
@@ -52,7 +51,8 @@ class RunCommand:
     Run a command and keep what it prints. The only collector that creates a process.
 
     Args:
-        argv: Absolute path of the program, then its arguments; there is no shell.
+        argv: Absolute path of the program, then its arguments; there is no shell. An argument ``{pid}``, ``{comm}``,
+            ``{exe}``, ``{unit}``, ``{signal}`` or ``{incident}`` becomes that of the crash.
         max_output: Maximum bytes of output; a command that prints more is killed.
     """
 
@@ -64,16 +64,18 @@ class RunCommand:
     def __post_init__(self) -> None:
         if not self.argv or not self.argv[0].startswith("/"):
             raise ValueError("argv begins with the absolute path of a program")
+        check_whole(self.argv, PLACEHOLDERS)
 
     def collect(self, ctx: Context) -> Iterator[Artifact]:
         """Yield ``output.txt`` (standard output and error, interleaved), then ``result.json``."""
         started_s = time.monotonic()
         margin_s = min(MARGIN_S, max(0.0, ctx.remaining_s()) / 2)
         until_s = ctx.deadline_s - margin_s
+        argv = filled_whole(self.argv, _values(ctx, set(whole_placeholders(self.argv))))
         try:
-            command = Command(self.argv)
+            command = Command(argv)
         except OSError as exc:
-            raise StepError(f"{self.argv[0]}: {exc.strerror}", hint="is it installed, and executable?") from exc
+            raise StepError(f"{argv[0]}: {exc.strerror}", hint="is it installed, and executable?") from exc
         printed = False
         try:
             output = command.output(limit=self.max_output, until_s=until_s)
@@ -82,7 +84,7 @@ class RunCommand:
         finally:
             command.close(until_s if printed else started_s, reap_s=margin_s / 2)
         result = CommandResult(
-            argv=tuple(escape(argument) for argument in ctx.redaction.arguments(map(os.fsencode, self.argv))),
+            argv=tuple(escape(argument) for argument in ctx.redaction.arguments(map(os.fsencode, argv))),
             exit_status=command.exit_status,
             duration_s=round(time.monotonic() - started_s, 3),
             killed=command.killed,
@@ -90,130 +92,59 @@ class RunCommand:
         yield Artifact(path=PurePosixPath("result.json"), body=json(result), media="json")
 
 
-class Command:
+def _values(ctx: Context, names: Set[str]) -> dict[str, str]:
     """
-    A running command: no shell, empty standard input, one pipe for both outputs, its own process group.
-
-    Whatever it starts ends with it, also what leaves the group: its orphans become children of this process.
-    glibc's posix_spawn(3) uses CLONE_VM and CLONE_VFORK, so no page tables are copied.
+    Return the values of *names*.
 
     Raises:
-        OSError: If it cannot be started.
+        NotApplicable: If the crash has none, or what it has is only a claim.
+        StepError: If the crashed process has chosen one that a command could misread.
     """
-
-    def __init__(self, argv: Sequence[str]) -> None:
-        self.exit_status: int | None = None
-        """Negative for a signal; ``None`` while it runs."""
-        self.killed = ""
-        """What was killed, and why: the command itself, or processes that it had left behind."""
-        self._strangers = _children()
-        adopt_orphans(enabled=True)
-        self._output, theirs = os.pipe2(os.O_CLOEXEC | os.O_NONBLOCK)
-        try:
-            os.set_blocking(theirs, True)
-            self.pid = os.posix_spawn(
-                argv[0],
-                list(argv),
-                ENVIRONMENT,
-                file_actions=[
-                    (os.POSIX_SPAWN_OPEN, 0, "/dev/null", os.O_RDONLY, 0),
-                    (os.POSIX_SPAWN_DUP2, theirs, 1),
-                    (os.POSIX_SPAWN_DUP2, theirs, 2),
-                ],
-                setpgroup=0,
-                setsigmask=(),
-                setsigdef=(signal.SIGPIPE, signal.SIGINT, signal.SIGTERM),
-            )
-        except BaseException:
-            adopt_orphans(enabled=False)
-            os.close(self._output)
-            raise
-        finally:
-            os.close(theirs)
-
-    def output(self, *, limit: int, until_s: float) -> Iterator[bytes]:
-        """Yield its output; raise `Truncated` after *limit* bytes, or at *until_s* on the monotonic clock."""
-        poll = select.poll()
-        poll.register(self._output, select.POLLIN)
-        left = limit
-        while True:
-            wait_s = until_s - time.monotonic()
-            if wait_s <= 0 or not poll.poll(wait_s * 1000):
-                raise self._cut(IN_BACKGROUND if self._has_ended() else "it was killed: it had not ended in time")
-            piece = os.read(self._output, min(PIECE, left + 1))
-            if not piece:
-                return
-            if len(piece) > left:
-                yield piece[:left]
-                raise self._cut(f"it was killed: it printed more than {limit} bytes")
-            left -= len(piece)
-            yield piece
-
-    def _cut(self, why: str) -> Truncated:
-        self.killed = why
-        return Truncated(why)
-
-    def _has_ended(self) -> bool:
-        return os.waitid(os.P_PID, self.pid, os.WEXITED | os.WNOHANG | os.WNOWAIT) is not None
-
-    def close(self, until_s: float, *, reap_s: float) -> None:
-        """
-        Give it until *until_s* to end, kill it with all that it started, and collect its exit status.
-
-        If it does not die within *reap_s*, *exit_status* stays ``None``; what it started has as long again.
-        """
-        os.close(self._output)
-        try:
-            with OpenFd(os.pidfd_open(self.pid)) as pidfd:
-                ended = _ends(pidfd, until_s)
-                # Its leader is not yet reaped, so the group's number is not in use again.
-                os.killpg(self.pid, signal.SIGKILL)
-                if ended or _ends(pidfd, time.monotonic() + reap_s):
-                    self.exit_status = os.waitstatus_to_exitcode(os.waitpid(self.pid, 0)[1])
-            killed, alive = self._kill_orphans(time.monotonic() + reap_s)
-        finally:
-            adopt_orphans(enabled=False)
-        if ended and killed:
-            self.killed = f"it ended and left processes behind, which were killed: {_list(killed)}"
-        if alive:
-            self.killed = f"{self.killed or 'it ended'}; could not be killed: {_list(alive)}"
-
-    def _kill_orphans(self, until_s: float) -> tuple[list[str], list[str]]:
-        """Kill and reap what the command has left; return which were killed, and which did not die."""
-        killed: list[str] = []
-        while True:  # the children of each come to this process when it dies
-            orphans = {pid: name for pid, name in _children().items() if pid not in {*self._strangers, self.pid}}
-            if not orphans or time.monotonic() > until_s:
-                return killed, list(orphans.values())
-            for pid, name in orphans.items():
-                with contextlib.suppress(PermissionError):  # set-id, and this is not root
-                    os.kill(pid, signal.SIGKILL)  # it is not reaped: its number is not in use again
-                with OpenFd(os.pidfd_open(pid)) as pidfd:
-                    if _ends(pidfd, until_s) and os.WTERMSIG(os.waitpid(pid, 0)[1]) == signal.SIGKILL:
-                        killed.append(name)
+    values: dict[str, str] = {}
+    for name in PLACEHOLDERS:
+        if name in names:
+            values[name] = ctx.incident if name == "incident" else _value(ctx, name)
+    return values
 
 
-def _ends(pidfd: int, until_s: float) -> bool:
-    """Wait for the end of a process."""
-    poll = select.poll()
-    poll.register(pidfd, select.POLLIN)
-    return bool(poll.poll(max(0.0, until_s - time.monotonic()) * 1000))
+def _value(ctx: Context, name: str) -> str:
+    marker = ctx.marker
+    if names_nobody(marker):
+        raise NotApplicable(about_nobody(marker))
+    if marker.doubtful or not marker.attributed:
+        raise NotApplicable(f"{{{name}}} is not certain: only a claim says whose crash it is")
+    if name == "pid":
+        return _pid(ctx.host, marker)
+    value = getattr(marker, name)
+    if value is None or value == "":
+        raise NotApplicable(f"{{{name}}} of the crash is not known")
+    return _harmless(name, str(value))
 
 
-def _children() -> dict[int, str]:
-    """Return this process's children: how each is called, by PID."""
+def _pid(host: Host, marker: Marker) -> str:
+    """Return the process's number, unless somebody else has it by now: the command would examine that one."""
+    if marker.process is None:
+        raise NotApplicable("{pid} of the crash is not known")
+    pid, started = marker.process.pid, marker.process.start_time_ticks
     try:
-        os.waitid(os.P_ALL, 0, os.WEXITED | os.WNOHANG | os.WNOWAIT)
-    except ChildProcessError:
-        return {}  # as it should be: /proc need not be read
-    found = {}
-    for pid in filter(str.isdigit, os.listdir("/proc")):
-        with contextlib.suppress(OSError), open(f"/proc/{pid}/stat", "rb") as file:
-            stat = parse_stat(file.read())
-            if stat.ppid == os.getpid():
-                found[stat.pid] = f"{escape(stat.comm)} (PID {pid})"
-    return found
+        with OpenFd(host.open(f"/proc/{pid}", os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC)) as dir_fd:
+            now = read_stat(dir_fd).start_ticks
+    except (OSError, ValueError):
+        return str(pid)  # it has ended, and nobody has its number: what is told of it still goes by that
+    if started != now:
+        raise NotApplicable(f"PID {pid} may be another process by now: it started at tick {now}, not {started}")
+    return str(pid)
 
 
-def _list(names: list[str]) -> str:
-    return ", ".join(names[:MAX_NAMES]) + (f" and {len(names) - MAX_NAMES} more" if len(names) > MAX_NAMES else "")
+def _harmless(name: str, value: str) -> str:
+    """Return a text of the crashed process's choice if a command takes it for one argument, and not for an option."""
+    if value.startswith("-"):
+        why = "begins with - and could be taken for an option"
+    elif any(character < " " or character == "\x7f" for character in value):
+        why = "has control characters"
+    elif len(os.fsencode(value)) > LONGEST_VALUE:
+        why = f"is longer than {LONGEST_VALUE} bytes"
+    else:
+        return value
+    shown = escape_name(value[:64])
+    raise StepError(f"the command was not run: {{{name}}} {why}: {shown}", hint="take it from the incident's manifest")

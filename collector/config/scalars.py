@@ -146,4 +146,6 @@ _PATTERNS = {
     r"^/": "it is not an absolute path",
     r"^(/.*[^/]\.prom)?$": "it must be an absolute path that ends in .prom, which is all that node_exporter reads",
     r"^[a-z0-9][a-z0-9_-]{0,62}$": "use lowercase letters, digits, _ and -, at most 63 characters",
+    r"^[a-z_][a-z0-9_]{0,62}$": "use lowercase letters, digits and _, at most 63 characters, and no digit first",
+    r"^[^\x00-\x1f\x7f-\x9f]{1,256}$(?!\n)": "write 1 to 256 characters on one line",
 }

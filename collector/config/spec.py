@@ -16,9 +16,10 @@ import msgspec
 from collector.config.nodes import MappingNode
 from collector.model.budgets import StormSettings
 from collector.model.conditions import Conditions
-from collector.model.constrained import Deadline, Directory, Name
+from collector.model.constrained import Deadline, Directory, LabelName, LabelText, Name
 from collector.model.copying import CopySettings
 from collector.model.diagnostics import Mark
+from collector.model.handover import HandoverSettings
 from collector.model.pressure import GateLimits
 from collector.model.recording import RecorderSettings
 from collector.model.redaction import Redaction
@@ -215,6 +216,8 @@ class Config(msgspec.Struct, frozen=True, kw_only=True):
         recorder: What is kept of the last minutes, for each incident.
         metrics: What the daemon tells Prometheus.
         storm: What a flood of crashes may cost.
+        labels: What each incident says of this machine, by name: its data center, its role. At most 32.
+        on_archived: What runs for each incident once it is archived.
         defaults: What all steps share unless they say otherwise.
         triggers: Sources of markers: what counts as a crash.
         pipelines: What to collect, by name. ``collector run --now`` runs the one named ``crash``
@@ -230,6 +233,8 @@ class Config(msgspec.Struct, frozen=True, kw_only=True):
     recorder: RecorderSettings = RecorderSettings()
     metrics: MetricsSettings = MetricsSettings()
     storm: StormSettings = StormSettings()
+    labels: dict[LabelName, LabelText] = {}
+    on_archived: HandoverSettings = HandoverSettings()
     defaults: Defaults = Defaults()
     triggers: tuple[TriggerSpec, ...] = ()
     pipelines: dict[Name, PipelineSpec] = {}

@@ -36,6 +36,7 @@ class Collecting:
         generation: Returns the configuration in force.
         changed: Called when an incident has begun or ended.
         ended: Called, too, when one has ended and all of its work is done.
+        owe_handover: Receives each archived incident and its owner.
     """
 
     loop: Loop
@@ -49,6 +50,7 @@ class Collecting:
     generation: Callable[[], Generation]
     changed: Callable[[], None]
     ended: Callable[[], None]
+    owe_handover: Callable[[str, str], None]
     pipelines: list[str] = field(default_factory=list)
     """Those of the incidents under way."""
 
@@ -70,6 +72,7 @@ class Collecting:
             config_hash=generation.loaded.hash,
             now_s=time.time(),
             owner=work.case.owner,
+            labels=generation.loaded.config.labels,
         )
         if work.continues is not None:
             header = msgspec.structs.replace(header, id=work.continues)
@@ -96,6 +99,7 @@ class Collecting:
             work.client.end(reply_of(outcome))
         if outcome.incident is not None:
             self.maintenance.owe_digests((outcome.incident,))
+            self.owe_handover(outcome.incident, work.case.owner)
         self.loop.spawn(self.pool.release(), lambda _: self._ended(work))
 
     def _ended(self, work: Work) -> None:

@@ -120,8 +120,8 @@ def log_event(event: events.AnyEvent, crash: Callable[[], Marker] | None = None)
             log.error("incident.refused", **fields)
         case events.IncidentArchived(state=state) if state is not IncidentState.COMPLETE:
             log.warning("incident.archived", **fields)
-        case events.JournalFailed():
-            log.warning("journal.failed", **fields)
+        case events.JournalFailed() | events.HandoverFailed():
+            log.warning(event.__struct_config__.tag, **fields)
         case _:
             log.info(event.__struct_config__.tag, **fields)
 

@@ -50,8 +50,20 @@ KINDS = {
         "bce53bf7057e40f886306b7e4ed1e192", (NOTICE,), "version {version} watches for crashes, with {config}"
     ),
     "daemon.stopping": LogKind("7cb64a31afaa4085845b705b2260891a", (NOTICE,), "stopping{under_way}"),
+    "daemon.sealing": LogKind("a1270ae9eb4c4dcb8aba6e3990bef139", (WARNING,), "sealing at once{because}{under_way}"),
+    "daemon.left": LogKind(
+        "5554dd2e7af34077ba9a92f3baa53343", (WARNING,), "ending before incidents have{under_way}{advice}"
+    ),
     "daemon.stopped": LogKind("be4e62806d714faa9b7a83e52f95372c", (NOTICE,), "stopped"),
     "daemon.failed": LogKind("e20733e0c31f472c9aa5ad49688bffe4", (ERR, CRIT), "cannot run: {error}{advice}"),
+    "drain.started": LogKind(
+        "2994b3541f7e446885686de11413615e",
+        (NOTICE,),
+        "drained: {queued} crashes are still collected, later ones are recorded and wait",
+    ),
+    "drain.ended": LogKind(
+        "84d20f64c92846dfabf614fa69072700", (NOTICE,), "the drain is over: {queued} crashes wait to be collected"
+    ),
     "marker.ruled": LogKind("389c5e6682a9428bb759b5e3e4c1f669", (INFO, WARNING), "{crash}; {fate}{because}"),
     "limit.reached": LogKind(
         "81663e0653774c27aeab4a3129a7028a", (WARNING,), "{limit}: the limit was reached by {owner}, {count} times"
@@ -69,10 +81,19 @@ KINDS = {
     "incident.recovered": LogKind(
         "57dd6d8209bb4463af5674e8b79d7e84", (WARNING,), "{short}: what a killed run had collected was sealed as {state}"
     ),
+    "incident.continued": LogKind(
+        "7940981f47064970a8c47adf420fcc51", (NOTICE,), "{short}: goes on, after its run was cut off"
+    ),
     "incident.pruned": LogKind("79bb94cac62f48e7a7e37bde6283e3f6", (INFO,), "{incident} was deleted{because}"),
     "incident.sealed": LogKind("00eca31fb5074eacb1b87183773cc592", (INFO,), "{short}: {digests} digests were added"),
     "incident.undigested": LogKind(
         "3ecafc6a56024b54a397786e73e48915", (WARNING,), "{short}: digests are missing{because}"
+    ),
+    "handover.done": LogKind(
+        "aa7f507bed554b3abb23dea58e05e3a2", (INFO,), "{short}: taken over by the program of on_archived"
+    ),
+    "handover.failed": LogKind(
+        "e5766b2aa869425f9d7c2cc43092525f", (WARNING,), "{short}: not taken over by the program of on_archived{because}"
     ),
     "step.started": LogKind("ad7df4a3b2194c51a98b8fb4ae735acd", (DEBUG,), "{short}: {step} begins"),
     "step.progressed": LogKind("a9482a07d1ec47e68206a003df0632ce", (DEBUG,), "{short}: {step}, {size} so far"),
@@ -90,10 +111,17 @@ KINDS = {
     "markers.lost": LogKind(
         "319556c888f34daf8692ebb17c78dc96", (WARNING,), "trigger {trigger} lost events, {count} times"
     ),
+    "cores.removed": LogKind(
+        "63a0cf4717b14706a299981318c7475e",
+        (INFO,),
+        "trigger {trigger}: {count} archived cores were removed, {size_bytes} bytes",
+    ),
     "trigger.degraded": LogKind(
         "7099703301a842acb5ea4ca9099c8c8c", (WARNING, ERR), "trigger {trigger} is degraded{because}{advice}"
     ),
     "trigger.restored": LogKind("c0364b090d524a8fae9fca7bf47b857b", (NOTICE,), "trigger {trigger} is watched again"),
+    "metrics.unwritten": LogKind("7e3192daedd444b9b030bd03a6ff12ef", (WARNING,), "{path} cannot be replaced{because}"),
+    "metrics.written": LogKind("3fcf579a6f0947c7b818ed0a87d755c1", (INFO,), "{path} is replaced again"),
     "recorder.degraded": LogKind(
         "1b8fdff04e374fa184174e3e87d30a68", (WARNING,), "the flight recorder is degraded{because}{advice}"
     ),
@@ -126,28 +154,6 @@ KINDS = {
     "ledger.recovered": LogKind("b960fcacb6804242ae068f5200b8d137", (NOTICE,), "the ledger is used again"),
     "archive.failed": LogKind(
         "f625e1c353b54342a8dde6a5e2aadf55", (ERR,), "the archive cannot be tended: {error}{advice}"
-    ),
-    "cores.removed": LogKind(
-        "63a0cf4717b14706a299981318c7475e",
-        (INFO,),
-        "trigger {trigger}: {count} archived cores were removed, {size_bytes} bytes",
-    ),
-    "metrics.unwritten": LogKind("7e3192daedd444b9b030bd03a6ff12ef", (WARNING,), "{path} cannot be replaced{because}"),
-    "metrics.written": LogKind("3fcf579a6f0947c7b818ed0a87d755c1", (INFO,), "{path} is replaced again"),
-    "daemon.sealing": LogKind("a1270ae9eb4c4dcb8aba6e3990bef139", (WARNING,), "sealing at once{because}{under_way}"),
-    "daemon.left": LogKind(
-        "5554dd2e7af34077ba9a92f3baa53343", (WARNING,), "ending before incidents have{under_way}{advice}"
-    ),
-    "drain.started": LogKind(
-        "2994b3541f7e446885686de11413615e",
-        (NOTICE,),
-        "drained: {queued} crashes are still collected, later ones are recorded and wait",
-    ),
-    "drain.ended": LogKind(
-        "84d20f64c92846dfabf614fa69072700", (NOTICE,), "the drain is over: {queued} crashes wait to be collected"
-    ),
-    "incident.continued": LogKind(
-        "7940981f47064970a8c47adf420fcc51", (NOTICE,), "{short}: goes on, after its run was cut off"
     ),
     "log.dropped": LogKind(
         "6e4df58dfb0a4a639b2e0029ec229b84", (WARNING,), "{count} lines are missing: the journal did not take them"

@@ -25,6 +25,8 @@ UNDIGESTED = 64
 RETENTION_S = 24 * 3600.0
 """Retention is applied after each incident, and at least daily."""
 
+UNSENT = "archive.keep; it was not handed over"
+
 CLOCK_S = 3600.0
 """Interval of storing the archive's clock: a crash of the machine makes every incident younger by this much."""
 
@@ -87,7 +89,8 @@ class Maintenance:
         self._prune_at_s = time.monotonic() + RETENTION_S
         self.counters.looked(done)
         for incident, owner in zip_longest(done.ids, done.owners, fillvalue=""):
-            self.report(events.IncidentPruned(incident=incident, reason="archive.keep", owner=owner))
+            reason = UNSENT if incident in done.unsent else "archive.keep"
+            self.report(events.IncidentPruned(incident=incident, reason=reason, owner=owner))
         if done.reason:
             log.error("archive.failed", error=done.reason, hint=done.hint)
 

@@ -93,8 +93,10 @@ class Status(msgspec.Struct, frozen=True, kw_only=True, tag_field="event", tag="
     The state of a running daemon, for ``collector status``.
 
     *limits* says how often each limit was reached since the start, by who paid for it; *crashed_held*, how many
-    crashed processes are held now; *second* is the newest row of the flight recorder. *drained_s* is since when, since
-    the epoch, nothing more begins, and *draining* how many incidents still wait to begin all the same.
+    crashed processes are held now; *handovers*, how many incidents are to be handed over (*waiting*), and how many were
+    since the start (*done*) or will never be (*failed*); *second* is the newest row of the flight recorder. *drained_s*
+    is since when, since the epoch, nothing more begins, and *draining* how many incidents still wait to begin all the
+    same.
     """
 
     protocol: int
@@ -119,6 +121,7 @@ class Status(msgspec.Struct, frozen=True, kw_only=True, tag_field="event", tag="
     after_restart: tuple[str, ...] = ()
     limits: dict[str, dict[str, int]] = {}
     crashed_held: int = 0
+    handovers: dict[str, int] = {}
     second: dict[str, Any] | None = None
     drained_s: float | None = None
     draining: int = 0

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import time
+from collections.abc import Callable
 from dataclasses import dataclass, field
 
 from collector import __version__
@@ -31,6 +32,7 @@ class StatusReport:
     limits: Limits
     holding: Holding
     recorder: FlightRecorder
+    handovers: Callable[[], dict[str, int]]
     since_s: float = field(default_factory=time.time)
 
     def status(self, intake: Intake, ledger: Ledger, triggers: TriggerSet) -> Status:
@@ -61,6 +63,7 @@ class StatusReport:
             ledger_problem=ledger.problem,
             limits=self.limits.counts,
             crashed_held=self.holding.count,
+            handovers=self.handovers(),
             drained_s=intake.drained_s,
             draining=intake.draining if intake.drained_s is not None else 0,
             second=None if second is None else second.by_name(),

@@ -38,6 +38,7 @@ class Stopping:
         running: Returns the ids of the incidents under way.
         grace_s: Returns ``runtime.stop_grace`` of the configuration in force.
         leave: Called once, when it begins: nothing is admitted any more.
+        idle: Called, too, if no incident is under way then.
     """
 
     def __init__(
@@ -50,6 +51,7 @@ class Stopping:
         running: Callable[[], tuple[str, ...]],
         grace_s: Callable[[], float],
         leave: Callable[[], None],
+        idle: Callable[[], None],
     ) -> None:
         self._loop = loop
         self._pool = pool
@@ -58,6 +60,7 @@ class Stopping:
         self._running = running
         self._grace_s = grace_s
         self._leave = leave
+        self._idle = idle
         self._until_s: float | None = None
 
     @property
@@ -78,7 +81,7 @@ class Stopping:
             self._loop.call_later(grace_s, self._out_of_time)
             self._look()
         else:
-            self._loop.stop()
+            self._idle()
 
     def seal(self, why: str) -> None:
         """End what is under way at its next chunk, and seal it."""

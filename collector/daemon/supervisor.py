@@ -14,6 +14,7 @@ from collector.daemon.control import Client
 from collector.daemon.core_tidying import CoreTidying
 from collector.daemon.event_sink import EventSink
 from collector.daemon.flight_recorder import FlightRecorder
+from collector.daemon.handovers import Handovers
 from collector.daemon.holding import Holding
 from collector.daemon.intake import Intake
 from collector.daemon.journal import get_logger
@@ -37,7 +38,7 @@ from collector.daemon.runtime_directory import RuntimeDirectory
 from collector.daemon.sdnotify import ServiceManager
 from collector.daemon.status_line import status_line
 from collector.daemon.status_report import StatusReport
-from collector.daemon.stopping import Stopping
+from collector.daemon.stopping import SEALING_S, Stopping
 from collector.daemon.trigger_set import TriggerSet
 from collector.host import capabilities, process
 from collector.host.identity import identify
@@ -108,6 +109,7 @@ class Supervisor:
             limits=self._limits,
             holding=self._holding,
             recorder=self._recorder,
+            handovers=lambda: self._handovers.counts,
         )
         self._metrics = Metrics(
             self._loop,
@@ -137,6 +139,7 @@ class Supervisor:
             generation=lambda: self._generation,
             changed=self._show_status,
             ended=self._ended,
+            owe_handover=lambda incident, owner: self._handovers.owe(incident, owner),  # noqa: PLW0108 - they come later
         )
         self._stopping = Stopping(
             loop=self._loop,
@@ -146,6 +149,16 @@ class Supervisor:
             running=lambda: tuple(running.incident for running in self._events.activity.running),
             grace_s=lambda: self._generation.loaded.config.runtime.stop_grace_s,
             leave=self._leave,
+            idle=self._stop_if_done,
+        )
+        self._handovers = Handovers(
+            loop=self._loop,
+            pool=self._pool,
+            sampler=self._sampler,
+            generation=lambda: self._generation,
+            busy=self._busy,
+            report=self._events,
+            stopped=self._stop_if_done,
         )
 
     def run(self) -> None:
@@ -253,17 +266,18 @@ class Supervisor:
     def _ended(self) -> None:
         """Go on with the next incident, or with maintenance."""
         if self._ending:
-            if not self._collecting.pipelines:
-                self._loop.stop()
+            self._stop_if_done()
             return
         self._maintenance.refill()
         self._next()
         self._maintenance.turn()
+        self._handovers.turn()
 
     def _tend(self) -> None:
         self._directory.check()
         self._triggers.check()
         self._maintenance.turn()
+        self._handovers.turn()
 
     def _handle(self, client: Client, request: Request) -> None:
         match request:
@@ -329,6 +343,15 @@ class Supervisor:
         """Let crashes that can wait for the next run do so."""
         self._triggers.leave()
         self._holding.leave()
+
+    def _stop_if_done(self) -> None:
+        """End the loop once no incident is under way, and no program that takes one over."""
+        if self._collecting.pipelines:
+            return
+        if self._handovers.working:  # it is tried again after the next start
+            self._pool.stop(time.monotonic() + SEALING_S)
+        else:
+            self._loop.stop()
 
     def _close(self) -> None:
         self._metrics.close()

@@ -18,3 +18,8 @@ Signal = Annotated[str, msgspec.Meta(extra_json_schema={"type": ["string", "inte
 # Of the system's own manager: a user's may have units of any name.
 SystemUnit = Annotated[str, msgspec.Meta(pattern=r"^[^/\s]+\.(service|scope)$")]
 Directory = Annotated[str, msgspec.Meta(pattern=r"^/")]
+
+LabelName = Annotated[str, msgspec.Meta(pattern=r"^[a-z_][a-z0-9_]{0,62}$")]
+# On one line, and short: it is shown on screens. `$` alone would let a line break in at the end.
+LabelText = Annotated[str, msgspec.Meta(pattern=r"^[^\x00-\x1f\x7f-\x9f]{1,256}$(?!\n)")]
+MAX_LABELS = 32

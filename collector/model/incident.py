@@ -102,7 +102,8 @@ class IncidentHeader(msgspec.Struct, frozen=True, kw_only=True):
     archive's count of its incidents, and their order; the id is a label by the wall clock. It is 0 in incidents of
     earlier releases. *owner* is whose crash it is (`model.owners`), and who pays for its space. *over_budget* is
     which budget was exceeded, and the pipeline that ran for that reason instead; what else would have been collected is
-    in *left_out*.
+    in *left_out*. *labels* are those of the configuration; *machine_id* is that of machine-id(5), empty if the machine
+    has none.
     """
 
     version: int
@@ -121,6 +122,8 @@ class IncidentHeader(msgspec.Struct, frozen=True, kw_only=True):
     number: int = 0
     owner: str = ""
     over_budget: str = ""
+    labels: dict[str, str] = {}
+    machine_id: str = ""
 
 
 class Manifest(IncidentHeader, frozen=True, kw_only=True):

@@ -22,6 +22,7 @@ from collector.config.merge import merge
 from collector.config.nodes import MappingNode, Node, SequenceNode, text_of
 from collector.config.scalars import suggest
 from collector.model.conditions import MANUAL, Conditions
+from collector.model.constrained import MAX_LABELS
 from collector.model.diagnostics import Diagnostic, Mark, Severity, errors
 from collector.model.errors import ConfigError
 from collector.model.pressure import Budget, GateLimits, StepClass
@@ -186,6 +187,9 @@ class _Compiler(Generic[T]):
             place = self._loaded.origins.get(("recorder", "keep")) or self._loaded.origins.get(("recorder",), top)
             hint = "shorten recorder.keep, or lengthen recorder.period"
             self._note(place, f"the recorder would keep {self._config.recorder.rows} rows, more than {MAX_ROWS}", hint)
+        if len(self._config.labels) > MAX_LABELS:
+            place = self._loaded.origins.get(("labels",), top)
+            self._note(place, f"there are {len(self._config.labels)} labels, more than {MAX_LABELS}", "leave some out")
         table = tree.get("defaults")
         options = table.get("with") if isinstance(table, MappingNode) else None
         for name, entry in options.entries.items() if isinstance(options, MappingNode) else ():

@@ -26,7 +26,8 @@ class RunSettings:
     """
     What all incidents of one generation of the configuration share.
 
-    *keep* is what the archive's retention keeps; *watches_cores*: a core may arrive later; *owners*: the users.
+    *keep* is what the archive's retention keeps; *watches_cores*: a core may arrive later; *owners*: the users;
+    *hands_over*: incidents are to be handed over once they are archived.
     """
 
     archive: str
@@ -36,6 +37,7 @@ class RunSettings:
     keep: RetentionRules = field(default_factory=RetentionRules)
     watches_cores: bool = False
     owners: Owners = field(default_factory=Owners)
+    hands_over: bool = False
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -84,6 +86,7 @@ def _on_this_machine(plan: Plan[Any], archive: str | None) -> Generation:
             keep=config.archive.keep,
             watches_cores=any(trigger.trigger.name == "core_files" for trigger in plan.triggers),
             owners=owners(Host(), frozenset(config.storm.units)),
+            hands_over=bool(config.on_archived.argv),
         ),
         warnings=plan.warnings,
         notes=plan.notes,

@@ -10,6 +10,7 @@ from typing import Any
 
 import msgspec
 
+from collector.collectors.command import RunCommand
 from collector.collectors.shm.listing import ROOT, walk
 from collector.config.directories import effective_archive_path, effective_runtime_directory
 from collector.config.nodes import Path
@@ -20,6 +21,7 @@ from collector.host.tree import Tree
 from collector.model.owners import Owners
 from collector.model.pressure import Sample
 from collector.model.segments import matches
+from collector.model.units import quote
 from collector.pipeline.compile import Plan
 from collector.pressure.sampler import Sampler
 
@@ -50,6 +52,7 @@ class MachineFacts(msgspec.Struct, frozen=True, kw_only=True):
         runtime: Where sockets would be.
         unmatched: Globs that match nothing now, by their place in the file.
         unsafe_files: Configuration files that others may change, and why.
+        bad_programs: Why programs that the file names would not run, or must not, by the place of their `argv`.
     """
 
     sample: Sample
@@ -57,6 +60,7 @@ class MachineFacts(msgspec.Struct, frozen=True, kw_only=True):
     runtime: Place
     unmatched: dict[Path, str]
     unsafe_files: dict[str, str]
+    bad_programs: dict[Path, str]
 
 
 def survey(plan: Plan[Any], *, is_root: bool, environ: Mapping[str, str]) -> MachineFacts:
@@ -68,6 +72,7 @@ def survey(plan: Plan[Any], *, is_root: bool, environ: Mapping[str, str]) -> Mac
         runtime=place(effective_runtime_directory(config, is_root=is_root, environ=environ)),
         unmatched=dict(_unmatched(plan)),
         unsafe_files=dict(_unsafe(plan.loaded.files)),
+        bad_programs=dict(_bad_programs(plan)),
     )
 
 
@@ -122,6 +127,22 @@ def _owners(plan: Plan[Any]) -> Iterator[tuple[Path, object]]:
                 yield ("pipelines", name, "steps", index, "with"), steps[step.id]
 
 
+def _bad_programs(plan: Plan[Any]) -> Iterator[tuple[Path, str]]:
+    """Yield the places of programs that cannot run, or that others can change: root would run what they write."""
+    handover = plan.loaded.config.on_archived.argv
+    steps = [((*path, "argv"), owner.argv[0]) for path, owner in _owners(plan) if isinstance(owner, RunCommand)]
+    for path, program in [*steps, *([(("on_archived", "argv"), handover[0])] if handover else [])]:
+        try:
+            status = os.stat(program)
+        except OSError as exc:
+            yield (*path, 0), f"{quote(program)} cannot run: {exc.strerror}"
+            continue
+        if not stat.S_ISREG(status.st_mode) or not os.access(program, os.X_OK):
+            yield (*path, 0), f"{quote(program)} cannot run: it is not an executable file"
+        elif why := _changeable(status):
+            yield (*path, 0), f"{quote(program)} must not run as it is: {why}"
+
+
 def _exists(pattern: str) -> bool:
     """Return whether *pattern* matches anything; below a ``**`` nothing is searched: that could take very long."""
     return next(glob.iglob(pattern.partition("**")[0]), None) is not None
@@ -145,7 +166,12 @@ def _unsafe(files: Iterable[str]) -> Iterator[tuple[str, str]]:
             status = os.stat(file)
         except OSError:
             continue  # the packaged default is not a file of its own
-        if stat.S_IMODE(status.st_mode) & 0o022:
-            yield file, f"mode {stat.S_IMODE(status.st_mode):04o} lets others change it"
-        elif status.st_uid not in (0, os.geteuid()):
-            yield file, f"it belongs to uid {status.st_uid}"
+        if why := _changeable(status):
+            yield file, why
+
+
+def _changeable(status: os.stat_result) -> str:
+    """Return why others than root and this user may change a file; else an empty string."""
+    if stat.S_IMODE(status.st_mode) & 0o022:
+        return f"mode {stat.S_IMODE(status.st_mode):04o} lets others change it"
+    return "" if status.st_uid in (0, os.geteuid()) else f"it belongs to uid {status.st_uid}"

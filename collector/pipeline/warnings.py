@@ -63,6 +63,8 @@ def _of_machine(plan: Plan[Any], facts: MachineFacts) -> Iterator[Diagnostic]:
         )
     for step, path in _steps(plan):
         yield from _no_room(plan, step, path, facts)
+    for path, text in facts.bad_programs.items():
+        yield _warning(_mark(plan, path), text, "install it, owned by root and writable by nobody else")
     for file, why in facts.unsafe_files.items():
         yield _warning(Mark(file), why, "chmod go-w, chown root")
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 
 from collector.model.units import counted, size
+from collector.report.handover_words import handover_words
 from collector.report.page_text import span
 from collector.report.story import Cause, Kept, MemoryThen, Repeats, Story
 
@@ -20,9 +21,13 @@ def head_facts(story: Story) -> Iterator[tuple[str, str]]:
         ("Event", cause.event),
         ("User", "" if subject.uid is None else f"uid {subject.uid}"),
         ("Owner", story.owner),
+        ("Labels", " ".join(f"{name}={text}" for name, text in story.labels.items())),
+        ("Machine", story.machine_id),
+        ("Boot", story.boot_id),
         ("Kernel", story.kernel),
         ("Memory", _memory(story.memory)),
         ("Kept", f"{_kept(story.kept)}; the incident is {story.state}"),
+        ("Handover", handover_words(story.handover)),
         ("Again", _repeats(story.repeats)),
         ("Signature", story.signature),
         ("Build-id", story.build_id),

@@ -71,11 +71,21 @@ def _what(manifest: Manifest) -> list[str]:
         f"Incident {manifest.id}: what `collector` {printable(manifest.collector_version, limit=WIDTH)} archived",
         f"on {printable(manifest.host, limit=WIDTH)} (Linux {printable(manifest.kernel, limit=WIDTH)})"
         + (f" at {at:%Y-%m-%dT%H:%M:%SZ}." if at else "."),
+        *_machine(manifest),
         "",
         "CAUTION: it holds memory of processes (the core, shared memory), with whatever passwords, keys and",
         "customers' data were in it. Give it to nobody who may not have those, and delete it when you are done.",
         "A core or a segment is whatever its process made of it: open it where there is nothing to lose.",
     ]
+
+
+def _machine(manifest: Manifest) -> Iterator[str]:
+    """Yield what inventories know the machine by."""
+    if manifest.machine_id:
+        yield f"Machine id {printable(manifest.machine_id, limit=WIDTH)}"
+    yield f"Boot id {printable(manifest.boot_id, limit=WIDTH)}"
+    for name, text in manifest.labels.items():
+        yield f"Label {printable(name, limit=WIDTH)}: {printable(text, limit=WIDTH)}"
 
 
 def _beginning(manifest: Manifest) -> list[str]:

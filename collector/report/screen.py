@@ -12,6 +12,7 @@ from collector.model.out_of_memory import KILLED
 from collector.model.units import counted
 from collector.report.cause import EVENTS
 from collector.report.chain import SEPARATOR, where
+from collector.report.handover_words import handover_words
 from collector.report.kept import TO_COME
 from collector.report.story import LogLine, MemoryThen, Missing, Repeats, Story
 from collector.report.text import age, columns, fitted, local, ordinal, rounded
@@ -115,7 +116,9 @@ def _parts(story: Story, width: int, now: datetime | None, *, kernel: int) -> It
     yield _Part("brief", _over_budget(story), 2)
     yield _Part("to come", ", ".join(one.step for one in of[TO_COME]), 1)
     yield _Part("again", SEPARATOR.join(filter(None, (_again(story.repeats), _signature(story)))), 1)
-    yield _Part("incident", f"{story.id} {story.state}", 2)
+    yield _Part("labels", " ".join(f"{name}={text}" for name, text in story.labels.items()), 1)
+    handover = handover_words(story.handover)
+    yield _Part("incident", ", ".join(filter(None, (f"{story.id} {story.state}", handover))), 2)
     yield _Part("next", SEPARATOR.join(command.replace(" ", KEPT_TOGETHER) for command in story.next), 3)
 
 

@@ -118,13 +118,28 @@ class Witness(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
     doubtful: bool = False
 
 
+class ToldHandover(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
+    """
+    What became of handing the incident over: *state* is ``waiting``, ``done`` or ``failed``.
+
+    *output* is the end of what the program printed at the last of its *tries*.
+    """
+
+    state: str
+    tries: int = 0
+    at: datetime | None = None
+    exit_status: int | None = None
+    reason: str = ""
+    output: str = ""
+
+
 class Story(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
     """
     An incident as a person reads it.
 
     *over_budget* says which budget was exceeded, so that the steps of *left_out* were not tried.
     *limits* are those of its cgroups that were met, a sentence each. *writing_bytes*: of the files that are being
-    written, if it is under way.
+    written, if it is under way. *labels* are the machine's; *handover* is ``None`` if it is not to be handed over.
     """
 
     id: str
@@ -141,6 +156,10 @@ class Story(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
     owner: str = ""
     over_budget: str = ""
     left_out: tuple[str, ...] = ()
+    labels: dict[str, str] = {}
+    machine_id: str = ""
+    boot_id: str = ""
+    handover: ToldHandover | None = None
     trace: Backtraces | None = None
     threads: int = 0
     signature: str = ""

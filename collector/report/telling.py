@@ -6,7 +6,7 @@ from collections.abc import Collection
 
 from msgspec.structs import replace
 
-from collector.archive import directory, layout, tree
+from collector.archive import directory, handover, layout, tree
 from collector.archive.read import ArchiveReader, UnderWay
 from collector.model.case import merge
 from collector.model.errors import ArchiveError
@@ -25,11 +25,13 @@ from collector.report.limits import limits_met
 from collector.report.memory_then import memory_then
 from collector.report.next_steps import next_steps
 from collector.report.repeats import repeats
-from collector.report.story import Story, Subject, Witness
+from collector.report.story import Story, Subject, ToldHandover, Witness
 from collector.report.text import one_line, utc
 
 SHOWN = 300
 """Maximum characters of a name."""
+
+OUTPUT_SHOWN = 4096
 
 
 def tell(
@@ -116,6 +118,10 @@ def _told(
         owner=printable(found.owner, limit=SHOWN),
         over_budget=printable(found.over_budget, limit=SHOWN),
         left_out=tuple(printable(one.id, limit=SHOWN) for one in found.left_out) if found.over_budget else (),
+        labels={printable(name, limit=SHOWN): printable(text, limit=SHOWN) for name, text in found.labels.items()},
+        machine_id=printable(found.machine_id, limit=SHOWN),
+        boot_id=printable(found.boot_id, limit=SHOWN),
+        handover=_handover(archive, found.id),
         subject=_subject(marker, core, documents),
         cause=cause_of(found.markers, core, kernel, limits),
         kept=held,
@@ -135,6 +141,20 @@ def _told(
         repeats=counted,
     )
     return replace(story, next=next_steps(story))
+
+
+def _handover(archive: ArchiveReader, incident: str) -> ToldHandover | None:
+    record = handover.read(incident, archive.fd)
+    if record is None:
+        return None
+    return ToldHandover(
+        state=record.state,
+        tries=record.tries,
+        at=utc(record.at_s) if record.tries else None,
+        exit_status=record.exit_status,
+        reason=printable(record.reason, limit=SHOWN),
+        output=one_line(record.output, limit=OUTPUT_SHOWN),
+    )
 
 
 def _subject(marker: Marker, core: CoreFacts, documents: Documents) -> Subject:

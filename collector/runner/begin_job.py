@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 
 from collector.archive import directory, layout
-from collector.archive.prune import inventory, prune
+from collector.archive.prune import Pruned, inventory, prune
 from collector.archive.read import ArchiveReader
 from collector.archive.retention import holds_most, room_for
 from collector.archive.store import Store
@@ -30,9 +30,11 @@ def begin(job: Begin) -> tuple[Done, int]:
         reserve = job.reserve.bytes_of(sample_disk(store.fd).total_bytes)
         pruned = _make_room(job, archive, reserve)
         free = kept_free(archive, job.header.owner, reserve)
-        lock = store.begin(job.header)
+        lock = store.begin(job.header, hands_over=job.hands_over)
         direct = supports_direct_io(lock)
-        return Done(reserve_bytes=reserve, kept_free_bytes=free, ids=pruned, direct=direct), lock
+        ids, unsent = tuple(kept.id for kept in pruned.gone), pruned.unsent
+        done = Done(reserve_bytes=reserve, kept_free_bytes=free, ids=ids, unsent=unsent, direct=direct)
+        return done, lock
 
 
 def kept_free(archive: ArchiveReader, owner: str, reserve: int) -> int:
@@ -65,9 +67,9 @@ def refuse_memory(archive: str) -> None:
         )
 
 
-def _make_room(job: Begin, archive: ArchiveReader, reserve: int) -> tuple[str, ...]:
+def _make_room(job: Begin, archive: ArchiveReader, reserve: int) -> Pruned:
     """
-    Apply retention if the disk has no room even for an incident's own records; return the ids deleted.
+    Apply retention if the disk has no room even for an incident's own records; return what was deleted.
 
     If the archive is within its rules, others have filled the disk. Nothing is deleted for them: the incident is
     refused, and whoever fills the disk again and again erases nothing.
@@ -77,10 +79,10 @@ def _make_room(job: Begin, archive: ArchiveReader, reserve: int) -> tuple[str, .
     """
     need = reserve + METADATA_BYTES
     if sample_disk(archive.fd).free_bytes >= need:
-        return ()
-    gone = tuple(kept.id for kept in prune(archive, job.keep, reserve=job.reserve).gone)
+        return Pruned([], [], [])
+    pruned = prune(archive, job.keep, reserve=job.reserve)
     if (free := sample_disk(archive.fd).free_bytes) >= need:
-        return gone
+        return pruned
     found = inventory(archive)
     held = sum(kept.size_bytes for kept in found)
     whose = f", most of it {printable(owner, limit=OWNER_SHOWN)}'s" if (owner := holds_most(found)) else ""

@@ -98,6 +98,27 @@ class IncidentRefused(RunEvent, frozen=True, kw_only=True, tag="incident.refused
     hint: str | None = None
 
 
+class HandoverDone(RunEvent, frozen=True, kw_only=True, tag="handover.done"):
+    """The operator's program has taken the incident over; *tries* counts those that failed, too."""
+
+    tries: int
+    duration_s: float
+
+
+class HandoverFailed(RunEvent, frozen=True, kw_only=True, tag="handover.failed"):
+    """
+    The incident was not handed over. *retry_s* is the pause before the next try, ``None`` if there is none.
+
+    *tries* are those that were begun, 0 if this one could not be; *output* is the end of what the program printed.
+    """
+
+    reason: str
+    tries: int = 0
+    output: str = ""
+    exit_status: int | None = None
+    retry_s: float | None = None
+
+
 AnyEvent = (
     EvidenceRead
     | IncidentOpened
@@ -110,4 +131,6 @@ AnyEvent = (
     | IncidentPruned
     | IncidentArchived
     | IncidentRefused
+    | HandoverDone
+    | HandoverFailed
 )

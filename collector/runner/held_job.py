@@ -51,6 +51,7 @@ def context_of(
             deadline_s=job.deadline_s,
             redaction=job.redaction,
             held=held,
+            incident=job.incident if isinstance(job, RunStep) else "",
             in_memory=in_memory,
             earlier=earlier,
         )

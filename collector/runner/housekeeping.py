@@ -16,7 +16,9 @@ from collector.runner.protocol import (
     AddDigests,
     CoreRule,
     Done,
+    FindHandovers,
     FindUndigested,
+    HandOver,
     Job,
     KeepClock,
     Prune,
@@ -26,6 +28,9 @@ from collector.runner.protocol import (
 
 DIGEST_TIMEOUT_S = 24 * 3600.0
 """Reading a large incident back at idle pace may take hours; nothing waits for it."""
+
+HANDOVER_MARGIN_S = 10.0
+"""How long a worker has beside the program's own time, to kill what is left of it and to record what came of it."""
 
 RECOVER_WAIT_S = 5.0
 """How long a start waits for workers of a killed run: one needed 0.4 s to return from an fsync and die."""
@@ -96,6 +101,20 @@ def _patient(generation: Generation) -> GateLimits:
     return msgspec.structs.replace(
         generation.loaded.config.pressure, floor_bytes=0, on_pressure=Policy.WAIT, wait_s=DIGEST_TIMEOUT_S
     )
+
+
+def hand_over(pool: Pool, generation: Generation, incident: str) -> Task[Done]:
+    """Run the operator's program for an incident; *handover* of the result says what came of it."""
+    settings = generation.loaded.config.on_archived
+    job = HandOver(archive=generation.settings.archive, incident=incident, settings=settings)
+    deadline_s = time.monotonic() + settings.timeout_s + HANDOVER_MARGIN_S
+    with pool.widened():  # two crashes meanwhile still find a worker each
+        return (yield from pool.perform(job, deadline_s=deadline_s, stoppable=True)).done
+
+
+def find_handovers(pool: Pool, generation: Generation, limit: int) -> Task[Done]:
+    """Find incidents that are still to be handed over: *waiting* of the result, beside *more*."""
+    return (yield from _perform(pool, FindHandovers(archive=generation.settings.archive, limit=limit)))
 
 
 def _perform(pool: Pool, job: Job) -> Task[Done]:

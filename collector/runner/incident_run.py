@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import os
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
+from types import MappingProxyType
 
 from collector import __version__
 from collector.archive.layout import new_id
@@ -27,6 +28,7 @@ from collector.runner.worker_process import JobResult
 
 OUT_OF_TIME = "the incident's time was up"
 STOPPED = "the collector was stopped"
+NO_LABELS: Mapping[str, str] = MappingProxyType({})
 
 
 def open_header(
@@ -37,6 +39,7 @@ def open_header(
     config_hash: str,
     now_s: float,
     owner: str = ROOT,
+    labels: Mapping[str, str] = NO_LABELS,
 ) -> IncidentHeader:
     """Return the header of *owner*'s incident that begins at *now_s*, since the epoch, with at least one marker."""
     left_out = tuple(step for step, _ in pipeline.left_out)
@@ -59,6 +62,8 @@ def open_header(
         ),
         owner=owner,
         over_budget=pipeline.over_budget,
+        labels=dict(labels),
+        machine_id=identity.machine_id,
     )
 
 

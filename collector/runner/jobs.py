@@ -6,7 +6,7 @@ import time
 from collections.abc import Callable, Sequence
 from contextlib import closing
 
-from collector.archive import clock
+from collector.archive import clock, handover
 from collector.archive.digests import add_digests, undigested
 from collector.archive.prune import prune
 from collector.archive.read import ArchiveReader
@@ -27,6 +27,7 @@ from collector.runner.begin_job import begin
 from collector.runner.continue_job import continue_incident
 from collector.runner.core_tidying_job import remove_cores
 from collector.runner.earlier import EarlierFiles
+from collector.runner.handover_job import hand_over
 from collector.runner.held_job import context_of, open_files
 from collector.runner.parcel import unpacked
 from collector.runner.protocol import (
@@ -34,7 +35,9 @@ from collector.runner.protocol import (
     Begin,
     Continue,
     Done,
+    FindHandovers,
     FindUndigested,
+    HandOver,
     Job,
     KeepClock,
     OpenFiles,
@@ -106,6 +109,12 @@ def perform(  # noqa: PLR0911, PLR0912 - one per job
             return _add_digests(job, sampler, report), None
         case RemoveCores():
             return _remove_cores(job, sampler, report), None
+        case HandOver():
+            return hand_over(job, report), None
+        case FindHandovers():
+            with ArchiveReader(job.archive) as archive:
+                found, more = handover.waiting(archive.fd, limit=job.limit)
+            return Done(waiting=tuple(found), more=more), None
         case Summarize():
             return summarize(job)
         case FindUndigested():
@@ -114,13 +123,14 @@ def perform(  # noqa: PLR0911, PLR0912 - one per job
 
 
 def _prune(archive: ArchiveReader, job: Prune) -> Done:
-    gone, problems, found = prune(archive, job.rules, reserve=job.reserve, spare=job.spare)
-    sizes = [sum(one.size_bytes for one in incidents) for incidents in (found, gone)]
+    done = prune(archive, job.rules, reserve=job.reserve, spare=job.spare)
+    found, gone = (sum(one.size_bytes for one in incidents) for incidents in (done.found, done.gone))
     return Done(
-        ids=tuple(one.id for one in gone),
-        owners=tuple(printable(one.owner, limit=OWNER_SHOWN) for one in gone),
-        kept=(len(found) - len(gone), sizes[0] - sizes[1]),
-        reason="; ".join(problems[:SHOWN]),
+        ids=tuple(one.id for one in done.gone),
+        owners=tuple(printable(one.owner, limit=OWNER_SHOWN) for one in done.gone),
+        unsent=done.unsent,
+        kept=(len(done.found) - len(done.gone), found - gone),
+        reason="; ".join(done.problems[:SHOWN]),
     )
 
 

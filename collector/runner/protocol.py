@@ -12,6 +12,7 @@ import msgspec
 from collector.collectors.base import Collector
 from collector.host.held_process import DumpSource
 from collector.model.copying import CopySettings
+from collector.model.handover import HandoverRecord, HandoverSettings, WaitingHandover
 from collector.model.incident import (
     Continuation,
     HoldRecord,
@@ -55,6 +56,7 @@ class Begin(ArchiveJob, frozen=True, kw_only=True):
     header: IncidentHeader
     reserve: Reserve
     keep: RetentionRules
+    hands_over: bool = False
 
 
 class HeldJob(msgspec.Struct, frozen=True, kw_only=True):
@@ -244,6 +246,18 @@ class RemoveCores(ArchiveJob, frozen=True, kw_only=True):
     copy: CopySettings
 
 
+class HandOver(IncidentJob, frozen=True, kw_only=True):
+    """Run the program that takes over sealed incidents, once, for this one."""
+
+    settings: HandoverSettings
+
+
+class FindHandovers(ArchiveJob, frozen=True, kw_only=True):
+    """Find up to *limit* incidents that are still to be handed over."""
+
+    limit: int
+
+
 class FindUndigested(ArchiveJob, frozen=True, kw_only=True):
     """Find which of the newest *limit* incidents lack a digest."""
 
@@ -255,7 +269,8 @@ class Summarize(ArchiveJob, frozen=True, kw_only=True):
 
 
 IncidentJobs = Begin | Continue | ReadStep | OpenFiles | WriteSpool | RunStep | RecordSteps | WriteSeconds | Seal
-ArchiveJobs = Recover | Prune | KeepClock | AddDigests | FindUndigested | RemoveCores | Summarize
+HandoverJobs = HandOver | FindHandovers
+ArchiveJobs = Recover | Prune | KeepClock | AddDigests | FindUndigested | RemoveCores | Summarize | HandoverJobs
 Job = IncidentJobs | ArchiveJobs | VisitProcesses | Release
 
 
@@ -312,8 +327,10 @@ class Done(msgspec.Struct, frozen=True, kw_only=True, tag="done", omit_defaults=
     *reason* is empty where *status* is ok. *exit_code* (sysexits.h) is for the command line. *rest*: the step has more
     than was read into memory. *direct*: the archive's file system supports direct I/O. *tainted*: the worker must be
     replaced. *kept_free_bytes*: what copies must leave free, for the shares of others, too. *owners*: whose the
-    incidents of *ids* were. *kept*: how many incidents retention has left, and their bytes. *incident* is set by the
-    runner, for an incident that was archived; *state* says how complete it is.
+    incidents of *ids* were; *unsent*: those of them that were still to be handed over. *kept*: how many incidents
+    retention has left, and their bytes. *handover*: what came of handing one over, ``None`` if that was not tried.
+    *waiting* are those to be handed over, and *more* the number of others. *incident* is set by the runner, for an
+    incident that was archived; *state* says how complete it is.
     """
 
     status: StepStatus = StepStatus.OK
@@ -329,6 +346,10 @@ class Done(msgspec.Struct, frozen=True, kw_only=True, tag="done", omit_defaults=
     ids: tuple[str, ...] = ()
     owners: tuple[str, ...] = ()
     kept: tuple[int, int] | None = None
+    unsent: tuple[str, ...] = ()
+    handover: HandoverRecord | None = None
+    waiting: tuple[WaitingHandover, ...] = ()
+    more: int = 0
     sealed: dict[str, IncidentState] = {}
     rest: bool = False
     direct: bool = True

@@ -137,14 +137,21 @@ class Runner:
 
 def _begin(run: IncidentRun, light: LightPhase) -> Task[Done]:
     """Open the incident: on a disk that others saturate, its syncs may take many seconds."""
-    job = Begin(archive=run.archive, header=run.header, reserve=run.settings.reserve, keep=run.settings.keep)
+    job = Begin(
+        archive=run.archive,
+        header=run.header,
+        reserve=run.settings.reserve,
+        keep=run.settings.keep,
+        hands_over=run.settings.hands_over,
+    )
     begun = yield from light.perform(job)
     if begun.fd is not None:
         run.lock, run.reserve_bytes, run.direct = begun.fd, begun.done.reserve_bytes, begun.done.direct
         run.kept_free_bytes = begun.done.kept_free_bytes
         reason = "archive.keep, and the disk had no room for a new incident"
         for incident in begun.done.ids:
-            run.report(events.IncidentPruned(incident=incident, reason=reason))
+            unsent = "; it was not handed over" if incident in begun.done.unsent else ""
+            run.report(events.IncidentPruned(incident=incident, reason=reason + unsent))
         path = os.path.join(run.archive, run.id + layout.PARTIAL)
         left_out = {step.id: step.reason for step in run.header.left_out}
         run.report(

@@ -6,6 +6,7 @@ import ast
 import json
 import typing
 from collections.abc import Callable, Iterator
+from contextlib import nullcontext
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -15,7 +16,7 @@ import pytest
 from collector.config.convert import Converter
 from collector.config.dump import written
 from collector.config.keys import Key, is_record, keys_of
-from collector.config.nodes import MappingNode, Node, ScalarNode, SequenceNode
+from collector.config.nodes import MappingEntry, MappingNode, Node, ScalarNode, SequenceNode
 from collector.config.spec import Config, GateOverride, PipelineSpec, StepSpec, TriggerSpec
 from collector.model.diagnostics import Mark, errors
 from collector.model.pressure import GateLimits
@@ -24,7 +25,7 @@ from collector.pipeline.compile import prepare
 from collector.pipeline.effective import effective, values
 from collector.pipeline.generation import Generation, generate
 from collector.pipeline.steps import Step
-from collector.runner.housekeeping import add_digests, prune
+from collector.runner.housekeeping import add_digests, hand_over, prune
 from collector.triggers.registry import TRIGGERS
 
 SOURCES = Path(__file__).parents[2] / "collector"
@@ -52,7 +53,11 @@ CANDIDATES = (
     "/x.prom",
     ["x"],
     ["x.service"],
+    {"x": "x"},
 )
+
+OF_A_KIND = {"signal": ["SIGBUS"], "argv": ["/x"]}
+"""What keys may be set to whose type says less than their section allows."""
 
 
 def base() -> dict[str, Any]:
@@ -74,7 +79,7 @@ def job_of(start: Callable[..., Any], generation: Generation, *arguments: str) -
         jobs.append(job)
         yield
 
-    next(start(SimpleNamespace(perform=perform), generation, *arguments))
+    next(start(SimpleNamespace(perform=perform, widened=nullcontext), generation, *arguments))
     return jobs[0]
 
 
@@ -108,6 +113,8 @@ USERS: dict[Where, Callable[[Generation, Key], Any]] = {
     ("storm", "over_budget", "per_executable"): attribute(lambda g: g.loaded.config.storm.over_budget.per_executable),
     ("storm", "over_budget", "total"): attribute(lambda g: g.loaded.config.storm.over_budget.total),
     ("storm",): attribute(lambda g: g.loaded.config.storm),
+    ("labels",): lambda g, _: g.loaded.config.labels,
+    ("on_archived",): attribute(lambda g: job_of(hand_over, g, "id").settings),
     ("defaults", "timeout"): lambda g, _: step_of(g).timeout_s,
     ("defaults", "required"): lambda g, _: step_of(g).required,
     ("defaults", "pressure"): attribute(lambda g: step_of(g).limits),
@@ -152,6 +159,9 @@ def leaves(cls: type, where: Where = ()) -> Iterator[tuple[Where, Key]]:
 def node_of(value: Any) -> Node:
     if isinstance(value, list):
         return SequenceNode(tuple(map(node_of, value)), Mark("f"))
+    if isinstance(value, dict):
+        entries = {key: MappingEntry(Mark("f"), node_of(item)) for key, item in value.items()}
+        return MappingNode(entries, Mark("f"))
     return ScalarNode(json.dumps(value) if isinstance(value, bool) else str(value), True, Mark("f"))
 
 
@@ -190,7 +200,10 @@ def test_config_key_reaches_its_user_and_config_show(where: Where, key: Key, tmp
     user = next((USERS[where[:length]] for length in range(len(where), 0, -1) if where[:length] in USERS), None)
     assert user is not None, f"who uses {'.'.join(map(str, where))}?"
     before = generation_of(tmp_path, base())
-    given, value = (["SIGBUS"], ("SIGBUS",)) if key.name == "signal" else another(key, user(before, key))
+    if key.name in OF_A_KIND:
+        given, value = OF_A_KIND[key.name], tuple(OF_A_KIND[key.name])
+    else:
+        given, value = another(key, user(before, key))
     document = base()
     put(document, where, given)
     if where == (*STEPS, "when", "trigger"):

@@ -24,7 +24,8 @@ BROKEN = ROOT / "tests" / "broken_configs"
 # What a schema can know. The rest is syntax (no YAML, no document), or refers to something else in the
 # file (unique ids, names of pipelines and triggers), or is a rule of a collector, or a bound on a size.
 SCHEMA_REJECTS = {
-    "defaults_unknown_collector", "defaults_unknown_option", "many_ten_errors", "pipeline_name_unfit",
+    "defaults_unknown_collector", "defaults_unknown_option", "label_name_unfit", "label_of_two_lines",
+    "many_ten_errors", "pipeline_name_unfit",
     "pipeline_steps_as_keys", "pipeline_without_steps", "step_option_beside_with", "step_option_of_wrong_kind",
     "step_option_required", "step_pressure_policy_unknown", "step_unknown_collector", "step_unknown_key",
     "step_unknown_option", "step_when_not_a_list", "step_when_unknown_condition", "step_with_is_a_list",

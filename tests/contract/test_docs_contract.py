@@ -7,6 +7,9 @@ from pathlib import Path
 
 import pytest
 
+from collector.pipeline.compile import prepare
+from collector.triggers.registry import TRIGGERS
+
 ROOT = Path(__file__).parents[2]
 PAGES = [str(path.relative_to(ROOT)) for path in (*ROOT.glob("*.md"), *(ROOT / "docs").rglob("*.md"))]
 TESTS = "\n".join(path.read_text(encoding="utf-8") for path in (ROOT / "tests").rglob("test_*.py"))
@@ -42,3 +45,16 @@ def test_docs_name_security_tests_that_exist() -> None:
     named = {name for row in rows for name in re.findall(r"`(\w+)`", row)}
     assert named
     assert {name for name in named if name not in TESTS} == set()
+
+
+def test_docs_of_handing_over_show_a_configuration_that_is_valid(tmp_path: Path) -> None:
+    """It is copied as it stands; its unit is the shipped example, and ends before the daemon gives up."""
+    text = (ROOT / "docs/handover.md").read_text(encoding="utf-8")
+    (block,) = re.findall(r"```yaml\n(.*?)```", text, re.DOTALL)
+    shipped = (ROOT / "config/collector.yaml").read_text(encoding="utf-8")
+    (tmp_path / "c.yaml").write_text(f"{shipped}\n{block}", encoding="utf-8")
+    settings = prepare(str(tmp_path / "c.yaml"), TRIGGERS).loaded.config.on_archived
+    unit = settings.argv[-1].replace("{incident}", "")
+    example = (ROOT / "systemd/examples" / unit).read_text(encoding="utf-8")
+    (minutes,) = re.findall(r"^TimeoutStartSec=(\d+)min$", example, re.MULTILINE)
+    assert int(minutes) * 60 < settings.timeout_s

@@ -39,6 +39,8 @@ OF_RUNS = (
         for state in IncidentState
     ),
     events.IncidentRefused(incident="i", reason="r", exit_code=73),
+    events.HandoverDone(incident="i", tries=1, duration_s=0.1),
+    events.HandoverFailed(incident="i", reason="r", retry_s=None),
 )
 
 

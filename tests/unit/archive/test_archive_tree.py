@@ -129,7 +129,7 @@ def test_incident_that_cannot_be_deleted_costs_only_itself(tmp_path: Path) -> No
         (tmp_path / name).mkdir()
     (tmp_path / f"{names[0]}{layout.DELETING}").write_text("")
     with ArchiveReader(str(tmp_path)) as archive:
-        gone, problems, _ = prune(archive, RetentionRules(count=1, age_s=None, size_bytes=None))
+        gone, problems, *_ = prune(archive, RetentionRules(count=1, age_s=None, size_bytes=None))
         assert [kept.id for kept in gone] == names[1:2]
         assert names[0] in problems[0]
         (kept,) = prune(archive, RetentionRules(count=1, age_s=None, size_bytes=None)).gone

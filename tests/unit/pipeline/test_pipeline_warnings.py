@@ -32,7 +32,7 @@ SAMPLE = Sample(
 DISK = Place(
     path="/srv", parent="/srv", kind="ext4", in_memory=False, free_bytes=900 * GIB, total_bytes=1000 * GIB, problem=None
 )
-MACHINE = MachineFacts(sample=SAMPLE, archive=DISK, runtime=DISK, unmatched={}, unsafe_files={})
+MACHINE = MachineFacts(sample=SAMPLE, archive=DISK, runtime=DISK, unmatched={}, unsafe_files={}, bad_programs={})
 
 
 def plan_of(directory: Path, text: str) -> Plan[Any]:
@@ -312,3 +312,21 @@ def test_warnings_of_the_shipped_files_say_nothing_of_conditions() -> None:
     """Each step that is shipped can run."""
     for path in sorted((Path(__file__).parents[3] / "config").glob("*.yaml")):
         assert warned(prepare(str(path), TRIGGERS)) == []
+
+
+def test_warning_of_a_program_that_cannot_run_or_that_others_can_change(tmp_path: Path) -> None:
+    """Root would run it; each is named with its line. One that is well is not."""
+    loose = tmp_path / "ship"
+    loose.write_text("#!/bin/sh\n")
+    loose.chmod(0o777)
+    step = "      - {{id: {0}, collector: command, with: {{argv: [{1}, x]}}}}\n"
+    steps = [step.format("gone", "/nowhere/tool"), step.format("folder", "/usr"), step.format("well", "/bin/true")]
+    text = FILE + "".join(steps) + f'on_archived: {{argv: [{loose}, "{{path}}"]}}\n'
+    plan = plan_of(tmp_path, text)
+    bad = survey(plan, is_root=True, environ={}).bad_programs
+    said = [str(one) for one in warnings_of(plan, msgspec.structs.replace(MACHINE, bad_programs=bad))]
+    gone, folder, loose_one = [line.partition("c.yaml:")[2].partition(" (")[0] for line in said]
+    assert gone == "8:54: warning: '/nowhere/tool' cannot run: No such file or directory"
+    assert folder == "9:56: warning: '/usr' cannot run: it is not an executable file"
+    assert loose_one.startswith("11:22: warning: ")
+    assert loose_one.endswith(" must not run as it is: mode 0777 lets others change it")

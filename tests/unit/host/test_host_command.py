@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from collector.collectors.command import Command
+from collector.host.command import Command
 from collector.model.artifact import Truncated
 
 
