@@ -18,7 +18,7 @@ OTHER_PYTHONS ?= 3.12 3.13
 PYTHON311 ?= python3.11
 RELEASE ?= 1
 
-.PHONY: run test check unit-others test-slow mutate fuzz bench docs packages clean
+.PHONY: run test check unit-others test-slow test-vm mutate fuzz bench docs packages clean
 
 run: $(VENV)/.run
 	@$(BIN)/collector run --now --archive $(ARCHIVE) --reason "make run"; status=$$?; \
@@ -41,6 +41,10 @@ unit-others: $(VENV)/.dev
 test-slow: $(VENV)/.dev
 	$(BIN)/pytest -m slow
 	@$(MAKE) --no-print-directory fuzz SECONDS=30
+
+# Under Debian's own kernel, by qemu without KVM.
+test-vm: $(VENV)/.dev
+	$(BIN)/pytest -m vm tests/e2e/test_debian_kernel.py
 
 mutate: $(VENV)/.dev
 	$(BIN)/python tests/mutations.py $(MODULES)

@@ -39,7 +39,9 @@ FILES = {
     "systemd/*.service": "usr/lib/systemd/system",
     "systemd/*.path": "usr/lib/systemd/system",
     "systemd/tmpfiles.d/collector.conf": "usr/lib/tmpfiles.d",
-    "systemd/examples/*.conf": "opt/collector/examples",
+    "systemd/collector.catalog": "usr/lib/systemd/catalog",
+    "systemd/examples/*": "opt/collector/examples",
+    "docs/alerts.yml": "opt/collector/examples",
 }
 
 
