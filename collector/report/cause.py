@@ -3,8 +3,11 @@
 from __future__ import annotations
 
 import re
+import signal
 from collections.abc import Iterable
 
+from collector.collectors.core.diagnosis import Diagnosis
+from collector.collectors.core.diagnosis_line import fault_line
 from collector.model.case import merge
 from collector.model.marker import Marker, MarkerKind
 from collector.model.out_of_memory import killed_for_memory
@@ -87,6 +90,12 @@ RESULTS = {
 ENDED_IT = frozenset({"timeout", "watchdog", "oom-kill"})
 """Results in which the signal is only how the service was ended, not why."""
 
+FAULTS = frozenset({signal.SIGSEGV, signal.SIGBUS, signal.SIGILL, signal.SIGFPE, signal.SIGTRAP})
+"""What the processor refuses; the kernel logs most of these."""
+
+MOMENT_S = 5.0
+"""A line is that much before or after its crash at most; later, somebody else may have the number."""
+
 OUT_OF_MEMORY = "out_of_memory"
 SIGKILL = 9
 _KILLED = re.compile(r"(Memory cgroup out of memory|Out of memory)?.*Killed process ([0-9]+)\b")
@@ -111,11 +120,13 @@ def cause_of(
         said = [one.reason for one in markers if one.kind is MarkerKind.KERNEL_LOG] + [line.text for line in kernel]
         diagnosis = _killed(marker.process.pid, said) or diagnosis
         kind = OUT_OF_MEMORY if diagnosis else ""
+    if not diagnosis and (fault := _fault(marker, kernel)) is not None:
+        kind, diagnosis = fault.kind, fault.text
     if kind == OUT_OF_MEMORY and limits:
         diagnosis += f"{';' if ':' in diagnosis else ':'} {limits[0].sentence}"
-    signal = core.signal
-    address = (signal.fault_address if signal else None) or ""
-    name = signal.name if signal else signal_name(marker.signal) if marker.signal is not None else ""
+    info = core.signal
+    address = (info.fault_address if info else None) or ""
+    name = info.name if info else signal_name(marker.signal) if marker.signal is not None else ""
     head = one_line(_said(marker, name, address, kind, event), limit=SHOWN)
     reported = _reported(marker, "REASON")
     if not diagnosis and one_line(reported, limit=SHOWN) != head:
@@ -125,12 +136,21 @@ def cause_of(
         kind=printable(kind, limit=SHOWN),
         diagnosis=one_line(diagnosis, limit=DIAGNOSIS_SHOWN),
         signal=printable(name, limit=SHOWN),
-        code=printable(signal.code_name, limit=SHOWN) if signal else "",
+        code=printable(info.code_name, limit=SHOWN) if info else "",
         address=printable(address, limit=SHOWN),
         exit_status=marker.exit_status,
         event=event,
         result=printable(_reported(marker, "SERVICE_RESULT"), limit=SHOWN),
     )
+
+
+def _fault(marker: Marker, kernel: tuple[LogLine, ...]) -> Diagnosis | None:
+    """Return what the kernel's line of that moment says of the fault, for a service that leaves no core."""
+    if marker.signal not in FAULTS or marker.process is None:
+        return None
+    tids = {marker.process.pid, marker.thread}
+    of_then = (line.text for line in kernel if line.at and abs(line.at.timestamp() - marker.at_s) <= MOMENT_S)
+    return next(filter(None, (fault_line(text, tids) for text in of_then)), None)
 
 
 def _reported(marker: Marker, key: str) -> str:

@@ -50,7 +50,7 @@ ONLY_COMMANDS_NEED = (
     "rich", "_ssl", "_hashlib", "tarfile", "click._termui_impl", "click.shell_completion", "click.testing",
     "collector.archive.export", "collector.archive.dropping", "collector.daemon.requests", "collector.pipeline.preview",
 )  # fmt: skip
-CLI_OF_THE_DAEMON = {f"collector.cli.{name}" for name in ("main", "streams", "daemon", "options")}
+CLI_OF_THE_DAEMON = {f"collector.cli.{name}" for name in ("main", "streams", "verbs", "daemon", "options")}
 PS = "pid,ppid,uid,stat,comm,nlwp,ni,psr,rss,sz,vsz,time,min_flt,maj_flt,etimes,wchan,cgroup,args"
 
 

@@ -8,6 +8,7 @@ mm/oom_kill.c (Linux 6.18).
 from __future__ import annotations
 
 import re
+from collections.abc import Container
 from typing import NamedTuple
 
 from collector.collectors.core.diagnosis import Diagnosis, DiagnosisKind
@@ -18,13 +19,13 @@ from collector.model.out_of_memory import killed_for_memory
 
 # A name of 15 bytes, escaped, cannot hold what follows it: the last of two readings is the kernel's.
 _SEGFAULT = re.compile(
-    r".{0,60}\[[0-9]+\]: segfault at +([0-9a-f]+) ip +([0-9a-f]+) sp +([0-9a-f]+) error ([0-9a-f]+)(?: in ([^ ]+))?.*"
+    r".{0,60}\[([0-9]+)\]: segfault at +([0-9a-f]+) ip +([0-9a-f]+) sp +([0-9a-f]+) error ([0-9a-f]+)(?: in ([^ ]+))?.*"
 )
 _TRAP = re.compile(
-    r"traps: .{0,60}\[[0-9]+\] (general protection|trap [a-zA-Z0-9 /#-]+?)(?: fault)? ip:[0-9a-f]+ sp:[0-9a-f]+"
+    r"traps: .{0,60}\[([0-9]+)\] (general protection|trap [a-zA-Z0-9 /#-]+?)(?: fault)? ip:[0-9a-f]+ sp:[0-9a-f]+"
     r" error:[0-9a-f]+(?: in ([^ ]+))?.*"
 )
-_OVERFLOWED = re.compile(r"(?:signal: )?.{0,60}\[[0-9]+\] overflowed sigaltstack")
+_OVERFLOWED = re.compile(r"(?:signal: )?.{0,60}\[([0-9]+)\] overflowed sigaltstack")
 _OOM = re.compile(r"(?:((?:Memory cgroup o|O)ut of memory)(?: \(oom_kill_allocating_task\))?: )?Killed process .*")
 
 # Bits of the error code. Source: arch/x86/include/asm/trap_pf.h
@@ -66,18 +67,31 @@ def kernel_line(marker: Marker) -> Diagnosis | None:
     """Return what the kernel's line about a process says; ``None`` if the marker is none, or does not allow to say."""
     if marker.kind is not MarkerKind.KERNEL_LOG:
         return None
-    line = marker.reason
-    if found := _OOM.fullmatch(line):
+    if found := _OOM.fullmatch(marker.reason):
         return Diagnosis(DiagnosisKind.OUT_OF_MEMORY, killed_for_memory(found[1]))
-    if found := _SEGFAULT.fullmatch(line):
-        address, ip, sp, error = (int(found[number], 16) for number in range(1, 5))
-        return page_fault(PageFault(address, ip, sp, error, _by(found[5])))
-    if (found := _TRAP.fullmatch(line)) and found[1] in TRAPS:
-        kind, text = TRAPS[found[1]]
-        return Diagnosis(kind, text + _by(found[2]))
-    if _OVERFLOWED.fullmatch(line):
+    return fault_line(marker.reason)
+
+
+def fault_line(line: str, tids: Container[int | None] | None = None) -> Diagnosis | None:
+    """
+    Return what *line* says of the fault of a thread.
+
+    Args:
+        line: Of the kernel's log, written by the kernel.
+        tids: Of the threads that it may be about; ``None``: of any.
+    """
+    found = _SEGFAULT.fullmatch(line) or _TRAP.fullmatch(line) or _OVERFLOWED.fullmatch(line)
+    if found is None or (tids is not None and int(found[1]) not in tids):
+        return None
+    if found.re is _SEGFAULT:
+        address, ip, sp, error = (int(found[number], 16) for number in range(2, 6))
+        return page_fault(PageFault(address, ip, sp, error, _by(found[6])))
+    if found.re is _OVERFLOWED:
         return Diagnosis(DiagnosisKind.STACK_OVERFLOW, "stack overflow: the alternate stack of a signal handler")
-    return None
+    if found[2] not in TRAPS:
+        return None
+    kind, text = TRAPS[found[2]]
+    return Diagnosis(kind, text + _by(found[3]))
 
 
 def _by(module: str | None) -> str:

@@ -7,7 +7,8 @@ import pytest
 from collector.model.marker import Marker, MarkerKind, ProcessRef
 from collector.report.cause import cause_of
 from collector.report.core_facts import CoreFacts, CoreSignalFacts
-from collector.report.story import Cause
+from collector.report.story import Cause, LogLine
+from collector.report.text import utc
 
 
 def cause(core: CoreFacts | None = None, **facts: object) -> Cause:
@@ -54,3 +55,32 @@ def test_reason_is_not_said_twice() -> None:
 def test_reason_does_not_replace_what_the_core_says() -> None:
     found = cause(CoreFacts(diagnosis="access at 0x0"), signal=11, attributes={"REASON": "engine failed"})
     assert found.diagnosis == "access at 0x0"
+
+
+SEGFAULT = "engine[{}]: segfault at 0 ip 000055ac4e13d1e9 sp 00007ffce40e5868 error 4 in engine[55ac4e13d000+1000]"
+
+
+@pytest.mark.parametrize(
+    ("line", "signal", "after_s", "said"),
+    [
+        (SEGFAULT.format(41), 11, 0.0, "SIGSEGV (null pointer)"),
+        (SEGFAULT.format(43), 11, 0.0, "SIGSEGV (null pointer)"),  # of another thread, which crashed
+        (SEGFAULT.format(42), 11, 0.0, "SIGSEGV"),
+        (SEGFAULT.format(41), 11, 60.0, "SIGSEGV"),  # of who had the number before
+        (SEGFAULT.format(41), 6, 0.0, "SIGABRT"),
+        ("traps: [41] trap int3[7] trap divide error ip:1 sp:2 error:0 in a[1+1]", 8, 0.0, "SIGFPE"),  # 7's name
+        ("traps: engine[41] trap divide error ip:1 sp:2 error:0 in a[1+1]", 8, 0.0, "SIGFPE (division by zero)"),
+    ],
+)
+def test_head_has_the_fault_of_the_kernels_line_where_there_is_no_core(
+    line: str, signal: int, after_s: float, said: str
+) -> None:
+    """Services leave no core unless their units say so: the line is all that tells."""
+    marker = Marker(
+        kind=MarkerKind.EXIT, trigger="deaths", at_s=100.0 + after_s, reason="died", process=ProcessRef(pid=41),
+        thread=43, signal=signal,
+    )  # fmt: skip
+    logged = LogLine(at=utc(100.0), text=line, who="kernel", matters=True)
+    found = cause_of((marker,), CoreFacts(), (logged,), ())
+    assert found.said == said
+    assert bool(found.diagnosis) == ("(" in said)
