@@ -191,7 +191,8 @@ METRICS_INTRODUCTION = """\
 
 <!-- Made by docs/generate.py from collector/daemon/metric_table.py. Do not edit. -->
 
-The daemon counts what it does. It opens no port: node_exporter tells Prometheus, from a file that the daemon writes.
+The daemon counts what it does. It opens no port: node_exporter passes it on to Prometheus, from a file that the daemon
+writes.
 
 ```sh
 collector metrics                              # all of them now, in the text format of Prometheus; 69 without a daemon
@@ -210,7 +211,8 @@ system learns that nobody watches for crashes ([alerts](alerts.md)).
 
 A counter begins at 0 when the daemon starts, unless its line says otherwise. Everything that the configuration names
 is there from the start, so that `increase()` sees the first event. No label is a user, a program, a PID or an incident:
-`collector crashes` and `collector list` have these. A metric has at most 1,024 series; beyond that, `others`.
+`collector crashes` and `collector list` have these. A metric has at most 1,024 series; all others count as
+`others`.
 
 Each name begins with `$PREFIX`.
 

@@ -42,6 +42,12 @@ FILES = {
     "systemd/collector.catalog": "usr/lib/systemd/catalog",
     "systemd/examples/*": "opt/collector/examples",
     "docs/alerts.yml": "opt/collector/examples",
+    "README.md": "usr/share/doc/crash-collector",
+    "docs/*.md": "usr/share/doc/crash-collector/docs",
+    "docs/report.png": "usr/share/doc/crash-collector/docs",
+    "docs/collectors/*.md": "usr/share/doc/crash-collector/docs/collectors",
+    "docs/triggers/*.md": "usr/share/doc/crash-collector/docs/triggers",
+    "docs/decisions/*.md": "usr/share/doc/crash-collector/docs/decisions",
 }
 
 

@@ -29,7 +29,8 @@ FILES = """
 | `/etc/collector/conf.d/*.yaml` | Changes to it, in the order of their names. |
 | `/var/lib/collector` | The archive: one directory for each incident. |
 | `/run/collector` | Sockets of the running daemon. |
-| `/opt/collector/examples` | Drop-ins for systemd and sysctl. |
+| `/opt/collector/examples` | Drop-ins for systemd and sysctl, rules for Prometheus. |
+| `/usr/share/doc/crash-collector` | README.md, and the pages that hints name, such as docs/operations.md. |
 """
 
 

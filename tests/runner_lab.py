@@ -22,7 +22,7 @@ from collector.runner import events
 from collector.runner.coroutine import Task, drive
 from collector.runner.incident_run import open_header
 from collector.runner.pool import Pool
-from collector.runner.protocol import Done
+from collector.runner.replies import Done
 from collector.runner.runner import Runner
 from collector.triggers.manual import manual_marker
 

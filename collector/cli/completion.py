@@ -12,6 +12,8 @@ from contextlib import suppress
 
 import click
 
+from collector.cli.verbs import given_config
+
 Offer = Callable[[click.Context, click.Parameter, str], list[str]]
 
 
@@ -28,16 +30,6 @@ def _quietly(known: Callable[[click.Context], Iterable[str]]) -> Offer:
     return offer
 
 
-def _config(ctx: click.Context) -> str | None:
-    """Return the ``--config`` that is typed so far, before the verb or after it."""
-    here: click.Context | None = ctx
-    while here is not None:
-        if here.params.get("config"):
-            return str(here.params["config"])
-        here = here.parent
-    return None
-
-
 def _archive(ctx: click.Context) -> str:
     """Return the archive that the command would read."""
     from collector.config.directories import effective_archive_path  # noqa: PLC0415 - only when Tab is pressed
@@ -45,7 +37,7 @@ def _archive(ctx: click.Context) -> str:
 
     if ctx.params.get("archive"):
         return str(ctx.params["archive"])
-    known = load_lenient(find(_config(ctx)))
+    known = load_lenient(find(given_config(ctx)))
     return effective_archive_path(known, is_root=os.geteuid() == 0, environ=os.environ)
 
 
@@ -77,14 +69,14 @@ def _loaded(ctx: click.Context) -> dict[str, list[str]]:
     """Return the steps of each pipeline, as the files have them."""
     from collector.config.load import find, load_lenient  # noqa: PLC0415
 
-    known = load_lenient(find(_config(ctx)))
+    known = load_lenient(find(given_config(ctx)))
     return {name: [step.id for step in pipeline.steps] for name, pipeline in known.pipelines.items()}
 
 
 def _triggers(ctx: click.Context) -> Iterable[str]:
     from collector.config.load import find, load_lenient  # noqa: PLC0415
 
-    return [trigger.id for trigger in load_lenient(find(_config(ctx))).triggers]
+    return [trigger.id for trigger in load_lenient(find(given_config(ctx))).triggers]
 
 
 complete_ids = _quietly(_ids)

@@ -23,14 +23,14 @@ from collector.triggers.registry import TRIGGERS
 @click.command("check")
 @click.argument("path", required=False)
 @config_option
-@click.option("--strict", is_flag=True, help="Treat warnings as errors. Notes are none.")
+@click.option("--strict", is_flag=True, help="Treat warnings as errors, but not notes.")
 @click.option("--no-environment", is_flag=True, help="Check only the files, nothing of this machine: for CI.")
 @json_option
 def check_command(*, path: str | None, config: str | None, strict: bool, no_environment: bool, as_json: bool) -> int:
     """
-    Report every mistake with its line. Warn of what is legal but harmful. Exit status 78 if it is bad.
+    Report every mistake with its line, and warn of what is legal but harmful. Exit status 78 if there is a mistake.
 
-    Notes say what may be as it should: a list that a drop-in replaces, a directory that does not exist yet.
+    Notes are about what is probably meant: a list that a drop-in replaces, a directory that does not exist yet.
     """
     if path is not None and config is not None and path != config:
         raise UsageError("PATH and --config name two files", hint="name one")

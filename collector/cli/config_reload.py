@@ -8,9 +8,8 @@ import click
 
 from collector.cli.options import config_option, json_option
 from collector.config.load import find
-from collector.daemon.messages import ReloadRequest, Reply
-from collector.daemon.requests import ask, connected, runtime_directory
-from collector.model.errors import UnreachableError
+from collector.daemon.messages import ReloadRequest
+from collector.daemon.requests import reply_to, runtime_directory
 
 
 @click.command("reload")
@@ -18,11 +17,8 @@ from collector.model.errors import UnreachableError
 @json_option
 def reload_command(*, config: str | None, as_json: bool) -> int:
     """Make the daemon reload its configuration. A bad one is refused, and the old one stays in force."""
-    with connected(runtime_directory(find(config))) as sock:
-        for answer in ask(sock, ReloadRequest()):
-            if isinstance(answer, Reply):
-                return _show_reply(answer.exit_code, answer.message, as_json=as_json)
-    raise UnreachableError("the daemon did not answer")
+    reply = reply_to(runtime_directory(find(config)), ReloadRequest())
+    return _show_reply(reply.exit_code, reply.message, as_json=as_json)
 
 
 def _show_reply(exit_code: int, message: str, *, as_json: bool) -> int:

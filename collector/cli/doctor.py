@@ -36,10 +36,11 @@ def doctor_command(*, strict: bool, drill: bool, config: str | None, as_json: bo
     Check what decides whether a crash is seen.
 
     Privileges, kernel, memory, configuration, archive, cores, each kind of crash and who notices it, daemon. Exit
-    status 73 if something keeps incidents from being archived, 78 if the configuration has mistakes.
+    status 73 if something keeps incidents from being archived, 78 if the configuration has mistakes, 77 if --strict
+    cannot tell because this user may not ask the daemon.
 
-    --drill counts as one crash of root's, and of Python, in the budgets of `storm`. Exit status 0 if its incident is
-    complete, 3 if not, 69 without a daemon.
+    --drill counts in the budgets of `storm`: as one crash of root's, and one of Python. Exit status 0 if its incident
+    is complete, 3 if not, 69 without a daemon.
     """
     checks: list[Check] = []
 

@@ -23,7 +23,7 @@ from collector.pipeline.warnings import archive_warnings, warnings_of
 from collector.triggers.registry import TRIGGERS
 
 OLDEST_METRICS_S = 600
-"""The file is written at least every minute; ten times that is a daemon that writes no more."""
+"""Forty times the interval at which the daemon writes the file; a disk that hangs for a minute is no fault of it."""
 
 
 def configured(path: str | None) -> tuple[Generation, tuple[Check, ...]]:

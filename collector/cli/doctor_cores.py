@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-import fnmatch
 import os
 import re
-from collections.abc import Iterable, Iterator
-from pathlib import PurePosixPath
+from collections.abc import Iterator
 from typing import Any
+
+import msgspec
 
 from collector.cli.check import Check
 from collector.cli.doctor_core_pattern import is_collectors
@@ -161,19 +161,13 @@ def _ok(said: str, example: str, watching: dict[str, CoreFiles], host: Host) -> 
 
 def _watches(trigger: CoreFiles, path: str, host: Host) -> bool:
     directory, name = os.path.split(path)
-    taken = _any(name, trigger.match) and not _any(name, trigger.exclude)
-    return taken and _reaches(trigger, directory, host)
+    return trigger.files.takes(name) and _reaches(trigger, directory, host)
 
 
 def _reaches(trigger: CoreFiles, directory: str, host: Host) -> bool:
     """Return whether the trigger watches *directory*, by whatever name."""
-    real = PurePosixPath(os.path.realpath(host.path(directory)))
-    levels = (real, *real.parents)[: trigger.recursive + 1]
-    return any(level.match(os.path.realpath(host.path(path))) for level in levels for path in trigger.paths)
-
-
-def _any(name: str, globs: Iterable[str]) -> bool:
-    return any(fnmatch.fnmatchcase(name, glob) for glob in globs)
+    real = tuple(os.path.realpath(host.path(path)) for path in trigger.paths)
+    return msgspec.structs.replace(trigger.files, paths=real).reaches(os.path.realpath(host.path(directory)))
 
 
 def _watched(watching: dict[str, Any]) -> str:
@@ -189,5 +183,5 @@ def _advice(watching: dict[str, CoreFiles], host: Host) -> str:
     if not plain:
         return "name a directory for cores in the paths of a core_files trigger"
     make = "" if os.path.isdir(host.path(plain[0])) else f"mkdir -m 1733 {plain[0]} && "
-    keep = "systemd/examples keep" if plain[0] == "/var/crash" else "a line in /etc/sysctl.d keeps"
+    keep = "/opt/collector/examples/sysctl.conf keeps" if plain[0] == "/var/crash" else "a line in /etc/sysctl.d keeps"
     return f"{make}sysctl kernel.core_pattern={plain[0]}/{CORE_NAME}; {keep} it across reboots"

@@ -13,9 +13,9 @@ from collector.daemon.messages import Status
 from collector.host.core_limits import services_without_cores
 from collector.host.core_pattern_owner import handler_of, pattern_in_force
 from collector.host.files import Host
+from collector.model.own_processes import UNIT
 from collector.pipeline.generation import Generation
 
-OWN_SERVICE = "collector.service"
 MAX_NAMES = 10
 RAISE = "LimitCORE=infinity (`systemctl edit NAME`), or for all DefaultLimitCORE=infinity in system.conf; then restart"
 
@@ -29,7 +29,7 @@ def crashes(generation: Generation, host: Host | None = None, *, status: Status 
 
 def _core_limits(generation: Generation, host: Host, *, noticed: bool) -> Check:
     """Return which services leave no core; the collector's own is meant to leave none."""
-    services = [name for name in services_without_cores(host) if name != OWN_SERVICE]
+    services = [name for name in services_without_cores(host) if name != UNIT]
     if not services:
         return Check("ok", "core limits", "no running service has a soft core limit of 0")
     some = "1 running service has" if len(services) == 1 else f"{len(services)} running services have"

@@ -12,17 +12,17 @@ from collector.cli.systemctl import unit_properties
 from collector.config.spec import RUNTIME_DIRECTORY
 from collector.daemon.messages import Status
 from collector.host.files import Host
+from collector.host.process import OOM_LAST
 from collector.model.errors import CollectorError, DeniedError
+from collector.model.own_processes import UNIT
 from collector.model.units import counted
 from collector.pipeline.generation import Generation
 
-UNIT = "collector.service"
 ABOUT = "daemon"
 CAPABILITIES = {"SYS_PTRACE": 19, "DAC_READ_SEARCH": 2, "LEASE": 28, "SYSLOG": 34, "NET_ADMIN": 12}
 """Those without which evidence or crashes are lost (docs/operations.md, "Privileges"). Source: linux/capability.h."""
 
 STATUS_BYTES = 8192
-OOM_SCORE_ADJ = -900
 
 
 def daemon(generation: Generation, answer: Status | CollectorError, host: Host | None = None) -> Iterator[Check]:
@@ -47,7 +47,7 @@ def _in_force(generation: Generation, status: Status) -> Iterator[Check]:
         yield Check("warning", ABOUT, said, f"systemctl restart {UNIT}: a restart loses nothing")
     if status.drained_s is not None:
         said = f"it is drained: {status.queued} crashes wait, and nothing begins"
-        yield Check("warning", "daemon", said, "restart it, or `collector drain --off`")
+        yield Check("warning", ABOUT, said, "restart it, or `collector drain --off`")
     if status.config_problem:
         said = "a reload was refused; the old configuration is in force"
         yield Check("warning", ABOUT, said, "`collector config check` says why")
@@ -73,9 +73,8 @@ def _running(status: Status) -> Iterator[Check]:
     if status.ledger_problem:
         yield Check("warning", "ledger", status.ledger_problem)
     if status.workers_abandoned:
-        said = (
-            f"{counted(len(status.workers_abandoned), 'worker')} hang in the kernel on something that does not answer"
-        )
+        workers = counted(len(status.workers_abandoned), "abandoned worker")
+        said = f"{workers}: a source in the kernel does not answer"
         yield Check("warning", ABOUT, said, "docs/operations.md, Abandoned workers")
 
 
@@ -92,9 +91,9 @@ def _process(pid: int, host: Host) -> Iterator[Check]:
     if lacking:
         said = f"its process lacks {', '.join(lacking)}"
         yield Check("warning", ABOUT, said, "docs/operations.md, Privileges, says what is lost without them")
-    if score > OOM_SCORE_ADJ:
+    if score > OOM_LAST:
         said = f"its oom_score_adj is {score}: the kernel may kill it first where memory runs out"
-        yield Check("warning", ABOUT, said, f"OOMScoreAdjust={OOM_SCORE_ADJ}, as in the shipped unit")
+        yield Check("warning", ABOUT, said, f"OOMScoreAdjust={OOM_LAST}, as in the shipped unit")
 
 
 def _unit(*, is_up: bool) -> Iterator[Check]:
@@ -107,12 +106,12 @@ def _unit(*, is_up: bool) -> Iterator[Check]:
         yield Check("warning", ABOUT, f"{UNIT} is masked: it cannot be started", f"systemctl unmask {UNIT}")
     elif load == "not-found":
         if not is_up:
-            yield Check("warning", ABOUT, f"there is no {UNIT}", "install it: README.md")
+            yield Check("warning", ABOUT, f"there is no {UNIT}", "install the package crash-collector (README.md)")
     elif load and load != "loaded":
         yield Check("warning", ABOUT, f"{UNIT} cannot be loaded: {load}", f"systemctl status {UNIT}")
     elif state == "failed":
         said = f"{UNIT} has failed ({found.get('Result')}, exit status {found.get('ExecMainStatus')})"
-        yield Check("warning", ABOUT, said, "journalctl -u collector says why; then systemctl restart it")
+        yield Check("warning", ABOUT, said, f"`journalctl -u collector` says why; then systemctl start {UNIT}")
     elif load and file == "disabled":
         yield Check("warning", ABOUT, f"{UNIT} is not started at boot", f"systemctl enable {UNIT}")
     elif load and found.get("NeedDaemonReload") == "yes":

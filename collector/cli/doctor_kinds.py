@@ -149,7 +149,7 @@ KINDS = (
     Kind(
         "failures",
         "a service that exits with a failure",
-        "a notify trigger and ExecStopPost= (systemd/examples), or statuses to a rule of process_exits",
+        "a notify trigger and /opt/collector/examples/notify-on-crash.conf, or statuses to a rule of process_exits",
         _failure,
         strict=False,  # whether a status is a crash, only who runs the service can say
     ),

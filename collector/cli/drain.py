@@ -12,9 +12,9 @@ from collector.cli.options import config_option, json_option, parsed
 from collector.cli.progress_line import fitting
 from collector.cli.text import size
 from collector.config.load import find
-from collector.daemon.messages import DrainRequest, Reply, Status
-from collector.daemon.requests import ask, connected, refusal, runtime_directory, status_of
-from collector.model.errors import PressureError, UnreachableError
+from collector.daemon.messages import DrainRequest, Status
+from collector.daemon.requests import refusal, reply_to, runtime_directory, status_of
+from collector.model.errors import PressureError
 from collector.model.units import parse_seconds
 
 LOOK_S = 0.5
@@ -36,7 +36,9 @@ def drain_command(*, off: bool, timeout: str, config: str | None, as_json: bool)
     """
     until_s = time.monotonic() + parsed(parse_seconds, timeout)
     directory = runtime_directory(find(config))
-    _request(directory, DrainRequest(off=off))
+    reply = reply_to(directory, DrainRequest(off=off))
+    if reply.exit_code:
+        raise refusal(reply)
     status = status_of(directory)
     live = sys.stderr.isatty() and not as_json
     while not off and _left(status):
@@ -56,16 +58,6 @@ def drain_command(*, off: bool, timeout: str, config: str | None, as_json: bool)
     else:
         click.echo("not drained" if off else DRAINED)
     return 0
-
-
-def _request(directory: str, request: DrainRequest) -> None:
-    with connected(directory) as sock:
-        for answer in ask(sock, request):
-            if isinstance(answer, Reply):
-                if answer.exit_code:
-                    raise refusal(answer)
-                return
-    raise UnreachableError("the daemon did not answer")
 
 
 def _left(status: Status) -> int:

@@ -31,9 +31,9 @@ from collector.runner.coroutine import Task, drive
 from collector.runner.housekeeping import add_digests, prune
 from collector.runner.incident_run import open_header
 from collector.runner.pool import Pool
-from collector.runner.protocol import Done
 from collector.runner.recorder import Recorder, recorded
 from collector.runner.recorder_step import with_recorder
+from collector.runner.replies import Done
 from collector.runner.runner import Runner
 from collector.triggers.manual import find_processes, manual_marker
 from collector.triggers.registry import TRIGGERS

@@ -53,7 +53,7 @@ class Verbs(click.Group):
         if command is None and not name.startswith("-") and not ctx.resilient_parsing:
             hint = self._suggestion(ctx, name) or f"`{ctx.command_path} --help` lists them"
             raise UsageError(f"there is no command `{ctx.command_path} {name}`", hint=hint)
-        if command is not None and _config_of(ctx) is not None and not _reads_config(command):
+        if command is not None and given_config(ctx) is not None and not _reads_config(command):
             raise UsageError(f"`{ctx.command_path} {name}` reads no configuration", hint="leave --config out")
         return super().resolve_command(ctx, args)
 
@@ -82,8 +82,8 @@ def _reads_config(command: click.Command) -> bool:
     return isinstance(command, Verbs) or any(parameter.name == "config" for parameter in command.params)
 
 
-def _config_of(ctx: click.Context | None) -> str | None:
-    """Return the ``--config`` that was given before the verb of *ctx*, or before those above it."""
+def given_config(ctx: click.Context | None) -> str | None:
+    """Return the ``--config`` that was given to the verb of *ctx*, or before it or those above it."""
     while ctx is not None:
         if ctx.params.get("config") is not None:
             return str(ctx.params["config"])
@@ -93,7 +93,7 @@ def _config_of(ctx: click.Context | None) -> str | None:
 
 def _inherited(ctx: click.Context, parameter: click.Parameter, value: str | None) -> str | None:  # noqa: ARG001 - click
     """Return the option's value, else the one that stands before the verb; two different ones are a mistake."""
-    before = _config_of(ctx.parent)
+    before = given_config(ctx.parent)
     if value is not None and before is not None and value != before:
         raise UsageError(f"--config is given twice: {before} and {value}", hint="give it once")
     return before if value is None else value

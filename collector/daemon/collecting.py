@@ -11,9 +11,9 @@ import msgspec
 
 from collector.daemon.event_sink import EventSink
 from collector.daemon.holding import Holding
+from collector.daemon.idle_work import IdleWork
 from collector.daemon.intake import Intake, Work
 from collector.daemon.loop import Loop
-from collector.daemon.maintenance import Maintenance
 from collector.daemon.messages import reply_of
 from collector.host.identity import MachineIdentity
 from collector.pipeline.generation import Generation
@@ -22,8 +22,8 @@ from collector.runner.coroutine import Task
 from collector.runner.housekeeping import prune
 from collector.runner.incident_run import open_header
 from collector.runner.pool import Pool, ensure_worker
-from collector.runner.protocol import Done
 from collector.runner.recorder_step import with_recorder
+from collector.runner.replies import Done
 from collector.runner.runner import Runner
 
 
@@ -36,7 +36,6 @@ class Collecting:
         generation: Returns the configuration in force.
         changed: Called when an incident has begun or ended.
         ended: Called, too, when one has ended and all of its work is done.
-        owe_handover: Receives each archived incident and its owner.
     """
 
     loop: Loop
@@ -45,12 +44,11 @@ class Collecting:
     runner: Runner
     events: EventSink
     holding: Holding
-    maintenance: Maintenance
+    idle_work: IdleWork
     identity: MachineIdentity
     generation: Callable[[], Generation]
     changed: Callable[[], None]
     ended: Callable[[], None]
-    owe_handover: Callable[[str, str], None]
     pipelines: list[str] = field(default_factory=list)
     """Those of the incidents under way."""
 
@@ -90,7 +88,7 @@ class Collecting:
         if outcome.incident is not None:
             yield from ensure_worker(self.pool, self.sampler)
             pruned = yield from prune(self.pool, generation, spare=outcome.incident)
-            self.maintenance.pruned(pruned)
+            self.idle_work.maintenance.pruned(pruned)
         return outcome
 
     def _collected(self, work: Work, intake: Intake, outcome: Done) -> None:
@@ -98,8 +96,7 @@ class Collecting:
         if work.client is not None:
             work.client.end(reply_of(outcome))
         if outcome.incident is not None:
-            self.maintenance.owe_digests((outcome.incident,))
-            self.owe_handover(outcome.incident, work.case.owner)
+            self.idle_work.archived(outcome.incident, work.case.owner)
         self.loop.spawn(self.pool.release(), lambda _: self._ended(work))
 
     def _ended(self, work: Work) -> None:

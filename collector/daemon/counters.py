@@ -9,7 +9,7 @@ from collections.abc import Mapping
 from collector.model.case import Fate
 from collector.model.incident import IncidentState, StepEnd
 from collector.runner import events
-from collector.runner.protocol import Done
+from collector.runner.replies import Done
 
 MOST_SERIES = 1024
 """Of one metric: names of triggers and steps are the configuration's, which may have others after each reload."""

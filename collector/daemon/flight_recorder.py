@@ -15,8 +15,9 @@ from collector.model.top_processes import read_round
 from collector.pressure.sampler import Sampler
 from collector.runner import events
 from collector.runner.pool import Pool
-from collector.runner.protocol import Done, VisitProcesses
+from collector.runner.protocol import VisitProcesses
 from collector.runner.recorder import Recorder
+from collector.runner.replies import Done
 from collector.runner.worker_process import JobResult
 
 VISIT_S = 3.0

@@ -20,7 +20,7 @@ from collector.pressure.sampler import Sampler
 from collector.runner import events
 from collector.runner.housekeeping import find_handovers, hand_over
 from collector.runner.pool import Pool
-from collector.runner.protocol import Done
+from collector.runner.replies import Done
 
 MOST = 256
 """Incidents remembered; that any others wait is known from the archive, which is searched once these are done."""

@@ -8,17 +8,15 @@ copy of the connection. The guard opens no file: nothing makes it wait.
 from __future__ import annotations
 
 import contextlib
-import gc
 import os
-import resource
 import select
 import signal
 import socket
 import struct
 import time
 from dataclasses import dataclass
-from typing import NoReturn
 
+from collector.daemon.helper_process import fork_helper
 from collector.host import coredump_socket, process
 from collector.host.held_process import DumpSource, HeldProcess
 from collector.host.passing import receive_fds, send_fds
@@ -32,28 +30,15 @@ GRACE_S = 1.0
 SILENT_S = 5.0
 """How long the daemon may at least be busy before somebody else empties its queue, however short `hold` is."""
 
-BLOCKED = (signal.SIGTERM, signal.SIGINT, signal.SIGHUP)
-"""For the daemon, where a whole unit or terminal gets them: the guard ends when the daemon does."""
-
 CONNECTION, PIPE, QUEUE, BEAT = b"c", b"p", b"q", b"b"
 _MESSAGE = struct.Struct("=cd")
-_SOCKET_FD = 3
 
 
 class HoldGuard:
     """The daemon's end: forks the guard, at a time when nobody is held yet."""
 
     def __init__(self) -> None:
-        ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
-        before = signal.pthread_sigmask(signal.SIG_BLOCK, BLOCKED)
-        try:
-            with theirs:
-                self.pid = os.fork()
-                if self.pid == 0:
-                    _main(theirs)
-        finally:
-            signal.pthread_sigmask(signal.SIG_SETMASK, before)
-        self._sock = ours
+        self.pid, self._sock = fork_helper("collector-hold", _guard)
 
     def watch(self, held: HeldProcess) -> None:
         """Let go of *held* at its deadline, if it is still there then; of a pipe, by killing it."""
@@ -106,22 +91,10 @@ class _Watched:
             os.close(self.stream_fd)
 
 
-def _main(sock: socket.socket) -> NoReturn:
-    status = 1
-    try:
-        os.dup2(sock.fileno(), _SOCKET_FD)
-        sock.detach()
-        os.closerange(_SOCKET_FD + 1, resource.getrlimit(resource.RLIMIT_NOFILE)[0])
-        signal.set_wakeup_fd(-1)
-        gc.disable()  # it would touch, and so copy, every page that is the daemon's as well
-        process.never_dump()
-        process.set_name("collector-hold")
-        process.be_urgent()
-        process.lock_memory(future=False)
-        _Loop(socket.socket(fileno=_SOCKET_FD)).run()
-        status = 0
-    finally:
-        os._exit(status)
+def _guard(sock: socket.socket) -> None:
+    process.be_urgent()
+    process.lock_memory(future=False)
+    _Loop(sock).run()
 
 
 class _Loop:

@@ -10,9 +10,9 @@ from dataclasses import dataclass
 from collector.daemon.hold_guard import BEAT_S, HoldGuard
 from collector.daemon.loop import Loop
 from collector.host.held_process import HeldProcess
-from collector.model.admission import Ruling
 from collector.model.case import Case, Fate
 from collector.model.marker import Marker, ProcessRef
+from collector.model.ruling import Ruling
 
 
 @dataclass(slots=True, eq=False)

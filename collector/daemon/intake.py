@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import time
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
@@ -11,37 +10,34 @@ import msgspec
 
 from collector.archive.ledger import Ledger
 from collector.archive.ledger_entry import LedgerEntry
+from collector.daemon.archive_space import archive_space
 from collector.daemon.control import Client
 from collector.daemon.counters import NOTE, Counters
-from collector.daemon.crash_fields import crash_fields
 from collector.daemon.earlier_run import EarlierRun, fate_of
 from collector.daemon.holding import Holding
 from collector.daemon.journal import get_logger
 from collector.daemon.limits import Limits
 from collector.daemon.loop import Loop
 from collector.daemon.messages import Reply, RunRequest
+from collector.daemon.ruling_record import RulingRecord
 from collector.host.clock import boot_s
 from collector.host.procfs import boot_ticks
-from collector.model.admission import Admission, Ruling
+from collector.model.admission import Admission
 from collector.model.case import Case, Fate, owner_of
 from collector.model.errors import CollectorError, PressureError
 from collector.model.incident import IncidentState
 from collector.model.marker import Marker, dump_ended, shortened
-from collector.model.own_processes import OwnProcesses
-from collector.model.shares import PerMinute
+from collector.model.own_processes import UNIT, OwnProcesses
+from collector.model.ruling import Ruling
 from collector.pipeline.generation import Generation
 from collector.pipeline.over_budget import beyond_budget
 from collector.pipeline.steps import Pipeline, select_steps, steps_for
-from collector.runner.protocol import Done
+from collector.runner.replies import Done
 from collector.triggers.manual import manual_marker
 
-UNIT = "collector.service"
 TIDY_S = 60.0
 MAX_REQUESTS = 16
-LINES_PER_MINUTE = 600
-"""Beyond his share of these, an owner's markers are counted in the log, too: the first user has 150, root 300."""
-
-DRAINED = "the collector is drained"
+SEE_THE_QUEUE = "`collector status` shows the queue"
 RESTARTED = "its dump was ended: the collector was started again"
 """Of a process that an earlier run held: it was let go when that run ended."""
 
@@ -100,7 +96,7 @@ class Intake:
         self._holding = holding
         self._counters = counters
         counters.restore(ledger.recall(NOTE))
-        self._lines = PerMinute(LINES_PER_MINUTE)
+        self._rulings = RulingRecord(ledger=ledger, counters=counters, limits=limits, holding=holding)
         self._generation = generation
         self._earlier = EarlierRun(generation.settings.archive)
         self._manual_runs: dict[int, tuple[Pipeline, Client]] = {}
@@ -111,10 +107,7 @@ class Intake:
         self._log_problem()
         settings = generation.loaded.config.storm
         self._admission = Admission(settings, owners=generation.settings.owners)
-        budgets = (settings.per_executable, settings.per_uid, settings.total)
-        beyond = (settings.over_budget.per_executable, settings.over_budget.total)
-        longest_s = max(budget.window_s for budget in (*budgets, *beyond))
-        self._admission.restore(self._ledger.spent(window_s=longest_s, now_s=boot_s()))
+        self._admission.restore(self._ledger.spent(window_s=settings.longest_window_s, now_s=boot_s()))
         self._loop.call_later(TIDY_S, self.tidy)
 
     @property
@@ -183,8 +176,7 @@ class Intake:
             marker = shortened(manual_marker(request.reason, request.processes, uid=client.uid))
             pipeline = steps_for(select_steps(self._generation.pipeline(request.pipeline), request.only), marker)
             if len(self._manual_runs) >= MAX_REQUESTS:
-                hint = "`collector status` shows the queue"
-                raise PressureError(f"{MAX_REQUESTS} runs by hand are waiting already", hint=hint)
+                raise PressureError(f"{MAX_REQUESTS} runs by hand are waiting already", hint=SEE_THE_QUEUE)
         except CollectorError as exc:
             client.end(Reply(exit_code=exc.exit_code, message=str(exc), hint=exc.hint))
             return
@@ -200,10 +192,10 @@ class Intake:
                 pipeline, client = self._manual_runs.pop(case.id)
                 return Work(case=case, pipeline=pipeline, client=client)
             known = self._generation.pipelines.get(case.pipeline)
-            if known is not None and (incident := self._earlier.continues.pop(case.id, None)) is not None:
-                return Work(case=case, pipeline=known, client=None, continues=incident)
             if known is not None:
-                return Work(case=case, pipeline=self._steps_of(case, known), client=None)
+                continues = self._earlier.continues.pop(case.id, None)
+                pipeline = self._steps_of(case, known) if continues is None else known
+                return Work(case=case, pipeline=pipeline, client=None, continues=continues)
             self._end(case, Fate.FAILED, None, f"there is no pipeline {case.pipeline!r} any more", 0)
         self._schedule()
         return None
@@ -236,35 +228,8 @@ class Intake:
         self._enter(number, marker, self._admission.offer(number, marker, pipeline=pipeline, now_s=boot_s()))
 
     def _enter(self, number: int, marker: Marker, ruling: Ruling) -> None:
-        """Record the ruling about a marker."""
-        self._ledger.decide(
-            number, ruling.fate, reason=ruling.reason, case=ruling.case.id if ruling.case is not None else None
-        )
-        self._counters.decided(marker.trigger, ruling.fate)
-        self._holding.ruled(marker, ruling)
-        if ruling.case is not None and not self._admission.may_begin(ruling.case):
-            self._holding.refuse(marker, DRAINED)
-        for displaced in ruling.displaced:
-            self._counters.decided(displaced.trigger, Fate.SUPPRESSED)
-            self._ledger.decide(displaced.number, Fate.SUPPRESSED, reason=displaced.reason)
-            self._limits.reached(displaced.limit, displaced.owner)
-        if ruling.displaced:
-            self._holding.tidy()
-        if ruling.limit and ruling.fate is not Fate.HELD:  # that one may still be collected
-            self._limits.reached(ruling.limit, ruling.owner)
-        owner = self._owner(marker)
-        if not self._lines.take(owner, boot_s()):
-            self._limits.reached("log lines", owner)
-            return
-        write = log.warning if ruling.fate is Fate.REFUSED else log.info
-        write(
-            "marker.ruled",
-            fate=str(ruling.fate),
-            trigger=marker.trigger,
-            core=marker.core.path if marker.core else None,
-            reason=ruling.reason or marker.reason,
-            **{"pid": None, "comm": None, "uid": None} | crash_fields(marker),
-        )
+        may_begin = ruling.case is None or self._admission.may_begin(ruling.case)
+        self._rulings.enter(number, marker, ruling, owner=self._owner(marker), may_begin=may_begin)
 
     def _steps_of(self, case: Case, wanted: Pipeline) -> Pipeline:
         """Return what to run for *case*; beyond a budget, a reload may have removed the pipeline that it was due."""
@@ -278,13 +243,9 @@ class Intake:
         return owner_of(marker, self._generation.settings.owners)
 
     def _has_space(self) -> bool:
-        """Return whether the archive's file system has space beyond its reserve."""
-        settings = self._generation.settings
-        try:
-            disk = os.statvfs(settings.archive)
-        except OSError:
-            return True  # the ledger finds out
-        return disk.f_bavail * disk.f_frsize > settings.reserve.bytes_of(disk.f_blocks * disk.f_frsize)
+        """Return whether the archive's disk has space beyond its reserve; if that is unknown, the ledger finds out."""
+        space = archive_space(self._generation)
+        return space is None or space.free_bytes > space.reserve_bytes
 
     def _resume_all(self, entries: Iterable[LedgerEntry]) -> None:
         for entry in entries:
@@ -326,8 +287,7 @@ class Intake:
         """Set the timer for the next case that may run."""
         self._cancel()
         now_s = boot_s()
-        due_s = self._admission.due_s(now_s)
-        if due_s is not None:
+        if (due_s := self._admission.due_s(now_s)) is not None:
             self._cancel = self._loop.call_later(max(0.0, due_s - now_s), self._wake)
 
     def _log_problem(self) -> None:

@@ -114,7 +114,7 @@ KINDS = {
     "cores.removed": LogKind(
         "63a0cf4717b14706a299981318c7475e",
         (INFO,),
-        "trigger {trigger}: {count} archived cores were removed, {size_bytes} bytes",
+        "trigger {trigger}: {count} archived cores were removed, {size}",
     ),
     "trigger.degraded": LogKind(
         "7099703301a842acb5ea4ca9099c8c8c", (WARNING, ERR), "trigger {trigger} is degraded{because}{advice}"

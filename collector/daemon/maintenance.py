@@ -8,7 +8,7 @@ from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
 from itertools import zip_longest
 
-from collector.daemon.core_tidying import CoreTidying, rules_of
+from collector.daemon.core_removal import CoreRemoval, rules_of
 from collector.daemon.counters import Counters
 from collector.daemon.journal import get_logger
 from collector.daemon.loop import Loop
@@ -17,7 +17,7 @@ from collector.pressure.sampler import Sampler
 from collector.runner import events
 from collector.runner.housekeeping import add_digests, find_undigested, keep_clock, prune, remove_cores
 from collector.runner.pool import Pool, may_fork
-from collector.runner.protocol import Done
+from collector.runner.replies import Done
 
 UNDIGESTED = 64
 """Incidents that may wait for their digests; others stay without, as `collector verify` reports."""
@@ -47,7 +47,7 @@ class Maintenance:
     report: Callable[[events.AnyEvent], None]
     """Receives an event for each deleted incident."""
     counters: Counters
-    tidying: CoreTidying | None = None
+    removal: CoreRemoval | None = None
     """Removes archived cores from their directories."""
     _prune_at_s: float = field(default_factory=time.monotonic)
     _pruning: bool = False
@@ -60,8 +60,8 @@ class Maintenance:
     def owe_digests(self, incidents: Iterable[str]) -> None:
         """Queue incidents whose copies may lack digests; once they have them, their cores may be removed."""
         self._undigested.extend(incidents)
-        if self.tidying is not None:
-            self.tidying.due = True
+        if self.removal is not None:
+            self.removal.due = True
 
     def turn(self) -> None:
         """Do what is due, unless an incident is under way."""
@@ -124,17 +124,17 @@ class Maintenance:
 
     def _remove_cores(self) -> None:
         """Remove what is archived, once it is certain that the disk returns it."""
-        if self.tidying is None or not self.tidying.due or self._undigested or self._occupied():
+        if self.removal is None or not self.removal.due or self._undigested or self._occupied():
             return
-        self.tidying.due = False
+        self.removal.due = False
         if rules := rules_of(self.generation()):
             self._removing = True
             self.loop.spawn(remove_cores(self.pool, self.generation(), rules), self._removed)
 
     def _removed(self, done: Done) -> None:
         self._removing = False
-        if self.tidying is not None:
-            self.tidying.ended(done)
+        if self.removal is not None:
+            self.removal.ended(done)
 
     def _found(self, done: Done) -> None:
         """Queue what an earlier run left without digests, behind what this one has queued."""

@@ -13,7 +13,7 @@ from collector.model.pressure import Sample
 from collector.model.recording import Second
 from collector.model.top_processes import Round
 from collector.runner.events import AnyEvent
-from collector.runner.protocol import Done
+from collector.runner.replies import Done
 
 PROTOCOL = 3
 MESSAGE_LIMIT = 65_536

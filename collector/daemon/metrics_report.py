@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from itertools import product
 
 from collector.archive.ledger import Ledger
+from collector.daemon.archive_space import archive_space
 from collector.daemon.counters import Counters
 from collector.daemon.exposition import Rows, exposition
 from collector.daemon.intake import Intake
@@ -97,12 +97,10 @@ def _of_counters(counters: Counters, generation: Generation) -> dict[str, Rows]:
 
 def _of_disk(generation: Generation) -> dict[str, Rows]:
     """Return the free space of the archive's disk; nothing if it cannot be told."""
-    try:
-        disk = os.statvfs(generation.settings.archive)
-    except OSError:
+    space = archive_space(generation)
+    if space is None:
         return {"archive_free_bytes": {}, "archive_reserve_bytes": {}}
-    reserve_bytes = generation.settings.reserve.bytes_of(disk.f_blocks * disk.f_frsize)
-    return {"archive_free_bytes": _one(disk.f_bavail * disk.f_frsize), "archive_reserve_bytes": _one(reserve_bytes)}
+    return {"archive_free_bytes": _one(space.free_bytes), "archive_reserve_bytes": _one(space.reserve_bytes)}
 
 
 def _one(value: float) -> Rows:

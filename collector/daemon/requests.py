@@ -96,6 +96,20 @@ def _stuck(where: str, exc: OSError) -> UnreachableError:
     return UnreachableError(f"the daemon is stuck: it does not answer on {where}: {exc}", hint=hint)
 
 
+def reply_to(directory: str, request: Request) -> Reply:
+    """
+    Send *request* to the daemon that listens in *directory*, and return its `Reply`, a refusal as well.
+
+    Raises:
+        CollectorError: If there is none; the class says why.
+    """
+    with connected(directory) as sock:
+        for answer in ask(sock, request):
+            if isinstance(answer, Reply):
+                return answer
+    raise UnreachableError("the daemon did not answer", hint=LOOK_AT_ITS_LOG)
+
+
 def status_of(directory: str, *, patience_s: float | None = None) -> Status:
     """
     Return the status of the daemon that listens in *directory*; it may take *patience_s*.

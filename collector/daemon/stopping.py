@@ -34,11 +34,11 @@ class Stopping:
     The end of the daemon, once it has begun.
 
     Args:
-        busy: Returns whether anything is under way that must end first.
+        busy: Returns whether an incident is under way, which must end first.
+        handing_over: Returns whether a worker runs the program that takes an incident over.
         running: Returns the ids of the incidents under way.
-        grace_s: Returns ``runtime.stop_grace`` of the configuration in force.
+        grace_s: Returns ``runtime.stop_grace`` of the configuration in force, in seconds.
         leave: Called once, when it begins: nothing is admitted any more.
-        idle: Called, too, if no incident is under way then.
     """
 
     def __init__(
@@ -48,24 +48,29 @@ class Stopping:
         pool: Pool,
         manager: ServiceManager,
         busy: Callable[[], bool],
+        handing_over: Callable[[], bool],
         running: Callable[[], tuple[str, ...]],
         grace_s: Callable[[], float],
         leave: Callable[[], None],
-        idle: Callable[[], None],
     ) -> None:
         self._loop = loop
         self._pool = pool
         self._manager = manager
         self._busy = busy
+        self._handing_over = handing_over
         self._running = running
         self._grace_s = grace_s
         self._leave = leave
-        self._idle = idle
         self._until_s: float | None = None
 
     @property
     def begun(self) -> bool:
         return self._until_s is not None
+
+    @property
+    def ending(self) -> bool:
+        """Whether nothing more begins: also a daemon that is stopped before it watches ends so."""
+        return self.begun or self._pool.stopping
 
     def signalled(self) -> None:
         """Begin to stop; the second time, seal at once what is under way."""
@@ -81,7 +86,16 @@ class Stopping:
             self._loop.call_later(grace_s, self._out_of_time)
             self._look()
         else:
-            self._idle()
+            self.end_if_idle()
+
+    def end_if_idle(self) -> None:
+        """End the loop once no incident is under way, and no program that takes one over."""
+        if self._busy():
+            return
+        if self._handing_over():  # it is tried again after the next start
+            self._pool.stop(time.monotonic() + SEALING_S)
+        else:
+            self._loop.stop()
 
     def seal(self, why: str) -> None:
         """End what is under way at its next chunk, and seal it."""

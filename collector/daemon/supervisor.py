@@ -9,49 +9,35 @@ import time
 from collector import __version__
 from collector.archive import layout
 from collector.archive.ledger import Ledger
+from collector.daemon.answers import Answers
 from collector.daemon.collecting import Collecting
-from collector.daemon.control import Client
-from collector.daemon.core_tidying import CoreTidying
 from collector.daemon.event_sink import EventSink
 from collector.daemon.flight_recorder import FlightRecorder
-from collector.daemon.handovers import Handovers
 from collector.daemon.holding import Holding
+from collector.daemon.idle_work import IdleWork
 from collector.daemon.intake import Intake
 from collector.daemon.journal import get_logger
 from collector.daemon.limits import Limits
 from collector.daemon.loop import Loop
-from collector.daemon.maintenance import Maintenance
 from collector.daemon.members import Members
-from collector.daemon.messages import (
-    DrainRequest,
-    MetricsRequest,
-    ReloadRequest,
-    Reply,
-    Request,
-    RunRequest,
-    StatusRequest,
-    WatchRequest,
-)
 from collector.daemon.metrics import Metrics
+from collector.daemon.recovery import Recovery
 from collector.daemon.reload import Configuration
 from collector.daemon.runtime_directory import RuntimeDirectory
 from collector.daemon.sdnotify import ServiceManager
 from collector.daemon.status_line import status_line
 from collector.daemon.status_report import StatusReport
-from collector.daemon.stopping import SEALING_S, Stopping
+from collector.daemon.stopping import Stopping
 from collector.daemon.trigger_set import TriggerSet
 from collector.host import capabilities, process
 from collector.host.identity import identify
 from collector.host.shared_recording import share
 from collector.pipeline.generation import Generation
 from collector.pressure.sampler import TICK_S, Sampler
-from collector.runner.housekeeping import recover
 from collector.runner.pool import Pool, may_fork
-from collector.runner.protocol import Done
+from collector.runner.replies import Done
 from collector.runner.runner import Runner
 from collector.runner.worker import WORKERS_ONLY
-
-OOM_SCORE_ADJ = -900
 
 TEND_S = 5.0
 """Interval at which missing workers are replaced, and lost markers and lost sources noticed."""
@@ -80,7 +66,6 @@ class Supervisor:
         self._configuration = Configuration(config, archive)
         self._directory = RuntimeDirectory(self._generation)
         identity = identify()
-        self._boot_id = identity.boot_id
         self._sampler = Sampler()
         capabilities.set_aside(*WORKERS_ONLY)
         recording = share(self._generation.recorder)
@@ -109,23 +94,25 @@ class Supervisor:
             limits=self._limits,
             holding=self._holding,
             recorder=self._recorder,
-            handovers=lambda: self._handovers.counts,
+            handovers=lambda: self._idle_work.handovers.counts,
         )
-        self._metrics = Metrics(
-            self._loop,
-            self._events.counters,
-            self._report,
-            may_fork=lambda: not self._busy() and may_fork(self._sampler),
-        )
-        self._maintenance = Maintenance(
+        self._metrics = Metrics(self._loop, self._events.counters, self._report, self._may_fork)
+        self._idle_work = IdleWork(
             loop=self._loop,
             pool=self._pool,
             sampler=self._sampler,
+            events=self._events,
             generation=lambda: self._generation,
             busy=self._busy,
-            report=self._events,
-            tidying=CoreTidying(tell=lambda one: self._triggers.tidied(one)),  # noqa: PLW0108 - they come later
-            counters=self._events.counters,
+            tell=lambda one: self._triggers.cores_removed(one),  # noqa: PLW0108 - they come later
+            handed_over=lambda: self._stopping.end_if_idle(),  # noqa: PLW0108 - likewise
+        )
+        self._recovery = Recovery(
+            loop=self._loop,
+            pool=self._pool,
+            maintenance=self._idle_work.maintenance,
+            archive=self._generation.settings.archive,
+            boot_id=identity.boot_id,
         )
         self._collecting = Collecting(
             loop=self._loop,
@@ -134,43 +121,32 @@ class Supervisor:
             runner=Runner(self._pool, self._sampler, self._events, self._recorder.mark),
             events=self._events,
             holding=self._holding,
-            maintenance=self._maintenance,
+            idle_work=self._idle_work,
             identity=identity,
             generation=lambda: self._generation,
             changed=self._show_status,
             ended=self._ended,
-            owe_handover=lambda incident, owner: self._handovers.owe(incident, owner),  # noqa: PLW0108 - they come later
         )
         self._stopping = Stopping(
             loop=self._loop,
             pool=self._pool,
             manager=self._manager,
             busy=lambda: bool(self._collecting.pipelines),
+            handing_over=lambda: self._idle_work.handovers.working,
             running=lambda: tuple(running.incident for running in self._events.activity.running),
             grace_s=lambda: self._generation.loaded.config.runtime.stop_grace_s,
             leave=self._leave,
-            idle=self._stop_if_done,
-        )
-        self._handovers = Handovers(
-            loop=self._loop,
-            pool=self._pool,
-            sampler=self._sampler,
-            generation=lambda: self._generation,
-            busy=self._busy,
-            report=self._events,
-            stopped=self._stop_if_done,
         )
 
     def run(self) -> None:
         """Run until SIGTERM."""
         process.never_dump()  # the kernel would wait for this very process to take its dump
-        process.set_oom_score_adj(OOM_SCORE_ADJ)
+        process.set_oom_score_adj(process.OOM_LAST)
         process.lock_memory(future=True)
         self._loop.handle_signals({signal.SIGTERM: self._stop, signal.SIGINT: self._stop, signal.SIGHUP: self._reload})
         # Always: the gate must know the seconds before a crash.
         self._loop.call_every(TICK_S, self._tick)
-        archive = self._generation.settings.archive
-        self._loop.spawn(recover(self._pool, archive, boot_id=self._boot_id), self._recovered)
+        self._recovery.begin(self._recovered)
         self._loop.run()
         self._close()
 
@@ -184,7 +160,6 @@ class Supervisor:
 
     def _recovered(self, done: Done) -> None:
         """Start watching: only now, when the fate of each marker of a killed run is known."""
-        self._log_recovered(done)
         self._ledger = Ledger(os.path.join(self._generation.settings.archive, layout.LEDGER))
         self._intake = Intake(
             self._ledger,
@@ -196,12 +171,7 @@ class Supervisor:
             holding=self._holding,
             counters=self._events.counters,
         )
-        continued = self._intake.resume(done.sealed, done.ids)
-        if continued != set(done.ids):  # of a `collector run`, or of a pipeline that does not exist any more
-            again = recover(self._pool, self._generation.settings.archive, wait_s=0.0, spare=continued)
-            self._loop.spawn(again, self._recovered_more)
-        members = Members(self._loop, self._pool, self._generation.settings.archive, self._busy)
-        self._directory.serve(self._loop, self._handle, members.handle)
+        self._recovery.resume(self._intake, done)
         self._triggers = TriggerSet(
             self._loop,
             self._intake,
@@ -211,6 +181,7 @@ class Supervisor:
             changed=self._show_status,
             descriptors=self._manager.descriptors,
         )
+        self._serve()
         self._triggers.open(self._generation)
         self._recovering = False
         if self._pool.stopping:  # since before this
@@ -228,94 +199,65 @@ class Supervisor:
         self._next()
         self._loop.call_every(TEND_S, self._tend)
 
-    def _recovered_more(self, done: Done) -> None:
-        self._log_recovered(done)
-        self._intake.recovered(done.sealed)
+    def _serve(self) -> None:
+        """Answer requests from now on."""
+        members = Members(self._loop, self._pool, self._generation.settings.archive, self._busy)
+        answers = Answers(
+            report=self._report,
+            recorder=self._recorder,
+            metrics=self._metrics,
+            intake=self._intake,
+            ledger=self._ledger,
+            triggers=self._triggers,
+            configuration=self._configuration,
+            reload=self._reload,
+            ending=lambda: self._stopping.ending,
+            drained=self._drained,
+        )
+        self._directory.serve(self._loop, answers.handle, members.handle)
 
-    def _log_recovered(self, done: Done) -> None:
-        for incident, state in done.sealed.items():
-            log.warning("incident.recovered", incident=incident, state=state)
-        self._maintenance.owe_digests(done.sealed)
-        if done.reason:
-            log.error("archive.failed", error=done.reason, hint=done.hint)
+    def _drained(self) -> None:
+        self._show_status()
+        self._next()
 
     def _busy(self) -> bool:
-        return self._recovering or self._ending or bool(self._collecting.pipelines)
+        return self._recovering or self._stopping.ending or bool(self._collecting.pipelines)
 
-    @property
-    def _ending(self) -> bool:
-        """Whether nothing more begins."""
-        return self._stopping.begun or self._pool.stopping
+    def _may_fork(self) -> bool:
+        return not self._busy() and may_fork(self._sampler)
 
     def _own_pids(self) -> frozenset[int]:
         return frozenset((os.getpid(), *self._pool.pids, *self._holding.pids, *self._metrics.pids))
 
     def _status_line(self) -> str:
         waiting = None if self._intake.drained_s is None else self._intake.queued
-        problem = self._configuration.problem
-        return status_line(waiting, problem, self._collecting.pipelines, self._triggers.states)
+        return status_line(waiting, self._configuration.problem, self._collecting.pipelines, self._triggers.states)
 
     def _show_status(self) -> None:
         if not self._stopping.begun:
             self._manager.status(self._status_line())
 
     def _next(self) -> None:
-        if not self._ending and not self._recovering:
+        if not self._stopping.ending and not self._recovering:
             self._collecting.begin(self._intake)
 
     def _ended(self) -> None:
         """Go on with the next incident, or with maintenance."""
-        if self._ending:
-            self._stop_if_done()
+        if self._stopping.ending:
+            self._stopping.end_if_idle()
             return
-        self._maintenance.refill()
+        self._idle_work.maintenance.refill()
         self._next()
-        self._maintenance.turn()
-        self._handovers.turn()
+        self._idle_work.turn()
 
     def _tend(self) -> None:
         self._directory.check()
         self._triggers.check()
-        self._maintenance.turn()
-        self._handovers.turn()
-
-    def _handle(self, client: Client, request: Request) -> None:
-        match request:
-            case StatusRequest():
-                client.send(self._report.status(self._intake, self._ledger, self._triggers))
-                client.sock.close()
-            case WatchRequest():
-                client.send(self._recorder.watched(request.since_s))
-                client.sock.close()
-            case MetricsRequest():
-                self._metrics.tell(client)
-            case ReloadRequest():
-                self._reload()
-                client.end(self._configuration.reply())
-            case DrainRequest():
-                self._drain(on=not request.off)
-                client.end(Reply())
-            case RunRequest():
-                self._run(request, client)
-
-    def _drain(self, *, on: bool) -> None:
-        if on:
-            log.info("drain.started", queued=self._intake.queued)
-        else:
-            log.info("drain.ended", queued=self._intake.queued)
-        self._intake.drain(on=on)
-        self._show_status()
-        self._next()
-
-    def _run(self, request: RunRequest, client: Client) -> None:
-        if self._ending:
-            client.end(Reply(exit_code=69, message="the daemon is stopping", hint="try again once it has started"))
-        else:
-            self._intake.by_hand(request, client)
+        self._idle_work.turn()
 
     def _reload(self) -> None:
         """Load the configuration again; during recovery its triggers are not open yet."""
-        if self._ending:
+        if self._stopping.ending:
             return
         if self._recovering:
             self._configuration.reload()
@@ -324,7 +266,7 @@ class Supervisor:
         if self._configuration.reload():
             self._triggers.open(self._generation)
             self._intake.configure(self._generation)
-            self._maintenance.owe_digests(())  # cores may have to be removed now
+            self._idle_work.maintenance.owe_digests(())  # cores may have to be removed now
         self._manager.ready(self._status_line())
         self._metrics.write()
 
@@ -343,15 +285,6 @@ class Supervisor:
         """Let crashes that can wait for the next run do so."""
         self._triggers.leave()
         self._holding.leave()
-
-    def _stop_if_done(self) -> None:
-        """End the loop once no incident is under way, and no program that takes one over."""
-        if self._collecting.pipelines:
-            return
-        if self._handovers.working:  # it is tried again after the next start
-            self._pool.stop(time.monotonic() + SEALING_S)
-        else:
-            self._loop.stop()
 
     def _close(self) -> None:
         self._metrics.close()

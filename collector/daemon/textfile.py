@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import contextlib
 import os
-import signal
 import socket
 import time
 from collections.abc import Callable
 
 from collector.archive import directory
 from collector.daemon import textfile_writer
+from collector.daemon.helper_process import fork_helper
 from collector.daemon.journal import get_logger
 from collector.daemon.loop import Loop
 from collector.daemon.textfile_writer import PROBLEM_LENGTH, WRITTEN
@@ -21,9 +21,6 @@ PERIOD_S = 15.0
 
 STALLED_S = 60.0
 """A writer that has not answered for this long hangs on its disk."""
-
-BLOCKED = (signal.SIGTERM, signal.SIGINT, signal.SIGHUP)
-"""For the daemon, where a whole unit or terminal gets them: the writer ends when the daemon does."""
 
 log = get_logger()
 
@@ -83,17 +80,7 @@ class Textfile:
             self._sock = self._asked_s = None
 
     def _fork(self) -> None:
-        ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
-        before = signal.pthread_sigmask(signal.SIG_BLOCK, BLOCKED)
-        try:
-            with theirs:
-                if (pid := os.fork()) == 0:
-                    textfile_writer.main(theirs)
-        except OSError:
-            ours.close()
-            raise
-        finally:
-            signal.pthread_sigmask(signal.SIG_SETMASK, before)
+        pid, ours = fork_helper("collector-prom", textfile_writer.serve)
         self._pids.append(pid)
         ours.setblocking(False)
         self._sock = ours

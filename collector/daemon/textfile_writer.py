@@ -8,12 +8,8 @@ neither the supervisor nor a worker, which a crash may need at that moment.
 from __future__ import annotations
 
 import contextlib
-import gc
 import os
-import resource
-import signal
 import socket
-from typing import NoReturn
 
 from collector.archive import directory
 from collector.host import process
@@ -28,11 +24,9 @@ PROBLEM_LENGTH = 500
 MODE = 0o644
 """node_exporter runs as another user."""
 
-OOM_SCORE_ADJ = 500
 NICE = 10
 WRITTEN = b"\0"
 CREATE_FLAGS = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC
-_SOCKET_FD = 3
 
 
 def replace_file(path: str, text: bytes) -> None:
@@ -62,27 +56,11 @@ def replace_file(path: str, text: bytes) -> None:
             raise
 
 
-def main(sock: socket.socket) -> NoReturn:
-    """Be the writer: for each path that arrives on *sock*, with a descriptor of the text, answer how it went."""
-    status = 1
-    try:
-        process.die_with_parent()
-        os.dup2(sock.fileno(), _SOCKET_FD, inheritable=False)
-        sock.detach()
-        os.closerange(_SOCKET_FD + 1, resource.getrlimit(resource.RLIMIT_NOFILE)[0])
-        signal.set_wakeup_fd(-1)
-        gc.disable()  # it would touch, and so copy, every page that is the daemon's as well
-        process.never_dump()
-        process.set_name("collector-prom")
-        process.set_oom_score_adj(OOM_SCORE_ADJ)
-        os.setpriority(os.PRIO_PROCESS, 0, max(NICE, os.getpriority(os.PRIO_PROCESS, 0)))
-        _serve(socket.socket(fileno=_SOCKET_FD))
-        status = 0
-    finally:
-        os._exit(status)
-
-
-def _serve(sock: socket.socket) -> None:
+def serve(sock: socket.socket) -> None:
+    """For each path that arrives on *sock*, with a descriptor of the text, write the file and answer how that went."""
+    process.die_with_parent()
+    process.set_oom_score_adj(process.OOM_FIRST)
+    os.setpriority(os.PRIO_PROCESS, 0, max(NICE, os.getpriority(os.PRIO_PROCESS, 0)))
     while True:
         path, fds, _ = receive_fds(sock, PATH_LIMIT, 1)
         if not path:

@@ -16,7 +16,7 @@ from collector.host.files import Host
 from collector.model.owners import Owners
 from collector.pipeline.generation import Generation
 from collector.pipeline.steps import CompiledTrigger
-from collector.runner.protocol import TidiedCores
+from collector.runner.replies import RemovedCores
 from collector.triggers.base import Trigger, TriggerContext
 
 
@@ -88,13 +88,13 @@ class TriggerSet:
         for one in self._triggers:
             one.check()
 
-    def tidied(self, one: TidiedCores) -> None:
+    def cores_removed(self, one: RemovedCores) -> None:
         """Tell a trigger what was removed of its files."""
         places = (place.partition(":") for place in one.removed)
         removed = frozenset((int(device), int(inode)) for device, _, inode in places)
         for known in self._triggers:
             if known.trigger.id == one.trigger:
-                known.tidied(removed, one.problem or None)
+                known.cores_removed(removed, one.problem or None)
 
     @property
     def states(self) -> dict[str, str]:

@@ -117,10 +117,10 @@ class WatchedTrigger:
         if self._go_on(Slice(time.monotonic() + TURN_S)):
             self._turns.add(self._go_on)
 
-    def tidied(self, removed: frozenset[tuple[int, int]], problem: str | None) -> None:
+    def cores_removed(self, removed: frozenset[tuple[int, int]], problem: str | None) -> None:
         """Pass on what the collector removed of its files."""
         if self._watch is not None:
-            self._watch.tidied(removed, problem)
+            self._watch.cores_removed(removed, problem)
             self._log()
 
     def close(self) -> None:

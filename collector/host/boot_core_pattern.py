@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collector.host.conf_directories import drop_ins, lines_of
+from collector.host.conf_directories import conf_files, lines_of
 from collector.host.files import Host
 
 KEYS = frozenset({"kernel.core_pattern", "kernel/core_pattern"})
@@ -13,7 +13,7 @@ SYSCTL_CONF = "/etc/sysctl.conf"
 def core_pattern_at_boot(host: Host) -> tuple[str, str] | None:
     """Return the pattern that is set at boot, and the file that says so; ``None`` if none does."""
     found = None
-    for path, line in lines_of(host, (*drop_ins(host, "sysctl.d"), SYSCTL_CONF)):
+    for path, line in lines_of(host, (*conf_files(host, "sysctl.d"), SYSCTL_CONF)):
         key, separator, value = line.lstrip("-").partition("=")
         if separator and key.strip() in KEYS:
             found = value.strip(), path

@@ -16,7 +16,7 @@ ROOTS = ("/etc", "/run", "/usr/local/lib", "/usr/lib")
 FILE_BYTES = 65_536
 
 
-def drop_ins(host: Host, directory: str) -> list[str]:
+def conf_files(host: Host, directory: str) -> list[str]:
     """Return the ``*.conf`` files of *directory*, a path below `ROOTS`, in the order in which they are read."""
     found: dict[str, str] = {}
     for root in ROOTS:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collector.host.conf_directories import ROOTS, drop_ins, lines_of, names_in
+from collector.host.conf_directories import ROOTS, conf_files, lines_of, names_in
 from collector.host.files import Host
 
 EXTERNAL = "external"
@@ -26,4 +26,4 @@ def _files(host: Host) -> list[str]:
     """Return the first main file, then the drop-ins."""
     mains = (f"{root}/systemd" for root in ROOTS)
     main = [f"{directory}/coredump.conf" for directory in mains if "coredump.conf" in names_in(host, directory)]
-    return main[:1] + drop_ins(host, "systemd/coredump.conf.d")
+    return main[:1] + conf_files(host, "systemd/coredump.conf.d")

@@ -73,6 +73,13 @@ def data_bytes() -> int:
         return int(file.read().split()[5]) * resource.getpagesize()
 
 
+OOM_LAST = -900
+"""Score of the supervisor: whoever else may be killed goes before it."""
+
+OOM_FIRST = 500
+"""Score of all that can be lost and made again: a worker costs one step."""
+
+
 def set_oom_score_adj(value: int) -> bool:
     """Set how likely the OOM killer is to choose this process, -1000 to 1000; lowering it needs CAP_SYS_RESOURCE."""
     try:

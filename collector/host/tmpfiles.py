@@ -5,7 +5,7 @@ from __future__ import annotations
 import fnmatch
 from pathlib import PurePosixPath
 
-from collector.host.conf_directories import drop_ins, lines_of
+from collector.host.conf_directories import conf_files, lines_of
 from collector.host.files import Host
 
 AGEING = frozenset("dDeqQvC")
@@ -19,7 +19,7 @@ def cleaned_up_by(host: Host, directory: str) -> str | None:
     """Return the file by which old files in *directory* are removed; ``None`` if there is none."""
     levels = [str(level) for level in (PurePosixPath(directory), *PurePosixPath(directory).parents)]
     found: dict[str, str] = {}
-    for file, line in lines_of(host, drop_ins(host, "tmpfiles.d")):
+    for file, line in lines_of(host, conf_files(host, "tmpfiles.d")):
         fields = line.split()
         if len(fields) < 2:
             continue

@@ -17,8 +17,6 @@ bounded, and a flood spends only its own budget:
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
-from typing import NamedTuple
 
 import msgspec
 
@@ -30,42 +28,13 @@ from collector.model.own_processes import OwnProcesses
 from collector.model.owners import Owners, is_protected, user_of
 from collector.model.queue import CaseQueue
 from collector.model.recent import RecentCases
+from collector.model.ruling import Displaced, Ruling
 from collector.model.shares import FairTable
 
 MAX_HELD = 64
 SETTLE_S = 0.5
 """How long a case that only a core will complete waits for it: most dumps take less, and a longer one still holds its
 process, whose ``/proc/PID`` can be read."""
-
-
-class Displaced(NamedTuple):
-    """
-    The *number* of a held or queued case that is suppressed now, whose it is, the limit that is reached, why, and the
-    *trigger* that opened it.
-    """
-
-    number: int
-    owner: str
-    limit: str
-    reason: str
-    trigger: str
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Ruling:
-    """
-    The decision about a marker.
-
-    *case* is the case that it opened or joined, and *owner* who pays for it. *limit* is the limit that keeps it waiting
-    or out, as the operator knows it (``storm.total``); empty if none was reached. *displaced* had to make room for it.
-    """
-
-    fate: Fate
-    reason: str = ""
-    case: Case | None = None
-    owner: str = ""
-    limit: str = ""
-    displaced: tuple[Displaced, ...] = ()
 
 
 class Admission:

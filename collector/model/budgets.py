@@ -97,6 +97,12 @@ class StormSettings(msgspec.Struct, frozen=True, kw_only=True):
     over_budget: OverBudget = OverBudget()
     units: tuple[SystemUnit, ...] = ()
 
+    @property
+    def longest_window_s(self) -> float:
+        """The time for which an incident counts in some budget, in seconds."""
+        beyond = (self.over_budget.per_executable, self.over_budget.total)
+        return max(budget.window_s for budget in (self.per_executable, self.per_uid, self.total, *beyond))
+
 
 @dataclass(slots=True, eq=False, kw_only=True)
 class Spent:

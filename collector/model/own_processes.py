@@ -6,6 +6,8 @@ import msgspec
 
 from collector.model.marker import Marker, MarkerKind
 
+UNIT = "collector.service"
+
 
 class OwnProcesses(msgspec.Struct, frozen=True, kw_only=True):
     """The collector's own *pids*, past ones included, and *units*: their crashes never open an incident."""

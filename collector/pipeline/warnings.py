@@ -103,7 +103,8 @@ def _sections(plan: Plan[Any]) -> Iterator[Diagnostic]:
             "write adaptive",
         )
     beyond = plan.loaded.config.storm.over_budget.pipeline
-    bulk = [step.id for step in plan.pipelines[beyond].steps if without_bulk(step) is None] if beyond else []
+    brief = plan.pipelines.get(beyond or "")  # of a draft, one that is misspelt is a mistake already
+    bulk = [step.id for step in brief.steps if without_bulk(step) is None] if brief is not None else []
     if bulk:
         yield _warning(
             _mark(plan, ("storm", "over_budget", "pipeline")),
@@ -164,7 +165,9 @@ def _not_kept(plan: Plan[Any]) -> Iterator[Diagnostic]:
         one = running.get(given.id)
         if one is None or (one.trigger.remove == "never" and one.trigger.size is None):
             continue
-        steps = (step.collector for step in plan.pipelines[one.pipeline].steps)
+        if (pipeline := plan.pipelines.get(one.pipeline)) is None:  # of a draft, as above
+            continue
+        steps = (step.collector for step in pipeline.steps)
         if not any(isinstance(step, Core) and step.keep is not KeepCore.NONE for step in steps):
             key = "remove" if one.trigger.remove != "never" else "size"
             yield _warning(

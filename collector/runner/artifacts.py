@@ -35,7 +35,7 @@ from collector.model.errors import CopyError, StepError
 from collector.model.incident import StepStatus
 from collector.pressure.sampler import sample_disk
 from collector.runner.earlier import remove_aside, set_aside
-from collector.runner.protocol import Written
+from collector.runner.replies import Written
 
 # How a collector says that a step ended, other than by an error.
 ENDS: dict[type[Truncated | NotApplicable], StepStatus] = {

@@ -16,7 +16,8 @@ from collector.model.owners import is_protected
 from collector.model.text import printable
 from collector.model.units import mib
 from collector.pressure.sampler import sample_disk
-from collector.runner.protocol import Begin, Done
+from collector.runner.protocol import Begin
+from collector.runner.replies import Done
 
 METADATA_BYTES = 4 << 20
 """Space beyond the reserve that an incident's own records may need."""

@@ -30,7 +30,8 @@ from collector.runner.held_job import fds_of, held_job
 from collector.runner.incident_run import IncidentRun, step_end
 from collector.runner.light_job import READ, with_losses
 from collector.runner.pool import ensure_worker
-from collector.runner.protocol import Done, Progress, RecordSteps, RunStep, Written
+from collector.runner.protocol import RecordSteps, RunStep
+from collector.runner.replies import Done, Progress, Written
 
 BACK_OFF_S = (0.25, 2.0)
 """First and longest pause between two checks of the gate by a waiting step."""

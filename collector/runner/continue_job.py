@@ -16,7 +16,8 @@ from collector.model.recording import STEP
 from collector.pressure.sampler import sample_disk
 from collector.runner.begin_job import kept_free, supports_direct_io
 from collector.runner.earlier import EarlierFiles
-from collector.runner.protocol import Continue, Done, Resumed
+from collector.runner.protocol import Continue
+from collector.runner.replies import Done, Resumed
 
 
 def may_continue(fd: int, incident: str, boot_id: str) -> bool:

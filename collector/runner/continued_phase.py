@@ -14,7 +14,8 @@ from collector.pipeline.steps import Pipeline
 from collector.runner import events
 from collector.runner.coroutine import Task
 from collector.runner.incident_run import EarlyPart, IncidentRun
-from collector.runner.protocol import Continue, Done, RecordSteps, Resumed
+from collector.runner.protocol import Continue, RecordSteps
+from collector.runner.replies import Done, Resumed
 
 UNKNOWN = "the collector was cut off before this step ended, and the configuration in force has no step of this name"
 

@@ -14,7 +14,7 @@ from collector.collectors.base import EARLIER_BYTES
 from collector.model.artifact import Artifact, Bulk
 from collector.model.errors import ArchiveError
 from collector.model.incident import StepStatus
-from collector.runner.protocol import Written
+from collector.runner.replies import Written
 
 ASIDE = ".earlier"
 AGAIN = ".again"

@@ -17,7 +17,8 @@ from collector.model.handover import HandoverProcess, HandoverRecord, HandoverSe
 from collector.model.incident import StepStatus
 from collector.model.placeholders import filled_anywhere
 from collector.model.text import escape_lines
-from collector.runner.protocol import Done, HandOver
+from collector.runner.protocol import HandOver
+from collector.runner.replies import Done
 from collector.runner.reporter import Reporter
 
 OUTPUT_BYTES = 2048

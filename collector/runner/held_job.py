@@ -14,7 +14,8 @@ from collector.model.artifact import NotApplicable, Truncated
 from collector.model.incident import StepStatus
 from collector.runner.artifacts import ENDS
 from collector.runner.parcel import ParcelSender
-from collector.runner.protocol import Done, HeldJob, OpenFiles, ReadStep, RunStep
+from collector.runner.protocol import HeldJob, OpenFiles, ReadStep, RunStep
+from collector.runner.replies import Done
 
 
 def held_job(process: HeldProcess | None) -> HeldJob | None:

@@ -15,7 +15,6 @@ from collector.runner.protocol import (
     ARCHIVE_JOB_S,
     AddDigests,
     CoreRule,
-    Done,
     FindHandovers,
     FindUndigested,
     HandOver,
@@ -25,6 +24,7 @@ from collector.runner.protocol import (
     Recover,
     RemoveCores,
 )
+from collector.runner.replies import Done
 
 DIGEST_TIMEOUT_S = 24 * 3600.0
 """Reading a large incident back at idle pace may take hours; nothing waits for it."""

@@ -23,7 +23,8 @@ from collector.pressure.sampler import Sampler
 from collector.runner import events
 from collector.runner.coroutine import Task
 from collector.runner.pool import Claim, Pool, ensure_worker
-from collector.runner.protocol import ARCHIVE_JOB_S, Done, Job, Opened, Written
+from collector.runner.protocol import ARCHIVE_JOB_S, Job, Opened
+from collector.runner.replies import Done, Written
 from collector.runner.worker_process import JobResult
 
 OUT_OF_TIME = "the incident's time was up"

@@ -25,7 +25,7 @@ from collector.runner import light_job, recorder_job
 from collector.runner.artifacts import ENDS, Writer
 from collector.runner.begin_job import begin
 from collector.runner.continue_job import continue_incident
-from collector.runner.core_tidying_job import remove_cores
+from collector.runner.core_removal_job import remove_cores
 from collector.runner.earlier import EarlierFiles
 from collector.runner.handover_job import hand_over
 from collector.runner.held_job import context_of, open_files
@@ -34,7 +34,6 @@ from collector.runner.protocol import (
     AddDigests,
     Begin,
     Continue,
-    Done,
     FindHandovers,
     FindUndigested,
     HandOver,
@@ -55,6 +54,7 @@ from collector.runner.protocol import (
     WriteSpool,
 )
 from collector.runner.recover_job import recover
+from collector.runner.replies import Done
 from collector.runner.reporter import Reporter
 from collector.runner.summaries_job import summarize
 

@@ -17,7 +17,8 @@ from collector.model.incident import StepEnd, StepStatus
 from collector.runner import spool
 from collector.runner.artifacts import ENDS, Writer
 from collector.runner.held_job import context_of
-from collector.runner.protocol import Done, ReadStep, WriteSpool, Written
+from collector.runner.protocol import ReadStep, WriteSpool
+from collector.runner.replies import Done, Written
 
 READ = (StepStatus.OK, StepStatus.TRUNCATED, StepStatus.NOT_APPLICABLE)
 """How a step ends whose collector came to its end."""

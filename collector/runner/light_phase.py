@@ -27,7 +27,8 @@ from collector.runner.held_job import fds_of, held_job
 from collector.runner.incident_run import OUT_OF_TIME, EarlyPart, IncidentRun, OpenedFiles, step_end
 from collector.runner.light_job import READ, with_losses
 from collector.runner.pool import Claim, ensure_worker
-from collector.runner.protocol import Done, HeldJob, Job, Opened, OpenFiles, ReadStep, WriteSpool
+from collector.runner.protocol import HeldJob, Job, Opened, OpenFiles, ReadStep, WriteSpool
+from collector.runner.replies import Done
 from collector.runner.worker_process import JobResult, WorkerProcess
 
 

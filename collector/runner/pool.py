@@ -21,7 +21,8 @@ from collector.model.units import Bytes, Seconds
 from collector.pressure.gate import decide
 from collector.pressure.sampler import Sampler
 from collector.runner.coroutine import Task, Wait, sleep, until
-from collector.runner.protocol import INTERRUPT, STOP, Done, Job, Progress, Release
+from collector.runner.protocol import INTERRUPT, STOP, Job, Release
+from collector.runner.replies import Done, Progress
 from collector.runner.worker_process import JobResult, WorkerLostError, WorkerProcess, fork_worker
 
 KILL_GRACE_S = 1.0

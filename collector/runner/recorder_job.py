@@ -15,8 +15,9 @@ from collector.model.errors import StepError
 from collector.model.recording import STEP, Recording
 from collector.model.top_processes import TopProcess, Visits
 from collector.runner.artifacts import Writer
-from collector.runner.protocol import Done, WriteSeconds
+from collector.runner.protocol import WriteSeconds
 from collector.runner.recorded_files import during
+from collector.runner.replies import Done
 
 VISITED = 100
 """Processes of one job: 20 us each while the caches are warm, 32 after seconds of sleep."""

@@ -8,7 +8,8 @@ from collector.runner import events
 from collector.runner.coroutine import Task
 from collector.runner.incident_run import IncidentRun
 from collector.runner.light_job import with_losses
-from collector.runner.protocol import WriteSeconds, Written
+from collector.runner.protocol import WriteSeconds
+from collector.runner.replies import Written
 
 
 def archive_seconds(run: IncidentRun, since_s: float) -> Task[None]:

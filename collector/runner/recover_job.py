@@ -13,7 +13,8 @@ from collector.model.incident import IncidentState
 from collector.model.text import printable
 from collector.runner.begin_job import refuse_memory
 from collector.runner.continue_job import may_continue
-from collector.runner.protocol import Done, Recover
+from collector.runner.protocol import Recover
+from collector.runner.replies import Done
 
 UNSEALABLE = "its evidence is in its .partial directory; the next start tries again"
 

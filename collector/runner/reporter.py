@@ -10,7 +10,8 @@ import msgspec
 from collector.host.passing import send_fds
 from collector.model.copying import Advice, Feedback
 from collector.runner.coroutine import Wait, until
-from collector.runner.protocol import INTERRUPT, STOP, Done, Progress
+from collector.runner.protocol import INTERRUPT, STOP
+from collector.runner.replies import Done, Progress
 
 PROGRESS_S = 0.1
 """Interval of reports: what a person can read, and far below what the supervisor allows a worker."""

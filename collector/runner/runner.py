@@ -31,8 +31,9 @@ from collector.runner.held_phase import HeldPhase
 from collector.runner.incident_run import IncidentRun
 from collector.runner.light_phase import LightPhase
 from collector.runner.pool import Pool
-from collector.runner.protocol import Begin, Done, Recover, Seal
+from collector.runner.protocol import Begin, Recover, Seal
 from collector.runner.recorder_phase import archive_seconds
+from collector.runner.replies import Done
 
 
 class Runner:

@@ -12,7 +12,8 @@ from collector.archive.read import ArchiveReader, sealed_summary
 from collector.archive.summary import IncidentSummary
 from collector.model.errors import ArchiveError
 from collector.model.text import printable
-from collector.runner.protocol import Done, Summarize
+from collector.runner.protocol import Summarize
+from collector.runner.replies import Done
 
 MOST = 100
 """Incidents that are summarized; each takes 20 ms if its manifest has 5,000 artifacts."""

@@ -23,10 +23,10 @@ from collector.model.errors import CollectorError
 from collector.model.incident import StepStatus
 from collector.pressure.sampler import Sampler
 from collector.runner import jobs
-from collector.runner.protocol import INTERRUPT, JOB, Done, Job, OpenFiles, ReadStep
+from collector.runner.protocol import INTERRUPT, JOB, Job, OpenFiles, ReadStep
+from collector.runner.replies import Done
 from collector.runner.reporter import Reporter
 
-OOM_SCORE_ADJ = 500
 """The OOM killer should take a worker rather than the supervisor or the machine's own work."""
 
 SOCKET_FD, JOB_FD, MEMORY_FD = 3, 4, 5
@@ -79,7 +79,7 @@ def _settle(sock: socket.socket, job_fd: int, memory_fd: int) -> socket.socket:
         os.dup2(old, new, inheritable=False)
     os.closerange(MEMORY_FD + 1, resource.getrlimit(resource.RLIMIT_NOFILE)[0])
     capabilities.use(*WORKERS_ONLY)
-    process.set_oom_score_adj(OOM_SCORE_ADJ)
+    process.set_oom_score_adj(process.OOM_FIRST)
     process.be_urgent()  # while asleep as well: a nice process would wake up late
     buffers.warm(MEMORY_FD)
     process.lock_memory(future=False)

@@ -19,7 +19,8 @@ from collector.model.decode import MalformedError, decode
 from collector.model.incident import StepStatus
 from collector.runner import worker
 from collector.runner.coroutine import Task, Wait
-from collector.runner.protocol import JOB, MESSAGE_LIMIT, Done, Job, Progress
+from collector.runner.protocol import JOB, Job
+from collector.runner.replies import MESSAGE_LIMIT, Done, Progress
 
 PATIENCE_S = 1.0
 """Longest single wait, so that a stop request is noticed."""

@@ -136,7 +136,7 @@ class Watch:
         """Look for what no descriptor announces: files from before the start, new directories."""
         return ()
 
-    def tidied(self, removed: frozenset[tuple[int, int]], problem: str | None) -> None:
+    def cores_removed(self, removed: frozenset[tuple[int, int]], problem: str | None) -> None:
         """
         Take note of what the collector removed.
 

@@ -16,6 +16,7 @@ from collector.model.knowledge import FACTS, Knowledge
 from collector.model.marker import Marker
 from collector.model.shares import FairTable, has_room
 from collector.model.units import Bytes, Seconds
+from collector.model.watched_files import WatchedFiles
 from collector.triggers.base import TriggerContext
 from collector.triggers.catch_up import CatchUp
 from collector.triggers.core_reader import CoreFileReader, FileState
@@ -80,6 +81,11 @@ class CoreFiles:
     def __post_init__(self) -> None:
         check_absolute(self.paths)
 
+    @property
+    def files(self) -> WatchedFiles:
+        """The files that it takes."""
+        return WatchedFiles(paths=self.paths, match=self.match, exclude=self.exclude, depth=self.recursive)
+
     def open(self, ctx: TriggerContext) -> CoreFilesWatch:
         """Start watching; raise `CollectorError` if no inotify instance is left."""
         return CoreFilesWatch(self, ctx)
@@ -89,9 +95,7 @@ class CoreFilesWatch(DirectoryWatch):
     """An opened `CoreFiles`."""
 
     def __init__(self, trigger: CoreFiles, ctx: TriggerContext) -> None:
-        super().__init__(
-            ctx, paths=trigger.paths, match=trigger.match, exclude=trigger.exclude, depth=trigger.recursive
-        )
+        super().__init__(ctx, trigger.files)
         self.trigger = trigger
         self._catch_up = CatchUp(ctx, trigger.catch_up)
         self._unfinished: FairTable[tuple[Directory, str], Unfinished] = FairTable(MAX_UNFINISHED)
@@ -109,7 +113,7 @@ class CoreFilesWatch(DirectoryWatch):
         """Why a directory that exists is not watched, or why cores stay that are to be removed."""
         return super().degraded or self._why_left
 
-    def tidied(self, removed: frozenset[tuple[int, int]], problem: str | None) -> None:
+    def cores_removed(self, removed: frozenset[tuple[int, int]], problem: str | None) -> None:
         for place in removed:
             self._reported.forget(*place)
         self._why_left = problem

@@ -16,6 +16,7 @@ from collector.host.files import OpenFd
 from collector.host.trusted_path import Identity, readable
 from collector.model.errors import CollectorError
 from collector.model.text import printable
+from collector.model.watched_files import WatchedFiles
 from collector.triggers.base import TriggerContext, Watch
 from collector.triggers.directory import Directory, FileEvent
 from collector.triggers.directory_search import PAUSE_NAMES, DirectorySearch
@@ -36,29 +37,18 @@ class DirectoryWatch(Watch):
 
     Args:
         ctx: The trigger's; the directories that it ignores are never entered.
-        paths: Absolute paths or globs; they need not exist yet.
-        match: Globs of file names.
-        exclude: Globs of file names to ignore even if they match.
-        depth: Number of levels below that are watched as well.
+        files: The directories, which need not exist yet, and the names of files.
 
     Raises:
         CollectorError: If no inotify instance is left.
     """
 
-    def __init__(
-        self,
-        ctx: TriggerContext,
-        *,
-        paths: tuple[str, ...],
-        match: tuple[str, ...],
-        exclude: tuple[str, ...],
-        depth: int,
-    ) -> None:
+    def __init__(self, ctx: TriggerContext, files: WatchedFiles) -> None:
         self.ctx = ctx
-        self._paths = tuple(map(ctx.host.path, paths))
-        self._match = re.compile("|".join(map(fnmatch.translate, match)) or r"(?!)")
-        self._exclude = re.compile("|".join(map(fnmatch.translate, exclude)) or r"(?!)")
-        self._depth = depth
+        self._paths = tuple(map(ctx.host.path, files.paths))
+        self._match = re.compile("|".join(map(fnmatch.translate, files.match)) or r"(?!)")
+        self._exclude = re.compile("|".join(map(fnmatch.translate, files.exclude)) or r"(?!)")
+        self._depth = files.depth
         self._overflows = 0
         self._search_s = 0.0
         self._problems: dict[str, str] = {}

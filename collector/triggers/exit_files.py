@@ -13,6 +13,7 @@ from collector.host.removal import may_remove
 from collector.model.knowledge import FACTS, Knowledge
 from collector.model.marker import Marker, MarkerKind
 from collector.model.text import printable
+from collector.model.watched_files import WatchedFiles
 from collector.triggers.base import TriggerContext
 from collector.triggers.dir_reader import DirReader, PinnedFile, refusal
 from collector.triggers.directories import DirectoryWatch, check_absolute
@@ -46,6 +47,11 @@ class ExitFiles:
     def __post_init__(self) -> None:
         check_absolute(self.paths)
 
+    @property
+    def files(self) -> WatchedFiles:
+        """The files that it takes; those that editors and copies hide never."""
+        return WatchedFiles(paths=self.paths, match=self.match, exclude=(*self.exclude, ".*"))
+
     def open(self, ctx: TriggerContext) -> ExitFilesWatch:
         """Start watching; raise `CollectorError` if no inotify instance is left."""
         return ExitFilesWatch(self, ctx)
@@ -67,7 +73,7 @@ class ExitFilesWatch(DirectoryWatch):
     """An opened `ExitFiles`."""
 
     def __init__(self, trigger: ExitFiles, ctx: TriggerContext) -> None:
-        super().__init__(ctx, paths=trigger.paths, match=trigger.match, exclude=(*trigger.exclude, ".*"), depth=0)
+        super().__init__(ctx, trigger.files)
         self.trigger = trigger
         self._to_remove: dict[FileVersion, FileEvent] = {}
         self._left: tuple[FileVersion, FileEvent] | None = None

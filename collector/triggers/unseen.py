@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import fnmatch
 import os.path
 
 from collector.model.identity import Identity
@@ -75,24 +74,12 @@ def _of_owner(unprivileged: str, uid: int | None) -> str | None:
 
 
 def _of_file(trigger: CoreFiles | ExitFiles, file: str | None) -> str | None:
-    """Return why a file is not watched; `core_files` may watch some levels of directories below its paths."""
+    """Return why a file is not watched."""
     if file is None:
         return None
-    is_core = isinstance(trigger, CoreFiles)
     directory, name = os.path.split(file)
-    above = [directory]
-    for _ in range(trigger.recursive if isinstance(trigger, CoreFiles) else 0):
-        above.append(os.path.dirname(above[-1]))
-    if not any(_is_below(each, path.rstrip("/")) for each in above for path in trigger.paths):
+    if not trigger.files.reaches(directory):
         return f"it watches {', '.join(trigger.paths)}, not {directory}"
-    if not any(fnmatch.fnmatchcase(name, glob) for glob in trigger.match):
-        return f"{name} matches none of {', '.join(trigger.match)}"
-    exclude = trigger.exclude if is_core else (*trigger.exclude, ".*")
-    excluded = next((glob for glob in exclude if fnmatch.fnmatchcase(name, glob)), None)
-    return f"{name} is excluded by {excluded}" if excluded else None
-
-
-def _is_below(directory: str, pattern: str) -> bool:
-    """Return whether the glob *pattern* names *directory*; ``*`` does not go beyond a ``/``."""
-    parts, globs = directory.split("/"), pattern.split("/")
-    return len(parts) == len(globs) and all(map(fnmatch.fnmatchcase, parts, globs))
+    if (excluded := trigger.files.excluded_by(name)) is not None:
+        return f"{name} is excluded by {excluded}"
+    return None if trigger.files.takes(name) else f"{name} matches none of {', '.join(trigger.match)}"

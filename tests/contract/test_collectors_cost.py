@@ -35,7 +35,8 @@ from collector.runner.coroutine import drive
 from collector.runner.incident_run import open_header
 from collector.runner.light_job import READ
 from collector.runner.pool import Claim, Pool
-from collector.runner.protocol import Done, Job, ReadStep, RunStep, WriteSpool
+from collector.runner.protocol import Job, ReadStep, RunStep, WriteSpool
+from collector.runner.replies import Done
 from collector.triggers.manual import find_processes, manual_marker
 
 MIB = 1 << 20

@@ -100,7 +100,7 @@ def test_every_event_has_a_kind_with_its_level_and_a_sentence_of_its_fields() ->
         assert event in KINDS, event
         assert priority_of(event, level) in KINDS[event].priorities, (event, level)
         if fields is not None:
-            said = sentence(event, {"size_bytes": 1, "running": ["x"]} | fields | {"signal": 11})
+            said = sentence(event, {"running": ["x"]} | fields | {"signal": 11, "size_bytes": 1})
             assert "?" not in said, said
     used = {(event, priority_of(event, level)) for event, level, _ in found} | {("log.dropped", 4)}
     assert used == {(event, priority) for event, kind in KINDS.items() for priority in kind.priorities}

@@ -37,7 +37,7 @@ IDLE = config_of(
 )
 """Nothing that usually happens on a test machine triggers it."""
 
-RESIDENT_BYTES = 36 * MIB
+RESIDENT_BYTES = 37 * MIB
 """Of the supervisor; measured 34.3 MiB with Python 3.11, without the recorder."""
 
 PRIVATE_BYTES = 9 * MIB

@@ -29,11 +29,11 @@ from collector.host.core_pattern_owner import has_coredump_socket
 from collector.host.files import Host, OpenFd
 from collector.host.held_process import HeldProcess
 from collector.host.procfs import Process
-from collector.model.admission import Ruling
 from collector.model.budgets import Spent
 from collector.model.case import Case, Fate
 from collector.model.errors import CollectorError
 from collector.model.marker import DUMP, HELD_DUMP, Marker, MarkerKind
+from collector.model.ruling import Ruling
 from collector.model.units import Reserve, Seconds
 from collector.triggers.kernel_cores.dump_rule import DumpRule
 from collector.triggers.kernel_cores.kernel_cores import KernelCores, KernelCoresWatch

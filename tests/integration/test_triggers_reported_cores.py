@@ -319,11 +319,11 @@ def test_core_of_a_removed_one_s_inode_is_another_crash(crash_dir: Path, watch: 
     core.write_bytes(CORE)
     assert seen(watch) == [], "touched"
     info = core.stat()
-    watch.tidied(frozenset({(info.st_dev, info.st_ino)}), "others stay")
+    watch.cores_removed(frozenset({(info.st_dev, info.st_ino)}), "others stay")
     assert watch.degraded == "others stay"
     core.write_bytes(CORE)
     assert seen(watch) == ["core.engine"]
-    watch.tidied(frozenset({(info.st_dev, info.st_ino)}), None)
+    watch.cores_removed(frozenset({(info.st_dev, info.st_ino)}), None)
     assert watch.degraded is None
     with closing(opened(crash_dir, notes)) as again:
         core.write_bytes(CORE)

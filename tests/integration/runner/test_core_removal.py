@@ -14,8 +14,6 @@ from collector.copying.hashing import digest, digest_again
 from collector.model.errors import CopyError
 from collector.model.marker import CoreRef
 from collector.runner.core_removal import DIFFERS, NOT_ALLOWED, KeptArtifact, KeptCoreFile, remove
-from collector.runner.core_tidying_job import covers
-from collector.runner.protocol import CoreRule
 
 CONTENT = b"\x7fELF" + b"core" * 4096
 USER, OTHER = 65534, 65533
@@ -189,30 +187,3 @@ def test_symlink_of_a_user_does_not_lead_to_what_is_removed(place: Place) -> Non
     if os.geteuid() == 0:
         assert "symlink" in place.remove(kept)
         assert place.core.exists()
-
-
-@pytest.mark.parametrize(
-    ("path", "depth", "is_covered"),
-    [
-        ("/var/crash/core.1", 0, True),
-        ("/var/crash/engine", 0, False),
-        ("/var/crash/core.1.tmp", 0, False),
-        ("/var/crash/a/core.1", 0, False),
-        ("/var/crash/a/core.1", 1, True),
-        ("/srv/x/cores/core.1", 0, True),
-        ("/srv/x/y/cores/core.1", 0, False),
-        ("/var/crashes/core.1", 0, False),
-    ],
-)
-def test_rule_covers_what_its_trigger_watches_now(path: str, depth: int, is_covered: bool) -> None:
-    """A configuration that names another directory since must not have cores removed from this one."""
-    rule = CoreRule(
-        trigger="cores",
-        paths=("/var/crash", "/srv/*/cores"),
-        match=("core*",),
-        exclude=("*.tmp",),
-        depth=depth,
-        remove=True,
-        size_bytes=None,
-    )
-    assert covers(rule, path) is is_covered

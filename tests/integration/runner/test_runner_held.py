@@ -42,8 +42,9 @@ from collector.runner.coroutine import Task, drive, sleep
 from collector.runner.held_phase import OTHERS
 from collector.runner.parcel import unpacked
 from collector.runner.pool import Pool
-from collector.runner.protocol import Begin, Done, HeldJob, Job, OpenFiles, Recover, Release
+from collector.runner.protocol import Begin, HeldJob, Job, OpenFiles, Recover, Release
 from collector.runner.recover_job import recover
+from collector.runner.replies import Done
 from collector.runner.runner import Runner
 from collector.runner.worker_process import JobResult
 

@@ -28,7 +28,7 @@ from collector.pipeline.steps import Pipeline
 from collector.runner import events
 from collector.runner.bulk_phase import ENDED
 from collector.runner.pool import Claim, Pool
-from collector.runner.protocol import Done
+from collector.runner.replies import Done
 
 MIB = 1 << 20
 

@@ -61,7 +61,11 @@ def test_doctor_is_content_where_a_trigger_finds_the_cores(pattern: str, trigger
 
 
 @pytest.mark.parametrize(
-    ("path", "kept"), [("/var/crash", "systemd/examples keep it"), ("/srv/cores", "a line in /etc/sysctl.d keeps it")]
+    ("path", "kept"),
+    [
+        ("/var/crash", "/opt/collector/examples/sysctl.conf keeps it"),
+        ("/srv/cores", "a line in /etc/sysctl.d keeps it"),
+    ],
 )
 def test_doctor_says_what_keeps_the_pattern_across_reboots(path: str, kept: str, machine: FakeMachine) -> None:
     """The examples name the directory of the shipped configuration; they do nothing for another."""

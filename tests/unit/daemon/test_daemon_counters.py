@@ -7,7 +7,7 @@ from collector.model.case import Fate
 from collector.model.incident import IncidentState, StepEnd, StepStatus
 from collector.model.pressure import Decision, Objection, Term, Verdict
 from collector.runner.events import StepFinished
-from collector.runner.protocol import Done
+from collector.runner.replies import Done
 
 
 def test_series_are_bounded() -> None:

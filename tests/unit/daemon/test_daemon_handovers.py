@@ -19,7 +19,7 @@ from collector.pressure.sampler import Sampler
 from collector.runner import events
 from collector.runner.coroutine import drive
 from collector.runner.pool import Pool
-from collector.runner.protocol import Done
+from collector.runner.replies import Done
 
 SETTINGS = HandoverSettings(argv=("/bin/true",), retries=3)
 

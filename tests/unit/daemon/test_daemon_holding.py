@@ -14,10 +14,10 @@ import pytest
 from collector.daemon.holding import Holding
 from collector.daemon.loop import Loop
 from collector.host.held_process import DumpSource, HeldProcess
-from collector.model.admission import Ruling
 from collector.model.budgets import Spent
 from collector.model.case import Case, Fate
 from collector.model.marker import DUMP, HELD_DUMP, Marker, MarkerKind, ProcessRef
+from collector.model.ruling import Ruling
 
 
 @dataclass

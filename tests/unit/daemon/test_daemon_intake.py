@@ -14,7 +14,7 @@ import pytest
 
 from collector.archive import ledgerfile
 from collector.archive.ledger import Ledger
-from collector.daemon import intake as intake_module
+from collector.daemon import ruling_record
 from collector.daemon.control import Client
 from collector.daemon.counters import Counters
 from collector.daemon.holding import Holding
@@ -31,7 +31,7 @@ from collector.model.owners import Owners
 from collector.model.units import Reserve
 from collector.pipeline.generation import Generation
 from collector.pipeline.steps import Pipeline
-from collector.runner.protocol import Done
+from collector.runner.replies import Done
 from collector.triggers.manual import find_processes
 
 Start = Callable[..., Intake]
@@ -273,7 +273,7 @@ def test_intake_accounts_for_every_marker_of_a_flood(
 ) -> None:
     """Beyond a user's share of rows and log lines there are counts; another user's crash has both, and its incident."""
     lines: list[object] = []
-    monkeypatch.setattr(intake_module.log, "info", lambda event, **fields: lines.append(fields["uid"]))
+    monkeypatch.setattr(ruling_record.log, "info", lambda event, **fields: lines.append(fields["uid"]))
     intake = start(StormSettings(coalesce_s=0.0, per_executable=CountBudget(count=2)))
     for inode in range(1000, 3000):
         intake.offer(msgspec.structs.replace(core(inode, inode), uid=NOBODY, comm=f"c{inode % 7}"), "crash")

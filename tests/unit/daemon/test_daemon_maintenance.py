@@ -18,7 +18,7 @@ from collector.pressure.sampler import Sampler
 from collector.runner import events
 from collector.runner.coroutine import drive
 from collector.runner.pool import Pool
-from collector.runner.protocol import Done
+from collector.runner.replies import Done
 
 NO_WORKER = Done(status=StepStatus.FAILED, reason="no worker is left", exit_code=70)
 

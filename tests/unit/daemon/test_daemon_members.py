@@ -11,7 +11,7 @@ import pytest
 from collector.daemon import members
 from collector.daemon.members import Members
 from collector.daemon.messages import Reply, Summaries, SummariesRequest
-from collector.runner.protocol import Done
+from collector.runner.replies import Done
 from collector.runner.summaries_job import ListOfIncidents
 from collector.runner.worker_process import JobResult
 

@@ -9,13 +9,14 @@ import pytest
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
-from collector.model.admission import MAX_HELD, SETTLE_S, Admission, Ruling
+from collector.model.admission import MAX_HELD, SETTLE_S, Admission
 from collector.model.budgets import CountBudget, OverBudget, Spent, StormSettings, TotalBudget
 from collector.model.case import MAX_MARKERS, Fate
 from collector.model.marker import DUMP, HELD_DUMP, CoreRef, Marker, MarkerKind, ProcessRef
 from collector.model.own_processes import OwnProcesses
 from collector.model.owners import Owners
 from collector.model.queue import MAX_RUNNING
+from collector.model.ruling import Ruling
 
 FREE = StormSettings(
     coalesce_s=0.0,

@@ -7,7 +7,7 @@ from collections import Counter
 import msgspec
 import pytest
 
-from collector.model.admission import Admission, Ruling
+from collector.model.admission import Admission
 from collector.model.budgets import CountBudget, Spent, StormSettings, TotalBudget
 from collector.model.case import Case, Fate
 from collector.model.identity import LONGEST_DUMP_S
@@ -15,6 +15,7 @@ from collector.model.marker import SYSTEM_UNIT, CoreRef, Marker, MarkerKind, Pro
 from collector.model.owners import Owners, SubordinateUids
 from collector.model.queue import MAX_RUNNING
 from collector.model.recent import MAX_RECENT
+from collector.model.ruling import Ruling
 
 ROOT, ATTACKER, ACCOMPLICE, THIRD = 0, 65534, 1000, 2000
 ENGINE = "engine.service"

@@ -10,7 +10,7 @@ import pytest
 
 from collector.model.diagnostics import Severity
 from collector.model.pressure import NodeSample, Sample
-from collector.pipeline.compile import Plan, prepare
+from collector.pipeline.compile import Plan, draft, prepare
 from collector.pipeline.machine_facts import MachineFacts, Place, place, survey
 from collector.pipeline.warnings import notes_of, warnings_of
 from collector.triggers.registry import TRIGGERS
@@ -330,3 +330,13 @@ def test_warning_of_a_program_that_cannot_run_or_that_others_can_change(tmp_path
     assert folder == "9:56: warning: '/usr' cannot run: it is not an executable file"
     assert loose_one.startswith("11:22: warning: ")
     assert loose_one.endswith(" must not run as it is: mode 0777 lets others change it")
+
+
+def test_warnings_of_a_draft_go_on_after_pipelines_that_do_not_exist(tmp_path: Path) -> None:
+    """`doctor` judges what can be read of a file with mistakes."""
+    text = FILE.replace("pipeline: crash", "remove: archived, pipeline: crahs")
+    (tmp_path / "c.yaml").write_text(f"{text}storm: {{over_budget: {{pipeline: breif}}}}\n")
+    plan = draft(str(tmp_path / "c.yaml"), TRIGGERS)
+    assert {one.message for one in plan.warnings} >= {"there is no pipeline 'crahs'", "there is no pipeline 'breif'"}
+    assert set(warnings_of(plan, MACHINE)) == set(plan.warnings)
+    assert notes_of(plan, MACHINE) == ()

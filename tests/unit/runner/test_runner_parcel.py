@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import os
 import resource
 import socket
@@ -71,6 +72,7 @@ def content(artifact: Artifact) -> tuple[str, bytes, str]:
 
 
 def open_files() -> int:
+    gc.collect()  # what other tests have left open is not to be closed in between
     return len(os.listdir("/proc/self/fd"))
 
 

@@ -9,7 +9,7 @@ import pytest
 
 from collector.model.copying import Advice, Feedback
 from collector.runner import reporter
-from collector.runner.protocol import Progress
+from collector.runner.replies import Progress
 from collector.runner.reporter import Reporter
 
 GO = Feedback(Advice.GO)

@@ -2,13 +2,11 @@
 
 from __future__ import annotations
 
-import fnmatch
 import glob
 import os
 import stat
 from collections.abc import Callable, Iterator
 from itertools import islice
-from pathlib import PurePosixPath
 
 from collector.archive.read import ArchiveReader
 from collector.archive.retention import KeptIncident, beyond
@@ -19,7 +17,8 @@ from collector.model.incident import StepStatus
 from collector.model.owners import Owners
 from collector.model.units import size
 from collector.runner.core_removal import KeptCoreFile, archived_core, is_there, remove
-from collector.runner.protocol import CoreRule, Done, RemoveCores, TidiedCores
+from collector.runner.protocol import CoreRule, RemoveCores
+from collector.runner.replies import Done, RemovedCores
 
 BATCH = 200
 """Most cores that are removed at a time: the reply lists them, and its length is limited."""
@@ -30,12 +29,12 @@ MAX_FILES = 100_000
 
 def remove_cores(job: RemoveCores, digest_of: Callable[[int, str], str]) -> Done:
     """Remove what the rules say, the oldest first; *rest* of the result: there is more."""
-    tidied: list[TidiedCores] = []
+    cores_removed: list[RemovedCores] = []
     with ArchiveReader(job.archive) as archive:
         found = (archived_core(archive, incident) for incident in archive.ids())
         kept = [one for one in found if one is not None and is_there(one.core)]
         for rule in job.rules:
-            own = [one for one in kept if one.trigger == rule.trigger and covers(rule, one.core.path)]
+            own = [one for one in kept if one.trigger == rule.trigger and rule.files.covers(one.core.path)]
             chosen, problem = (own, "") if rule.remove else _beyond_size(rule, own, identity(archive.fd))
             removed: list[str] = []
             size_bytes = 0
@@ -49,26 +48,10 @@ def remove_cores(job: RemoveCores, digest_of: Callable[[int, str], str]) -> Done
                         removed.append(f"{one.core.device}:{one.core.inode}")
                         size_bytes += one.core.size_bytes
             except CopyError as exc:  # stopped
-                tidied.append(TidiedCores(rule.trigger, tuple(removed), size_bytes, problem))
-                return Done(status=StepStatus.SKIPPED, reason=str(exc), tidied=tuple(tidied), rest=True)
-            tidied.append(TidiedCores(rule.trigger, tuple(removed), size_bytes, problem))
-    return Done(tidied=tuple(tidied), rest=any(len(one.removed) == BATCH for one in tidied))
-
-
-def covers(rule: CoreRule, path: str) -> bool:
-    """Return whether a trigger, as it is configured now, watches the directory of *path* and wants its name."""
-    parent, name = os.path.split(path)
-    parts = PurePosixPath(parent).parts
-    if not any(fnmatch.fnmatch(name, glob) for glob in rule.match):
-        return False
-    if any(fnmatch.fnmatch(name, glob) for glob in rule.exclude):
-        return False
-    for pattern in rule.paths:
-        wanted = PurePosixPath(pattern).parts
-        below = len(parts) - len(wanted)
-        if 0 <= below <= rule.depth and all(map(fnmatch.fnmatchcase, parts, wanted)):
-            return True
-    return False
+                cores_removed.append(RemovedCores(rule.trigger, tuple(removed), size_bytes, problem))
+                return Done(status=StepStatus.SKIPPED, reason=str(exc), cores_removed=tuple(cores_removed), rest=True)
+            cores_removed.append(RemovedCores(rule.trigger, tuple(removed), size_bytes, problem))
+    return Done(cores_removed=tuple(cores_removed), rest=any(len(one.removed) == BATCH for one in cores_removed))
 
 
 def _beyond_size(rule: CoreRule, own: list[KeptCoreFile], archive: tuple[int, int]) -> tuple[list[KeptCoreFile], str]:
@@ -102,14 +85,14 @@ def _beyond_size(rule: CoreRule, own: list[KeptCoreFile], archive: tuple[int, in
 def _files(rule: CoreRule, archive: tuple[int, int]) -> Iterator[os.stat_result]:
     """Yield the fstat of each file that a trigger wants, once."""
     seen: set[tuple[int, int]] = set()
-    for pattern in rule.paths:
+    for pattern in rule.files.paths:
         for path in glob.iglob(pattern):
             try:
                 found = find_directory(Host(), path, avoid=(archive,))
             except (StepError, OSError):
                 continue
             with OpenFd(found.fd):
-                for info in _files_in(rule, found.fd, path, rule.depth):
+                for info in _files_in(rule, found.fd, path, rule.files.depth):
                     if (info.st_dev, info.st_ino) not in seen:
                         seen.add((info.st_dev, info.st_ino))
                         yield info
@@ -124,7 +107,7 @@ def _files_in(rule: CoreRule, fd: int, path: str, depth: int) -> Iterator[os.sta
     for name in names:
         try:
             info = os.stat(name, dir_fd=fd, follow_symlinks=False)
-            if stat.S_ISREG(info.st_mode) and covers(rule, f"{path}/{name}"):
+            if stat.S_ISREG(info.st_mode) and rule.files.covers(f"{path}/{name}"):
                 yield info
             elif stat.S_ISDIR(info.st_mode) and depth > 0:
                 with OpenFd(os.open(name, SEARCH_FLAGS, dir_fd=fd)) as inner:

@@ -7,23 +7,24 @@ from dataclasses import dataclass
 
 from collector.daemon.journal import get_logger
 from collector.pipeline.generation import Generation
-from collector.runner.protocol import CoreRule, Done, TidiedCores
+from collector.runner.protocol import CoreRule
+from collector.runner.replies import Done, RemovedCores
 
 log = get_logger()
 
 
 @dataclass(slots=True, kw_only=True)
-class CoreTidying:
+class CoreRemoval:
     """When there may be something to remove, and what is told about it."""
 
-    tell: Callable[[TidiedCores], None]
+    tell: Callable[[RemovedCores], None]
     """Tells the trigger what was removed of its files, and why others stay."""
     due: bool = True
 
     def ended(self, done: Done) -> None:
         """Report what was removed; what was interrupted, or is more than a batch, is due again."""
         self.due = self.due or done.rest
-        for one in done.tidied:
+        for one in done.cores_removed:
             self.tell(one)
             if one.removed:
                 log.info("cores.removed", trigger=one.trigger, count=len(one.removed), size_bytes=one.size_bytes)
@@ -34,10 +35,7 @@ def rules_of(generation: Generation) -> tuple[CoreRule, ...]:
     return tuple(
         CoreRule(
             trigger=one.id,
-            paths=one.trigger.paths,
-            match=one.trigger.match,
-            exclude=one.trigger.exclude,
-            depth=one.trigger.recursive,
+            files=one.trigger.files,
             remove=one.trigger.remove == "archived",
             size_bytes=one.trigger.size,
         )
