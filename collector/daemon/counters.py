@@ -9,7 +9,7 @@ from collections.abc import Mapping
 from collector.model.case import Fate
 from collector.model.incident import IncidentState, StepEnd
 from collector.runner import events
-from collector.runner.replies import Done
+from collector.runner.replies import Done, RemovedCores
 
 MOST_SERIES = 1024
 """Of one metric: names of triggers and steps are the configuration's, which may have others after each reload."""
@@ -36,7 +36,9 @@ class Counters:
         self.markers, self.incidents, self.failed = Series(), Series(), Series()
         self.step_ends, self.steps, self.step_seconds = Series(), Series(), Series()
         self.verdicts, self.objections = Series(), Series()
+        self.cores_removed, self.core_bytes_removed = Series(), Series()
         self.waits = self.pruned = self.archived_bytes = 0
+        self.over_budget = self.continued = self.failed_handovers = 0
         self.archived, self.archiving_s = 0, 0.0
         self.last_incident_s = self.last_success_s = 0.0
         self.kept: tuple[int, int] | None = None
@@ -50,6 +52,8 @@ class Counters:
                 self.waits += 1
             case events.IncidentPruned():
                 self.pruned += 1
+            case events.HandoverFailed():
+                self.failed_handovers += 1
             case events.IncidentArchived():
                 self.archived += 1
                 self.archiving_s += event.duration_s
@@ -59,12 +63,13 @@ class Counters:
         if not fate.open:
             self.markers.add(trigger, fate)
 
-    def finished(self, pipeline: str, outcome: Done) -> str:
+    def finished(self, pipeline: str, outcome: Done, *, over_budget: bool = False) -> str:
         """Count an incident; return what must survive the daemon, for `restore`."""
         if outcome.state is None:
             self.failed.add(pipeline)
         else:
             self.incidents.add(pipeline, outcome.state)
+            self.over_budget += over_budget
             self.archived_bytes += outcome.size_bytes
             self.last_incident_s = time.time()
             if outcome.state is IncidentState.COMPLETE:
@@ -75,6 +80,11 @@ class Counters:
         """Count the incidents of an earlier run that were sealed by this start."""
         for state in sealed.values():
             self.incidents.add("", state)
+
+    def removed(self, cores: RemovedCores) -> None:
+        """Count what was removed of a trigger's files."""
+        self.cores_removed.add(cores.trigger, amount=len(cores.removed))
+        self.core_bytes_removed.add(cores.trigger, amount=cores.size_bytes)
 
     def looked(self, done: Done) -> None:
         """Note what retention has found in the archive and left there."""

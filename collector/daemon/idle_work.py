@@ -63,6 +63,11 @@ class IdleWork:
         self.maintenance.owe_digests((incident,))
         self.handovers.owe(incident, owner)
 
+    def reloaded(self) -> None:
+        """Look at once what a new configuration asks for."""
+        self.maintenance.owe_digests(())  # cores may have to be removed now
+        self.handovers.turn()
+
     def turn(self) -> None:
         """Do what is due, unless an incident is under way."""
         self.maintenance.turn()

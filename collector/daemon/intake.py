@@ -210,7 +210,9 @@ class Intake:
         fate = Fate.FAILED if outcome.incident is None else fate_of(outcome.state)
         if outcome.exit_code == PressureError.exit_code:
             self._limits.reached("archive.reserve", work.case.owner)
-        self._ledger.remember(NOTE, self._counters.finished(work.pipeline.name, outcome))
+        over_budget = bool(work.case.over_budget)
+        note = self._counters.finished(work.pipeline.name, outcome, over_budget=over_budget)
+        self._ledger.remember(NOTE, note)
         self._end(work.case, fate, outcome.incident, outcome.reason, outcome.size_bytes)
 
     def tidy(self) -> None:
@@ -271,6 +273,7 @@ class Intake:
         """Queue a case whose incident was cut off, to go on with that; no budget holds it a second time."""
         case = self._admission.go_on(entry.id, self._markers(entry), pipeline=entry.pipeline, now_s=boot_s())
         self._earlier.continues[case.id] = incident
+        self._counters.continued += 1
         log.info("incident.continued", incident=incident, pipeline=entry.pipeline)
 
     def _markers(self, entry: LedgerEntry) -> list[Marker]:

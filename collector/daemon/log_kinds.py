@@ -52,26 +52,24 @@ KINDS = {
     "daemon.stopping": LogKind("7cb64a31afaa4085845b705b2260891a", (NOTICE,), "stopping{under_way}"),
     "daemon.sealing": LogKind("a1270ae9eb4c4dcb8aba6e3990bef139", (WARNING,), "sealing at once{because}{under_way}"),
     "daemon.left": LogKind(
-        "5554dd2e7af34077ba9a92f3baa53343", (WARNING,), "ending before incidents have{under_way}{advice}"
+        "5554dd2e7af34077ba9a92f3baa53343", (WARNING,), "out of time for what is under way{under_way}{advice}"
     ),
     "daemon.stopped": LogKind("be4e62806d714faa9b7a83e52f95372c", (NOTICE,), "stopped"),
     "daemon.failed": LogKind("e20733e0c31f472c9aa5ad49688bffe4", (ERR, CRIT), "cannot run: {error}{advice}"),
     "drain.started": LogKind(
         "2994b3541f7e446885686de11413615e",
         (NOTICE,),
-        "drained: {queued} crashes are still collected, later ones are recorded and wait",
+        "drained: what is under way or in the queue ({queued}) is still collected, later crashes are recorded and wait",
     ),
-    "drain.ended": LogKind(
-        "84d20f64c92846dfabf614fa69072700", (NOTICE,), "the drain is over: {queued} crashes wait to be collected"
-    ),
+    "drain.ended": LogKind("84d20f64c92846dfabf614fa69072700", (NOTICE,), "the drain is over; in the queue: {queued}"),
     "marker.ruled": LogKind("389c5e6682a9428bb759b5e3e4c1f669", (INFO, WARNING), "{crash}; {fate}{because}"),
     "limit.reached": LogKind(
-        "81663e0653774c27aeab4a3129a7028a", (WARNING,), "{limit}: the limit was reached by {owner}, {count} times"
+        "81663e0653774c27aeab4a3129a7028a", (WARNING,), "the limit {limit} was reached {times} (owner: {owner})"
     ),
     "evidence.read": LogKind(
-        "f38e532859e946dc9521a6f2d9bc1a8d", (INFO,), "{short}: all light evidence is in memory after {duration_s} s"
+        "f38e532859e946dc9521a6f2d9bc1a8d", (INFO,), "{short}: all light evidence is in memory after {duration}"
     ),
-    "incident.opened": LogKind("69274596d837409488e216104db080ab", (INFO,), "{short}: opened at {path}"),
+    "incident.opened": LogKind("69274596d837409488e216104db080ab", (INFO,), "{short}: opened at {path}{beyond}"),
     "incident.archived": LogKind(
         "b81c928f9a39463fa6cb3c3286fa541b", (NOTICE, WARNING), "{crash}; archived as {short}, {state}, {size}{because}"
     ),
@@ -79,13 +77,15 @@ KINDS = {
         "835cd0f25d4d4474a6e4fc8b7394dc23", (ERR,), "{crash}; nothing was archived{because}{advice}"
     ),
     "incident.recovered": LogKind(
-        "57dd6d8209bb4463af5674e8b79d7e84", (WARNING,), "{short}: what a killed run had collected was sealed as {state}"
+        "57dd6d8209bb4463af5674e8b79d7e84",
+        (WARNING,),
+        "{short}: sealed as {state}, with what a run that was cut off had collected",
     ),
     "incident.continued": LogKind(
         "7940981f47064970a8c47adf420fcc51", (NOTICE,), "{short}: goes on, after its run was cut off"
     ),
     "incident.pruned": LogKind("79bb94cac62f48e7a7e37bde6283e3f6", (INFO,), "{incident} was deleted{because}"),
-    "incident.sealed": LogKind("00eca31fb5074eacb1b87183773cc592", (INFO,), "{short}: {digests} digests were added"),
+    "incident.sealed": LogKind("00eca31fb5074eacb1b87183773cc592", (INFO,), "{short}: {digested}"),
     "incident.undigested": LogKind(
         "3ecafc6a56024b54a397786e73e48915", (WARNING,), "{short}: digests are missing{because}"
     ),
@@ -93,7 +93,9 @@ KINDS = {
         "aa7f507bed554b3abb23dea58e05e3a2", (INFO,), "{short}: taken over by the program of on_archived"
     ),
     "handover.failed": LogKind(
-        "e5766b2aa869425f9d7c2cc43092525f", (WARNING,), "{short}: not taken over by the program of on_archived{because}"
+        "e5766b2aa869425f9d7c2cc43092525f",
+        (WARNING,),
+        "{short}: not taken over by the program of on_archived{because}{retried}",
     ),
     "step.started": LogKind("ad7df4a3b2194c51a98b8fb4ae735acd", (DEBUG,), "{short}: {step} begins"),
     "step.progressed": LogKind("a9482a07d1ec47e68206a003df0632ce", (DEBUG,), "{short}: {step}, {size} so far"),
@@ -108,13 +110,11 @@ KINDS = {
     "journal.failed": LogKind(
         "3030d90b7ff34fe19d3faaf8ea4c5198", (WARNING,), "{short}: how a step ended could not be written{because}"
     ),
-    "markers.lost": LogKind(
-        "319556c888f34daf8692ebb17c78dc96", (WARNING,), "trigger {trigger} lost events, {count} times"
-    ),
+    "markers.lost": LogKind("319556c888f34daf8692ebb17c78dc96", (WARNING,), "trigger {trigger} lost events {times}"),
     "cores.removed": LogKind(
         "63a0cf4717b14706a299981318c7475e",
         (INFO,),
-        "trigger {trigger}: {count} archived cores were removed, {size}",
+        "trigger {trigger}: archived cores removed: {count}, {size}",
     ),
     "trigger.degraded": LogKind(
         "7099703301a842acb5ea4ca9099c8c8c", (WARNING, ERR), "trigger {trigger} is degraded{because}{advice}"
@@ -136,7 +136,7 @@ KINDS = {
         "16adbdd98f04433d93a3ef724c05f170", (WARNING,), "the control socket was made again in {directory}"
     ),
     "worker.missing": LogKind(
-        "a80b04a60a2348d4b302bd4decb49241", (WARNING,), "{missing} workers cannot be forked: {error}"
+        "a80b04a60a2348d4b302bd4decb49241", (WARNING,), "workers are missing, and cannot be forked: {missing}, {error}"
     ),
     "config.loaded": LogKind("108ff784aa984b108e4b6bebf605a844", (NOTICE,), "the configuration {config} is in force"),
     "config.refused": LogKind(
@@ -156,7 +156,9 @@ KINDS = {
         "f625e1c353b54342a8dde6a5e2aadf55", (ERR,), "the archive cannot be tended: {error}{advice}"
     ),
     "log.dropped": LogKind(
-        "6e4df58dfb0a4a639b2e0029ec229b84", (WARNING,), "{count} lines are missing: the journal did not take them"
+        "6e4df58dfb0a4a639b2e0029ec229b84",
+        (WARNING,),
+        "lines missing here because the journal did not take them: {count}",
     ),
 }
 

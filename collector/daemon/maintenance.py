@@ -135,6 +135,8 @@ class Maintenance:
         self._removing = False
         if self.removal is not None:
             self.removal.ended(done)
+            for one in done.cores_removed:
+                self.counters.removed(one)
 
     def _found(self, done: Done) -> None:
         """Queue what an earlier run left without digests, behind what this one has queued."""

@@ -78,8 +78,19 @@ METRICS = (
         "Archived incidents by how complete they are; the pipeline is empty for what a start sealed of an earlier run.",
         ("pipeline", "state"),
     ),
+    Metric(
+        "incidents_over_budget_total", _C,
+        "Those that had only the steps of `storm.over_budget`, because a budget was exceeded.",
+    ),
+    Metric(
+        "incidents_continued_total", _C,
+        "Incidents that an earlier run of the daemon had begun, and that this one goes on with.",
+    ),
     Metric("incidents_failed_total", _C, "Incidents of which nothing could be archived.", ("pipeline",)),
-    Metric("incident_duration_seconds", _S, "From the beginning of an incident until it was archived."),
+    Metric(
+        "incident_duration_seconds", _S,
+        "From the beginning of an incident until it was archived; for a continued one, since this run took it up.",
+    ),
     Metric("incidents_pruned_total", _C, "Incidents that retention has deleted."),
     Metric("archived_bytes_total", _C, "Bytes of evidence archived."),
     Metric(
@@ -87,6 +98,20 @@ METRICS = (
         "When the last incident was archived, since the epoch; 0 if never. Kept across restarts.",
     ),
     Metric("last_success_timestamp_seconds", _G, "Likewise, the last one that is complete."),
+    Metric(
+        "handovers_waiting", _G,
+        "Incidents that the program of `on_archived` is still to be run for; the daemon knows of 256 at a time.",
+    ),
+    Metric(
+        "handovers_total", _C,
+        "Incidents that the program has taken over (`done`), or that were given up after the last try (`failed`).",
+        ("state",),
+    ),
+    Metric("handover_tries_failed_total", _C, "Runs of the program that failed, or could not be begun."),
+    Metric(
+        "cores_removed_total", _C, "Archived cores that `remove` or `size` of a trigger has deleted.", ("trigger",)
+    ),
+    Metric("cores_removed_bytes_total", _C, "The space that they took on disk.", ("trigger",)),
     Metric("step_duration_seconds", _S, "From a step's start to its end.", _STEP),
     Metric("step_ends_total", _C, "Steps that ended, by how.", (*_STEP, "status")),
     Metric("gate_verdicts_total", _C, "The gate's last verdict on each step that it was asked about.", ("decision",)),

@@ -8,6 +8,7 @@ from itertools import product
 
 from collector.archive.ledger import Ledger
 from collector.daemon.archive_space import archive_space
+from collector.daemon.core_removal import rules_of
 from collector.daemon.counters import Counters
 from collector.daemon.exposition import Rows, exposition
 from collector.daemon.intake import Intake
@@ -16,11 +17,13 @@ from collector.daemon.status_report import StatusReport
 from collector.daemon.trigger_set import TriggerSet
 from collector.model.case import Fate
 from collector.model.conditions import MANUAL
+from collector.model.handover import HandoverState
 from collector.model.incident import IncidentState, StepStatus
 from collector.model.pressure import Decision, Term
 from collector.pipeline.generation import Generation
 
 ENDS = tuple(fate for fate in Fate if not fate.open)
+HANDOVER_ENDS = (HandoverState.DONE, HandoverState.FAILED)
 HASH_SHOWN = 12
 
 
@@ -63,6 +66,8 @@ def _of_status(status: Status) -> dict[str, Rows]:
         "limits_reached_total": {(limit,): sum(owners.values()) for limit, owners in status.limits.items()},
         "crashes_waiting": _one(status.queued),
         "processes_held": _one(status.crashed_held),
+        "handovers_waiting": _one(status.handovers.get(HandoverState.WAITING, 0)),
+        "handovers_total": {(end,): status.handovers.get(end, 0) for end in HANDOVER_ENDS},
         "incidents_running": _one(len(status.running)),
     }
 
@@ -70,6 +75,7 @@ def _of_status(status: Status) -> dict[str, Rows]:
 def _of_counters(counters: Counters, generation: Generation) -> dict[str, Rows]:
     """Return what is counted; all that the configuration knows is there from the start, so that a first one shows."""
     triggers = [trigger.id for trigger in generation.triggers]
+    core_triggers = [rule.trigger for rule in rules_of(generation)]
     pipelines = list(generation.pipelines)
     steps = {(step.id, step.collector.name) for one in generation.pipelines.values() for step in one.steps}
     ends: Rows = {(*step, status): 0 for step, status in product(sorted(steps), StepStatus)}
@@ -78,6 +84,11 @@ def _of_counters(counters: Counters, generation: Generation) -> dict[str, Rows]:
         "markers_total": _zeros([*triggers, MANUAL], ENDS) | counters.markers,
         "incidents_total": _zeros([*pipelines, ""], IncidentState) | counters.incidents,
         "incidents_failed_total": _zeros(pipelines) | counters.failed,
+        "incidents_over_budget_total": _one(counters.over_budget),
+        "incidents_continued_total": _one(counters.continued),
+        "handover_tries_failed_total": _one(counters.failed_handovers),
+        "cores_removed_total": _zeros(core_triggers) | counters.cores_removed,
+        "cores_removed_bytes_total": _zeros(core_triggers) | counters.core_bytes_removed,
         "incident_duration_seconds": {(): (counters.archiving_s, counters.archived)},
         "incidents_pruned_total": _one(counters.pruned),
         "archived_bytes_total": _one(counters.archived_bytes),

@@ -31,7 +31,7 @@ While journald does not read, 512 entries of 600 bytes wait, as many as systemd 
 the kernel's default buffer it is 167. A machine out of I/O has journald wait for its disk.
 """
 
-CRASH_NOUNS = frozenset({"marker", "incident", "step", "evidence"})
+CRASH_NOUNS = frozenset({"marker", "incident", "step", "evidence", "journal"})
 """What is before the dot of an event about a crash."""
 
 TOLD_TO_THE_UNIT = frozenset({"incident.archived", "incident.refused"})

@@ -7,9 +7,8 @@ import os
 import time
 from dataclasses import replace
 
-import msgspec
-
 from collector.config.drop_ins import SYSTEM_PATH, drop_ins
+from collector.config.dump import written
 from collector.config.load import find
 from collector.daemon.journal import get_logger
 from collector.daemon.messages import Reply
@@ -28,22 +27,20 @@ log = get_logger()
 
 def used_at_start(generation: Generation) -> dict[str, object]:
     """
-    Return the values that a running daemon cannot change, by the key's path.
+    Return the values that a running daemon cannot change, as the file would write them, by the key's path.
 
     Workers are forked with theirs, and with the recorder's memory; locks and sockets are in the runtime directory, and
     the archive holds the ledger that refers to its incidents.
     """
-    runtime = generation.loaded.config.runtime
-    keys = {field.encode_name: getattr(runtime, field.name) for field in msgspec.structs.fields(runtime)}
-    values: dict[str, object] = {f"runtime.{key}": value for key, value in keys.items() if key not in RELOADED}
+    config = generation.loaded.config
+    runtime, recorder = (written(one, type(one)) for one in (config.runtime, config.recorder))
+    values = {f"runtime.{key}": value for key, value in runtime.items() if key not in RELOADED}
     effective = {
         "archive.path": generation.settings.archive,
-        "archive.group": generation.loaded.config.archive.group,
+        "archive.group": config.archive.group,
         "runtime.directory": generation.runtime_directory,
     }
-    recorder = generation.loaded.config.recorder
-    keys = {field.encode_name: getattr(recorder, field.name) for field in msgspec.structs.fields(type(recorder))}
-    return values | effective | {f"recorder.{key}": value for key, value in keys.items()}
+    return values | effective | {f"recorder.{key}": value for key, value in recorder.items()}
 
 
 class Configuration:

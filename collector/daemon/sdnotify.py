@@ -27,6 +27,7 @@ class ServiceManager:
         self._address = environ.get("NOTIFY_SOCKET", "")
         if self._address.startswith("@"):
             self._address = "\0" + self._address[1:]
+        self._status = ""
         self._socket = socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM | socket.SOCK_CLOEXEC | socket.SOCK_NONBLOCK)
         own = environ.get("WATCHDOG_PID", str(os.getpid())) == str(os.getpid())
         usec = environ.get("WATCHDOG_USEC", "") if own else ""
@@ -40,6 +41,7 @@ class ServiceManager:
 
     def ready(self, status: str) -> None:
         """Report that start-up, or a reload, is over."""
+        self._status = status
         self._send("READY=1", f"STATUS={status}")
 
     def reloading(self) -> None:
@@ -47,8 +49,9 @@ class ServiceManager:
         self._send("RELOADING=1", f"MONOTONIC_USEC={int(time.clock_gettime(time.CLOCK_MONOTONIC) * 1e6)}")
 
     def status(self, text: str) -> None:
-        """Set the line that ``systemctl status`` shows."""
-        self._send(f"STATUS={text}")
+        """Set the line that ``systemctl status`` shows, if it is another one."""
+        if text != self._status and self._send(f"STATUS={text}"):
+            self._status = text
 
     def ping(self) -> None:
         """Tell the watchdog that the loop still runs."""

@@ -8,7 +8,7 @@ from typing import Any
 from collector.daemon.log_kinds import KINDS
 from collector.model.signals import signal_name
 from collector.model.text import printable
-from collector.model.units import size
+from collector.model.units import counted, format_seconds, size
 
 SENTENCE_LENGTH = 2048
 SHORT = 6
@@ -56,16 +56,37 @@ def _who(fields: Fields) -> str:
     return f"{name}[{pid}]" if name else f"process {pid}"
 
 
+def _because(fields: Fields) -> str:
+    """Return the reason, unless that is what the occasion was."""
+    reason = fields.get("reason")
+    return f": {reason}" if reason and reason != fields.get("occasion") else ""
+
+
+def _retried(fields: Fields) -> str:
+    """Return when what failed is tried again, if it is."""
+    if (pause_s := fields.get("retry_s")) is not None:
+        return f"; tried again in {format_seconds(pause_s)}"
+    tries = fields.get("tries", 0)
+    return f"; given up after {tries} {'try' if tries == 1 else 'tries'}"
+
+
 def _after(name: str, form: str) -> Callable[[Fields], str]:
     """Return what writes the field *name* by *form*, and nothing if there is none."""
-    return lambda fields: form.format(text) if (text := fields.get(name)) else ""
+    return lambda fields: form.format(fields[name]) if fields.get(name) else ""
 
 
 DERIVED: dict[str, Callable[[Fields], str]] = {
     "crash": _crash,
     "short": lambda fields: str(fields.get("incident", ""))[-SHORT:],
+    "times": lambda fields: "once" if fields.get("count") == 1 else f"{fields.get('count')} times",
+    "duration": lambda fields: f"{fields.get('duration_s', 0.0):.3f} s",
+    "digested": lambda fields: (
+        f"{counted(n, 'digest')} added" if (n := fields.get("digests")) else "no digest is missing"
+    ),
+    "retried": _retried,
+    "beyond": _after("over_budget", "; over budget: {}"),
     "size": lambda fields: size(fields.get("size_bytes", 0)),
-    "because": _after("reason", ": {}"),
+    "because": _because,
     "advice": _after("hint", " ({})"),
-    "under_way": lambda fields: "; under way: " + ", ".join(fields["running"]) if fields.get("running") else "",
+    "under_way": _after("running", "; under way: {}"),
 }

@@ -104,6 +104,11 @@ class Stopping:
             self._pool.stop(time.monotonic() + SEALING_S)
             self._manager.status(f"stopping: sealing {_named(self._running())} ({why})")
 
+    def ended(self) -> None:
+        """Tell systemd, which goes on showing the last line that it was told."""
+        running = self._running()
+        self._manager.status("stopped" + (f"; the next start continues {_named(running)}" if running else ""))
+
     def _look(self) -> None:
         """Tell systemd that this goes on, and ask whether the machine goes down."""
         self._manager.extend(EXTEND_S)

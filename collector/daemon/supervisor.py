@@ -197,6 +197,7 @@ class Supervisor:
         self._loop.call_every(CHECK_FILES_S, self._follow_files)
         self._metrics.start(self._intake, self._ledger, self._triggers)
         self._next()
+        self._idle_work.handovers.turn()
         self._loop.call_every(TEND_S, self._tend)
 
     def _serve(self) -> None:
@@ -231,7 +232,11 @@ class Supervisor:
 
     def _status_line(self) -> str:
         waiting = None if self._intake.drained_s is None else self._intake.queued
-        return status_line(waiting, self._configuration.problem, self._collecting.pipelines, self._triggers.states)
+        problem = self._configuration.problem
+        ledger = "" if self._ledger.problem is None else "the ledger is kept in memory"
+        workers = "" if self._pool.idle or self._pool.busy else "no worker can be forked"
+        faults = [fault for fault in (ledger, workers) if fault]
+        return status_line(waiting, problem, self._collecting.pipelines, self._triggers.states, faults)
 
     def _show_status(self) -> None:
         if not self._stopping.begun:
@@ -254,6 +259,7 @@ class Supervisor:
         self._directory.check()
         self._triggers.check()
         self._idle_work.turn()
+        self._show_status()
 
     def _reload(self) -> None:
         """Load the configuration again; during recovery its triggers are not open yet."""
@@ -266,7 +272,7 @@ class Supervisor:
         if self._configuration.reload():
             self._triggers.open(self._generation)
             self._intake.configure(self._generation)
-            self._idle_work.maintenance.owe_digests(())  # cores may have to be removed now
+            self._idle_work.reloaded()
         self._manager.ready(self._status_line())
         self._metrics.write()
 
@@ -293,4 +299,5 @@ class Supervisor:
         self._directory.close()
         self._ledger.close()
         self._pool.close()
+        self._stopping.ended()
         log.info("daemon.stopped")

@@ -248,7 +248,7 @@ class WatchedTrigger:
         self._cancel = self._loop.call_later(self._pause_s, self.open)
 
     def _fail(self, exc: CollectorError | OSError) -> None:
-        self._problem = str(exc)
+        self._problem = str(exc).removeprefix(f"trigger {self.trigger.id}: ")  # whoever shows it names the trigger
         self._hint = getattr(exc, "hint", None)
 
     def _log(self) -> None:

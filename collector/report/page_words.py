@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 
 from collector.model.units import counted, size
-from collector.report.handover_words import handover_words
+from collector.report.incident_words import gap_words, handover_words, over_budget_words
 from collector.report.page_text import span
 from collector.report.story import Cause, Kept, MemoryThen, Repeats, Story
 
@@ -27,6 +27,8 @@ def head_facts(story: Story) -> Iterator[tuple[str, str]]:
         ("Kernel", story.kernel),
         ("Memory", _memory(story.memory)),
         ("Kept", f"{_kept(story.kept)}; the incident is {story.state}"),
+        ("Brief", over_budget_words(story)),
+        ("Gap", gap_words(story)),
         ("Handover", handover_words(story.handover)),
         ("Again", _repeats(story.repeats)),
         ("Signature", story.signature),

@@ -12,7 +12,7 @@ from collector.model.out_of_memory import KILLED
 from collector.model.units import counted
 from collector.report.cause import EVENTS
 from collector.report.chain import SEPARATOR, where
-from collector.report.handover_words import handover_words
+from collector.report.incident_words import gap_words, handover_words, over_budget_words
 from collector.report.kept import TO_COME
 from collector.report.story import LogLine, MemoryThen, Missing, Repeats, Story
 from collector.report.text import age, columns, fitted, local, ordinal, rounded
@@ -113,12 +113,12 @@ def _parts(story: Story, width: int, now: datetime | None, *, kernel: int) -> It
     of = {status: [one for one in story.missing if one.status == status] for status in (NOT_APPLICABLE, TO_COME)}
     yield _Part("MISSING", _missing([one for one in story.missing if one.status not in of]), 3, BAD)
     yield _Part("without", _without(of[NOT_APPLICABLE], width), 1)
-    yield _Part("brief", _over_budget(story), 2)
+    yield _Part("brief", over_budget_words(story), 2)
     yield _Part("to come", ", ".join(one.step for one in of[TO_COME]), 1)
     yield _Part("again", SEPARATOR.join(filter(None, (_again(story.repeats), _signature(story)))), 1)
     yield _Part("labels", " ".join(f"{name}={text}" for name, text in story.labels.items()), 1)
-    handover = handover_words(story.handover)
-    yield _Part("incident", ", ".join(filter(None, (f"{story.id} {story.state}", handover))), 2)
+    ends = (f"{story.id} {story.state}", gap_words(story), handover_words(story.handover))
+    yield _Part("incident", ", ".join(filter(None, ends)), 2)
     yield _Part("next", SEPARATOR.join(command.replace(" ", KEPT_TOGETHER) for command in story.next), 3)
 
 
@@ -193,11 +193,6 @@ def _without(found: Sequence[Missing], width: int) -> str:
     text = _missing(found)
     fits = columns(text) <= width or len({one.reason for one in found}) == 1
     return text if fits else f"{', '.join(one.step for one in found)} (why: --steps)"
-
-
-def _over_budget(story: Story) -> str:
-    without = f", so without {', '.join(story.left_out)}" if story.left_out else ""
-    return f"over budget: {story.over_budget}{without}" if story.over_budget else ""
 
 
 def _again(repeats: Repeats | None) -> str:

@@ -139,7 +139,8 @@ class Story(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
 
     *over_budget* says which budget was exceeded, so that the steps of *left_out* were not tried.
     *limits* are those of its cgroups that were met, a sentence each. *writing_bytes*: of the files that are being
-    written, if it is under way. *labels* are the machine's; *handover* is ``None`` if it is not to be handed over.
+    written, if it is under way. *gap_s* is how long nobody collected, if it was cut off and continued. *labels* are the
+    machine's; *handover* is ``None`` if it is not to be handed over.
     """
 
     id: str
@@ -160,6 +161,7 @@ class Story(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
     machine_id: str = ""
     boot_id: str = ""
     handover: ToldHandover | None = None
+    gap_s: float | None = None
     trace: Backtraces | None = None
     threads: int = 0
     signature: str = ""

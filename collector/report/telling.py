@@ -122,6 +122,7 @@ def _told(
         machine_id=printable(found.machine_id, limit=SHOWN),
         boot_id=printable(found.boot_id, limit=SHOWN),
         handover=_handover(archive, found.id),
+        gap_s=next((one.gap_s for one in found.continued), None) if isinstance(found, Manifest) else None,
         subject=_subject(marker, core, documents),
         cause=cause_of(found.markers, core, kernel, limits),
         kept=held,

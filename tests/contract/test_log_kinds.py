@@ -44,6 +44,10 @@ OF_RUNS = (
 )
 
 
+VALUES = {"running": ["xy", "xz"], "count": 2, "digests": 2, "duration_s": 0.5, "size_bytes": 2}
+"""Of the fields whose type matters."""
+
+
 def logged() -> Iterator[tuple[str, str, dict[str, Any] | None]]:
     """Yield event, level and fields of every call that logs; ``None`` for fields that only show when it runs."""
     for path in (ROOT / "collector").rglob("*.py"):
@@ -100,8 +104,9 @@ def test_every_event_has_a_kind_with_its_level_and_a_sentence_of_its_fields() ->
         assert event in KINDS, event
         assert priority_of(event, level) in KINDS[event].priorities, (event, level)
         if fields is not None:
-            said = sentence(event, {"running": ["x"]} | fields | {"signal": 11, "size_bytes": 1})
+            said = sentence(event, fields | {name: VALUES[name] for name in VALUES & fields.keys()})
             assert "?" not in said, said
+            assert ", y" not in said, "a text was taken for a list of texts"
     used = {(event, priority_of(event, level)) for event, level, _ in found} | {("log.dropped", 4)}
     assert used == {(event, priority) for event, kind in KINDS.items() for priority in kind.priorities}
 

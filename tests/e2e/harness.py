@@ -20,7 +20,7 @@ import psutil
 from configuration import write_config
 
 from collector.daemon.messages import Reply, Request, RunRequest, Status, StatusRequest
-from collector.daemon.requests import ask, connected
+from collector.daemon.requests import ask, connected, metrics_of
 
 HERE = Path(__file__).parent
 NOBODY = 65534
@@ -35,6 +35,12 @@ def wait_for(condition: Callable[[], Any], what: str, timeout_s: float = 20.0) -
             return found
         time.sleep(0.01)
     raise AssertionError(f"after {timeout_s} s still no {what}")
+
+
+def metric_in(text: str, series: str) -> float:
+    """Return one metric of a text for Prometheus."""
+    (found,) = [line.rpartition(" ")[2] for line in text.splitlines() if line.startswith(f"crash_collector_{series} ")]
+    return float(found)
 
 
 class Daemon:
@@ -87,6 +93,10 @@ class Daemon:
         """Run a ``collector`` command with this daemon's configuration."""
         command = [*COLLECTOR, *arguments, "--config", str(self.config)]
         return subprocess.run(command, capture_output=True, text=True, check=False, timeout=60, **options)
+
+    def metric(self, series: str) -> float:
+        """Return one metric; *series* is without the prefix, and has its labels."""
+        return metric_in(metrics_of(str(self.runtime)), series)
 
     def events(self) -> list[dict[str, Any]]:
         """Return the events in its log."""

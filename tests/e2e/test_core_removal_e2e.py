@@ -52,6 +52,7 @@ def test_core_is_removed_once_it_is_archived_and_not_before(daemon_factory: Call
     assert names(daemon) == {"core.engine.4000079"}
     counts = wait_for(lambda: (found := removals(daemon))[1:] and found, "two lines")
     assert counts == [1, 1]
+    assert daemon.metric('cores_removed_total{trigger="cores"}') == 2
 
 
 def removals(daemon: Daemon) -> list[int]:

@@ -40,15 +40,21 @@ def test_reload_names_the_keys_that_need_a_restart(daemon_factory: Callable[...,
     """In its answer, the log and the status; until then the old archive keeps both incidents and ledger."""
     daemon = daemon_factory()
     other = daemon.directory / "other"
-    edit(daemon, archive={"path": str(other)}, runtime={"workers": 3, "incident_timeout": "5m"})
+    edit(
+        daemon, archive={"path": str(other)}, runtime={"workers": 3, "incident_timeout": "5m"}, recorder={"keep": "90s"}
+    )
     result = daemon.run("config", "reload")
     assert result.returncode == 0
-    assert result.stdout == "the new configuration is in force\nafter a restart: runtime.workers, archive.path\n"
-    assert "after a restart: runtime.workers, archive.path\n" in daemon.run("status").stdout
+    assert (
+        result.stdout
+        == "the new configuration is in force\nafter a restart: runtime.workers, archive.path, recorder.keep\n"
+    )
+    assert "after a restart: runtime.workers, archive.path, recorder.keep\n" in daemon.run("status").stdout
     deferred = [event for event in daemon.events() if event["event"] == "config.deferred"]
     assert [(event["key"], event["in_force"], event["after_restart"]) for event in deferred] == [
         ("runtime.workers", 2, 3),
         ("archive.path", str(daemon.archive), str(other)),
+        ("recorder.keep", "0s", "90s"),
     ]
     crash(daemon, 1)
     daemon.wait_for_incidents(1)

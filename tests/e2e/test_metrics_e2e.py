@@ -10,9 +10,10 @@ from pathlib import Path
 
 import pytest
 from configuration import CORES, CRASHER, MEMORY, TABLE, UNBOUNDED, config_of
-from harness import COLLECTOR, HERE, Daemon, make_daemon, status_of, wait_for
+from harness import COLLECTOR, HERE, Daemon, make_daemon, metric_in, run_now, status_of, wait_for
 from machine import PROC_CONNECTOR, compiled, need
 
+from collector.daemon.requests import metrics_of
 from collector.model.case import Fate
 
 STORM = f"storm-of-{CRASHER}"
@@ -30,11 +31,6 @@ def checked(daemon: Daemon) -> str:
     said = subprocess.run(check, input=done.stdout, capture_output=True, text=True, encoding="utf-8", check=False)
     assert (said.returncode, said.stdout, said.stderr) == (0, "", "")
     return done.stdout
-
-
-def value(text: str, series: str) -> float:
-    (line,) = re.findall(rf"^crash_collector_{re.escape(series)} (.*)$", text, re.MULTILINE)
-    return float(line)
 
 
 def by_fate(text: str) -> Counter[str]:
@@ -62,16 +58,17 @@ def test_metrics_agree_with_the_ledger_and_reach_node_exporter(daemon_factory: C
     for number in range(3):
         daemon.put_core(f"core.{number}")
     daemon.wait_for_incidents(3)
-    assert daemon.run("run", "--now").returncode == 0
-    text = wait_for(lambda: by_fate(now := checked(daemon)).total() == 4 and now, "metrics of four incidents")
+    assert run_now(daemon).exit_code == 0
+    wait_for(lambda: by_fate(metrics_of(str(daemon.runtime))).total() == 4, "metrics of four incidents")
+    text = checked(daemon)
     assert by_fate(text) == in_ledger(daemon) == {"collected": 4}
-    assert value(text, 'incidents_total{pipeline="crash",state="complete"}') == 4
-    assert value(text, 'step_ends_total{step="memory",collector="proc_files",status="ok"}') == 4
-    assert value(text, 'step_duration_seconds_count{step="processes",collector="process_table"}') == 4
-    assert value(text, 'trigger_watching{trigger="cores"}') == 1
-    assert value(text, "archived_bytes_total") > 0
-    assert value(text, "last_success_timestamp_seconds") >= value(text, "start_time_seconds")
-    wait_for(lambda: value(checked(daemon), "archive_incidents") == 4, "count of the archive")
+    assert metric_in(text, 'incidents_total{pipeline="crash",state="complete"}') == 4
+    assert metric_in(text, 'step_ends_total{step="memory",collector="proc_files",status="ok"}') == 4
+    assert metric_in(text, 'step_duration_seconds_count{step="processes",collector="process_table"}') == 4
+    assert metric_in(text, 'trigger_watching{trigger="cores"}') == 1
+    assert metric_in(text, "archived_bytes_total") > 0
+    assert metric_in(text, "last_success_timestamp_seconds") >= metric_in(text, "start_time_seconds")
+    wait_for(lambda: "crash_collector_archive_incidents 4\n" in metrics_of(str(daemon.runtime)), "count of the archive")
     file = daemon.directory / "prom" / "collector.prom"
     assert file.stat().st_mode & 0o777 == 0o644
     assert re.findall("^# TYPE .*$", file.read_text(encoding="utf-8"), re.MULTILINE) == re.findall(
@@ -82,22 +79,21 @@ def test_metrics_agree_with_the_ledger_and_reach_node_exporter(daemon_factory: C
 def test_metrics_tell_of_an_earlier_runs_end_and_of_a_refused_reload(daemon_factory: Callable[..., Daemon]) -> None:
     """What a restart must not forget, and what nobody sees who only reads logs."""
     daemon = daemon_factory(config_of(MEMORY))
-    assert daemon.run("run", "--now").returncode == 0
-    success_s = value(checked(daemon), "last_success_timestamp_seconds")
+    assert run_now(daemon).exit_code == 0
+    success_s = daemon.metric("last_success_timestamp_seconds")
     daemon.stop()
     (daemon.archive / "20260101T000000.000000Z-000000.partial").mkdir()
     daemon.start()
-    assert value(checked(daemon), "last_success_timestamp_seconds") == success_s > 0
+    assert daemon.metric("last_success_timestamp_seconds") == success_s > 0
     good = daemon.config.read_text(encoding="utf-8")
     daemon.config.write_text(good + "metrics: {textfile: collector.prom}\n", encoding="utf-8")
     refused = daemon.run("config", "reload")
     assert refused.returncode == 78
     assert "must be an absolute path that ends in .prom" in refused.stderr
-    assert value(checked(daemon), "config_last_reload_successful") == 0
+    assert daemon.metric("config_last_reload_successful") == 0
     daemon.config.write_text(good, encoding="utf-8")
     assert daemon.run("config", "reload").returncode == 0
-    text = checked(daemon)
-    assert (value(text, "config_last_reload_successful"), value(text, "config_generation")) == (1, 2)
+    assert (daemon.metric("config_last_reload_successful"), daemon.metric("config_generation")) == (1, 2)
 
 
 @pytest.mark.root
@@ -119,9 +115,9 @@ def test_metrics_of_a_machine_that_had_a_thousand_crashes(tmp_path: Path) -> Non
         waiting = CRASHES - (ends.total() - ends["joined"])
         print(f"{dict(ends)}, {waiting} wait, {len(text)} characters")
         assert by_fate(text) == ends
-        assert value(text, "crashes_waiting") == waiting == in_ledger(daemon)["held"]
-        assert value(text, 'incidents_total{pipeline="crash",state="complete"}') == len(daemon.incidents()) > 0
-        assert value(text, 'markers_lost_total{trigger="deaths"}') == 0
+        assert metric_in(text, "crashes_waiting") == waiting == in_ledger(daemon)["held"]
+        assert metric_in(text, 'incidents_total{pipeline="crash",state="complete"}') == len(daemon.incidents()) > 0
+        assert metric_in(text, 'markers_lost_total{trigger="deaths"}') == 0
         assert len(text) < 32_000
     finally:
         daemon.kill()

@@ -102,12 +102,15 @@ def test_start_goes_on_with_what_was_cut_off(daemon_factory: Callable[..., Daemo
         daemon.start()
         (manifest,) = daemon.wait_for_incidents(1)
     assert manifest["state"] == "complete", manifest
+    assert daemon.metric("incidents_continued_total") == 1
     assert copied(daemon, manifest) == data
     kept = daemon.archive / manifest["id"]
     assert (kept / "processes/processes.tsv").stat().st_mtime_ns == before.st_mtime_ns, "read again"
     assert (kept / "segments/segments/0001").stat().st_ino == first.st_ino, "copied again"
     (continued,) = manifest["continued"]
     assert continued["gap_s"] > 0
+    assert "cut off, and continued " in " ".join(daemon.run("show").stdout.split())
+    assert "memory, processes, core done before" in daemon.run("show", "--steps").stdout
     assert set(continued["done"]) == {"memory", "processes", "core"}
     assert len(paths_of(manifest)) == len(set(paths_of(manifest)))
     assert not list(kept.rglob("*.part"))

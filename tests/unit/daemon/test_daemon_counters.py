@@ -6,8 +6,8 @@ from collector.daemon.counters import MOST_SERIES, OTHERS, Counters, Series
 from collector.model.case import Fate
 from collector.model.incident import IncidentState, StepEnd, StepStatus
 from collector.model.pressure import Decision, Objection, Term, Verdict
-from collector.runner.events import StepFinished
-from collector.runner.replies import Done
+from collector.runner.events import HandoverFailed, StepFinished
+from collector.runner.replies import Done, RemovedCores
 
 
 def test_series_are_bounded() -> None:
@@ -39,6 +39,21 @@ def test_counters_count_an_incomplete_incident_as_no_success() -> None:
     counters.finished("crash", Done(state=IncidentState.INCOMPLETE))
     assert counters.last_incident_s > 0
     assert counters.last_success_s == 0
+
+
+def test_counters_tell_over_budget_incidents_handovers_and_removed_cores_apart() -> None:
+    """A brief that the kernel's triggers asked for is none of a repeat; a try that failed is not yet given up."""
+    counters = Counters()
+    for over_budget in (False, True):
+        counters.finished("brief", Done(state=IncidentState.COMPLETE), over_budget=over_budget)
+    counters.finished("brief", Done(reason="no space", exit_code=75), over_budget=True)
+    assert counters.over_budget == 1
+    counters.update(HandoverFailed(incident="i", reason="it exited with status 1", retry_s=300.0))
+    assert counters.failed_handovers == 1
+    for _ in range(2):
+        counters.removed(RemovedCores("cores", ("1:2", "1:3"), 8192))
+    assert counters.cores_removed == {("cores",): 4}
+    assert counters.core_bytes_removed == {("cores",): 16384}
 
 
 def test_counters_count_a_marker_when_its_fate_is_final() -> None:

@@ -10,6 +10,7 @@ import subprocess
 import sys
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -17,6 +18,7 @@ from collector.daemon.crash_fields import crash_fields
 from collector.daemon.journal import output_for
 from collector.daemon.log_output import DroppingLogger, Stream
 from collector.daemon.native_journal import entry_of
+from collector.daemon.sentences import sentence
 from collector.model.marker import Marker, MarkerKind, ProcessRef
 
 CRASH = Marker(
@@ -110,6 +112,29 @@ def test_entry_says_who_crashed_in_fields_and_in_a_sentence() -> None:
     )  # fmt: skip
     assert {fields[name] for name in ("UNIT", "COREDUMP_UNIT", "OBJECT_SYSTEMD_UNIT")} == {"engine.service"}
     assert "COLLECTOR_AT" not in fields
+
+
+@pytest.mark.parametrize(("event", "fields", "said"), [
+    ("daemon.stopping", {"running": ["20261128T225017.924723Z-9f6cae"]},
+     "stopping; under way: 20261128T225017.924723Z-9f6cae"),
+    ("daemon.stopping", {"running": []}, "stopping"),
+    ("limit.reached", {"limit": "storm.total", "owner": "uid 1000", "count": 1},
+     "the limit storm.total was reached once (owner: uid 1000)"),
+    ("cores.removed", {"trigger": "cores", "count": 1, "size_bytes": 1 << 20},
+     "trigger cores: archived cores removed: 1, 1.0 MiB"),
+    ("handover.failed", {"incident": "x-18e1c2", "reason": "it exited with status 1", "tries": 1, "retry_s": 300.0},
+     "18e1c2: not taken over by the program of on_archived: it exited with status 1; tried again in 5m"),
+    ("handover.failed", {"incident": "x-18e1c2", "reason": "it exited with status 1", "tries": 4, "retry_s": None},
+     "18e1c2: not taken over by the program of on_archived: it exited with status 1; given up after 4 tries"),
+    ("incident.opened", {"incident": "x-18e1c2", "path": "/a/x", "over_budget": "2 incidents of x in 600 s"},
+     "18e1c2: opened at /a/x; over budget: 2 incidents of x in 600 s"),
+    ("incident.sealed", {"incident": "x-18e1c2", "digests": 0}, "18e1c2: no digest is missing"),
+    ("marker.ruled", {"occasion": "core file /c/core.1", "reason": "core file /c/core.1", "fate": "queued"},
+     "core file /c/core.1; queued"),
+])  # fmt: skip
+def test_entry_is_a_sentence_as_one_would_write_it(event: str, fields: dict[str, Any], said: str) -> None:
+    """Numbers with their nouns, lists as lists, nothing twice, and what comes next."""
+    assert sentence(event, fields) == said
 
 
 def test_entry_of_a_claim_names_no_unit_and_no_process() -> None:

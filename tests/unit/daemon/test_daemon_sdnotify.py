@@ -33,6 +33,17 @@ def test_manager_receives_each_state(manager_socket: socket.socket) -> None:
     assert heard[2:] == [["WATCHDOG=1"], ["STOPPING=1"]]
 
 
+def test_manager_is_told_a_status_once(manager_socket: socket.socket) -> None:
+    """The daemon computes it every few seconds, and systemd would wake up for it."""
+    manager = ServiceManager({"NOTIFY_SOCKET": manager_socket.getsockname()})
+    manager.ready("watching")
+    for text in ("watching", "collecting: crash", "collecting: crash", "watching"):
+        manager.status(text)
+    manager.stopping()
+    heard = [manager_socket.recv(256).decode().splitlines()[-1] for _ in range(4)]
+    assert heard == ["STATUS=watching", "STATUS=collecting: crash", "STATUS=watching", "STOPPING=1"]
+
+
 def test_manager_is_pinged_twice_as_often_as_it_asks() -> None:
     """Only with a watchdog, and only if it watches this process."""
     assert ServiceManager({"WATCHDOG_USEC": "30000000"}).watchdog_s == 15.0

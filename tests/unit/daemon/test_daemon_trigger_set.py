@@ -61,7 +61,7 @@ class Piped:
     def open(self, ctx: TriggerContext) -> Pipe:
         if not self.works or self.failures:
             self.failures[:1] = []
-            raise CollectorError("no")
+            raise CollectorError(f"trigger {ctx.id}: no")
         opened.append(Pipe())
         return opened[-1]
 

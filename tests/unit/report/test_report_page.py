@@ -83,6 +83,14 @@ def test_page_says_what_matters_first(tmp_path: Path) -> None:
     assert places == sorted(places)
 
 
+def test_page_says_what_a_brief_lacks_and_that_an_incident_was_continued(tmp_path: Path) -> None:
+    """Who reads the page only must not take what was left out, or came late, for all there was."""
+    told = story(over_budget="2 incidents of engine (uid 0) in 600 s", left_out=("core", "segments"), gap_s=90.5)
+    text = words(checked_page(text_of(tmp_path / "archive", told)))
+    assert "over budget: 2 incidents of engine (uid 0) in 600 s, so without core, segments" in text
+    assert "cut off, and continued after 1 min" in text
+
+
 def test_page_says_that_no_line_of_the_kernel_is_this_crash(tmp_path: Path) -> None:
     """They are other processes' then, and look like its own."""
     lines = (LogLine(at=AT, text="other[77]: segfault at 0 ip 0 in other"),)
