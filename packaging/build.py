@@ -26,7 +26,8 @@ STAGE = BUILD / "root"
 
 TREE = STAGE / "opt/collector"
 SITE = TREE / "lib/python3.11/site-packages"
-DOC = STAGE / "usr/share/doc/crash-collector"
+DOCUMENTATION = "usr/share/doc/crash-collector"
+DOC = STAGE / DOCUMENTATION
 PIP = [sys.executable, "-m", "pip", "--disable-pip-version-check", "--quiet"]
 SHELLS = {
     "bash": "usr/share/bash-completion/completions/collector",
@@ -42,12 +43,12 @@ FILES = {
     "systemd/collector.catalog": "usr/lib/systemd/catalog",
     "systemd/examples/*": "opt/collector/examples",
     "docs/alerts.yml": "opt/collector/examples",
-    "README.md": "usr/share/doc/crash-collector",
-    "docs/*.md": "usr/share/doc/crash-collector/docs",
-    "docs/report.png": "usr/share/doc/crash-collector/docs",
-    "docs/collectors/*.md": "usr/share/doc/crash-collector/docs/collectors",
-    "docs/triggers/*.md": "usr/share/doc/crash-collector/docs/triggers",
-    "docs/decisions/*.md": "usr/share/doc/crash-collector/docs/decisions",
+    "README.md": DOCUMENTATION,
+    "docs/*.md": f"{DOCUMENTATION}/docs",
+    "docs/report.png": f"{DOCUMENTATION}/docs",
+    "docs/collectors/*.md": f"{DOCUMENTATION}/docs/collectors",
+    "docs/triggers/*.md": f"{DOCUMENTATION}/docs/triggers",
+    "docs/decisions/*.md": f"{DOCUMENTATION}/docs/decisions",
 }
 
 

@@ -19,6 +19,7 @@ import msgspec
 
 from collector.archive.layout import LEDGER
 from collector.archive.read import ArchiveReader
+from collector.model.case import Fate
 from collector.model.decode import MalformedError, decode
 from collector.model.errors import ArchiveError
 from collector.model.units import counted
@@ -134,6 +135,16 @@ class LedgerReader:
         except sqlite3.Error as exc:
             self._unreadable(exc)
             return set(), {}
+
+    def incidents_under_way(self) -> set[str]:
+        """Return the incidents whose markers have no final fate; empty if that cannot be read."""
+        open_fates = [str(fate) for fate in Fate if fate.open]
+        query = f"SELECT DISTINCT incident FROM markers WHERE fate IN ({', '.join('?' * len(open_fates))})"
+        try:
+            return {str(row[0]) for row in self._db.execute(f"{query} AND incident <> ''", open_fates)}
+        except sqlite3.Error as exc:
+            self._unreadable(exc)
+            return set()
 
     def _rows(self, table: str, names: tuple[str, ...], where: str, values: tuple[float, ...]) -> Iterator[Any]:
         """Yield rows in their order; around a damaged page, those before and those behind it."""

@@ -66,7 +66,7 @@ def _follow(sock: socket.socket, request: RunRequest, renderer: Renderer) -> int
                 return renderer.reply(answer)
             renderer.event(answer)
     except UnreachableError as exc:
-        message = "the daemon ended; it seals what it has collected at its next start: `collector list`"
+        message = "the daemon ended; its next start goes on with what it had begun: `collector list`"
         raise UnreachableError(message, hint=exc.hint) from exc
     except KeyboardInterrupt:
         raise SignalError("the daemon continues the run: `collector status`", number=signal.SIGINT) from None

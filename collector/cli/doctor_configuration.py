@@ -106,7 +106,7 @@ def incidents(generation: Generation) -> Iterator[Check]:
         return
     if left:
         said = f"unfinished, of a run that was killed: {', '.join(left)}"
-        hint = "sealed by the next start of the daemon, or the next `collector run --now` without one"
+        hint = "the daemon's next start goes on with its own; a run by hand without it seals those of other such runs"
         yield Check("warning", "incidents", said, hint)
     if not sealed:
         return

@@ -32,7 +32,7 @@ def drain_command(*, off: bool, timeout: str, config: str | None, as_json: bool)
     Let the daemon finish what it has, and begin nothing more.
 
     Crashes are recorded, and collected after its next start. Exit status 75 if incidents are still under way after the
-    time allowed; the daemon stays drained.
+    time allowed, and the daemon stays drained; or if somebody has ended the drain meanwhile.
     """
     until_s = time.monotonic() + parsed(parse_seconds, timeout)
     directory = runtime_directory(find(config))
@@ -41,7 +41,7 @@ def drain_command(*, off: bool, timeout: str, config: str | None, as_json: bool)
         raise refusal(reply)
     status = status_of(directory)
     live = sys.stderr.isatty() and not as_json
-    while not off and _left(status):
+    while not off and _left(status) and status.drained_s is not None:
         if time.monotonic() >= until_s:
             raise PressureError(
                 f"after {timeout}, {_left(status)} incidents are not archived: {_doing(status)}",
@@ -53,6 +53,11 @@ def drain_command(*, off: bool, timeout: str, config: str | None, as_json: bool)
         status = status_of(directory)
     if live:
         click.echo(ERASE_LINE, err=True, nl=False)
+    if not off and status.drained_s is None:
+        raise PressureError(
+            "it is not drained any more: somebody said `collector drain --off`, or it was restarted",
+            hint="say it again, if it is still to be",
+        )
     if as_json:
         click.echo(msgspec.json.encode({"drained": status.drained_s is not None, "waiting": status.queued}))
     else:

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 
 import click
 
+from collector.archive.ledger_reader import LedgerReader
 from collector.archive.read import UNFINISHED, ArchiveReader
 from collector.cli.text import printable
 from collector.daemon.requests import AS_ROOT
@@ -45,6 +47,13 @@ def unfinished(path: str) -> list[str]:
         return [incident for incident in opened.unfinished() if _is_left(opened, incident)]
 
 
+def _of_daemon(archive: str) -> set[str]:
+    """Return the incidents that the daemon has begun and not ended, as its ledger says."""
+    with contextlib.suppress(ArchiveError), ArchiveReader(archive) as opened, LedgerReader(opened) as ledger:
+        return ledger.incidents_under_way()
+    return set()
+
+
 def _is_left(archive: ArchiveReader, incident: str) -> bool:
     try:
         return archive.under_way(incident).state == UNFINISHED
@@ -53,8 +62,15 @@ def _is_left(archive: ArchiveReader, incident: str) -> bool:
 
 
 def seal_left(pool: Pool, archive: str) -> Task[None]:
-    """Seal unfinished incidents and print their ids; those that another process holds are left alone."""
-    done = yield from recover(pool, archive, wait_s=0.0)
+    """
+    Seal unfinished incidents and print their ids.
+
+    Those that another process holds are left alone, and those of the daemon: its next start goes on with them.
+    """
+    theirs = _of_daemon(archive)
+    done = yield from recover(pool, archive, wait_s=0.0, spare=theirs)
+    for incident in sorted(theirs & {*unfinished(archive)}):
+        click.echo(f"{incident} is unfinished: the next start of the daemon goes on with it", err=True)
     for incident in done.sealed:
         click.echo(f"sealed {incident}, which a killed run left unfinished", err=True)
     if done.reason:

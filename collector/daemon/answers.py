@@ -71,9 +71,10 @@ class Answers:
                 self._run(request, client)
 
     def _drain(self, *, on: bool) -> None:
-        if on:
+        drained = self.intake.drained_s is not None
+        if on and not drained:
             log.info("drain.started", queued=self.intake.queued)
-        else:
+        elif drained and not on:
             log.info("drain.ended", queued=self.intake.queued)
         self.intake.drain(on=on)
         self.drained()

@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import contextlib
 import socket
 import time
+from collections.abc import Iterator
 
 import msgspec
 
+from collector.host import process
 from collector.host.passing import send_fds
 from collector.model.copying import Advice, Feedback
 from collector.runner.coroutine import Wait, until
@@ -45,7 +48,8 @@ class Reporter:
         now = time.monotonic()
         if now - self._reported_s >= PROGRESS_S:
             self._reported_s, self._reported = now, progress
-            self._sock.send(msgspec.json.encode(progress))
+            with _dying_with_supervisor():
+                self._sock.send(msgspec.json.encode(progress))
 
     def interrupted(self) -> bool:
         """Return whether the supervisor needs this worker for something else."""
@@ -54,10 +58,27 @@ class Reporter:
     def stopped(self) -> bool:
         """Return whether the program must end; an interrupt is ignored, because this job cannot wait."""
         while not self._stopped and until(Wait(self._sock.fileno(), 0.0)):
-            self._stopped = self._sock.recv(len(INTERRUPT)) in (STOP, b"")
+            with _dying_with_supervisor():
+                message = self._sock.recv(len(INTERRUPT))
+                if not message:
+                    raise EOFError
+                self._stopped = message == STOP
         return self._stopped
 
     def done(self, done: Done, fd: int | None = None) -> None:
         """End the job; *fd* goes to the supervisor."""
         self._known = self._reported = NO_PROGRESS
         send_fds(self._sock, msgspec.json.encode(done), [] if fd is None else [fd])
+
+
+@contextlib.contextmanager
+def _dying_with_supervisor() -> Iterator[None]:
+    """
+    Die if it has gone: it was killed, and its next run goes on with what is on disk.
+
+    A copy that ended with a record now, as one that is stopped does, would be taken for all there is.
+    """
+    try:
+        yield
+    except (EOFError, BrokenPipeError, ConnectionResetError):
+        process.die_as_parent_did()

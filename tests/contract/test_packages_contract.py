@@ -50,15 +50,12 @@ def test_packages_have_each_script_that_is_written_for_them() -> None:
 def test_packages_have_what_hints_name() -> None:
     """A hint is read on a machine that has nothing but the package."""
     sources = "\n".join(path.read_text(encoding="utf-8") for path in sorted((ROOT / "collector").rglob("*.py")))
-    build = (PACKAGING / "build.py").read_text(encoding="utf-8")
     for page, heading in set(re.findall(r'"(docs/[\w-]+\.md), ([^",]+)', sources)):
         lines = (ROOT / page).read_text(encoding="utf-8").splitlines()
         assert {f"## {heading}", f"### {heading}"} & set(lines), heading
     for example in set(re.findall(r"/opt/collector/examples/([\w@.-]+\w)", sources)):
         assert (ROOT / "systemd/examples" / example).exists(), example
     assert "systemd/examples" not in sources
-    assert '"docs/*.md": "usr/share/doc/crash-collector/docs"' in build
-    assert '"README.md": "usr/share/doc/crash-collector"' in build
 
 
 def test_man_pages_have_each_verb_and_each_key(tmp_path: Path) -> None:

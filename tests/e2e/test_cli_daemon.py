@@ -33,7 +33,7 @@ def test_run_is_handed_to_the_daemon_only_if_that_would_do_the_same(daemon_facto
 
 
 def test_run_is_not_done_twice_when_the_daemon_dies(daemon_factory: Callable[..., Daemon]) -> None:
-    """If it ends after it took the request, exit status 69: it seals what it has at its next start."""
+    """If it ends after it took the request, exit status 69: its next start goes on with it."""
     daemon = daemon_factory(config_of(HOLD, triggers=()), start=False)
     os.mkfifo(daemon.directory / "hold")
     daemon.start()
@@ -42,7 +42,7 @@ def test_run_is_not_done_twice_when_the_daemon_dies(daemon_factory: Callable[...
         daemon.stop(signal.SIGKILL)
         _, said = client.communicate(timeout=20)
     assert client.returncode == 69
-    assert "the daemon ended; it seals what it has collected at its next start: `collector list`" in said
+    assert "the daemon ended; its next start goes on with what it had begun: `collector list`" in said
     assert daemon.incidents() == []
 
 

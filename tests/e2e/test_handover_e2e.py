@@ -82,11 +82,11 @@ def test_handover_of_a_crash_is_done_once(daemon_factory: Callable[..., Daemon],
 
 
 def test_handover_that_fails_is_tried_again_by_count(daemon_factory: Callable[..., Daemon]) -> None:
-    """It exits with 1, prints 50 MB, hangs, leaves a child: each costs itself, and the incident does not change."""
+    """It exits with 1, prints 5 MB, hangs, leaves a child: each costs itself, and the incident does not change."""
     daemon = handing_over(daemon_factory, "", on_archived={"timeout": "30s"})
     said = {
         "exit 1": ("it exited with status 1", 1),
-        "yes | head -c 50000000; echo the end; exit 3": ("it exited with status 3", 3),
+        "yes | head -c 5000000; echo the end; exit 3": ("it exited with status 3", 3),
         "kill -SEGV $$": ("it was ended by signal 11", -11),
         "sleep 1000 & sleep 1000": ("it was killed: it had not ended in time", -9),
     }

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import re
 import shutil
 import subprocess
 from collections.abc import Iterator
@@ -182,6 +183,16 @@ def test_man_pages_and_completion_are_sound(overlay: Overlay, built: Built) -> N
     }
     for shell, file in completion.items():
         assert run(shell, "-n", str(file)).returncode == 0
+
+
+def test_deb_has_the_pages_that_the_program_refers_to(tmp_path: Path, built: Built) -> None:
+    """ "docs/operations.md" in a hint must be a file of the machine."""
+    subprocess.run(["dpkg-deb", "-x", built[0]["deb"], tmp_path], check=True)
+    site = tmp_path / "opt/collector/lib/python3.11/site-packages/collector"
+    told = [*site.rglob("*.py"), tmp_path / CONFIG[1:], *tmp_path.glob("usr/lib/systemd/system/*")]
+    pages = {page for path in told for page in re.findall(r"docs/[\w/-]+\.md", path.read_text(encoding="utf-8"))}
+    assert "docs/operations.md" in pages
+    assert [page for page in pages if not (tmp_path / "usr/share/doc/crash-collector" / page).exists()] == []
 
 
 def test_rpm_keeps_what_is_edited_and_stops_the_service_when_removed(

@@ -116,6 +116,29 @@ def test_start_goes_on_with_what_was_cut_off(daemon_factory: Callable[..., Daemo
     assert not list(kept.rglob("*.part"))
     assert [fate for (fate,) in daemon.ledger("fate")] == ["collected"]
     assert daemon.run("verify").returncode == 0
+    steps = daemon.run("show", "latest", "--steps").stdout
+    assert f"continued {continued['gap_s']:.1f} s after it was cut off; done before: " in steps
+
+
+def test_run_without_the_daemon_leaves_its_incident_to_its_next_start(daemon_factory: Callable[..., Daemon]) -> None:
+    """Between its end and its restart somebody collects by hand: that must not give up what could be continued."""
+    daemon = daemon_factory(config_of(MEMORY, HOLD), start=False)
+    os.mkfifo(fifo := daemon.directory / "hold")
+    daemon.start()
+    daemon.put_core("core.one")
+    with held(fifo):
+        daemon.kill()
+    by_hand = daemon.run("run", "--now", "--only", "memory")
+    assert by_hand.returncode == 0
+    incident = the_partial(daemon).name.removesuffix(".partial")
+    assert f"{incident} is unfinished: the next start of the daemon goes on with it" in by_hand.stderr
+    daemon.start()
+    with held(fifo):
+        pass
+    manifest, _ = daemon.wait_for_incidents(2)
+    assert manifest["id"] == incident
+    assert manifest["continued"]
+    assert [fate for (fate,) in daemon.ledger("fate")] == ["collected"]
 
 
 def test_start_says_which_segments_are_not_the_same_any_more(
@@ -220,6 +243,24 @@ def test_drain_finishes_what_is_queued_and_begins_nothing_more(
         pass
     daemon.wait_for_incidents(2)
     assert "DRAINED" not in daemon.run("status").stdout
+
+
+def test_drain_does_not_claim_what_was_taken_back_meanwhile(daemon_factory: Callable[..., Daemon]) -> None:
+    """Whoever waits for it must not stop the daemon because of it."""
+    daemon = daemon_factory(config_of(MEMORY, HOLD), start=False)
+    os.mkfifo(fifo := daemon.directory / "hold")
+    daemon.start()
+    daemon.put_core("core.one")
+    with held(fifo):
+        command = [*COLLECTOR, "drain", "--config", str(daemon.config)]
+        waiting = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+        wait_for(lambda: status_of(daemon).drained_s, "drain")
+        daemon.run("drain", "--off")
+        said, why = waiting.communicate(timeout=20)
+    assert (waiting.returncode, said) == (75, "")
+    assert "it is not drained any more" in why
+    ruled = [event["event"] for event in daemon.events() if event["event"].startswith("drain.")]
+    assert ruled == ["drain.started", "drain.ended"]
 
 
 def test_drain_ends_with_the_daemon(daemon_factory: Callable[..., Daemon]) -> None:

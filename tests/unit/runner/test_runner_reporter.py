@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import contextlib
+import os
+import signal
 import socket
 
 import msgspec
@@ -9,6 +12,7 @@ import pytest
 
 from collector.model.copying import Advice, Feedback
 from collector.runner import reporter
+from collector.runner.protocol import INTERRUPT, STOP
 from collector.runner.replies import Progress
 from collector.runner.reporter import Reporter
 
@@ -50,3 +54,34 @@ def test_reporter_repeats_news_that_came_too_soon() -> None:
         report._reported_s = float("-inf")
         report.heard(PAUSE)
         assert said(theirs) == [Progress(5, 10, "pause: severe distress")]
+
+
+@pytest.mark.parametrize("said_before", [b"", b"unread"])
+@pytest.mark.parametrize("turn", ["asks", "reports"])
+def test_reporter_dies_with_the_supervisor(turn: str, said_before: bytes) -> None:
+    """A copy that ended by itself would record what it has, and the next run would take that for all there is."""
+    ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
+    if said_before:
+        ours.send(said_before)
+    theirs.close()
+    if (pid := os.fork()) == 0:
+        with contextlib.suppress(BaseException):
+            report = Reporter(ours)
+            if turn == "asks":
+                report.stopped()
+            else:
+                report.progress(1)
+        os._exit(0)
+    ours.close()
+    assert os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1]) == -signal.SIGKILL
+
+
+def test_reporter_is_stopped_when_asked() -> None:
+    """The supervisor is there, and wants what there is."""
+    ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
+    with ours, theirs:
+        theirs.send(INTERRUPT)
+        report = Reporter(ours)
+        assert not report.stopped()
+        theirs.send(STOP)
+        assert report.stopped()
