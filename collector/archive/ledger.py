@@ -262,7 +262,7 @@ class Ledger:
     def _count(self, announced: _Announced, fate: Fate, reason: str) -> None:
         """Account for a marker that has no row."""
         marker, _, owner = announced
-        minute, reason = int(time.time() // 60), reason[: ledger_bounds.REASON_LENGTH]
+        minute, reason = int(time.time() // 60), ledger_bounds.counted_reason(fate, reason)
         self._do(COUNT.format(rows="VALUES (?, ?, ?, ?, ?, 1)"), (minute, owner, marker.trigger, fate, reason))
         self._do(f"INSERT INTO totals VALUES (?, 1) {ADD}", (fate,))
         if (key := identity(marker)) is not None:

@@ -6,7 +6,8 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator
 from typing import Any, NamedTuple
 
-from collector.archive.ledger_schema import OPEN
+from collector.archive.ledger_schema import OPEN, PARTS
+from collector.model.case import PART_FATES, Fate
 from collector.model.shares import gives_way
 
 MAX_ROWS = 100_000
@@ -24,6 +25,8 @@ SLICE = 64
 """Rows deleted in one go, and added before bounds are checked again: 1 ms."""
 
 REASON_LENGTH = 200
+"""Of a reason that markers are counted under, unless they joined a crash: that reason names it, and is its own."""
+
 ROW_BYTES = 512
 """What a row takes beside its marker, with its entries in five indexes."""
 
@@ -31,6 +34,7 @@ COUNT = (
     "INSERT INTO counted (minute, owner, trigger, fate, reason, count) {rows}"
     " ON CONFLICT (owner, minute, trigger, fate, reason) DO UPDATE SET count = count + excluded.count"
 )
+COUNTED_REASON = f"CASE WHEN fate IN ({PARTS}) THEN '' ELSE substr(reason, 1, {REASON_LENGTH}) END"
 Statement = tuple[str, tuple[object, ...]]
 Query = Callable[[str, tuple[object, ...]], list[Any]]
 
@@ -43,6 +47,11 @@ class Bound(NamedTuple):
     amount: str
     closed: str
     """Which rows may be deleted."""
+
+
+def counted_reason(fate: Fate, reason: str) -> str:
+    """Return what a marker without a row is counted under: `COUNTED_REASON`."""
+    return "" if fate in PART_FATES else reason[:REASON_LENGTH]
 
 
 def bounds() -> Iterator[Bound]:
@@ -79,12 +88,12 @@ def surplus(query: Query, bound: Bound, *, is_full: bool) -> list[int]:
 
 def deletion(table: str, ids: list[int]) -> Iterator[Statement]:
     """Yield the statements that delete rows; markers are counted instead, and still recognized."""
-    minute, short = "CAST(at_s / 60 AS INTEGER)", f"substr(reason, 1, {REASON_LENGTH})"
+    minute = "CAST(at_s / 60 AS INTEGER)"
     chosen = f"id IN ({', '.join('?' * len(ids))})"
     if table == "markers":
         yield (
             COUNT.format(
-                rows=f"SELECT {minute}, owner, trigger, fate, {short}, count(*)"
+                rows=f"SELECT {minute}, owner, trigger, fate, {COUNTED_REASON}, count(*)"
                 f" FROM markers WHERE {chosen} GROUP BY 1, 2, 3, 4, 5"
             ),
             (*ids,),

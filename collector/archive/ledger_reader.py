@@ -125,16 +125,29 @@ class LedgerReader:
             except msgspec.ValidationError:
                 self.problems.append("a count is damaged")
 
-    def of_executable(self, executable: str) -> tuple[set[str], dict[str, int]]:
-        """Return an executable's incidents, and how many of its markers have none, by fate; empty if that fails."""
+    def of_executable(self, executable: str) -> tuple[set[str], dict[str, int], set[str]]:
+        """
+        Return an executable's incidents, and how many of its markers have none, by fate; empty if that fails.
+
+        Last, the fates of markers without a row that may be its: those of the same owner.
+        """
         incidents = "SELECT DISTINCT incident FROM markers WHERE executable = ? AND incident <> ''"
         others = "SELECT fate, count(*) FROM markers WHERE executable = ? AND incident IS NULL GROUP BY fate"
         try:
             found = {str(row[0]) for row in self._db.execute(incidents, (executable,))}
-            return found, dict(self._db.execute(others, (executable,)))
+            by_fate = dict(self._db.execute(others, (executable,)))
+            return found, by_fate, self._counted_fates(executable)
         except sqlite3.Error as exc:
             self._unreadable(exc)
-            return set(), {}
+            return set(), {}, set()
+
+    def _counted_fates(self, executable: str) -> set[str]:
+        """Return the fates of the markers without a row that the owners of an executable's have."""
+        if "owner" not in self._columns("markers") & self._columns("counted"):
+            return set()
+        owners = "SELECT owner FROM markers WHERE executable = ?"
+        query = f"SELECT DISTINCT fate FROM counted WHERE owner IN ({owners})"
+        return {str(row[0]) for row in self._db.execute(query, (executable,))}
 
     def incidents_under_way(self) -> set[str]:
         """Return the incidents whose markers have no final fate; empty if that cannot be read."""

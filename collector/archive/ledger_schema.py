@@ -5,12 +5,11 @@ from __future__ import annotations
 
 import sqlite3
 
-from collector.model.case import Fate
+from collector.model.case import PART_FATES, Fate
 from collector.model.owners import ROOT, UNKNOWN
 
 OPEN = ", ".join(f"'{fate}'" for fate in Fate if fate.open)
-# Fates of markers that opened no case of their own.
-PARTS = ", ".join(f"'{fate}'" for fate in (Fate.JOINED, Fate.UNATTRIBUTED))
+PARTS = ", ".join(f"'{fate}'" for fate in PART_FATES)
 VERSION = 2
 """Of the tables, in the file's ``user_version``; 0 in those of earlier releases."""
 

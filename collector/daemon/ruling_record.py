@@ -11,7 +11,7 @@ from collector.daemon.holding import Holding
 from collector.daemon.journal import get_logger
 from collector.daemon.limits import Limits
 from collector.host.clock import boot_s
-from collector.model.case import Fate
+from collector.model.case import Case, Fate
 from collector.model.marker import Marker
 from collector.model.ruling import Ruling
 from collector.model.shares import PerMinute
@@ -46,6 +46,8 @@ class RulingRecord:
         case = ruling.case.id if ruling.case is not None else None
         self.ledger.decide(number, ruling.fate, reason=ruling.reason, case=case)
         self.counters.decided(marker.trigger, ruling.fate)
+        if ruling.again is not None and ruling.case is not None:
+            self._enter_again(ruling.case, ruling.again)
         self.holding.ruled(marker, ruling)
         if not may_begin:
             self.holding.refuse(marker, DRAINED)
@@ -61,6 +63,15 @@ class RulingRecord:
             _log(marker, ruling)
         else:
             self.limits.reached("log lines", owner)
+
+    def _enter_again(self, case: Case, ruling: Ruling) -> None:
+        """Record another ruling about a case, whose witness told whose crash it is."""
+        self.ledger.decide(case.id, ruling.fate, reason=ruling.reason, case=case.id)
+        if ruling.limit and ruling.fate is not Fate.HELD:
+            self.limits.reached(ruling.limit, ruling.owner)
+        if not ruling.fate.open:
+            self.counters.decided(case.markers[0].trigger, ruling.fate)
+            self.holding.tidy()
 
 
 def _log(marker: Marker, ruling: Ruling) -> None:

@@ -21,9 +21,9 @@ from collections.abc import Iterable, Sequence
 import msgspec
 
 from collector.model.budgets import Budgets, Excess, Spent, StormSettings
-from collector.model.case import Case, Fate, awaits_core, executable, owner_of
+from collector.model.case import Case, Fate, awaits_core, brings_core, executable, owner_of
 from collector.model.identity import agreement, contradiction, is_about_a_process, is_certain
-from collector.model.marker import DUMP, HELD_DUMP, Marker, MarkerKind
+from collector.model.marker import Marker, MarkerKind
 from collector.model.own_processes import OwnProcesses
 from collector.model.owners import Owners, is_protected, user_of
 from collector.model.queue import CaseQueue
@@ -189,8 +189,7 @@ class Admission:
         agreeing = [
             (found.strength, is_certain(case.marker), case.opened_s, found.reason, case)
             for case in self._recent.sharing(marker)
-            # A core that arrives after its incident is over still has to be collected, unless no budget is left for it.
-            if not (case.done and not case.over_budget and _brings_core(marker) and not _brings_core(case.marker))
+            if not (brings_core(marker) and case.awaits_late_core)
             and (found := agreement(case.marker, marker, apart_s=now_s - case.opened_s)) is not None
         ]
         if agreeing:
@@ -222,22 +221,33 @@ class Admission:
         """Add the marker to *case*; if the case is over, it joins in the ledger only."""
         if not case.done:
             case.add(msgspec.structs.replace(marker, attributed=fate is Fate.JOINED), now_s)
-        displaced: tuple[Displaced, ...] = ()
+        again = None
         if fate is Fate.JOINED:
             self._index(case, marker)
             if not case.done and (owner := owner_of(case.marker, self._owners)) != case.owner:
-                displaced = self._charge(case, owner, now_s)
-        return Ruling(fate=fate, reason=reason, case=case, owner=case.owner, displaced=displaced)
+                again = self._charge(case, owner, now_s)
+        displaced = () if again is None else again.displaced
+        return Ruling(fate=fate, reason=reason, case=case, owner=case.owner, displaced=displaced, again=again)
 
-    def _charge(self, case: Case, owner: str, now_s: float) -> tuple[Displaced, ...]:
-        """Let *case*, which began with a witness that did not know whose crash it is, be paid by *owner*."""
-        key = case.owner, case.executable
-        if was_held := self._held.get(key) is case:  # else that place is another case's of this executable
-            self._held.pop(key)
+    def _charge(self, case: Case, owner: str, now_s: float) -> Ruling | None:
+        """
+        Let *case*, which began with a witness that did not know whose crash it is, be paid by *owner*.
+
+        Return how it is ruled on again, if it has not begun: else each crash of a loop that is seen first by such a
+        witness would find that account empty, and be collected. What has begun stays on it if the new one has no room.
+        """
+        was_held = self._held.get((case.owner, case.executable)) is case  # else that place is another case's
+        if was_held:
+            self._held.pop((case.owner, case.executable))
         case.owner, case.executable = owner, executable(case.marker)
+        if not was_held and not self._queue.withdraw(case):
+            if case.spent is not None and self._budgets.exceeded(case.executable, owner, now_s) is None:
+                self._budgets.charge(case.spent, owner, case.executable)
+            return None
         if case.spent is not None:
-            self._budgets.charge(case.spent, owner, case.executable)
-        return self._place(case, now_s)[1] if was_held else ()
+            self._budgets.give_back(case.spent)
+        case.spent, case.over_budget = None, ""
+        return self._admit(case, now_s)
 
     def _enqueue(self, case: Case, now_s: float) -> tuple[Displaced, ...]:
         """Queue *case*; if the queue is too long then, the last of the owner who has most is returned."""
@@ -266,6 +276,7 @@ class Admission:
         if case.spent is not None:
             self._budgets.give_back(case.spent)
         case.end()
+        case.given_up = True
         return Displaced(case.id, case.owner, limit, reason, case.markers[0].trigger)
 
     def _release(self, now_s: float) -> None:
@@ -287,7 +298,3 @@ class Admission:
 def _is_lost(marker: Marker) -> bool:
     """Return whether the kernel says that there will be no core: other witnesses are on their way."""
     return marker.attributes.get("event") == "core_lost"
-
-
-def _brings_core(marker: Marker) -> bool:
-    return marker.core is not None or marker.attributes.get(DUMP) == HELD_DUMP

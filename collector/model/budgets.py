@@ -10,6 +10,7 @@ from typing import NamedTuple
 import msgspec
 
 from collector.model.constrained import Count, Name, SystemUnit, Window
+from collector.model.identity import COMM_LENGTH
 from collector.model.owners import Owners
 from collector.model.shares import has_room
 from collector.model.units import Bytes, Seconds, counted
@@ -126,6 +127,16 @@ class Excess(NamedTuple):
     reason: str
 
 
+UNKNOWN_PATH = ", path unknown"
+
+
+def name_of(executable: str) -> str:
+    """Return *executable* as a source knows it that knows no path; itself if it is known so."""
+    path, parenthesis, user = executable.rpartition(" (uid ")
+    name = path.rpartition("/")[2][:COMM_LENGTH]
+    return f"{name}{parenthesis}{user.partition(')')[0]})" if path.startswith("/") else executable
+
+
 class SlidingWindow:
     """What was spent within the last *length_s*, by who paid; at most `MAX_SPENT` incidents, the newest."""
 
@@ -134,6 +145,7 @@ class SlidingWindow:
         self.spent: deque[Spent] = deque()
         self.by_owner: Counter[str] = Counter()
         self.by_executable: Counter[tuple[str, str]] = Counter()
+        """By path and by name, see `of_executable`."""
         self.sizes: Counter[str] = Counter()
 
     def add(self, spent: Spent) -> None:
@@ -153,14 +165,27 @@ class SlidingWindow:
 
     def count(self, spent: Spent, sign: int) -> None:
         """Add an entry to the sums, or with the *sign* -1 take it from them."""
-        key = spent.owner, spent.executable
-        self.by_executable[key] += sign
+        name = name_of(spent.executable)
+        other = name if name != spent.executable else name + UNKNOWN_PATH
+        for key in ((spent.owner, spent.executable), (spent.owner, other)):
+            self.by_executable[key] += sign
+            if not self.by_executable[key]:
+                del self.by_executable[key]
         self.by_owner[spent.owner] += sign
         self.sizes[spent.owner] += sign * spent.size_bytes
-        if not self.by_executable[key]:
-            del self.by_executable[key]
         if not self.by_owner[spent.owner]:
             del self.by_owner[spent.owner], self.sizes[spent.owner]
+
+    def of_executable(self, executable: str, owner: str) -> int:
+        """
+        Return how many incidents *executable* has had.
+
+        Of one crash loop, some crashes are seen first by who knows the path, and some by who knows only the name: that
+        is one budget.
+        """
+        name = name_of(executable)
+        known = self.by_executable[owner, executable]
+        return known if name == executable else known + self.by_executable[owner, name + UNKNOWN_PATH]
 
 
 class Budgets:
@@ -234,7 +259,7 @@ class Budgets:
         for window in self._windows:
             window.forget(now_s)
         per, of_uid, total = self._settings.per_executable, self._settings.per_uid, self._settings.total
-        if per.count and (found := self._per_executable.by_executable[owner, executable]) >= per.count:
+        if per.count and (found := self._per_executable.of_executable(executable, owner)) >= per.count:
             return Excess("storm.per_executable", f"{counted(found, 'incident')} of {executable} in {per.window_s:g} s")
         if of_uid.count and (found := self._per_uid.by_owner[owner]) >= of_uid.count:
             return Excess("storm.per_uid", f"{counted(found, 'incident')} of {owner} in {of_uid.window_s:g} s")
@@ -252,7 +277,7 @@ class Budgets:
         for window in self._windows_beyond:
             window.forget(now_s)
         beyond = self._settings.over_budget
-        of_executable = self._beyond_per_executable.by_executable[owner, executable]
+        of_executable = self._beyond_per_executable.of_executable(executable, owner)
         return of_executable < beyond.per_executable.count and has_room(
             self._beyond_total.by_owner, owner, beyond.total.count
         )

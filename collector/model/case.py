@@ -10,7 +10,7 @@ import msgspec
 
 from collector.model.budgets import Spent
 from collector.model.identity import COMM_LENGTH, HOST_MOUNTS, INVOCATION, is_about_a_process
-from collector.model.marker import DUMP, SYSTEM_UNIT, Marker, MarkerKind, dump_ended
+from collector.model.marker import DUMP, HELD_DUMP, SYSTEM_UNIT, Marker, MarkerKind, dump_ended
 from collector.model.owners import LANE, ROOT, Owners
 
 # Signals whose default action is to dump core. Source: signal(7)
@@ -39,13 +39,17 @@ class Fate(enum.StrEnum):
         return self in {Fate.RECORDED, Fate.QUEUED, Fate.HELD}
 
 
+PART_FATES = (Fate.JOINED, Fate.UNATTRIBUTED)
+"""Of markers that opened no case of their own."""
+
+
 @dataclass(slots=True, eq=False, kw_only=True)
 class Case:
     """
     One crash on its way to an incident; *id* is the number of its first marker in the ledger.
 
     *owner* is who pays, and *spent* what was paid, once it is queued. *over_budget* is which budget was exceeded, if it
-    is collected all the same, without bulk.
+    is collected all the same, without bulk. With *given_up* it made room for another case, and is not collected.
     """
 
     id: int
@@ -59,6 +63,12 @@ class Case:
     over_budget: str = ""
     incident: str | None = None
     done: bool = False
+    given_up: bool = False
+
+    @property
+    def awaits_late_core(self) -> bool:
+        """Whether a core that arrives now is still to be collected: its incident is over, and was not without bulk."""
+        return self.done and not (self.given_up or self.over_budget) and not brings_core(self.marker)
 
     @property
     def is_crash(self) -> bool:
@@ -177,6 +187,11 @@ def merge(markers: Iterable[Marker]) -> Marker:
         known["attributes"] = marker.attributes | known["attributes"] | dumped
         known["joined"] = (*known["joined"], marker.trigger)
     return Marker(**known)
+
+
+def brings_core(marker: Marker) -> bool:
+    """Return whether the marker comes with a core: as a file, or from the kernel."""
+    return marker.core is not None or marker.attributes.get(DUMP) == HELD_DUMP
 
 
 def awaits_core(marker: Marker) -> bool:

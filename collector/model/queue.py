@@ -61,6 +61,13 @@ class CaseQueue:
     def put(self, case: Case) -> None:
         self._waiting.append(case)
 
+    def withdraw(self, case: Case) -> bool:
+        """Remove a case that waits; return whether it did."""
+        waits = case in self._waiting
+        if waits:
+            self._waiting.remove(case)
+        return waits
+
     def displace(self, limit: int) -> Case | None:
         """Remove and return, if more than *limit* wait, the last but one of the owner who has most.
 

@@ -28,6 +28,7 @@ class Ruling:
 
     *case* is the case that it opened or joined, and *owner* who pays for it. *limit* is the limit that keeps it waiting
     or out, as the operator knows it (``storm.total``); empty if none was reached. *displaced* had to make room for it.
+    *again* is how the case that it joined is ruled on by what it says, if that changes who pays.
     """
 
     fate: Fate
@@ -36,3 +37,4 @@ class Ruling:
     owner: str = ""
     limit: str = ""
     displaced: tuple[Displaced, ...] = ()
+    again: Ruling | None = None

@@ -8,7 +8,7 @@ import msgspec
 
 from collector.archive.ledger_reader import CountedRow, LedgerRow
 from collector.model.case import Fate
-from collector.report.signatures import how_it_ended
+from collector.report.signatures import UNKNOWN_END, how_it_ended
 
 NEIGHBOURHOOD = 1000
 """Markers after which a repeat begins a line of its own: two crash loops of twenty programs a day apart are two."""
@@ -48,6 +48,8 @@ def folded(rows: Iterable[LedgerRow]) -> list[CrashLine]:
         if row.fate == Fate.JOINED and (line := cases.get(row.case)) is not None:
             if row.trigger not in line.triggers:
                 line.triggers.append(row.trigger)
+            if line.incident is not None and line.ended_by == UNKNOWN_END:  # its dump is announced before the signal
+                line.ended_by = line_of(row).ended_by
             continue
         said = row.said
         key = (row.executable, said.signal, said.exit_status, row.fate, row.reason, row.trigger, row.incident)
@@ -95,7 +97,7 @@ def counted_lines(rows: Iterable[CountedRow], *, fold: bool) -> list[CrashLine]:
         if line is None:
             lines[key] = CrashLine(
                 first_s=row.minute * 60.0, last_s=row.minute * 60.0, count=row.count, triggers=[row.trigger],
-                fate=row.fate, reason=row.reason, owner=row.owner, ended_by="-", has_row=False,
+                fate=row.fate, reason=row.reason, owner=row.owner, ended_by=UNKNOWN_END, has_row=False,
             )  # fmt: skip
         else:
             line.count += row.count

@@ -68,5 +68,5 @@ def _kept(kept: Kept) -> str:
 def _repeats(repeats: Repeats | None) -> str:
     if repeats is None or repeats.count + repeats.recorded <= 1:
         return ""
-    more = f"; {repeats.recorded} more recorded only" if repeats.recorded else ""
+    more = f"; {repeats.others}" if repeats.others else ""
     return f"number {repeats.number} of {repeats.count} with the same {repeats.by}{more}"

@@ -23,10 +23,11 @@ ONLY_RECORDED = (Fate.SUPPRESSED, Fate.HELD, Fate.QUEUED, Fate.RECORDED, Fate.FA
 
 
 class _Known(NamedTuple):
-    """What the ledger has of one executable: its incidents, and how many crashes were only recorded."""
+    """What the ledger has of one executable: its incidents, and how many crashes, or more, were only recorded."""
 
     incidents: set[str]
     recorded: int
+    at_least: bool
 
 
 def repeats(
@@ -65,14 +66,16 @@ def repeats(
         first=times[0],
         last=times[-1],
         recorded=known.recorded if known else 0,
+        at_least=known is not None and known.at_least,
     )
 
 
 def _known(archive: ArchiveReader, name: str) -> _Known | None:
     with contextlib.suppress(ArchiveError), LedgerReader(archive) as ledger:
         if ledger.exists:
-            incidents, fates = ledger.of_executable(name)
-            return None if ledger.problems else _Known(incidents, sum(fates.get(fate, 0) for fate in ONLY_RECORDED))
+            incidents, fates, uncertain = ledger.of_executable(name)
+            recorded = sum(fates.get(fate, 0) for fate in ONLY_RECORDED)
+            return None if ledger.problems else _Known(incidents, recorded, not uncertain.isdisjoint(ONLY_RECORDED))
     return None
 
 

@@ -205,7 +205,7 @@ def _again(repeats: Repeats | None) -> str:
         since = (repeats.last - repeats.first).total_seconds() if repeats.last and repeats.first else 0.0
         what = "" if repeats.by == "signature" else " of this program"
         text = f"{ordinal(repeats.number)}{of}{what} in {age(since)}"
-    return f"{text}, {repeats.recorded} more recorded only" if repeats.recorded else text
+    return f"{text}, {repeats.others}" if repeats.others else text
 
 
 def _signature(story: Story) -> str:

@@ -16,6 +16,7 @@ from collector.model.errors import ArchiveError
 from collector.model.signals import signal_name
 
 CORE_LIMIT = 1 << 20
+UNKNOWN_END = "-"
 
 
 class SameCrash(NamedTuple):
@@ -84,7 +85,7 @@ def core_identity(archive: ArchiveReader, incident: str, path: str) -> CoreIdent
 
 @functools.lru_cache(maxsize=256)
 def how_it_ended(signal: int | None, exit_status: int | None, event: str) -> str:
-    """Return ``SIGSEGV``, ``exit 3`` or the event of somebody whom neither ended; ``-`` if none is known."""
+    """Return ``SIGSEGV``, ``exit 3`` or the event of somebody whom neither ended; `UNKNOWN_END` if none is known."""
     if signal is not None:
         return signal_name(signal)
-    return f"exit {exit_status}" if exit_status is not None else event or "-"
+    return f"exit {exit_status}" if exit_status is not None else event or UNKNOWN_END

@@ -98,7 +98,11 @@ class Missing(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
 
 
 class Repeats(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
-    """How often the same happened: *count* incidents with this one, and crashes that were *recorded* only."""
+    """
+    How often the same happened: *count* incidents with this one, and crashes that were *recorded* only.
+
+    They are *at_least* so many if further ones of its user were counted without a row of their own.
+    """
 
     by: str
     key: str
@@ -107,6 +111,12 @@ class Repeats(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
     first: datetime | None
     last: datetime | None
     recorded: int = 0
+    at_least: bool = False
+
+    @property
+    def others(self) -> str:
+        """Say how many were recorded only, if any."""
+        return f"{'at least ' * self.at_least}{self.recorded} more recorded only" if self.recorded else ""
 
 
 class Witness(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):

@@ -69,12 +69,14 @@ def test_shipped_file_collects_repeats_without_bulk_and_says_so(daemon_factory: 
         assert one["pipeline"] == "brief"
         assert one["over_budget"].startswith("5 incidents of ")
         left_out = {step["id"]: step["reason"] for step in one["left_out"]}
-        assert left_out.keys() == {"process", "network", "block", "core", "segments"}
+        assert left_out.keys() == {"process", "network", "block", "segments"}
+        assert [artifact["path"] for artifact in steps_of(one)["core"]["artifacts"]] == ["core/core.json"]
         assert set(left_out.values()) == {f"over budget: {one['over_budget']}"}
     reasons = Counter(reason for fate, reason in daemon.ledger("fate, reason") if fate == "collected")
     assert reasons == {"": 5, f"over budget: {repeats[0]['over_budget']}": 5}
     assert f"over budget: {repeats[0]['over_budget']}" in daemon.run("list").stdout
-    assert "so without process, network, block," in " ".join(daemon.run("show", repeats[0]["id"]).stdout.split())
+    shown = " ".join(daemon.run("show", repeats[0]["id"]).stdout.split())
+    assert "so without process, network, block, segments" in shown
     assert f"over budget: {repeats[0]['over_budget']}" in daemon.run("status").stdout
     assert status_of(daemon).limits["storm.per_executable"].popitem()[1] >= 5
 

@@ -117,6 +117,23 @@ def test_ledger_counts_what_is_beyond_a_share(ledger: Ledger, path: str) -> None
     again.close()
 
 
+@pytest.mark.parametrize("has_rows", [False, True])
+def test_ledger_counts_the_witnesses_of_a_storm_in_one_row(
+    ledger: Ledger, path: str, monkeypatch: pytest.MonkeyPatch, has_rows: bool
+) -> None:
+    """Each joins a crash of its own, and its reason says which: that must not make a row of each count."""
+    monkeypatch.setattr(ledger_bounds, "MAX_ROWS", 0)
+    enters = ledger.record if has_rows else ledger.announce
+    for pid in range(70):
+        number = enters(core(pid), pipeline="crash", owner=NOBODY)
+        ledger.decide(number, Fate.JOINED, reason=f"the crash of process {pid}", case=number)
+    ledger.tidy(idle=True)
+    found = rows(path, "SELECT reason, count FROM counted")
+    assert sum(int(str(count)) for _, count in found) == 70
+    assert {reason for reason, _ in found} == {""}
+    assert len(found) <= 2, "a minute may have ended meanwhile"
+
+
 def test_ledger_keeps_a_row_beyond_a_share_while_its_case_is_open(ledger: Ledger, path: str) -> None:
     """It is retried after a restart, and counted once something took its place; one that was begun keeps its row."""
     held = ledger.announce(core(1), pipeline="crash", owner=NOBODY)

@@ -328,3 +328,14 @@ def test_intake_takes_no_marker_that_is_too_long(start: Start, tmp_path: Path) -
     with sqlite3.connect(tmp_path / "ledger.sqlite") as db:
         ((size,),) = db.execute("SELECT length(marker) FROM markers").fetchall()
     assert size <= MARKER_BYTES
+
+
+def test_intake_enters_what_becomes_of_a_crash_once_its_user_is_known(start: Start, tmp_path: Path) -> None:
+    """Beyond that user's budget it waits after all, and its row says so."""
+    intake = start(StormSettings(per_executable=CountBudget(count=1)))
+    for pid in (7, 8):
+        told = msgspec.structs.replace(exit_of(pid), comm=None, uid=None, unit="engine.service")
+        intake.offer(msgspec.structs.replace(told, kind=MarkerKind.NOTIFICATION), "crash")
+        intake.offer(msgspec.structs.replace(core(pid, inode=pid), uid=1000), "crash")
+    assert [fate for fate, _, _ in rows(tmp_path)] == ["queued", "joined", "held", "joined"]
+    assert rows(tmp_path)[2][2].startswith("1 incident of engine (uid 1000)")

@@ -568,3 +568,42 @@ def test_admission_leaves_a_case_that_is_over_with_who_paid_for_it() -> None:
     late = desk.offer(said, 1.0)
     assert (late.fate, late.owner) == (Fate.JOINED, first.owner)
     assert "/opt/engine" in late.owner
+
+
+@pytest.mark.parametrize("pipeline", [None, "brief"])
+def test_admission_joins_the_late_core_of_a_crash_that_it_gave_up(pipeline: str | None) -> None:
+    """A newer crash took its place; its core opens no incident, and does not take that place back."""
+    budgets = {"per_executable": CountBudget(count=1, window_s=60.0), "over_budget": OverBudget(pipeline=pipeline)}
+    desk = Desk(msgspec.structs.replace(FREE, **budgets))
+    for pid in range(1, 10):
+        desk.offer(exit_of(pid, ticks=pid, attributes={"core_dumped": "yes"}), float(pid))
+    late = [desk.offer(core(pid, pid=pid), 10.0 + pid) for pid in range(1, 10)]
+    given_up = [ruling for ruling in late if ruling.case is not None and ruling.case.given_up]
+    assert len(given_up) == (7 if pipeline is None else 2)
+    assert {ruling.fate for ruling in late} == {Fate.JOINED}
+    assert all(not ruling.displaced for ruling in late)
+
+
+@pytest.mark.parametrize("begun", [False, True], ids=["not begun", "begun"])
+@pytest.mark.parametrize("pipeline", [None, "brief"])
+def test_admission_bounds_a_loop_that_is_seen_first_by_who_does_not_know_its_user(
+    pipeline: str | None, begun: bool
+) -> None:
+    """systemd says that a unit failed, a slow handler of cores whose crash that was: the first account fills, too."""
+    budget = CountBudget(count=2, window_s=600.0)
+    desk = Desk(msgspec.structs.replace(FREE, per_executable=budget, over_budget=OverBudget(pipeline=pipeline)))
+    in_full = brief = 0
+    for pid in range(1, 31):
+        told = exit_of(pid, uid=None, comm=None, unit="engine.service")
+        opened = desk.offer(msgspec.structs.replace(told, kind=MarkerKind.NOTIFICATION), float(pid))
+        case = desk.admission.next(pid + 0.6) if begun else None
+        late = desk.offer(core(pid, pid=pid, uid=1000), pid + 0.7)
+        assert (opened.case is late.case, late.fate) == (True, Fate.JOINED)
+        ended = [one for one in (case, desk.admission.next(pid + 0.9)) if one is not None]
+        for one in ended:
+            desk.admission.finished(one, incident=f"i{one.id}", size_bytes=1)
+        brief += sum(bool(one.over_budget) for one in ended)
+        in_full += sum(not one.over_budget for one in ended)
+    assert in_full == (4 if begun else 2)
+    assert brief <= (0 if pipeline is None else 10)
+    assert desk.admission.held <= 2

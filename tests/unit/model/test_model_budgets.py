@@ -95,3 +95,20 @@ def test_budgets_keep_what_is_spent_when_they_are_reconfigured(wider: bool) -> N
     length_s = 150.0 if wider else 10.0
     budgets.configure(StormSettings(per_executable=CountBudget(count=2, window_s=length_s)))
     assert (budgets.exceeded("c", "root", 100.0) is not None) is wider
+
+
+@pytest.mark.parametrize("known", ["paths", "names", "both"])
+def test_budgets_count_a_program_once_whether_its_path_or_only_its_name_is_known(known: str) -> None:
+    """Of one crash loop some are seen first by their core, which has the name; another program has its own budget."""
+    path, name = "/opt/engine-of-orders (uid 7)", "engine-of-order (uid 7)"
+    spent = {"paths": (path, path), "names": (name, name), "both": (name, path)}[known]
+    budgets = Budgets(ONE)
+    for executable in spent:
+        budgets.spend(executable, "uid 7", 0.0)
+    for executable in (path, name):
+        excess = budgets.exceeded(executable, "uid 7", 1.0)
+        assert excess is not None
+        assert excess.reason.startswith(f"2 incidents of {executable} ")
+    assert budgets.exceeded("/opt/other (uid 7)", "uid 7", 1.0) is None
+    if known == "paths":
+        assert budgets.exceeded("/usr/lib/engine-of-orders (uid 7)", "uid 7", 1.0) is None, "another of that name"

@@ -9,6 +9,7 @@ import pytest
 from hypothesis import HealthCheck, example, given, settings
 from hypothesis import strategies as st
 
+from collector.collectors.core.core import Core, KeepCore
 from collector.collectors.dmesg import Dmesg
 from collector.collectors.shm.shm import From, Shm
 from collector.model.diagnostics import Severity
@@ -61,7 +62,10 @@ def test_compile_of_the_shipped_file() -> None:
         "deaths": "crash",
         "kernel": "brief",
     }
-    assert {step.budget.step_class for step in plan.pipelines["brief"].steps} == {StepClass.LIGHT, StepClass.CACHED}
+    *light, core = plan.pipelines["brief"].steps
+    assert {step.budget.step_class for step in light} == {StepClass.LIGHT, StepClass.CACHED}
+    assert isinstance(core.collector, Core)
+    assert (core.collector.keep, core.required) == (KeepCore.NONE, False), "its notes only"
 
 
 def test_compile_takes_timeout_and_budget_from_the_collector_by_default(tmp_path: Path) -> None:

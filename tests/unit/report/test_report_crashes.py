@@ -93,3 +93,11 @@ def test_incidents_group_by_what_they_have_in_common() -> None:
         ("sig1:y", 1, -2.0, -2.0, "i2", ("root",), ()),
     ]
     assert groups[1].ended_by == "exit 3"
+
+
+def test_crash_line_has_the_signal_that_a_later_witness_tells() -> None:
+    """A dump is announced before its signal is known; of repeats in one line, each may have had another."""
+    dumping, exited = Said(comm="engine"), Said(comm="engine", signal=11)
+    for incident, shown in (("i1", "SIGSEGV"), (None, "-")):
+        rows = [row(1, said=dumping, incident=incident), row(2, Fate.JOINED, said=exited, case=1, incident=incident)]
+        assert [line.ended_by for line in folded(rows)] == [shown]

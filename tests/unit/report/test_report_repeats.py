@@ -8,7 +8,9 @@ from pathlib import Path
 import pytest
 
 from collector.archive import layout
+from collector.archive.ledger import Ledger
 from collector.archive.read import ArchiveReader
+from collector.model.case import Fate
 from collector.model.marker import Marker, MarkerKind
 from collector.report.repeats import repeats
 
@@ -29,3 +31,20 @@ def test_incident_is_counted_with_those_before_it(tmp_path: Path, ending: str) -
         found = repeats(archive, ids[3], MARKER, signature="same", summary="core/core.json", ledger=False)
     assert found is not None
     assert (found.number, found.count, str(found.last)[:19]) == (3, 3, "2026-11-28 00:00:03")
+
+
+@pytest.mark.parametrize(("owner", "said"), [("uid 7", "at least 2 more"), ("uid 8", "2 more")])
+def test_repeats_say_where_the_ledger_has_only_counted_some(tmp_path: Path, owner: str, said: str) -> None:
+    """Beyond its user's share, no row says which program it was: what is known is a lower bound then."""
+    incident = "20261128T000000.000000Z-000000"
+    (tmp_path / incident).mkdir(mode=0o700)
+    tmp_path.chmod(0o700)
+    ledger = Ledger(str(tmp_path / layout.LEDGER))
+    for _ in range(2):
+        ledger.record(MARKER, pipeline="crash", owner="uid 7", fate=Fate.SUPPRESSED)
+    ledger.decide(ledger.announce(MARKER, pipeline="crash", owner=owner), Fate.SUPPRESSED)
+    ledger.close()
+    with ArchiveReader(str(tmp_path)) as archive:
+        found = repeats(archive, incident, MARKER, signature="", summary="", ledger=True)
+    assert found is not None
+    assert found.others == f"{said} recorded only"
