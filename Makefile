@@ -40,7 +40,7 @@ unit-others: $(VENV)/.dev
 
 test-slow: $(VENV)/.dev
 	$(BIN)/pytest -m slow
-	@$(MAKE) --no-print-directory fuzz SECONDS=30
+	@$(MAKE) --no-print-directory fuzz SECONDS=20
 
 # Under Debian's own kernel, by qemu without KVM.
 test-vm: $(VENV)/.dev

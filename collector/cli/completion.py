@@ -1,5 +1,5 @@
 """
-What the Tab key offers: ids of incidents, steps, pipelines, triggers.
+What the Tab key offers: ids of incidents, steps, pipelines, triggers, and the commands to explain.
 
 It is asked for at each press of the key: what cannot be read offers nothing, and nothing is printed.
 """
@@ -41,21 +41,33 @@ def _archive(ctx: click.Context) -> str:
     return effective_archive_path(known, is_root=os.geteuid() == 0, environ=os.environ)
 
 
-def _ids(ctx: click.Context) -> Iterable[str]:
-    """Yield ``latest`` and all incidents, the newest first, by their labels."""
+def _incidents(ctx: click.Context) -> list[str]:
+    """Return the directories of all incidents, the oldest first; the ledger and other files are beside them."""
     from collector.archive.layout import PARTIAL, is_id  # noqa: PLC0415
 
-    names = [name.removesuffix(PARTIAL) for name in os.listdir(_archive(ctx))]
-    return ["latest", *sorted(filter(is_id, names), reverse=True)]
+    return sorted(name for name in os.listdir(_archive(ctx)) if is_id(name.removesuffix(PARTIAL)))
+
+
+def _ids(ctx: click.Context) -> Iterable[str]:
+    """Yield ``latest`` and all incidents, the newest first, by their labels."""
+    from collector.archive.layout import PARTIAL  # noqa: PLC0415
+
+    return ["latest", *(name.removesuffix(PARTIAL) for name in reversed(_incidents(ctx)))]
 
 
 def _steps_of_incident(ctx: click.Context) -> Iterable[str]:
     """Yield the steps of the incident that is typed already: its directories."""
-    archive, typed = _archive(ctx), str(ctx.params.get("incident") or "latest")
-    names = [name for name in sorted(os.listdir(archive)) if not name.endswith((".opening", ".deleting"))]
-    fitting = [name for name in names if typed == "latest" or name.startswith(typed) or name.endswith(typed)]
-    with os.scandir(os.path.join(archive, fitting[-1])) as entries:
+    from collector.archive.layout import PARTIAL  # noqa: PLC0415
+
+    typed = str(ctx.params.get("incident") or "latest")
+    names = _incidents(ctx)
+    fitting = [name for name in names if typed == "latest" or _fits(name.removesuffix(PARTIAL), typed)]
+    with os.scandir(os.path.join(_archive(ctx), fitting[-1])) as entries:
         return sorted(entry.name for entry in entries if entry.is_dir(follow_symlinks=False))
+
+
+def _fits(name: str, typed: str) -> bool:
+    return name.startswith(typed) or name.endswith(typed)
 
 
 def _steps(ctx: click.Context) -> Iterable[str]:
@@ -79,8 +91,20 @@ def _triggers(ctx: click.Context) -> Iterable[str]:
     return [trigger.id for trigger in load_lenient(find(given_config(ctx))).triggers]
 
 
+def _verbs(ctx: click.Context) -> Iterable[str]:
+    """Return the commands below those that are typed already."""
+    here = ctx.find_root()
+    for verb in ctx.params.get("verbs") or ():
+        command = here.command.get_command(here, verb) if isinstance(here.command, click.Group) else None
+        if command is None:
+            return []
+        here = click.Context(command, info_name=verb, parent=here)
+    return here.command.list_commands(here) if isinstance(here.command, click.Group) else []
+
+
 complete_ids = _quietly(_ids)
 complete_incident_steps = _quietly(_steps_of_incident)
 complete_steps = _quietly(_steps)
 complete_pipelines = _quietly(_loaded)
 complete_triggers = _quietly(_triggers)
+complete_verbs = _quietly(_verbs)

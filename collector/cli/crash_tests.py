@@ -19,7 +19,7 @@ from collector.model.diagnostics import Diagnostic, Mark, errors
 from collector.model.errors import ConfigError
 from collector.model.knowledge import NOTHING
 from collector.model.marker import Marker, MarkerKind
-from collector.model.signals import signal_number
+from collector.model.signals import UnknownSignalError, signal_number
 from collector.model.units import quote
 from collector.pipeline.compile import MANUAL_PIPELINE, Plan
 from collector.pipeline.preview import not_applicable, unmet
@@ -125,6 +125,9 @@ def read_tests(path: str, plan: Plan[Any]) -> list[tuple[CrashTest, Mark]]:
     converter = Converter()
     read = converter.read(tree, CrashTestFile, "the file")
     diagnostics += converter.diagnostics
+    if not errors(diagnostics) and not read.crashes:
+        place = tree.get("crashes") or tree
+        diagnostics.append(Diagnostic(mark=place.mark, message="there is no crash to try", hint="describe one"))
     if not errors(diagnostics):
         nodes = _crashes(tree)
         diagnostics += [
@@ -164,8 +167,8 @@ def _doubts(test: CrashTest, node: Node, plan: Plan[Any]) -> Iterator[Diagnostic
     if test.signal is not None:
         try:
             signal_number(test.signal)
-        except ValueError as exc:
-            yield Diagnostic(mark=marks.get(("signal", test.signal), node.mark), message=str(exc))
+        except UnknownSignalError as exc:
+            yield Diagnostic(mark=marks.get(("signal", test.signal), node.mark), message=str(exc), hint=exc.hint)
 
 
 def try_crash(test: CrashTest, mark: Mark, plan: Plan[Any]) -> Tried:

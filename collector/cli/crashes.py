@@ -9,6 +9,7 @@ import msgspec
 
 from collector.archive.ledger_reader import CountedRow, LedgerReader, LedgerRow
 from collector.archive.read import ArchiveReader
+from collector.cli.completion import Offer, complete_triggers
 from collector.cli.options import ID_END, archive_options, archive_path, last_rows_options, taken
 from collector.cli.table import TableColumn, echo_table, terminal_columns
 from collector.cli.text import printable
@@ -68,8 +69,10 @@ class Wanted(msgspec.Struct, frozen=True, kw_only=True):
         )
 
 
-def _many(name: str, metavar: str, text: str) -> Callable[[Callable[..., int]], Callable[..., int]]:
-    return click.option(name, metavar=metavar, multiple=True, help=f"{text}; may be repeated.")
+def _many(
+    name: str, metavar: str, text: str, complete: Offer | None = None
+) -> Callable[[Callable[..., int]], Callable[..., int]]:
+    return click.option(name, metavar=metavar, multiple=True, help=f"{text}; may be repeated.", shell_complete=complete)
 
 
 @click.command("crashes")
@@ -77,7 +80,7 @@ def _many(name: str, metavar: str, text: str) -> Callable[[Callable[..., int]], 
 @_many("--unit", "UNIT", "Only of this unit; * and ? stand for any text")
 @_many("--comm", "NAME", "Only of this command; likewise")
 @click.option("--fate", type=click.Choice([str(fate) for fate in Fate]), multiple=True, help="Only with this fate.")
-@_many("--trigger", "TRIGGER", "Only from this trigger; likewise")
+@_many("--trigger", "TRIGGER", "Only from this trigger; likewise", complete_triggers)
 @_many("--owner", "OWNER", "Only of this owner, as `collector status` has it: root, `uid 1000`, `unit engine.service`")
 @click.option("--uid", type=int, multiple=True, help="Only of processes of this user.")
 @click.option("--all", "every", is_flag=True, help="One line for each marker, repeats and witnesses included.")

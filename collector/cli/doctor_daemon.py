@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import re
 import time
 from collections.abc import Iterator
@@ -11,6 +12,7 @@ from collector.cli.check import Check, Level
 from collector.cli.systemctl import unit_properties
 from collector.config.spec import RUNTIME_DIRECTORY
 from collector.daemon.messages import Status
+from collector.daemon.private_directory import MEND, why_not_private
 from collector.host.files import Host
 from collector.host.process import OOM_LAST
 from collector.model.errors import CollectorError, DeniedError
@@ -36,8 +38,16 @@ def daemon(generation: Generation, answer: Status | CollectorError, host: Host |
         yield Check("warning", ABOUT, f"not checked: {answer}", answer.hint)
     else:
         yield Check("warning", ABOUT, f"{answer}: no crash is noticed", answer.hint, unnoticed=True)
+        yield from _cannot_start(generation.runtime_directory)
     if generation.runtime_directory == RUNTIME_DIRECTORY:
         yield from _unit(is_up=isinstance(answer, Status))
+
+
+def _cannot_start(directory: str) -> Iterator[Check]:
+    """Yield why a daemon cannot start, as far as its runtime directory is the reason."""
+    with contextlib.suppress(OSError):  # it is created
+        if (reason := why_not_private(directory)) is not None:
+            yield Check("warning", ABOUT, f"it cannot start: {reason}", MEND)
 
 
 def _in_force(generation: Generation, status: Status) -> Iterator[Check]:

@@ -30,6 +30,9 @@ END_S = 120.0
 NO_LEDGER_S = 5.0
 """The same where the daemon keeps no ledger, and only its counts can tell."""
 
+WAITS_S = 5.0
+"""The same where nothing begins: a budget that is spent has room again after minutes, a drained daemon none."""
+
 LOOK_S = 0.2
 OVER = frozenset({Fate.FAILED, Fate.SUPPRESSED, Fate.REFUSED, Fate.UNATTRIBUTED})
 COMING = frozenset({Fate.RECORDED, Fate.QUEUED, Fate.HELD, Fate.COLLECTED, Fate.INTERRUPTED})
@@ -44,18 +47,23 @@ def drill_checks(generation: Generation, answer: Status | CollectorError) -> Ite
         said = f"not tried, nobody would notice it: {answer}"
         yield Check("warning", ABOUT, said, answer.hint, unnoticed=True), UnreachableError.exit_code
         return
-    with crashed() as process:
-        said = f"process {process.pid} ({COMM}) died of {process.ended_by}"
-        budgets = "it counts as one crash of root's and Python's in the budgets of `storm`"
-        yield Check("ok", ABOUT, f"{said}; {budgets}"), 0
-        yield from _became(generation, answer, process)
+    try:
+        with crashed() as process:
+            said = f"process {process.pid} ({COMM}) died of {process.ended_by}"
+            budgets = "it counts as one crash of root's and Python's in the budgets of `storm`"
+            yield Check("ok", ABOUT, f"{said}; {budgets}"), 0
+            yield from _became(generation, answer, process)
+    except UnreachableError as exc:  # it ended meanwhile
+        yield Check("warning", ABOUT, str(exc), exc.hint, unnoticed=True), exc.exit_code
+    except (OSError, CollectorError) as exc:
+        yield Check("warning", ABOUT, f"not tried: {exc}", getattr(exc, "hint", None)), MISSING
 
 
 def _became(generation: Generation, before: Status, process: Crashed) -> Iterator[tuple[Check, int]]:
     """Wait for the incident of *process*, not for ever, and yield what became of it; *before* is the daemon then."""
     notice_s = NO_LEDGER_S if before.ledger_problem else NOTICE_S
     begun_s, rows = time.monotonic(), list[LedgerRow]()
-    while not _is_over(rows) and time.monotonic() - begun_s < (END_S if rows else notice_s):
+    while not _is_over(rows) and time.monotonic() - begun_s < (_end_s(rows, before) if rows else notice_s):
         time.sleep(LOOK_S)
         rows = _rows(before.archive, process)
         incident = next((row.incident for row in rows if row.incident), None)
@@ -66,7 +74,9 @@ def _became(generation: Generation, before: Status, process: Crashed) -> Iterato
         yield _unseen(generation, before, notice_s), MISSING
         return
     fates = "; ".join(dict.fromkeys(f"{row.trigger}: {row.fate}, {row.reason}".rstrip(", ") for row in rows))
-    said = "nothing was archived" if _is_over(rows) else f"it is not archived after {END_S:.0f} s"
+    said = "nothing was archived" if _is_over(rows) else f"it is not archived after {_end_s(rows, before):.0f} s"
+    if before.drained_s is not None:
+        said = f"{said}, for the daemon is drained"
     hint = "`collector crashes` and `collector status` have more: a budget, the disk, or another incident's copy"
     yield Check("warning", ABOUT, f"it was noticed, and {said}: {fates}", hint), MISSING
 
@@ -74,6 +84,12 @@ def _became(generation: Generation, before: Status, process: Crashed) -> Iterato
 def _is_over(rows: list[LedgerRow]) -> bool:
     """Return whether nothing more is to come: a marker that was collected has its incident in the archive."""
     return any(row.fate in OVER for row in rows) and not any(row.fate in COMING for row in rows)
+
+
+def _end_s(rows: list[LedgerRow], before: Status) -> float:
+    """Return how long to wait for the incident of what was noticed."""
+    waits = before.drained_s is not None or all(row.fate == Fate.HELD for row in rows if row.fate in COMING)
+    return WAITS_S if waits else END_S
 
 
 def _unseen(generation: Generation, before: Status, waited_s: float) -> Check:
@@ -99,6 +115,8 @@ def _told(manifest: Manifest, process: Crashed) -> Iterator[tuple[Check, int]]:
     status = 0 if manifest.state is IncidentState.COMPLETE else MISSING
     hint = f"collector show {manifest.id}"
     yield Check("warning" if status else "ok", ABOUT, said, hint if status else None), status
+    if manifest.over_budget:
+        yield Check("warning", ABOUT, f"without bulk, for it is over budget: {manifest.over_budget}"), status
     for step in lacking:
         yield Check("warning", ABOUT, f"{step.id} is {step.status}: {step.reason}", step.hint), status
     paths = [artifact.path for step in manifest.steps if step.collector == "core" for artifact in step.artifacts]

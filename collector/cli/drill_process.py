@@ -54,6 +54,7 @@ def crashed() -> Iterator[Crashed]:
 
     Raises:
         CollectorError: If it did not die of the signal.
+        OSError: If it cannot be started, or no file system has room for its directory.
     """
     with tempfile.TemporaryDirectory(prefix=f"{COMM}-", ignore_cleanup_errors=True) as directory:
         at_s = time.time()
@@ -66,6 +67,6 @@ def crashed() -> Iterator[Crashed]:
 
 
 def _spawn(directory: str) -> int:
-    """Start it in *directory*."""
+    """Start it in *directory*; a signal that whoever called blocks would not kill it."""
     argv = [sys.executable, "-I", "-S", "-c", DIES, COMM, directory]
-    return os.posix_spawn(sys.executable, argv, {}, setsigdef=[signal.SIGSEGV])
+    return os.posix_spawn(sys.executable, argv, {}, setsigmask=[], setsigdef=[signal.SIGSEGV])

@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import click
 
+from collector.cli.completion import complete_verbs
 from collector.cli.verbs import Verbs
 
 
 @click.command("help")
-@click.argument("verbs", metavar="[COMMAND]...", nargs=-1)
+@click.argument("verbs", metavar="[COMMAND]...", nargs=-1, shell_complete=complete_verbs)
 @click.pass_context
 def help_command(ctx: click.Context, *, verbs: tuple[str, ...]) -> int:
     """Explain a command, such as `collector help config check`."""

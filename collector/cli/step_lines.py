@@ -58,8 +58,8 @@ def _markers(found: Manifest | UnderWay) -> Iterator[str]:
     if isinstance(found, Manifest) and found.hold is not None:
         yield f"held      {found.hold.seconds:.2f} s: {escape_name(found.hold.ended)}"
     for one in found.continued if isinstance(found, Manifest) else ():
-        done = f", with {escape_name(', '.join(one.done))} done before" if one.done else ""
-        yield f"continued {when(one.at_s)}, cut off {one.gap_s:.2f} s before{done}"
+        done = f"; done before: {escape_name(', '.join(one.done))}" if one.done else ""
+        yield f"continued {when(one.at_s)}, {one.gap_s:.1f} s after it was cut off{done}"
     if found.over_budget:
         yield f"brief     over budget: {escape_name(found.over_budget)}"
     yield from (f"marker    {_marker(marker)}" for marker in found.markers)

@@ -12,6 +12,14 @@ import click
 
 from collector.model.errors import UsageError
 
+DONE_OTHERWISE = {
+    "version": "collector --version",
+    "start": "systemctl start collector",
+    "stop": "systemctl stop collector",
+    "restart": "systemctl restart collector",
+}
+"""What is no verb, and how it is done."""
+
 GROUP = "_group"
 """The end of the name of a verb that has verbs of its own."""
 
@@ -38,6 +46,22 @@ class Verbs(click.Group):
             gc.enable()
         return command
 
+    def parse_args(self, ctx: click.Context, args: list[str]) -> list[str]:
+        """
+        Read what stands before the verb.
+
+        Raises:
+            UsageError: If an option of the verb does.
+        """
+        verb = next((word for word in args if word in self.verbs), None)
+        try:
+            return super().parse_args(ctx, args)
+        except click.NoSuchOption as exc:
+            if verb is None:
+                raise
+            hint = f"options of a command stand after it: `{ctx.command_path} {verb} {exc.option_name}`"
+            raise UsageError(f"`{ctx.command_path}` has no option {exc.option_name}", hint=hint) from exc
+
     def resolve_command(
         self, ctx: click.Context, args: list[str]
     ) -> tuple[str | None, click.Command | None, list[str]]:
@@ -58,7 +82,9 @@ class Verbs(click.Group):
         return super().resolve_command(ctx, args)
 
     def _suggestion(self, ctx: click.Context, name: str) -> str | None:
-        """Return what was probably meant by a verb that does not exist; a verb of another group counts."""
+        """Return what to do instead of a verb that does not exist; a verb of another group counts."""
+        if name in DONE_OTHERWISE:
+            return f"use `{DONE_OTHERWISE[name]}`"
         known = dict(self._paths(ctx, ctx.command_path))
         word = name.lower().replace("_", "-")
         whole = [path for path, verb in known.items() if verb == word]

@@ -2,19 +2,21 @@
 
 from __future__ import annotations
 
+import re
 import types
 import typing
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from typing import Any
 
 import msgspec
 
 from collector.config.keys import MISSING, Key, is_record, keys_of
-from collector.config.nodes import MappingNode, Node, ScalarNode, SequenceNode, is_null, walk
+from collector.config.nodes import MappingEntry, MappingNode, Node, ScalarNode, SequenceNode, is_null, walk
 from collector.config.scalars import UNITS, Misread, objection_to, read_scalar, suggest
 from collector.config.slips import hint_of
 from collector.model.diagnostics import Diagnostic, Mark, Severity, errors
 from collector.model.errors import CollectorError
+from collector.model.nearest import nearest
 from collector.model.units import quote
 
 BAD: Any = object()
@@ -49,7 +51,7 @@ class Converter:
         if origin in LISTS:
             return self._list(node, origin, arguments[0], name)
         if not isinstance(node, MappingNode):
-            hint = hint_of(node.text) if isinstance(node, ScalarNode) else None
+            hint = (hint_of(node.text) or _as_mapping(node, annotation)) if isinstance(node, ScalarNode) else None
             return self._note(node.mark, f"`{name}` must be a mapping, not {_kind(node)}", hint)
         if annotation is MappingNode:
             return node
@@ -66,9 +68,9 @@ class Converter:
     def _record(self, node: MappingNode, cls: type, name: str) -> Any:
         """Read a struct or a dataclass key by key; keys that it does not know are mistakes."""
         keys, rest = keys_of(cls), getattr(cls, "rest", None)
-        found = {key.attribute: self._field(node, key, name) for key in keys.values()}
-        values = {attribute: value for attribute, value in found.items() if value is not MISSING}
         unknown = {key: entry for key, entry in node.entries.items() if key not in keys}
+        found = {key.attribute: self._field(node, key, name, unknown if rest else {}) for key in keys.values()}
+        values = {attribute: value for attribute, value in found.items() if value is not MISSING}
         if rest:
             values[rest] = MappingNode(unknown, node.mark)
         else:
@@ -88,13 +90,20 @@ class Converter:
         except (ValueError, CollectorError) as exc:
             return self._note(_culprit(node, str(exc)), str(exc), getattr(exc, "hint", None))
 
-    def _field(self, node: MappingNode, key: Key, name: str) -> Any:
-        """Read one key. If it is bad or missing, its default is used, to find what else is wrong."""
+    def _field(self, node: MappingNode, key: Key, name: str, others: Mapping[str, MappingEntry]) -> Any:
+        """
+        Read one key. If it is bad or missing, its default is used, to find what else is wrong.
+
+        *others* are keys that somebody else will judge, unless one of them is this one, misspelt.
+        """
         entry = node.entries.get(key.name)
         if entry is not None:
             value = self.read(entry.node, key.annotation, key.name)
             return MISSING if value is BAD and key.default is not MISSING else value
         if key.default is MISSING:
+            if (misspelt := nearest(key.name, others.keys())) is not None:
+                mark = others[misspelt].key_mark
+                return self._note(mark, f"{quote(misspelt)} is not a key of {name}", f"did you mean {key.name}?")
             return self._note(node.mark, f"{name} needs `{key.name}`", _first_sentence(key.description))
         return MISSING
 
@@ -172,6 +181,16 @@ def _as_list(node: Node) -> str | None:
     return hint_of(node.text) or ("begin each item with `- `" if " " in node.text else f"write [{node.text}]")
 
 
+def _as_mapping(node: ScalarNode, cls: Any) -> str | None:
+    """Return how *node*, where a *cls* is expected, is one: as its first key, if that may stand alone and takes it."""
+    keys = list(keys_of(cls).values()) if is_record(cls) else []
+    if not keys or any(key.default is MISSING for key in keys[1:]):
+        return None
+    trial = Converter()
+    trial.read(node, keys[0].annotation, keys[0].name)
+    return None if trial.diagnostics else f"write {{{keys[0].name}: {node.text}}}"
+
+
 def _meant(key: str, keys: Iterable[str]) -> str | None:
     """Return what was probably meant by a key that does not exist."""
     if key.isdigit():
@@ -180,7 +199,8 @@ def _meant(key: str, keys: Iterable[str]) -> str | None:
 
 
 def _item(name: str) -> str:
-    return name.removesuffix("s")
+    """Return what an item of the list *name* is called: a crash of crashes, a rule of rules."""
+    return re.sub(r"(?<=ss|sh|ch|us)es$|s$", "", name)
 
 
 def _culprit(node: Node, message: str) -> Mark:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import difflib
 import enum
 import itertools
 import re
@@ -15,6 +14,7 @@ import msgspec
 from collector.config.dump import FORMATS
 from collector.config.nodes import ScalarNode
 from collector.model import units
+from collector.model.nearest import nearest
 
 UNITS: dict[object, Callable[[str], Any]] = {
     units.Bytes: units.parse_bytes,
@@ -26,9 +26,8 @@ _INTEGER = re.compile(r"-?(0|[1-9][0-9]{0,17})", re.ASCII)
 _FLOAT = re.compile(r"-?(0|[1-9][0-9]{0,17})(\.[0-9]{1,17})?", re.ASCII)
 _YAML_1_1_BOOLEANS = {"yes": "true", "on": "true", "y": "true", "no": "false", "off": "false", "n": "false"}
 
-# difflib compares a word with each known one: bounded, so that a thousand mistakes are reported quickly.
 MAX_SUGGESTIONS = 50
-MAX_WORD = 60
+"""Words that one is compared with, so that a thousand mistakes are reported quickly."""
 
 
 class Misread(ValueError):  # noqa: N818 - caught where the place is known
@@ -42,16 +41,9 @@ class Misread(ValueError):  # noqa: N818 - caught where the place is known
 def suggest(word: str, known: Iterable[str]) -> str | None:
     """Return the word of *known* that was probably meant, or all of them if none is close."""
     known = list(itertools.islice(known, MAX_SUGGESTIONS))
-    near = difflib.get_close_matches(word, known, n=3, cutoff=0.6) if len(word) <= MAX_WORD else []
-    near = near or [each for each in known if each.lower() == word.lower() or (len(word) > 2 and each.startswith(word))]
-    if not near:
-        return f"one of {', '.join(known)}" if known else None
-    return f"did you mean {max(near, key=lambda each: _shared_beginning(word, each))}?"
-
-
-def _shared_beginning(one: str, other: str) -> int:
-    """Return the length of the common prefix: people misspell the ends of words."""
-    return sum(1 for _ in itertools.takewhile(lambda pair: pair[0] == pair[1], zip(one, other, strict=False)))
+    if (meant := nearest(word, known)) is not None:
+        return f"did you mean {meant}?"
+    return f"one of {', '.join(known)}" if known else None
 
 
 def read_scalar(node: ScalarNode, annotation: Any, name: str) -> Any:

@@ -6,13 +6,13 @@ import contextlib
 import fcntl
 import grp
 import os
-import stat
 from collections.abc import Callable
 
 from collector.daemon.control import Client, MembersControl, RootControl
 from collector.daemon.journal import get_logger
 from collector.daemon.loop import Loop
 from collector.daemon.messages import Request, SummariesRequest
+from collector.daemon.private_directory import MEND, why_not_private
 from collector.model.errors import DeniedError
 from collector.pipeline.generation import Generation
 
@@ -103,13 +103,8 @@ def lock_directory(path: str, gid: int | None = None) -> int:
     """
     with contextlib.suppress(FileExistsError):
         os.makedirs(path, mode=0o700)
-    status = os.lstat(path)
-    mode = stat.S_IMODE(status.st_mode)
-    if not stat.S_ISDIR(status.st_mode) or status.st_uid != os.geteuid() or mode & 0o067:
-        raise DeniedError(
-            f"the runtime directory {path} is not a directory of uid {os.geteuid()} with mode 0700",
-            hint="remove it, or set runtime.directory to one of your own",
-        )
+    if (reason := why_not_private(path)) is not None:
+        raise DeniedError(reason, hint=MEND)
     fd = os.open(path, os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC)
     try:
         fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)

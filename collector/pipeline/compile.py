@@ -6,7 +6,6 @@ Item by item, names are resolved and options get the types of their collector or
 
 from __future__ import annotations
 
-import signal
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, Generic, TypeVar
@@ -25,9 +24,10 @@ from collector.model.conditions import MANUAL, Conditions
 from collector.model.constrained import MAX_LABELS
 from collector.model.diagnostics import Diagnostic, Mark, Severity, errors
 from collector.model.errors import ConfigError
+from collector.model.nearest import nearest
 from collector.model.pressure import Budget, GateLimits, StepClass
 from collector.model.recording import MAX_ROWS, STEP
-from collector.model.signals import signal_number
+from collector.model.signals import UnknownSignalError, signal_number
 from collector.model.units import Bytes, quote
 from collector.pipeline.steps import CompiledTrigger, Pipeline, Step
 
@@ -106,7 +106,7 @@ class _Compiler(Generic[T]):
         self._triggers = triggers
         self._trigger_ids = frozenset({MANUAL, *(trigger.id for trigger in loaded.config.triggers)})
         self._items: dict[tuple[str, ...], dict[str, MappingNode]] = {}
-        self._misplaced: dict[Mark, str] = {}
+        self._better_hints: dict[Mark, str] = {}
 
     def pipeline(self, name: str, given: spec.PipelineSpec) -> Pipeline:
         """Compile one pipeline; steps that cannot be compiled are left out and noted."""
@@ -162,6 +162,7 @@ class _Compiler(Generic[T]):
         if kind is None:
             self._unknown(here, "type", given.type, self._triggers)
             return None
+        self._note_misspelt(given.options, kind)
         built = self._build(kind, given.options, here, f"trigger {given.type}")
         if built is BAD:
             return None
@@ -208,12 +209,18 @@ class _Compiler(Generic[T]):
         """Remember the keys of a step that are options of its collector: they belong under `with`."""
         for key, entry in here.entries.items():
             if key in keys_of(kind):
-                self._misplaced[entry.key_mark] = f"it is an option of {name}: put it under `with`"
+                self._better_hints[entry.key_mark] = f"it is an option of {name}: put it under `with`"
+
+    def _note_misspelt(self, options: MappingNode, kind: type[Any]) -> None:
+        """Remember the keys of a trigger that are meant to be those that stand in every trigger, beside its options."""
+        for key, entry in options.entries.items():
+            if key not in keys_of(kind) and (meant := nearest(key, [*keys_of(kind), *keys_of(spec.TriggerSpec)])):
+                self._better_hints[entry.key_mark] = f"did you mean {meant}?"
 
     def explained(self) -> list[Diagnostic]:
         """Return all diagnostics, with the better hints that only a whole step gives."""
         return [
-            msgspec.structs.replace(diagnostic, hint=self._misplaced.get(diagnostic.mark, diagnostic.hint))
+            msgspec.structs.replace(diagnostic, hint=self._better_hints.get(diagnostic.mark, diagnostic.hint))
             for diagnostic in self.diagnostics
         ]
 
@@ -223,8 +230,8 @@ class _Compiler(Generic[T]):
         for text, node in zip(when.signal, _items(here, "when", "signal"), strict=False):
             try:
                 signal_number(text)
-            except ValueError:
-                self._note(node.mark, f"there is no signal {quote(text)}", suggest(text, signal.Signals.__members__))
+            except UnknownSignalError as exc:
+                self._note(node.mark, f"there is no signal {quote(text)}", exc.hint)
         for text, node in zip(when.trigger, _items(here, "when", "trigger"), strict=False):
             if text not in self._trigger_ids:
                 self._note(node.mark, f"there is no trigger {quote(text)}", suggest(text, sorted(self._trigger_ids)))

@@ -231,7 +231,7 @@ def test_bulk_collector_adds_nothing_that_grows_with_the_bytes(make: Any, tmp_pa
                 assert group.hits == 0
                 peaks[size] = group.peak_bytes
                 print(f"{collector.name} {size / MIB:.0f} MiB: {group.peak_bytes / MIB:.2f} MiB")
-                assert group.peak_bytes <= collector.footprint.peak_bytes
+                assert group.peak_bytes <= collector.footprint.peak_bytes + BATCHES_BYTES
     if make is not command:
         # A cgroup is charged in batches of 64 pages a processor, and 240 MiB more through the cache would show as such.
         assert peaks[256 * MIB] - peaks[16 * MIB] <= 2 * MIB

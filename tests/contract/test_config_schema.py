@@ -31,6 +31,7 @@ SCHEMA_REJECTS = {
     "step_unknown_option", "step_when_not_a_list", "step_when_unknown_condition", "step_with_is_a_list",
     "step_without_collector", "step_without_id", "text_empty", "text_list_at_top", "text_only_comments",
     "text_word_at_top", "top_no_pipelines", "top_section_is_a_list", "top_section_is_empty", "top_triggers_as_keys",
+    "top_section_is_its_first_key", "trigger_pipeline_misspelt", "trigger_enabled_misspelt",
     "top_unknown_section", "trigger_id_unfit", "trigger_option_not_a_list", "trigger_register_misspelt",
     "trigger_unknown_option",
     "trigger_unknown_type", "trigger_without_type", "value_bool_in_quotes", "value_choice_misspelled",

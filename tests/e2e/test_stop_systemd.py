@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 from configuration import TABLE, config_of
@@ -42,6 +43,11 @@ def begin(machine: Machine, name: str, **runtime: str) -> None:
     wait_for(lambda: [one for one in machine.archive.glob(part) if one.stat().st_blocks], "copy under way")
 
 
+def by_hand(machine: Machine) -> list[dict[str, Any]]:
+    """Return the manifests of runs by hand: the shipped file, in force before, sees others' OOM kills as well."""
+    return [manifest for manifest in machine.incidents() if manifest["markers"][0]["kind"] == "manual"]
+
+
 def test_restart_in_the_middle_of_a_copy_loses_nothing(machine: Machine) -> None:
     """`systemctl restart`, as an upgrade does: the copy ends first, and systemctl says what it waits for."""
     data = os.urandom(24 * MIB)
@@ -49,8 +55,8 @@ def test_restart_in_the_middle_of_a_copy_loses_nothing(machine: Machine) -> None
         begin(machine, os.path.basename(path))
         machine.run("systemctl", "restart", "--no-block", "collector.service")
         wait_for(lambda: "stopping: up to" in machine.show("collector.service", "StatusText"), "status of the stop")
-        wait_for(machine.incidents, "incident")
-    (manifest,) = machine.incidents()
+        wait_for(lambda: by_hand(machine), "incident")
+    (manifest,) = by_hand(machine)
     assert manifest["state"] == "complete", manifest
     kept = machine.archive / manifest["id"] / "segments/segments/0001"
     assert kept.read_bytes() == data
@@ -67,7 +73,7 @@ def test_grace_alone_is_enough_where_the_unit_allows_less(machine: Machine) -> N
     with segment("patient", len(data), {0: data}) as path:
         begin(machine, os.path.basename(path))
         machine.run("systemctl", "stop", "collector.service")
-    (manifest,) = machine.incidents()
+    (manifest,) = by_hand(machine)
     assert manifest["state"] == "complete", manifest
     assert machine.show("collector.service", "Result") == "success"
 
@@ -78,8 +84,8 @@ def test_shutdown_seals_at_once(machine: Machine) -> None:
     with segment("down", len(data), {0: data}) as path:
         begin(machine, os.path.basename(path))
         machine.run("systemctl", "start", "--no-block", "shutdown.target")
-        wait_for(machine.incidents, "incident")
-    (manifest,) = machine.incidents()
+        wait_for(lambda: by_hand(machine), "incident")
+    (manifest,) = by_hand(machine)
     assert manifest["state"] == "interrupted"
     assert steps_of(manifest)["segments"]["status"] == "truncated"
     assert not list(machine.archive.glob("*.partial"))

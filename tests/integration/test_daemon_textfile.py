@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import os
 import signal
 import stat
@@ -141,21 +142,22 @@ def test_textfile_says_once_why_it_is_not_written_and_goes_on_by_itself(lab: Lab
     ]
 
 
+def more_turns(count: int) -> Callable[[], bool]:
+    turns = itertools.count()
+    return lambda: next(turns) > count
+
+
 def test_textfile_of_a_writer_that_hangs_costs_no_wait_and_one_line(lab: Lab, monkeypatch: pytest.MonkeyPatch) -> None:
     """It hangs on its disk: it is given nothing more, and the daemon's loop goes on."""
     os.mkdir(os.path.dirname(lab.path))
     lab.run_until(lambda: os.path.exists(lab.path))
-    monkeypatch.setattr(textfile_module, "STALLED_S", 0.05)
     os.kill(lab.textfile.pids[0], signal.SIGSTOP)
+    lab.run_until(more_turns(20))  # what it had written before may be answered only now
+    lab.told.clear()  # its directory may have been missing at first
+    monkeypatch.setattr(textfile_module, "STALLED_S", 0.05)
     lab.run_until(lambda: lab.told)
-    made, turns = lab.texts, 0
-
-    def enough() -> bool:
-        nonlocal turns
-        turns += 1
-        return turns > 20
-
-    lab.run_until(enough)
+    made = lab.texts
+    lab.run_until(more_turns(20))
     assert lab.texts == made
     os.kill(lab.textfile.pids[0], signal.SIGCONT)
     lab.run_until(lambda: lab.texts > made + 1)

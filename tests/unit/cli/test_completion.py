@@ -26,6 +26,7 @@ def config(tmp_path: Path) -> Path:
     for name in (OLD, f"{NEW}.partial", "other"):
         (archive / name / "memory").mkdir(parents=True)
     (archive / OLD / "core").mkdir()
+    (archive / "ledger.sqlite").touch()
     path = tmp_path / "collector.yaml"
     path.write_text(CONFIG.format(archive=archive), encoding="utf-8")
     return path
@@ -50,7 +51,10 @@ def test_completion_offers_what_can_be_named(config: Path) -> None:
     given = ["--config", str(config)]
     assert offered(*given, "show", "") == ["latest", NEW, OLD]
     assert offered("export", *given, "2024") == [OLD]
-    assert offered(*given, "show", OLD, "") == ["core", "memory"]
+    assert offered(*given, "show", OLD, "") == offered(*given, "show", "aaaaaa", "") == ["core", "memory"]
+    assert offered(*given, "show", "latest", "") == offered(*given, "show", "bbbbbb", "") == ["memory"]
+    assert offered(*given, "crashes", "--trigger", "") == ["cores"]
+    assert offered("help", "config", "ch") == ["check"]
     assert offered("run", *given, "--pipeline", "") == ["crash", "brief"]
     assert offered("run", *given, "--pipeline", "brief", "--only", "") == ["table"]
     assert offered(*given, "config", "explain", "c") == ["cores"]

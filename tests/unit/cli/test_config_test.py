@@ -145,10 +145,10 @@ def test_config_test_tells_what_is_not_as_expected(config: Path, crash: str, pro
         ("trigger: deaths, also: [kernl], expect: {}", "3:41: error: there is no trigger 'kernl'"),
         ("trigger: deaths, expect: {without: [cor]}", "3:53: error: there is no step 'cor' (did you mean core?)"),
         ("trigger: deaths, expect: {pipeline: crsh}", "3:53: error: there is no pipeline 'crsh'"),
-        ("trigger: deaths, signal: SIGSEVG, expect: {}", "3:42: error: there is no signal 'SIGSEVG'"),
+        ("trigger: deaths, signal: SIGSEVG, expect: {}", "3:42: error: there is no signal 'SIGSEVG' (did you mean S"),
         ("trigger: kernel, event: oom, expect: {}", "3:41: error: `event` cannot be 'oom' (did you mean oom_kill?)"),
         ("trigger: deaths, expct: {}", "error: 'expct' is not a key of"),
-        ("trigger: deaths", "needs `expect`"),
+        ("trigger: deaths", "crash needs `expect`"),
     ],
 )
 def test_config_test_of_what_does_not_exist_is_a_mistake(
@@ -161,6 +161,16 @@ def test_config_test_of_what_does_not_exist_is_a_mistake(
         main(["config", "test", str(file), "--config", str(config)])
     assert caught.value.code == 78
     assert said in capsys.readouterr().err
+
+
+def test_config_test_of_nothing_is_a_mistake(config: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """A file whose crashes were all removed would pass for ever."""
+    file = config.parent / "crashes.yaml"
+    file.write_text("version: 1\ncrashes: []\n", encoding="utf-8")
+    with pytest.raises(SystemExit) as caught:
+        main(["config", "test", str(file), "--config", str(config)])
+    assert caught.value.code == 78
+    assert "2:10: error: there is no crash to try" in capsys.readouterr().err
 
 
 def test_config_test_json_has_the_outcome(config: Path) -> None:

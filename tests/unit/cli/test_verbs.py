@@ -44,6 +44,20 @@ def test_verb_that_is_mistyped_gets_a_suggestion(typed: str, meant: str, capsys:
     assert f"did you mean {meant}?" in capsys.readouterr().err
 
 
+@pytest.mark.parametrize(
+    ("typed", "hint"),
+    [
+        ("version", "use `collector --version`"),
+        ("restart", "use `systemctl restart collector`"),
+        ("--json status", "options of a command stand after it: `collector status --json`"),
+    ],
+)
+def test_what_is_done_otherwise_is_said(typed: str, hint: str, capsys: pytest.CaptureFixture[str]) -> None:
+    """A verb that sounds like it would be a wrong guess."""
+    assert run(*typed.split()) == 64
+    assert hint in capsys.readouterr().err
+
+
 @pytest.mark.parametrize("typed", ["xyzzy", "config xyzzy", "x" * 10_000])
 def test_verb_that_nobody_knows_is_refused_with_where_they_are_listed(
     typed: str, capsys: pytest.CaptureFixture[str]
