@@ -60,7 +60,7 @@ def drill_checks(generation: Generation, answer: Status | CollectorError) -> Ite
 
 
 def _became(generation: Generation, before: Status, process: Crashed) -> Iterator[tuple[Check, int]]:
-    """Wait for the incident of *process*, not for ever, and yield what became of it; *before* is the daemon then."""
+    """Wait, within limits, for what becomes of *process*, and yield it; *before* is the daemon's first status."""
     notice_s = NO_LEDGER_S if before.ledger_problem else NOTICE_S
     begun_s, rows = time.monotonic(), list[LedgerRow]()
     while not _is_over(rows) and time.monotonic() - begun_s < (_end_s(rows, before) if rows else notice_s):

@@ -52,7 +52,7 @@ def not_read(path: str | None) -> list[Diagnostic]:
 
 
 def _unread(name: str) -> Diagnostic | None:
-    """Return what to say of a file, or a directory, among the drop-ins that is none; ``None`` if nobody wonders."""
+    """Return what to say of a file or directory in ``conf.d`` that is not a drop-in; ``None`` if nothing is needed."""
     if name.lower().endswith(MEANT):
         return _warning(name, "call it NAME.yaml")
     if _LEFT_BEHIND.fullmatch(os.path.basename(name)):

@@ -36,7 +36,7 @@ class LogKind(NamedTuple):
     """
     One kind of event.
 
-    *message_id* is for ``journalctl MESSAGE_ID=``, and stays for ever. Of *priorities*, which all have other levels,
+    *message_id* is for ``journalctl MESSAGE_ID=``, and never changes. Of *priorities*, which all have other levels,
     the code chooses by the level. *sentence* is a format of the event's fields and of what `sentences` adds.
     """
 

@@ -34,7 +34,7 @@ def question() -> bytes:
     """
     Return what is sent once the login is answered: the call of ``Properties.Get``.
 
-    Not together with the login: systemd 252 leaves what comes in the same packet unread, for ever.
+    Not together with the login: systemd 252 never reads what comes in the same packet.
     """
     body = _string("org.freedesktop.systemd1.Manager")
     body += _padding(len(body), 4) + _string("SystemState")

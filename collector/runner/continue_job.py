@@ -24,7 +24,7 @@ def may_continue(fd: int, incident: str, boot_id: str) -> bool:
     """
     Return whether the incident in *fd*, which nobody works on, can be continued.
 
-    Once only: what kills the daemon must not do so for ever. In the same boot: after another one, what was to be
+    Only once: what kills the daemon must not do so at every start. In the same boot: after another one, what was to be
     collected is gone. And not one over its budget: all that it would have had is gone by now as well.
     """
     present = set(os.listdir(fd))

@@ -72,28 +72,26 @@ def find_undigested(pool: Pool, generation: Generation, limit: int) -> Task[Done
 
 def add_digests(pool: Pool, generation: Generation, incident: str) -> Task[Done]:
     """Read back every artifact without a digest, at the configured rate and only while the gate is open."""
-    deadline_s = time.monotonic() + DIGEST_TIMEOUT_S
     job = AddDigests(
         archive=generation.settings.archive,
         incident=incident,
-        deadline_s=deadline_s,
+        deadline_s=time.monotonic() + DIGEST_TIMEOUT_S,
         limits=_patient(generation),
         copy=generation.settings.copy,
     )
-    return (yield from pool.perform(job, deadline_s=deadline_s, stoppable=True)).done
+    return (yield from _perform_by(pool, job, job.deadline_s))
 
 
 def remove_cores(pool: Pool, generation: Generation, rules: tuple[CoreRule, ...]) -> Task[Done]:
     """Remove archived cores as *rules* say, after reading them at the configured rate, while the gate is open."""
-    deadline_s = time.monotonic() + DIGEST_TIMEOUT_S
     job = RemoveCores(
         archive=generation.settings.archive,
         rules=rules,
-        deadline_s=deadline_s,
+        deadline_s=time.monotonic() + DIGEST_TIMEOUT_S,
         limits=_patient(generation),
         copy=generation.settings.copy,
     )
-    return (yield from pool.perform(job, deadline_s=deadline_s, stoppable=True)).done
+    return (yield from _perform_by(pool, job, job.deadline_s))
 
 
 def _patient(generation: Generation) -> GateLimits:
@@ -109,12 +107,17 @@ def hand_over(pool: Pool, generation: Generation, incident: str) -> Task[Done]:
     job = HandOver(archive=generation.settings.archive, incident=incident, settings=settings)
     deadline_s = time.monotonic() + settings.timeout_s + HANDOVER_MARGIN_S
     with pool.widened():  # two crashes meanwhile still find a worker each
-        return (yield from pool.perform(job, deadline_s=deadline_s, stoppable=True)).done
+        return (yield from _perform_by(pool, job, deadline_s))
 
 
 def find_handovers(pool: Pool, generation: Generation, limit: int) -> Task[Done]:
     """Find incidents that are still to be handed over: *waiting* of the result, beside *more*."""
     return (yield from _perform(pool, FindHandovers(archive=generation.settings.archive, limit=limit)))
+
+
+def _perform_by(pool: Pool, job: Job, deadline_s: float) -> Task[Done]:
+    """Perform what nobody waits for: the end of the daemon ends it."""
+    return (yield from pool.perform(job, deadline_s=deadline_s, stoppable=True)).done
 
 
 def _perform(pool: Pool, job: Job) -> Task[Done]:

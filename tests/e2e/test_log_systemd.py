@@ -116,7 +116,7 @@ def test_status_says_that_a_reload_was_refused_until_it_is_mended(machine: Machi
 
 
 def test_status_says_how_many_crashes_a_drain_holds_up_and_when_it_has_stopped(machine: Machine) -> None:
-    """One that came after `collector drain`, too; and not for ever that it is stopping."""
+    """Also a crash that came after `collector drain`; and `stopping` does not stay once it has ended."""
     assert machine.configure(config(STEPS[0])).returncode == 0
     assert machine.run("collector", "drain").returncode == 0
     drained = "drained until a restart, or `collector drain --off`; crashes waiting: "

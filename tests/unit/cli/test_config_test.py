@@ -164,7 +164,7 @@ def test_config_test_of_what_does_not_exist_is_a_mistake(
 
 
 def test_config_test_of_nothing_is_a_mistake(config: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    """A file whose crashes were all removed would pass for ever."""
+    """A file from which all crashes were removed would always pass."""
     file = config.parent / "crashes.yaml"
     file.write_text("version: 1\ncrashes: []\n", encoding="utf-8")
     with pytest.raises(SystemExit) as caught:

@@ -111,7 +111,7 @@ def test_note_about_a_directory_that_is_not_there_yet(tmp_path: Path) -> None:
 
 
 def test_warnings_without_a_machine_are_those_of_the_file(tmp_path: Path) -> None:
-    """A repository of configurations is checked on a machine that is none of theirs."""
+    """A repository of configurations is checked on a machine for which none of them is meant."""
     plan = plan_of(
         tmp_path, "copy: {rate: max}\n" + FILE + "      - {id: a, collector: dmesg, pressure: {floor: 64GiB}}\n"
     )
